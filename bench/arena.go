@@ -24,8 +24,8 @@ type arena struct {
 	socket string // of tlsd
 
 	sink        *process
-	port        int // of the sink, without session tickets
-	ticketsPort int // of the sink, with them
+	port        int // where the sink sends no session tickets
+	ticketsPort int // where the sink sends session tickets
 
 	tlsd    *process
 	proxies map[string]*proxy
@@ -100,8 +100,8 @@ func (a *arena) startSink() error {
 	return nil
 }
 
-// startTLSD starts the daemon with its own settings, unless the plan has more sessions than these
-// allow, and waits until it listens.
+// startTLSD starts the daemon, and waits until it listens. The daemon has its default settings. If
+// the plan has more sessions than the default of --max-sessions, that limit is raised.
 func (a *arena) startTLSD(exe string, p plan) error {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -123,7 +123,7 @@ func (a *arena) startTLSD(exe string, p plan) error {
 	return nil
 }
 
-// startTimeout is the limit for the start of a process that runs throughout.
+// startTimeout is the limit for the start of a process that runs during the whole benchmark.
 const startTimeout = 10 * time.Second
 
 func firstLine(r *os.File) (string, error) {

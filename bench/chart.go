@@ -95,7 +95,7 @@ func (c *chart) text(class, anchor string, x, y float64, text string) {
 		anchor, px(x), px(y), escape(text))
 }
 
-// upright writes upwards, around a middle.
+// upright writes from below upwards. The middle of the text is at the point (x, y).
 func (c *chart) upright(class string, x, y float64, text string) {
 	fmt.Fprintf(&c.b,
 		`<text class="%s" text-anchor="middle" transform="translate(%s %s) rotate(-90)">%s</text>`+"\n", class, px(x), px(y), escape(text))

@@ -35,7 +35,7 @@ func (r *results) chartGrowth() *chart {
 		{title: "Idle connections: opening the next", x: connections, y: "µs",
 			lines: r.both("idle-last")},
 		{title: "Sessions: memory each", x: sessions, y: "MiB", lines: []curve{
-			r.curve("sessions-memory", ours, "tlsd, with its share of what is shared",
+			r.curve("sessions-memory", ours, "tlsd, with a share of shared memory",
 				"line ours"),
 			r.curve("sessions-dirty", ours, "of its own", "line ours dashed")}},
 		{title: "Sessions: first call, opened one behind the other", x: sessions, y: "ms",
@@ -63,7 +63,7 @@ func (r *results) chartGrowth() *chart {
 	return c
 }
 
-// both are in-process and tlsd in one series.
+// both are the curves of in-process and of tlsd in a series.
 func (r *results) both(series string) []curve {
 	return []curve{r.curve(series, inProcess, inProcess, "line base"),
 		r.curve(series, ours, ours, "line ours")}

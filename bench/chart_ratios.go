@@ -7,7 +7,8 @@ import (
 )
 
 // chartRatios shows the comparison: for each row the speed of tlsd and the proxies, compared with
-// in-process. In all rows right is better. It is nil if nothing was compared.
+// in-process. In all rows, further to the right is better. The chart is nil if nothing was
+// compared.
 func (r *results) chartRatios() *chart {
 	var rows []*rowResult
 	for _, rr := range r.Rows {
@@ -46,8 +47,8 @@ func (r *results) chartRatios() *chart {
 		c.text("small muted", "middle", x.at(v), end+16, plain(v))
 	}
 	c.line("axis", x.at(1), top, x.at(1), end)
-	c.text("small muted", "middle", (x.from+x.to)/2, end+36, "speed (memory: thrift), "+
-		"compared to in-process = 1; logarithmic; more is better")
+	c.text("small muted", "middle", (x.from+x.to)/2, end+36, "speed (memory: the "+
+		"inverse), compared to in-process = 1; logarithmic; more is better")
 	c.text("small muted", "middle", (x.from+x.to)/2, end+52, "one call: compared to a write "+
 		"and a read over a socketpair")
 	c.text("head", "start", 14, 20, "tlsd and three proxies, compared to OpenSSL in-process")

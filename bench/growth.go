@@ -49,8 +49,8 @@ func growths(p plan) []work {
 	return list
 }
 
-// busySessions is the limit of sessions that work at once, because as many programs work on the
-// same machine.
+// busySessions is the limit of sessions that work at the same time. Each of them has a client
+// process on this machine.
 const busySessions = 100
 
 // powersUpTo gives 1, 10, 100 … and the last number itself.
@@ -79,7 +79,7 @@ func sessions(n int) work {
 				of: func(o *outcome) float64 {
 					return float64(o.weight.dirty) / mib / o.units
 				}},
-			{name: name + "supervisor", title: what + "of that the supervisor's",
+			{name: name + "supervisor", title: what + "the supervisor's part of that",
 				unit: "KiB", lower: true, series: "sessions-supervisor", at: n,
 				of: func(o *outcome) float64 {
 					return float64(o.parent.dirty) / 1024 / o.units
@@ -111,8 +111,8 @@ func sessions(n int) work {
 	}
 }
 
-// series gives its rows by their number. If several rows have the same number, it gives the first,
-// as in does.
+// series gives the rows of a series, sorted by At. If several rows have the same At, it gives the
+// first, as in does.
 func (r *results) series(name string) []*rowResult {
 	var list []*rowResult
 	for _, rr := range r.Rows {
@@ -124,7 +124,7 @@ func (r *results) series(name string) []*rowResult {
 	return slices.CompactFunc(list, func(a, b *rowResult) bool { return a.At == b.At })
 }
 
-// in is the row of a series at a number, nil if there is none.
+// in is the row of a series with this At, nil if there is none.
 func (r *results) in(series string, at int) *rowResult {
 	for _, rr := range r.Rows {
 		if rr.Series == series && rr.At == at {
@@ -149,13 +149,14 @@ func (r *results) printGrowth(w io.Writer) {
 	r.growthTable(w, "sessions", number,
 		[]column{{"sessions-memory", "memory each (PSS), MiB"},
 			{"sessions-dirty", "of its own (private, dirty), MiB"},
-			{"sessions-supervisor", "of that the supervisor's, KiB"},
+			{"sessions-supervisor", "the supervisor's part of that, KiB"},
 			{"sessions-served", "until all are served, s"},
 			{"sessions-last", "first call of the next, ms"},
 			{"sessions-idle", "CPU time each while idle, µs/s"}})
 }
 
-// A column is a series in a table of growth: with a baseline, three columns.
+// A column is a series in a table of growth. If the series has a baseline, it takes three columns
+// of the table: the baseline, tlsd and the ratio.
 type column struct{ series, title string }
 
 func (r *results) growthTable(w io.Writer, what string, number func(int) string, columns []column) {

@@ -55,7 +55,7 @@ func hops(p plan) []work {
 				kind, strconv.Itoa(size), seconds}}, nil
 		}, []string{oneCPU}, rows...)
 	}
-	// through is the work of a contestant's client.
+	// through adds a work of a contestant's client.
 	through := func(r row, who string, places []string, j job) {
 		add(work{rows: []row{r}, who: places, run: func(ctx context.Context, a *arena,
 			at string) (*outcome, bool, error) {
@@ -128,7 +128,7 @@ func hops(p plan) []work {
 	return list
 }
 
-// better says in which direction.
+// better is an arrow: up if more is better, down if less is better.
 func (rr *rowResult) better() string {
 	if rr.LowerBetter {
 		return "↓"

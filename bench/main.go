@@ -7,8 +7,8 @@
 // It compiles the programs in src and makes a certificate. It starts one TLS server (the sink), one
 // tlsd and the proxies, all on loopback. The contestants do the same work in turn, for several
 // rounds. Then it prints a table of medians, of ratios, and of the goals that are met, and writes
-// everything as JSON. Besides the comparison it measures the steps of the way (the rows hop-…), and
-// how the cost grows (growth-…).
+// everything as JSON. Besides the comparison it measures each step from the script to the wire (the
+// rows hop-…), and how the cost grows (growth-…).
 //
 // With -from it measures nothing. It makes tables and charts from the results of an earlier run.
 //
@@ -53,8 +53,9 @@ type options struct {
 	charts string
 }
 
-// Processes are started from the main thread, which lasts as long as the program. If the program is
-// killed, the kernel ends them (prctl(2), PR_SET_PDEATHSIG).
+// The kernel kills each process that the benchmark has started when the thread that started it ends
+// (prctl(2), PR_SET_PDEATHSIG). So the benchmark starts processes from the main thread only, which
+// lasts as long as the program.
 func init() { runtime.LockOSThread() }
 
 func main() {
@@ -179,7 +180,7 @@ func measureAll(ctx context.Context, bin, dir string, p plan, chosen []work) (*r
 	if err != nil {
 		return nil, err
 	}
-	r := a.hold(ctx, p, chosen)
+	r := a.runRounds(ctx, p, chosen)
 	r.Versions = a.versions(ctx)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("stopped: %w", err)

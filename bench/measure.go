@@ -36,8 +36,8 @@ type outcome struct {
 	// growth of the kernel's own memory on the machine, bytes
 	kernel int64
 	weight memory // growth of all helpers, if they were weighed
-	parent memory // growth of the helper that was started, without its own helpers; likewise
-	// CPU time that they use for each second afterwards, in seconds
+	parent memory // growth of task.helper without its children, if it was weighed
+	// CPU time of all helpers in a second without calls, after the work; in seconds
 	idle float64
 }
 
@@ -205,7 +205,7 @@ type job struct {
 	args    []string
 	env     []string
 	place   string
-	tickets bool // from the port of the sink that gives session tickets
+	tickets bool // whether to use arena.ticketsPort
 }
 
 // run lets a contestant do a client's work. ok is false if it is absent.

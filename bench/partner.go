@@ -37,7 +37,8 @@ func runPartner(args []string) error {
 		}
 	}
 	done := make(chan error, 1)
-	// not in main, which has a thread of its own: a switch to it costs time
+	// Not in this goroutine: init has locked it to the main thread, and a switch to that thread
+	// costs time.
 	go func() { done <- serveBare(c, args[1] == "pingpong", size) }()
 	return <-done
 }

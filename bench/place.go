@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The cost of a message depends on where the processes run. On one CPU it is a switch. On two CPUs
-// the other one must be woken, which takes several times as long if it sleeps. The kernel chooses
-// freely, so the steps are measured in both ways.
+// The cost of a message depends on where the two processes run. On one CPU the kernel switches from
+// one process to the other. On two CPUs it must wake the other CPU. If that CPU sleeps, this takes
+// several times as long. By default the kernel chooses the CPUs, so the steps are measured in both
+// ways.
 const (
 	oneCPU  = "one CPU"  // all processes
 	twoCPUs = "two CPUs" // the program on one, all others on the other one

@@ -97,9 +97,10 @@ func (r *results) printSpeeds(w io.Writer) {
 		return
 	}
 	t.print(w)
-	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians; ratio: the median of "+
-		"tlsd's ratios to the column before it, round by round.\n"+
-		"In the row call, that column is a bare write and read over a socketpair.\n\n")
+	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians; ratio: the median over "+
+		"the rounds of tlsd's result divided by that of in-process.\n"+
+		"In the row call, the column in-process has a bare write and read over a "+
+		"socketpair.\n\n")
 }
 
 // text is the text of a cell.

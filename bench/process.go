@@ -149,7 +149,7 @@ func settle(ctx context.Context, root int) (map[int]usage, error) {
 		pause = 4 * time.Millisecond
 		quiet = 200 * time.Microsecond // of CPU time in a pause
 		calm  = 4                      // pauses in a row
-		bound = 30 * time.Second       // a thousand workers end
+		bound = 30 * time.Second       // a thousand workers may have to end
 	)
 	last := family(root)
 	for n, end := 0, time.Now().Add(bound); n < calm; {
@@ -188,7 +188,7 @@ func stable(ctx context.Context, root int) (map[int]usage, error) {
 		}
 		last = now
 		if time.Now().After(end) {
-			return nil, errors.New("processes come and go, and do not cease to")
+			return nil, fmt.Errorf("processes still start or end after %v", bound)
 		}
 	}
 	return last, nil

@@ -17,9 +17,9 @@ type proxy struct {
 	port int
 }
 
-// A proxyKind knows how to start a proxy. The settings are the program's own, except those that
-// help it here: no Nagle delay, and larger buffers if there is a setting for them, because they
-// save CPU time.
+// A proxyKind knows how to start a proxy. A proxy has its default settings, with two exceptions
+// that make it faster. It has no Nagle delay. It has larger buffers, if there is a setting for
+// them.
 type proxyKind struct {
 	name, exe, pkg string
 	versionArg     string

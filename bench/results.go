@@ -16,7 +16,7 @@ type results struct {
 	Date     string            `json:"date"`
 	Plan     string            `json:"plan"` // full or quick
 	Rounds   int               `json:"rounds"`
-	Seconds  float64           `json:"seconds"` // the whole run took
+	Seconds  float64           `json:"seconds"` // duration of the whole run
 	Machine  machineInfo       `json:"machine"`
 	Load     load              `json:"load"`
 	Versions map[string]string `json:"versions"`
@@ -72,8 +72,8 @@ type cpuResult struct {
 
 func (c *cpuResult) sum() float64 { return c.Client + c.Helper + c.Sink }
 
-// hold runs the works in rounds. Each contestant works in turn.
-func (a *arena) hold(ctx context.Context, p plan, list []work) *results {
+// runRounds runs the works in rounds. Each contestant works in turn.
+func (a *arena) runRounds(ctx context.Context, p plan, list []work) *results {
 	r := &results{Plan: p.name}
 	rows := make([][]*rowResult, len(list))
 	for i, w := range list {

@@ -59,9 +59,9 @@ func (s *sum) print(w io.Writer, head ...string) {
 	}
 }
 
-// printTrip prints the parts of a round trip of 64 bytes, if all processes share one CPU. Then one
-// process works at a time, and their times add up. The values are CPU times, so other processes on
-// the same CPU do not count.
+// printTrip prints the parts of a round trip of 64 bytes between processes that share one CPU. Only
+// one of them works at a time, so their times add up. The values are CPU times, so other processes
+// on the same CPU do not count.
 func (r *results) printTrip(w io.Writer) {
 	var s sum
 	at := func(row string) *float64 { return r.cpuOf(row, oneCPU) }

@@ -14,7 +14,7 @@ import (
 // A row is one line of the table.
 type row struct {
 	name, title, unit string
-	lower             bool // is better
+	lower             bool // less is better
 	// Rows of a series differ in at: the size in bytes, or the number of connections or
 	// sessions.
 	series string
@@ -41,7 +41,7 @@ type plan struct {
 	rounds  int
 	seconds float64 // one measurement
 	idle    int     // connections
-	every   int     // rounds for one with idle connections, or of growth
+	every   int     // idle connections and growth are measured once in this many rounds
 	// sessions is the limit of sessions at the same time.
 	sessions int
 	// budget is the limit of the whole run: a round is not begun if it would probably end
@@ -62,7 +62,7 @@ func perSecond(o *outcome) float64    { return o.units / o.seconds }
 func megabytes(o *outcome) float64    { return o.units / megabyte / o.seconds }
 func microseconds(o *outcome) float64 { return o.seconds * 1e6 / o.units }
 
-// works are all there are, in the order of the tables.
+// works are the works of the comparison, the steps and the growth, in the order of the tables.
 func works(p plan) []work { return slices.Concat(comparison(p), hops(p), growths(p)) }
 
 var everybody = append([]string{inProcess, ours}, proxyNames...)

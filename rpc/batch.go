@@ -11,7 +11,7 @@ import (
 // A batch collects the answers of a batch until all are there.
 type batch struct {
 	mu       sync.Mutex // guards all
-	missing  int        // number of answers that have not come
+	missing  int        // answers that have not come; one more while queueBatch counts calls
 	buffered int        // bytes that tlsd keeps for the batch
 	answers  [][]byte
 }
@@ -37,11 +37,11 @@ func (st *stream) queueBatch(line []byte) {
 		st.refuse(invalid("a batch has at least one call"), nil)
 		return
 	case len(elements) > wire.MaxBatch:
-		st.refuse(overLimit("a batch has at most %d calls; send several", wire.MaxBatch),
-			nil)
+		st.refuse(overLimit("a batch has at most %d calls; send several batches",
+			wire.MaxBatch), nil)
 		return
 	}
-	b := &batch{missing: 1} // one more, until all calls are counted
+	b := &batch{missing: 1} // the end of this function takes it off
 	for _, e := range elements {
 		c, why, _ := parse(e)
 		if c == nil {
@@ -74,7 +74,8 @@ func splitBatch(line []byte) []json.RawMessage {
 	return elements
 }
 
-// batchDone adds an answer, and writes all answers after the last one. A nil answer only counts.
+// batchDone takes one answer off the missing ones. After the last one it writes all answers. A nil
+// answer is not written.
 func (s *server) batchDone(b *batch, answer []byte) error {
 	b.mu.Lock()
 	b.missing--

@@ -14,8 +14,8 @@ import (
 	"tlsd/session"
 )
 
-// idle is an engine that encrypts nothing and sends nothing. So a benchmark measures the way there
-// and back alone.
+// idle is an engine that encrypts nothing and sends nothing. So a benchmark measures only the way
+// of a call to the session, and of its answer to the caller.
 type idle struct{ session.Engine }
 
 func (idle) Backend() string { return "openssl" }
@@ -52,7 +52,7 @@ func (c idleConn) CloseContext(context.Context) error           { return c.nc.Cl
 func (c idleConn) Abort() error                                 { return c.nc.Close() }
 func (c idleConn) Close() error                                 { return c.nc.Close() }
 
-// BenchmarkBackend is the shortest call there and back.
+// BenchmarkBackend measures the shortest call.
 func BenchmarkBackend(b *testing.B) { benchCall(b, 0, backend) }
 
 // block is the payload of a call, in bytes.

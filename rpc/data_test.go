@@ -107,7 +107,7 @@ func TestFlushTakesAnyNumber(t *testing.T) {
 	p.expect(cancelled(fmt.Sprint(id), "tls.Flush", "2"))
 }
 
-// TestHalfCloseWithoutAChannel: tls.Shutdown works for people, too.
+// TestHalfCloseWithoutAChannel: tls.Shutdown works also if the data goes over control, as base64.
 func TestHalfCloseWithoutAChannel(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -200,14 +200,14 @@ func TestACallThatFailsClosesItsDescriptor(t *testing.T) {
 	p.ok("tls.NewClient", "localhost", p.echo())
 	p.shake("2")
 	for name, c := range map[string]struct{ method, params, kind string }{
-		"no such handle":        {"tls.Handshake", `[9,1]`, `"kind":"handle","op":"tls.Handshake","handle":9`},
-		"handshake done":        {"tls.Handshake", `[1,1]`, `"kind":"state","op":"tls.Handshake","handle":1`},
-		"a channel already":     {"tls.Handshake", `[2,1]`, `"kind":"state","op":"tls.Handshake","handle":2`},
-		"no such context":       {"tls.Accept", `[9,"127.0.0.1",1,1]`, `"kind":"handle","op":"tls.Accept","handle":9`},
-		"another parameter":     {"tls.Accept", `[9,"127.0.0.1",65536,1]`, `"kind":"params","op":"tls.Accept"`},
-		"a call without one":    {"tls.Status", `[9]`, `"kind":"handle","op":"tls.Status","handle":9`},
-		"a method without any":  {"tls.Status", `[9,1]`, `"kind":"params","op":"tls.Status"`},
-		"a method that is none": {"tls.None", `[9,1]`, `"kind":"params"`},
+		"no such handle":       {"tls.Handshake", `[9,1]`, `"kind":"handle","op":"tls.Handshake","handle":9`},
+		"handshake done":       {"tls.Handshake", `[1,1]`, `"kind":"state","op":"tls.Handshake","handle":1`},
+		"a channel already":    {"tls.Handshake", `[2,1]`, `"kind":"state","op":"tls.Handshake","handle":2`},
+		"no such context":      {"tls.Accept", `[9,"127.0.0.1",1,1]`, `"kind":"handle","op":"tls.Accept","handle":9`},
+		"a wrong port":         {"tls.Accept", `[9,"127.0.0.1",65536,1]`, `"kind":"params","op":"tls.Accept"`},
+		"no parameter channel": {"tls.Status", `[9]`, `"kind":"handle","op":"tls.Status","handle":9`},
+		"no method for it":     {"tls.Status", `[9,1]`, `"kind":"params","op":"tls.Status"`},
+		"no such method":       {"tls.None", `[9,1]`, `"kind":"params"`},
 	} {
 		ours, theirs := channelPair(t)
 		p.lineWith(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q,"params":%s}`, c.method, c.params), theirs)
@@ -295,7 +295,7 @@ func newClient(t testing.TB) (*peer, *client.Client) {
 	return p, c
 }
 
-// TestAGoClientHasANetConn: it has one at both ends.
+// TestAGoClientHasANetConn: as a TLS client, and as a TLS server.
 func TestAGoClientHasANetConn(t *testing.T) {
 	t.Parallel()
 	p, c := newClient(t)

@@ -13,8 +13,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// FuzzDecode: the decoder accepts only parameters that fit the method's table. They have the same
-// meaning by name.
+// FuzzDecode: the decoder accepts only parameters that fit the method's table. Parameters by name
+// give the same result as by position.
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
 		`[]`, `{}`, `["localhost",443]`, `{"port":443,"host":"a"}`, `[1]`, `[1,"aGVsbG8="]`, `{"handle":1,"data":""}`, `[1,16777216]`, `[1,0]`,

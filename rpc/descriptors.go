@@ -18,12 +18,13 @@ import (
 //   - Every recvmsg gives the kernel room for descriptors. Descriptors that arrive have
 //     close-on-exec.
 //   - A caller sends a descriptor with the first byte of the message that announces it. The kernel
-//     ends a recvmsg after the bytes that came with a descriptor. So a recvmsg that ended at or
-//     before the start of a message did not bring the message's descriptor.
+//     ends a recvmsg after the bytes that came with a descriptor. So if a recvmsg ended at or
+//     before the start of a message, its descriptors are those of earlier messages.
 //   - When a message begins, descriptors of earlier messages are surplus, and are closed.
 //   - A call that announces a channel takes the oldest descriptor that is left.
-//   - At most maxDescriptors wait. Further ones are closed. If a recvmsg brings more than there is
-//     room for, here or in the process, all of its descriptors are closed.
+//   - At most maxDescriptors wait. Further ones are closed. The kernel drops descriptors of a
+//     recvmsg if oob is too small for them, or if the process has reached RLIMIT_NOFILE. Then the
+//     other descriptors of this recvmsg are closed, too.
 //   - A descriptor may be anything, so channel checks it.
 //   - A descriptor that waits for its message longer than the answer timeout is closed. If the
 //     caller sends no more, all are closed.
@@ -32,7 +33,7 @@ import (
 // it sends. While this end is open here, tlsd cannot see that the caller has closed the connection.
 // So tlsd keeps no such descriptor: see channel and refuseDescriptors.
 //
-// Only the reading goroutine uses a descriptors.
+// Only the reading goroutine uses this type.
 type descriptors struct {
 	received int64 // bytes of the stream so far
 	waiting  []descriptor
@@ -101,10 +102,10 @@ func (d *descriptors) close() {
 	}
 }
 
-// due closes the descriptors if they have waited for most. It returns how long they may still wait,
-// and whether any waits.
-func (d *descriptors) due(most time.Duration) (left time.Duration, some bool) {
-	if left = most - time.Since(d.arrived); left <= 0 {
+// closeLate closes the descriptors if the last one has waited for limit. It returns how long they
+// may still wait, and whether any waits.
+func (d *descriptors) closeLate(limit time.Duration) (left time.Duration, some bool) {
+	if left = limit - time.Since(d.arrived); left <= 0 {
 		d.close()
 	}
 	return left, len(d.waiting) > 0
@@ -114,9 +115,9 @@ func (d *descriptors) due(most time.Duration) (left time.Duration, some bool) {
 // stream sockets.
 func (d *descriptors) channel() (*net.UnixConn, error) {
 	if len(d.waiting) == 0 {
-		return nil, overLimit("no descriptor has arrived with the call: send one with " +
-			"its first byte (SCM_RIGHTS), or this process had no room for it " +
-			"(RLIMIT_NOFILE)")
+		return nil, overLimit("no descriptor has arrived with the call. Send it with the " +
+			"call's first byte (SCM_RIGHTS). If it was sent so, tlsd had no room for " +
+			"it (RLIMIT_NOFILE)")
 	}
 	f := os.NewFile(uintptr(d.next()), "data channel")
 	defer f.Close() // the connection has a duplicate
@@ -167,8 +168,8 @@ func notAChannel(fd int) string {
 	return ""
 }
 
-// hasName says whether a program can connect to the address. The ends of a pair have no name, which
-// package unix returns as "@".
+// hasName says whether a program can connect to the address. The ends of a pair have no name. For
+// such an end, package unix returns the name "@".
 func hasName(address unix.Sockaddr) bool {
 	u, ok := address.(*unix.SockaddrUnix)
 	return ok && u.Name != "" && u.Name != "@"

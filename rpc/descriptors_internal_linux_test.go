@@ -111,7 +111,7 @@ func areClosed(t testing.TB, others ...*os.File) {
 	}
 }
 
-// limited checks that no descriptor waits.
+// hasNone checks that no descriptor waits.
 func (s *sender) hasNone() {
 	s.t.Helper()
 	_, err := s.d.channel()
@@ -161,8 +161,8 @@ func TestADescriptorArrivesWithALineThatComesInPieces(t *testing.T) {
 	}
 }
 
-// TestALineOfManyReadsKeepsItsDescriptor: so does the next line, whose first bytes come with the
-// end of the long one.
+// TestALineOfManyReadsKeepsItsDescriptor: the next line keeps its descriptor, too. Its first bytes
+// come in the same read as the end of the long line.
 func TestALineOfManyReadsKeepsItsDescriptor(t *testing.T) {
 	t.Parallel()
 	s := newSender(t)
@@ -396,7 +396,7 @@ func FuzzDescriptors(f *testing.F) {
 		}
 		s := newSender(t)
 		var all []*os.File
-		// one piece a byte; its low bits are the number of descriptors
+		// Each byte is a piece. Its remainder modulo 3 is the number of descriptors.
 		for _, p := range pieces {
 			all = append(all, s.send(string(p), int(p%3))...)
 		}

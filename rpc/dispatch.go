@@ -131,7 +131,7 @@ func (s *server) start(c *call, m *method, a args, sc *session.Call) {
 	}()
 }
 
-// refuseCall answers a call that the session does not know. It makes the error the session's last
+// refuseCall answers a call that does not reach the session. It makes the error the session's last
 // error.
 func (s *server) refuseCall(c *call, err error) {
 	s.sess.Fail(err)
@@ -187,7 +187,7 @@ func (s *server) unregister(n uint64) *call {
 	return c
 }
 
-// watchNext tells the watcher of a call that is in flight. s.mu must be held.
+// watchNext gives the watcher the name of a call that is still in flight, or "". s.mu must be held.
 func (s *server) watchNext() {
 	for _, c := range s.calls {
 		if c.cancel != nil {
@@ -222,7 +222,7 @@ func (s *server) write(msg []byte) error {
 	return err
 }
 
-// encode is json.Marshal without escapes for HTML, which people would have to read.
+// encode is json.Marshal, but does not escape <, > and &. So people can read these characters.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -17,6 +17,9 @@ import (
 type idleReader struct{ *server }
 
 func (c idleReader) Read(p []byte) (int, error) {
+	// The read deadline is the earlier one of two times: when waiting descriptors are late, and
+	// when the session may be idle for too long. It may come too early. Then the loop sets it
+	// again.
 	for {
 		n, err := c.descriptors.receive(c.conn, p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -35,7 +38,7 @@ func (c idleReader) Read(p []byte) (int, error) {
 			}
 			return n, err
 		}
-		due, some := c.descriptors.due(c.AnswerTimeout)
+		due, some := c.descriptors.closeLate(c.AnswerTimeout)
 		if c.IdleTimeout == 0 {
 			next := time.Time{}
 			if some {
@@ -73,7 +76,8 @@ func (s *server) startIdleTimer() {
 func (s *server) idleLeft() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Attended comes first, because it must also sweep while a call is in flight.
+	// Attended is called also while a call is in flight, because it empties the queues of
+	// signals.
 	if s.sess.Attended() || len(s.calls) > 0 {
 		return s.IdleTimeout
 	}

@@ -35,10 +35,10 @@ func overLimit(format string, a ...any) *session.Error {
 	return &session.Error{Kind: kind.Limit, Why: fmt.Sprintf(format, a...)}
 }
 
-// shallow replaces each value that is nested deeper than most by 0, and says whether there was one.
-// It does not check that the replaced values are JSON.
-func shallow(msg []byte, most int) (short []byte, deep bool) {
-	if bytes.Count(msg, []byte("["))+bytes.Count(msg, []byte("{")) <= most {
+// shallow replaces each value below the given number of levels by 0, and says whether there was
+// one. It does not check that the replaced values are JSON.
+func shallow(msg []byte, levels int) (short []byte, deep bool) {
+	if bytes.Count(msg, []byte("["))+bytes.Count(msg, []byte("{")) <= levels {
 		return msg, false // nearly all messages; this costs next to nothing
 	}
 	depth, from := 0, 0
@@ -47,11 +47,11 @@ func shallow(msg []byte, most int) (short []byte, deep bool) {
 		case '"':
 			i = stringEnd(msg, i)
 		case '[', '{':
-			if depth++; depth == most+1 {
+			if depth++; depth == levels+1 {
 				short, deep = append(append(short, msg[from:i]...), '0'), true
 			}
 		case ']', '}':
-			if depth--; depth == most {
+			if depth--; depth == levels {
 				from = i + 1
 			}
 		}
@@ -59,7 +59,7 @@ func shallow(msg []byte, most int) (short []byte, deep bool) {
 	if !deep {
 		return msg, false
 	}
-	if depth <= most {
+	if depth <= levels {
 		short = append(short, msg[from:]...)
 	}
 	return short, true
@@ -84,8 +84,8 @@ func stringEnd(msg []byte, i int) int {
 	}
 }
 
-// freeID is how many bytes of a call's id do not count. A caller must be able to close a handle
-// when the buffer is full.
+// The first freeID bytes of a call's id do not count towards Limits.Buffered. So a caller can close
+// a handle even if that limit is reached.
 const freeID = 64
 
 // bufferNeed is the number of bytes that tlsd keeps for a call, from the decoding of its parameters
@@ -104,14 +104,11 @@ func (m *method) bufferNeed(c *call, a args) int {
 	return n
 }
 
-// fits says whether n more bytes fit. The answer holds until the next reserveBuffer, which only the
-// reading goroutine calls.
-func (s *server) fits(n int) bool { return s.buffered.Load()+int64(n) <= int64(s.Limits.Buffered) }
-
-// reserveBuffer makes n the number of bytes that are kept for a call. It fails if they do not fit.
+// reserveBuffer makes n the number of bytes that are kept for a call. It fails if they would exceed
+// the limit. Only the reading goroutine calls it.
 func (s *server) reserveBuffer(c *call, n int) error {
 	more := n - c.buffered
-	if more > 0 && !s.fits(more) {
+	if more > 0 && s.buffered.Load()+int64(more) > int64(s.Limits.Buffered) {
 		return overLimit("the calls in flight of this session keep %d bytes, and %d more "+
 			"would exceed the limit of %d (--max-buffered); wait for answers, or send "+
 			"less at once",
@@ -135,13 +132,13 @@ func (s *server) releaseBuffer(c *call) {
 	c.buffered = 0
 }
 
-// freeAnswer is how many bytes of an answer in a batch do not count, so that most calls need no
-// buffer.
+// The first freeAnswer bytes of an answer in a batch do not count towards Limits.Buffered. Most
+// answers are shorter.
 const freeAnswer = 1 << 10
 
 // bufferAnswer counts the answer of a call in a batch, beyond the bytes that were reserved before.
-// If the answer does not fit, the result is an error in its place. The error hides no effect,
-// because calls with such large answers change nothing.
+// If the answer would exceed the limit, the result is an error in its place. The caller then does
+// not learn the result of the call. But no call with such a large answer changes anything.
 func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {

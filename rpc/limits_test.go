@@ -99,7 +99,7 @@ func TestKeptBytesAreLimited(t *testing.T) {
 	p.expect(overLimit("104", "tls.Write"))
 	p.line(`{"jsonrpc":"2.0","id":"` + strings.Repeat("x", 1000) + `","method":"tls.Read","params":[1,1]}`)
 	if got := p.answer(); !strings.Contains(got, "--max-buffered") {
-		t.Errorf("a long id is no reason: %s", got)
+		t.Errorf("a call with a long id is not refused: %s", got)
 	}
 	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[103]}`)
 	p.expect(cancelled("103", "tls.Write", string(b)))
@@ -109,15 +109,15 @@ func TestKeptBytesAreLimited(t *testing.T) {
 	p.expect(cancelled("101", "tls.Write", string(a)))
 	p.ok("tls.Close", a)
 	p.ok("tls.Close", b)
-	// All bytes have been counted out.
+	// No bytes are counted any more.
 	c := p.client(port)
 	p.send(write("106", 3, most))
 	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[106]}`)
 	p.expect(cancelled("106", "tls.Write", string(c)))
 }
 
-// TestABatchesAnswersAreCounted: they count before they exist, because they are kept until the
-// batch is complete.
+// TestABatchesAnswersAreCounted: tlsd keeps the answers of a batch until it is complete. So it
+// counts the largest possible answer of a call when the call begins.
 func TestABatchesAnswersAreCounted(t *testing.T) {
 	t.Parallel()
 	const each = 3000 // 4,000 bytes in base64
@@ -126,7 +126,7 @@ func TestABatchesAnswersAreCounted(t *testing.T) {
 	read := func(id int) string {
 		return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tls.Read","params":[%s,%d]}`, id, h, each)
 	}
-	for range 3 { // each time all bytes are counted out
+	for range 3 { // after a batch, no bytes are counted any more
 		p.line("[" + read(901) + "," + read(902) + "," + read(903) + "]")
 		p.ok("tls.Write", h, "eA==")
 		p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[902]}`)
@@ -137,8 +137,8 @@ func TestABatchesAnswersAreCounted(t *testing.T) {
 	}
 }
 
-// TestABatchesLargeAnswersAreCounted: this holds for every method. The answers are counted out with
-// the batch.
+// TestABatchesLargeAnswersAreCounted: this holds for every method. When the batch is complete, the
+// answers do not count any more.
 func TestABatchesLargeAnswersAreCounted(t *testing.T) {
 	t.Parallel()
 	const call = `{"jsonrpc":"2.0","id":%d,"method":"rpc.discover"}`
@@ -163,8 +163,8 @@ func TestABatchesLargeAnswersAreCounted(t *testing.T) {
 	}
 }
 
-// TestANotificationThatOutlivesItsBatchIsCountedOut: its bytes count until it has ended.
-func TestANotificationThatOutlivesItsBatchIsCountedOut(t *testing.T) {
+// TestANotificationThatOutlivesItsBatchCountsUntilItsEnd: its bytes do not count any more after it.
+func TestANotificationThatOutlivesItsBatchCountsUntilItsEnd(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, stuck, limited(rpc.Limits{Buffered: 100}))
 	conn := p.client(p.echo())
@@ -174,7 +174,7 @@ func TestANotificationThatOutlivesItsBatchIsCountedOut(t *testing.T) {
 	p.expect(`[` + backendAnswer + `]`)
 	p.ok("tls.Close", conn) // the Close ends the Write
 	h = string(p.client(p.echo()))
-	// The Close may be answered a moment before the bytes of the Write are counted out.
+	// The Close may be answered a moment before the bytes of the Write stop counting.
 	testkit.Until(t, "a Write fits", func() bool {
 		p.line(`{"jsonrpc":"2.0","id":7,"method":"tls.Write","params":[` + h + `,"` + data +
 			`"]}`)

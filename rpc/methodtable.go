@@ -53,7 +53,7 @@ var table = []method{
 	},
 	{
 		name:   "tls.Status",
-		doc:    "How the two directions of a connection stand, and their errors.",
+		doc:    "The state of the two directions of a connection, and their errors.",
 		params: []param{pHandle},
 		result: sObject,
 		call: func(s *session.Session, a args) *session.Call {
@@ -62,7 +62,7 @@ var table = []method{
 	},
 	{
 		name:   "tls.Flush",
-		doc:    "Waits until so many bytes of a connection have left.",
+		doc:    "Waits until this number of bytes of a connection has left.",
 		params: []param{pHandle, pSent},
 		result: sZero,
 		call: func(s *session.Session, a args) *session.Call {
@@ -145,8 +145,8 @@ var table = []method{
 	},
 	{
 		name: "tls.SetTimeout",
-		doc: "Bounds later waits on a handle: Handshake, Read and Write of a connection, " +
-			"Accept of a context; or later NewClients.",
+		doc: "Sets the timeout of later calls: of Handshake, Read and Write on a " +
+			"connection, of Accept on a context, or of NewClient.",
 		params: []param{pTimed, pTimeout},
 		result: sZero,
 		call: func(s *session.Session, a args) *session.Call {

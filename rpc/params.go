@@ -216,7 +216,7 @@ func (m *method) paramError(format string, a ...any) error {
 	return &session.Error{Kind: kind.Params, Op: m.name, Why: fmt.Sprintf(format, a...)}
 }
 
-// withMethod adds the method to an error of direct.
+// withMethod adds the method to an error that was made without it.
 func (m *method) withMethod(err error) error {
 	var e *session.Error
 	if !errors.As(err, &e) {

@@ -16,19 +16,19 @@ var (
 	pEither      = handleParam("handle", "a connection handle or a context handle")
 	pFirstHandle = handleParam("firstHandle", "the number of the first handle").orNone()
 	pTimed       = integerParam("handle", 0, math.MaxInt32,
-		"a connection handle or a context handle; 0: NewClient")
+		"a connection handle or a context handle; 0: later calls of NewClient")
 )
 
 // Addresses.
 var (
 	pHost  = stringParam("host", 1, 255, "a name or an address")
 	pPort  = integerParam("port", 1, 65535, "a TCP port")
-	pPlace = stringParam("host", 0, 255, "an address of this machine, "+
-		"or nothing with the port 0: all places where the context listens")
+	pPlace = stringParam("host", 0, 255, "an address of this machine; "+
+		"empty, with port 0: all addresses where the context listens")
 	pAnyPort    = integerParam("port", 0, 65535, "a TCP port")
 	pListenPort = integerParam("port", 0, 65535, "a TCP port; 0: any free one")
 	pServerName = stringParam("serverName", 0, 255,
-		"a name, or *. and a name, that clients ask for; nothing: any")
+		"the name that clients ask for, or *. and a name; empty: any name")
 )
 
 // Files.
@@ -36,7 +36,7 @@ var (
 	pCertFile = stringParam("certFile", 1, maxPath, "absolute path of a PEM file")
 	pKeyFile  = stringParam("keyFile", 1, maxPath, "absolute path of a PEM file")
 	pBundle   = stringParam("path", 0, maxPath,
-		"absolute path of a PEM file; nothing: the system's store")
+		"absolute path of a PEM file; empty: the system's store")
 )
 
 // maxPath is the longest path of Linux, in bytes: PATH_MAX, less its NUL.
@@ -45,9 +45,10 @@ const maxPath = 4095
 // Bytes and data channels.
 var (
 	pData     = param{name: "data", typ: blob, max: wire.MaxBlob, doc: "the bytes to send"}
-	pMaxBytes = integerParam("maxBytes", 1, wire.MaxBlob, "the most to return")
-	pSent     = integerParam("bytes", 0, math.MaxInt64, "the bytes sent since the handshake")
-	pChannel  = integerParam("channel", 0, 1,
+	pMaxBytes = integerParam("maxBytes", 1, wire.MaxBlob,
+		"the largest number of bytes to return")
+	pSent    = integerParam("bytes", 0, math.MaxInt64, "the bytes sent since the handshake")
+	pChannel = integerParam("channel", 0, 1,
 		"1: a data channel comes with the message (SCM_RIGHTS)").orNone()
 	pPair = integerParam("channel", 1, 1,
 		"1: both ends of a pair of sockets come with the message (SCM_RIGHTS)")
@@ -56,14 +57,14 @@ var (
 // Settings and facts.
 var (
 	pSkip   = integerParam("on", 0, 1, "1: do not verify")
-	pOption = stringParam("name", 1, 64, "of the option")
-	pValue  = stringParam("value", 0, 65535, "as the option takes it")
+	pOption = stringParam("name", 1, 64, "the name of the option")
+	pValue  = stringParam("value", 0, 65535, "the value of the option")
 	pFact   = stringParam("name", 0, 64,
-		"of the fact; nothing: all of them as a JSON object in a string").orNone()
+		"the name of the fact; empty: all facts, as a JSON object in a string").orNone()
 	pTimeout = integerParam("milliseconds", 0, math.MaxInt32,
-		"the bound; 0: tlsd's own timeouts")
+		"the timeout; 0: tlsd's own timeouts")
 	pPatience = integerParam("milliseconds", math.MinInt32, math.MaxInt32,
-		"the bound; negative: none")
+		"the timeout; negative: none")
 )
 
 // The session.
@@ -71,7 +72,7 @@ var (
 	pVersion = integerParam("version", 1, math.MaxInt32,
 		"the highest version that the client speaks")
 	pCapabilities = param{name: "capabilities", typ: texts, optional: true,
-		doc: "what the client asks for"}
+		doc: "the capabilities that the client asks for"}
 	pID = param{name: "id", typ: anyID, doc: "the id of the call"}
 )
 

@@ -14,10 +14,11 @@ func refuseDescriptors(fd int) (some bool) {
 	if err != nil || n <= 0 {
 		return false
 	}
-	// There is no room for descriptors, so the kernel sets MSG_CTRUNC if there are some.
+	// Recvmsg gets no room for control messages. So the kernel sets MSG_CTRUNC if the queue has
+	// descriptors.
 	const look = unix.MSG_PEEK | unix.MSG_DONTWAIT
 	got, _, flags, _, err := unix.Recvmsg(fd, make([]byte, n), nil, look)
-	// A caller can set SO_PEEK_OFF, so that the look begins behind the descriptors. Then it
-	// sees fewer bytes than n.
+	// A caller can set SO_PEEK_OFF, so that Recvmsg begins behind the descriptors. Then it
+	// returns fewer bytes than n.
 	return err != nil || got < n || flags&unix.MSG_CTRUNC != 0
 }

@@ -35,13 +35,13 @@ type Config struct {
 	Confinement map[string]string
 	// Watcher, if not nil, is told what the session is doing. It must not wait.
 	Watcher Watcher
-	// Began, if not nil, gets the session before its first call. The receiver may only call
-	// Describe, and only until Serve returns.
+	// Began, if not nil, gets the session before its first call. It may keep the session, but
+	// call only Describe, and only until Serve returns.
 	Began func(*session.Session)
 }
 
 // A Watcher is told what a session is doing. If this process dies, another process can then tell
-// the caller. Several goroutines call the methods.
+// the caller which call was in flight. Several goroutines call the methods.
 type Watcher interface {
 	wire.Watcher
 	// Calling names a call in flight, usually the latest one, and the handle that the call

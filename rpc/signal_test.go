@@ -12,7 +12,7 @@ import (
 
 // tls.Signal takes two descriptors, in the caller's order.
 
-// signalled is a context that listens, and its signal.
+// signalled makes a context that listens and has a signal. It returns the end that a caller polls.
 func (p *peer) signalled() (polled io.Reader) {
 	p.t.Helper()
 	p.server()
@@ -46,7 +46,8 @@ func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
 // Its session is not idle, as with a waiting Accept.
 func TestASessionThatWaitsForClientsWithASignalIsNotIdle(t *testing.T) {
 	t.Parallel()
-	// The descriptors move the time of the server's next look by the answer timeout.
+	// The descriptors set the read deadline to the answer timeout. The server must then go on
+	// to the idle timeout.
 	p := newPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
 		c.AnswerTimeout = idleLimit / 3
 	})

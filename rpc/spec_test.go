@@ -262,6 +262,6 @@ func TestABatchHasABound(t *testing.T) {
 		t.Errorf("a batch of the most calls got %d answers", n)
 	}
 	p.line(batch(wire.MaxBatch + 1))
-	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32011,"message":"a batch has at most 1024 calls; send several","data":{"kind":"limit"}}}`)
+	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32011,"message":"a batch has at most 1024 calls; send several batches","data":{"kind":"limit"}}}`)
 	p.silent()
 }

@@ -27,7 +27,7 @@ import (
 //
 // ReadObject runs on the library's only reading goroutine. So does server.Handle, which the library
 // calls with each request before it reads the next one. Any goroutine may call WriteObject. The
-// library makes one call at a time.
+// library does not call WriteObject twice at the same time.
 type stream struct {
 	*server
 

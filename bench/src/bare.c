@@ -1,7 +1,7 @@
 /*
  * bare CARRIER pingpong SIZE SECONDS [PARTNER ARGUMENT…]   messages to and fro
  * bare CARRIER write SIZE SECONDS [PARTNER ARGUMENT…]      pieces to the partner, which drops them
- * bare memory write SIZE SECONDS                           pieces copied from here to there
+ * bare memory write SIZE SECONDS                           pieces copied within this process
  * bare check write SIZE SECONDS                            pieces made and checked
  *
  * Measures a way between two processes without TLS and without a protocol. CARRIER is unix (a
@@ -53,7 +53,7 @@ static void send_all(int fd, const char *p, size_t n)
 			die("bare: write: %s", strerror(errno));
 }
 
-/* Whether there were so many bytes before the end. */
+/* Reads n bytes. Returns false if the stream ends before. */
 static bool take_all(int fd, char *p, size_t n)
 {
 	for (ssize_t got; n > 0; p += got, n -= (size_t)got)
@@ -87,7 +87,7 @@ static void start_partner(const char *carrier, bool pingpong, char **program)
 		tcp_pair(ends);
 	else if (strcmp(carrier, "unix") != 0 ||
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
-		die("bare: no way by %s: %s", carrier, strerror(errno));
+		die("bare: cannot connect by %s: %s", carrier, strerror(errno));
 	if ((pid = fork()) < 0)
 		die("bare: fork: %s", strerror(errno));
 	if (pid == 0) {
@@ -130,7 +130,7 @@ static void piece(void)
 		return;
 	}
 	memcpy(in, out, size);
-	__asm__ volatile("" : : "r"(in) : "memory"); /* it is needed */
+	__asm__ volatile("" : : "r"(in) : "memory"); /* keeps the compiler from removing the copy */
 }
 
 int main(int argc, char **argv)
@@ -153,7 +153,7 @@ int main(int argc, char **argv)
 	memset(in, 'y', size);
 	checking = strcmp(argv[1], "check") == 0;
 	if (checking && size % BLOCK != 0)
-		die("bare: what is checked is a multiple of 4096 bytes");
+		die("bare: with check, SIZE must be a multiple of 4096");
 	if (checking)
 		stream_fill((uint8_t *)out, size);
 	else if (strcmp(argv[1], "memory") != 0)

@@ -1,5 +1,5 @@
 /*
- * Round trips on one connection beside a writer on another one, whose peer takes little.
+ * Round trips on one connection, while a writer writes on another one to a slow peer.
  *
  * The writer is a thread of the same program, so of the same session of tlsd. Its peer takes 16 KiB
  * every 2 ms, so the writer is stuck nearly all of the time. The result is the time of the slowest

@@ -1,8 +1,8 @@
 /*
  * link.h - how a client reaches the sink
  *
- * client.c does the same work over each kind of link. The linker decides: inprocess.c, plugin.c or
- * plain.c. A failure ends the program.
+ * client.c does the same work over each kind of link. It is linked with one of inprocess.c,
+ * plugin.c, plain.c and hop.c. A failure ends the program.
  */
 #ifndef LINK_H
 #define LINK_H
@@ -14,13 +14,13 @@ struct link;
 
 struct link_options {
 	const char *ca;   /* PEM file */
-	const char *path; /* plugin: of TlsPlugin.so */
+	const char *path; /* plugin: TlsPlugin.so; hop: the relay, or two with a comma between */
 	int port;         /* of 127.0.0.1 */
 	bool release;     /* in-process: SSL_MODE_RELEASE_BUFFERS */
 };
 
-/* Whether link_open has done a TLS handshake when it returns. If not, somebody else
- * does it later, and only an answer shows that it was done. */
+/* Whether link_open has done a TLS handshake when it returns. If not, a proxy or a relay may do it
+ * later, and only an answer of the sink shows that it was done. */
 extern const bool link_does_tls;
 
 void link_setup(const struct link_options *o); /* once, before any link is opened */

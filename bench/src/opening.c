@@ -39,7 +39,7 @@ static void check_marks(uint64_t tag, uint64_t want)
 		count = answer(l);
 	}
 	if (count != want)
-		die("client: the writes of %llu connections arrived, of %llu",
+		die("client: the writes of only %llu connections arrived; there were %llu",
 			(unsigned long long)count, (unsigned long long)want);
 	link_close(l);
 }
@@ -78,7 +78,7 @@ void work_idle(const struct work_options *o)
 
 	if (n < 2)
 		die("client: at least 2 idle connections are needed");
-	for (int i = 0; i < n; i++) /* so that the memory is there already */
+	for (int i = 0; i < n; i++) /* so that these pages do not count as growth */
 		took[i] = 0, links[i] = NULL;
 	for (int i = 0; i < WARM_UP; i++)
 		link_close(open_parked((uint64_t)i));

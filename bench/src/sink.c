@@ -274,7 +274,7 @@ static int listen_on(struct listener *l, const char *cert, const char *key, bool
 	}
 	if (!tickets)
 		SSL_CTX_set_num_tickets(l->ctx, 0);
-	SSL_CTX_set_read_ahead(l->ctx, 1); /* one read(2) a record: the sink is to be no brake */
+	SSL_CTX_set_read_ahead(l->ctx, 1); /* one read(2) a record: the sink must be fast */
 
 	l->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (l->fd < 0 || bind(l->fd, (struct sockaddr *)&a, sizeof a) != 0 ||

@@ -28,7 +28,7 @@ enum {
 
 enum operation {
 	DISCARD = 0x7b01, /* a bytes follow; the answer: how many were right */
-	SOURCE,           /* send a bytes; no answer besides */
+	SOURCE,           /* send a bytes; they are the only answer */
 	ECHO,             /* b messages of a bytes follow; each is sent back */
 	MARK,             /* counts for tag a; the answer, if b is not 0: a */
 	COUNT,            /* the answer: how many MARKs there were for tag a */

@@ -2,8 +2,8 @@
  * Bulk data and round trips on open connections.
  *
  * A warm-up decides the amount of data. It is repeated with twice the amount until it lasts a tenth
- * of the work's time. Its first amount is not small, because then a single pause of the machine
- * would count as the speed. The time of the work ends when everything has arrived: with the sink's
+ * of the work's time. The first amount is large, so that a single pause of the machine does not
+ * look like a low speed. The time of the work ends when everything has arrived: with the sink's
  * answer that all bytes were right (write), or with the last byte (read, pingpong).
  */
 #include <errno.h>
@@ -38,7 +38,7 @@ struct traffic {
 	move_function *move;
 	size_t size;
 	int n;
-	const struct link_options *apart; /* of processes of their own, or NULL */
+	const struct link_options *apart; /* NULL if the lanes are threads; see work.h */
 	struct lane *lanes;
 	uint64_t units; /* for each lane; set before the barrier's start */
 	bool over;
@@ -263,7 +263,7 @@ static void need(bool fits, const char *what)
 void work_write(const struct work_options *o)
 {
 	need(o->size > 0 && (o->size % BLOCK == 0 || BLOCK % o->size == 0),
-		"a piece is a multiple of 4096 bytes, or a part into which they can be divided");
+		"a piece must be a multiple of 4096 bytes, or 4096 must be a multiple of it");
 	run_traffic(o, move_out, o->size, FIRST_BYTES);
 }
 

@@ -23,7 +23,7 @@ import (
 // default.
 func (o *options) adminPath() (path string, preset bool) {
 	switch {
-	case o.adminSocket == noConfig:
+	case o.adminSocket == none:
 		return "", false
 	case o.adminSocket != "":
 		return o.adminSocket, false
@@ -147,7 +147,7 @@ func serveAdmin(parent context.Context, socket *supervisor.Socket, a *administra
 	go func() { defer close(served); server.Run(life) }()
 	return ctx, func() {
 		if err := socket.Remove(); err != nil {
-			log.Warn("the admin socket's file stays", zap.Error(err))
+			log.Warn("the admin socket's file cannot be removed", zap.Error(err))
 		}
 		end()
 		<-served

@@ -11,9 +11,9 @@ import (
 // limiter. An event that passes the limiter goes into the outbox, a queue with one sender. If the
 // outbox is full, the event is dropped and counted, as if the limiter had dropped it.
 const (
-	outboxLength = 64
-	auditBurst   = 50 // of one session
-	auditRate    = 10 // a second
+	outboxLength = 64 // messages
+	auditBurst   = 50 // events of one session at once
+	auditRate    = 10 // events of one session a second
 )
 
 // runOutbox sends the messages of the outbox until the outbox is closed.

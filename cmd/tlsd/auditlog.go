@@ -9,11 +9,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// This file has the file of --audit-log. Tlsd writes audit lines to the file as JSON, and not to
-// the log. Tlsd opens the file again at SIGHUP, so that another program can rotate it. A queue of
-// its own stands before the file: a full disk blocks nobody, and lost lines are counted.
+// With --audit-log, tlsd writes audit lines to a file as JSON, and not to the log. Tlsd opens the
+// file again at SIGHUP, so that another program can rotate it. The file has a queue of its own. So
+// a full disk makes no caller wait, and lost lines are counted.
 
-// An auditLog is the file, and its queue.
+// An auditLog is the file of --audit-log, and its queue.
 type auditLog struct {
 	path  string
 	file  atomic.Pointer[os.File]

@@ -33,7 +33,7 @@ func check(w io.Writer, o *options) int {
 	report("socket", path, err)
 	switch admin, preset := o.adminPath(); {
 	case admin == "":
-		report("admin socket", noConfig, nil)
+		report("admin socket", none, nil)
 	case preset: // tlsd makes the folder, and can run without this socket
 		report("admin socket", admin, nil)
 	default:
@@ -49,7 +49,7 @@ func check(w io.Writer, o *options) int {
 	report("library", library, err)
 	rules, err := loadRules(o.policy)
 	if o.policy == "" {
-		report("policy", noConfig, err)
+		report("policy", none, err)
 		return status
 	}
 	report("policy", o.policy, err)

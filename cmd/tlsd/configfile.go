@@ -27,16 +27,16 @@ const systemConfig = "/etc/tlsd/tlsd.toml"
 // maxConfig limits the size of the file, in bytes.
 const maxConfig = 1 << 20
 
-// noConfig is the name that stands for no file.
-const noConfig = "none"
+// none is the value of --config for no file, and of --admin-socket for no socket.
+const none = "none"
 
 // presetConfig is the default of --config.
 func presetConfig() string {
 	if os.Geteuid() != 0 {
-		return noConfig
+		return none
 	}
 	if _, err := os.Lstat(systemConfig); errors.Is(err, os.ErrNotExist) {
-		return noConfig
+		return none
 	}
 	return systemConfig
 }

@@ -25,7 +25,7 @@ func TestFlagOverEnvironmentOverFileOverDefault(t *testing.T) {
 	t.Parallel()
 	file := configOf(t, "# ours\nspare = 5\nmax-calls = 6\nmax-pending = 7\n")
 	o, err := parseOptions([]string{"--spare", "2"},
-		[]string{"TLSD_SPARE=3", "TLSD_MAX_CALLS=4", "TLSD_CONFIG=" + file}, noConfig)
+		[]string{"TLSD_SPARE=3", "TLSD_MAX_CALLS=4", "TLSD_CONFIG=" + file}, none)
 	if err != nil {
 		t.Fatal(err)
 	}

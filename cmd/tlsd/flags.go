@@ -50,7 +50,7 @@ type options struct {
 	logFormat string
 	readyFD   int
 
-	config string // the configuration file; noConfig: none
+	config string // the path of the configuration file, or none
 
 	check       bool
 	printConfig bool
@@ -164,15 +164,15 @@ func flagTable(o *options) []flagInfo {
 			"for the caller to read one answer; then its session ends",
 			&duration{&o.answerTimeout, false}},
 		{"", "session-idle-timeout", "TIME", "12h",
-			"for a session without calls in flight to get a message; then it " +
-				"ends; 0: never",
+			"how long a session may be without calls in flight, messages and data; " +
+				"then it ends; 0: never",
 			&duration{&o.idleTimeout, true}},
 		{"", "drain-timeout", "TIME", "30s",
 			"for open sessions to end when tlsd stops; then tlsd ends them",
 			&duration{&o.drainTimeout, true}},
 		{"", "watchdog", "TIME", "10s",
-			"for one call into OpenSSL, and for a worker's answer to a ping; then " +
-				"tlsd kills the worker; 0: never",
+			"how long a worker with sessions may be silent, or a call into OpenSSL " +
+				"may take; then tlsd kills it; 0: never",
 			&duration{&o.watchdog, true}},
 		{"", "idle-exit", "TIME", "0, never",
 			"exit after this time without a session", &duration{&o.idleExit, true}},
@@ -180,7 +180,7 @@ func flagTable(o *options) []flagInfo {
 		{"Limits", "max-sessions", "N", "1000",
 			"sessions at the same time", &number{&o.maxSessions, 1, 1 << 20}},
 		{"", "max-sessions-per-uid", "N",
-			"all, or with --allow-uid or --allow-gid a quarter",
+			"all; with --allow-uid or --allow-gid: a quarter of all",
 			"sessions of one user at the same time",
 			&number{&o.maxSessionsPerUID, 1, 1 << 20}},
 		{"", "max-handles", "N", "65536",
@@ -217,8 +217,7 @@ func flagTable(o *options) []flagInfo {
 				"traffic can be decrypted; for debugging only",
 			(*text)(&o.keyLog)},
 		{"", "ready-fd", "N", "none",
-			"a descriptor to write a newline to when tlsd listens; then tlsd " +
-				"closes it",
+			"when tlsd listens, it writes a newline to this descriptor, and closes it",
 			&number{&o.readyFD, 1, 1 << 20}},
 
 		{"Other", "config", "FILE",

@@ -11,7 +11,7 @@ import (
 
 // parse reads flags in an environment of "NAME=value" entries, without a configuration file.
 func parse(env []string, args ...string) (*options, error) {
-	return parseOptions(args, env, noConfig)
+	return parseOptions(args, env, none)
 }
 
 func TestDefaults(t *testing.T) {
@@ -185,7 +185,7 @@ func TestWrongUsageIsExplained(t *testing.T) {
 	}{
 		{nil, []string{"--readable", "/usr", "--confine", "off"},
 			"--readable needs --confine=auto"},
-		{nil, []string{"--readable", "/usr,etc"}, `invalid value "/usr,etc" for --readable: want absolute paths without colons, with commas between them; "etc" is none`},
+		{nil, []string{"--readable", "/usr,etc"}, `invalid value "/usr,etc" for --readable: want absolute paths without colons, separated by commas; got "etc"`},
 		{nil, []string{"--readable", "/none/such"}, `invalid value "/none/such" for --readable: stat /none/such: no such file or directory`},
 		{nil, []string{"--max-memory", "63MiB"}, `invalid value "63MiB" for --max-memory: want 0 or a number of bytes from 67108864 to `},
 		{nil, []string{"--socket-mode", "999"}, `invalid value "999" for --socket-mode: want permissions in octal, from 0 to 0777`},

@@ -168,8 +168,8 @@ func (l *paths) Set(s string) error {
 	for _, path := range strings.Split(s, ",") {
 		path = strings.TrimSpace(path)
 		if !filepath.IsAbs(path) || strings.Contains(path, ":") {
-			return fmt.Errorf("want absolute paths without colons, with commas "+
-				"between them; %q is none", path)
+			return fmt.Errorf("want absolute paths without colons, separated by "+
+				"commas; got %q", path)
 		}
 		if _, err := os.Stat(path); err != nil {
 			return err

@@ -29,7 +29,8 @@ func openLogs(o *options, stderr io.Writer) (*logs, error) {
 	}
 	l := &logs{queue: newLogQueue(place), level: zap.NewAtomicLevelAt(levelOf(o.logLevel))}
 	log, audit := newLogAt(l.queue, l.queue.forAudit(), l.level, forPeople)
-	l.queue.setOnLoss(func(entries int) { // the audit logger has every level
+	// With the audit logger, this line is written at every log level.
+	l.queue.setOnLoss(func(entries int) {
 		audit.Warn("log entries were lost, because they could not be written",
 			zap.Int("entries", entries))
 	})
@@ -94,7 +95,8 @@ func (p plainLines) Write(entry []byte) (int, error) {
 }
 
 // logPlace says where the log goes, and whether people read it. If standard error leads to the
-// journal of systemd, the journal gets the log by its own protocol. Nobody closes the place.
+// journal of systemd, the journal gets the log by its own protocol. The caller must not close the
+// place.
 func logPlace(format string, stderr io.Writer) (place io.Writer, forPeople bool, err error) {
 	f, isFile := stderr.(*os.File)
 	ours := format == "auto" && isFile && journal.Is(f, os.Getenv("JOURNAL_STREAM"))

@@ -17,9 +17,8 @@
 // # What scripts may do
 //
 // The administrator's policy file (--policy) restricts the sessions of a user further than the
-// user's rights do. See package policy, and docs/settings.md for the file. At the start, an error
-// in the file is an error of tlsd. At SIGHUP tlsd logs the error, and the earlier policy stays in
-// force.
+// user's rights do. See package policy, and docs/settings.md for the file. With an error in the
+// file, tlsd does not start. At SIGHUP tlsd logs the error, and the earlier policy stays in force.
 //
 // # Processes
 //
@@ -126,7 +125,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// usageError is an error of the command line that only the start finds.
+// usageError is an error in the settings that is found after they were parsed.
 type usageError struct{ error }
 
 func misuse(stderr io.Writer, err error) int {
@@ -229,14 +228,15 @@ func handleSignals(parent context.Context, log *zap.Logger, reload func()) (
 	}
 }
 
-// checkOneUser returns an error if this process has the rights of two users. A worker has
-// no_new_privs. When it executes the program, the kernel would give it the rights of the real user.
+// checkOneUser returns an error if this process has the rights of two users or groups. A worker has
+// no_new_privs when it executes the program again. The kernel would then take the rights of the
+// effective user away, and the worker would have the rights of the real user.
 func checkOneUser() error {
 	for what, ids := range map[string]func() (r, e, s int){"user": userIDs, "group": groupIDs} {
 		if r, e, s := ids(); r != e || e != s {
 			return fmt.Errorf("the real %s is %d, the effective one %d and the saved "+
-				"one %d: tlsd would give the rights of one to the other; "+
-				"start it as one %s (setpriv, su), and not by a set-id file",
+				"one %d: parts of tlsd would run with different rights; "+
+				"start tlsd as one %s (setpriv, su), and not by a set-id file",
 				what, r, e, s, what)
 		}
 	}

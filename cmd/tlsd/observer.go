@@ -27,7 +27,8 @@ const (
 // sessionObserver logs the events of one session. It is safe for concurrent use.
 type sessionObserver struct {
 	log *zap.Logger // with the session's number
-	// Two limiters: strangers can cause handshakes, but no lines about certificates get lost.
+	// Strangers can cause handshakes without end. So certificates have a limiter of their own,
+	// and their lines do not get lost.
 	handshakes, certificates *audit.Limiter
 
 	now    func() time.Time

@@ -86,7 +86,7 @@ func (l *liveSessions) describe(number uint64) handoff.Described {
 	return d.Clean()
 }
 
-// carryOut carries out a message without a session, and says whether it knows the message.
+// carryOut carries out a message that hands over no session. It says whether it knows the message.
 func (w *workerProcess) carryOut(msg *handoff.ToWorker) bool {
 	switch {
 	case msg.Ping != 0:

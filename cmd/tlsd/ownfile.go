@@ -7,7 +7,8 @@ import (
 	"tlsd/internal/safefile"
 )
 
-// Files that tlsd appends to, for itself alone: see [safefile.Append].
+// This file opens the audit log and the key log. Only tlsd may have access to them; see
+// [safefile.Append].
 
 // appendTo opens a file at its end, or makes it. The file's name is the absolute path.
 func appendTo(path string) (*os.File, error) {

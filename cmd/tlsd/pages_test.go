@@ -66,7 +66,8 @@ func TestSampleOfTheFileIsTheTable(t *testing.T) {
 	testpages.Hold(t, folder+"tlsd.toml", b.String())
 	if _, err := parseConfig([]byte(strings.ReplaceAll(b.String(), "\n#", "\n")),
 		flagTable(&options{})); err == nil {
-		t.Error("the sample's explanations can be read as settings: this checks nothing")
+		t.Error("the parser accepts the sample's explanations as settings, so it would " +
+			"also accept a wrong sample")
 	}
 	var settings strings.Builder
 	for line := range strings.Lines(b.String()) {

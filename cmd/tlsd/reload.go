@@ -59,7 +59,7 @@ func (r *reloader) reload(log *zap.Logger) {
 	r.running.logLevel, r.running.policy = next.logLevel, next.policy
 	log.Info("settings read again", zap.Strings("changed", taken))
 	if len(waiting) > 0 {
-		log.Warn("a running tlsd cannot change these settings: they hold after a restart",
+		log.Warn("a running tlsd cannot change these settings: restart it to use them",
 			zap.Strings("settings", waiting))
 	}
 	r.rules.reload(next.policy, log)

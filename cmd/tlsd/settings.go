@@ -56,7 +56,7 @@ func parseOptions(args, environ []string, config string) (*options, error) {
 	if o.config == "" {
 		o.config = config
 	}
-	if o.config != noConfig {
+	if o.config != none {
 		if err := useConfig(&o, table); err != nil {
 			return nil, err
 		}

@@ -117,7 +117,7 @@ func readable(o *options) []string {
 // logSettings logs where the settings come from. It warns of settings with an effect that may
 // surprise.
 func logSettings(o *options, log *zap.Logger) {
-	if o.config != noConfig {
+	if o.config != none {
 		log.Info("configuration file read", zap.String("path", o.config))
 	}
 	if os.Geteuid() != 0 && len(o.allowUID)+len(o.allowGID) > 0 {
@@ -140,7 +140,7 @@ func logSettings(o *options, log *zap.Logger) {
 }
 
 // limitStacks makes the stacks of workers' threads small. Workers inherit this limit, and the C
-// library takes it for the size of each stack. The whole stack counts as the worker's memory.
+// library makes each stack as large as the limit. The whole stack counts as the worker's memory.
 func limitStacks(log *zap.Logger) {
 	const enough = 1 << 20
 	var limit unix.Rlimit

@@ -18,8 +18,8 @@ var otherVariables = []string{
 const testVariables = "TLSD_TEST_"
 
 // readEnvironment returns the values of the settings' variables, by the settings' names. An empty
-// variable counts as not set. An unknown variable that begins with TLSD_ is an error, because
-// somebody expects an effect of it.
+// variable counts as not set. An unknown variable that begins with TLSD_ is an error, because it
+// may be a misspelt setting.
 func readEnvironment(environ []string, table []flagInfo) (map[string]string, error) {
 	settings := map[string]string{}
 	for _, f := range table {

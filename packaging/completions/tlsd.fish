@@ -23,9 +23,9 @@ complete -c tlsd -l read-timeout -d 'for Read to get data' -x
 complete -c tlsd -l write-timeout -d 'for each 64 KiB of a Write to be sent' -x
 complete -c tlsd -l close-timeout -d 'for written data to reach the peer, after Close has been answered' -x
 complete -c tlsd -l answer-timeout -d 'for the caller to read one answer; then its session ends' -x
-complete -c tlsd -l session-idle-timeout -d 'for a session without calls in flight to get a message; then it ends; 0: never' -x
+complete -c tlsd -l session-idle-timeout -d 'how long a session may be without calls in flight, messages and data; then it ends; 0: never' -x
 complete -c tlsd -l drain-timeout -d 'for open sessions to end when tlsd stops; then tlsd ends them' -x
-complete -c tlsd -l watchdog -d 'for one call into OpenSSL, and for a worker'\''s answer to a ping; then tlsd kills the worker; 0: never' -x
+complete -c tlsd -l watchdog -d 'how long a worker with sessions may be silent, or a call into OpenSSL may take; then tlsd kills it; 0: never' -x
 complete -c tlsd -l idle-exit -d 'exit after this time without a session' -x
 complete -c tlsd -l max-sessions -d 'sessions at the same time' -x
 complete -c tlsd -l max-sessions-per-uid -d 'sessions of one user at the same time' -x
@@ -40,7 +40,7 @@ complete -c tlsd -l log-level -d 'log entries of this level and above: debug, in
 complete -c tlsd -l log-format -d 'form of the log; journal: systemd'\''s, with priorities and fields' -x -a 'auto console json journal'
 complete -c tlsd -l audit-log -d 'append audit lines to this file, not to the log; opened again on SIGHUP' -r
 complete -c tlsd -l key-log -d 'append the secrets of all connections to this file, so that captured traffic can be decrypted; for debugging only' -r
-complete -c tlsd -l ready-fd -d 'a descriptor to write a newline to when tlsd listens; then tlsd closes it' -x
+complete -c tlsd -l ready-fd -d 'when tlsd listens, it writes a newline to this descriptor, and closes it' -x
 complete -c tlsd -l config -d 'the configuration file: TOML with the names of these flags as keys; none: read no file' -r
 complete -c tlsd -l check -d 'examine everything that a start needs, print each user'\''s policy, and exit' -f
 complete -c tlsd -l print-config -d 'print each setting and its source, and exit' -f

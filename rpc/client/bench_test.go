@@ -34,7 +34,8 @@ func answerAll(conn net.Conn, result string) error {
 		if err != nil {
 			return err
 		}
-		// The client has encoded the line with encoding/json, from a struct.
+		// The client encodes a struct whose member id comes before the parameters. So the
+		// first match is this member.
 		_, rest, _ := bytes.Cut(line, []byte(`"id":`))
 		id, _, _ := bytes.Cut(rest, []byte(`,`))
 		if err := w.Write(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"result":%s}`, id, result)); err != nil {

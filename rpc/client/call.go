@@ -138,9 +138,14 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 	return <-ch
 }
 
-// send writes one message. If the result is false, nothing was written, and the error, if any, is
-// ctx's. If the result is true with an error, the stream is broken. If tlsd does not take the
-// message, send gives up cancelTimeout after ctx has ended.
+// send writes one message. The results:
+//
+//   - true, nil: the message was written.
+//   - true, an error: a part of it may have been written, so the stream is broken.
+//   - false, an error: nothing was written, because ctx has ended. The error is ctx's.
+//   - false, nil: nothing was written, because the session is lost.
+//
+// If tlsd does not take the message, send gives up cancelTimeout after ctx has ended.
 func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -154,14 +159,14 @@ func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error)
 	}
 	defer func() { <-c.sendLock }()
 
-	given := make(chan struct{})
+	deadlineSet := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		defer close(given)
+		defer close(deadlineSet)
 		c.conn.SetWriteDeadline(time.Now().Add(c.cancelTimeout))
 	})
 	err := c.write(append(msg, '\n'), f)
 	if !stop() {
-		<-given
+		<-deadlineSet
 		c.conn.SetWriteDeadline(time.Time{}) // the deadline was for this message only
 	}
 	return true, err

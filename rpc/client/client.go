@@ -75,9 +75,9 @@ type answer struct {
 //
 //   - An error of connect(2) satisfies errors.Is with fs.ErrNotExist, fs.ErrPermission or
 //     syscall.ECONNREFUSED (no process listens).
-//   - The socket of a user who is not trusted is a *[StrangerError].
-//   - A daemon that does not admit this user answers with an *[Error] of kind "denied".
-//   - A daemon without a common version of the protocol is [ErrVersion].
+//   - A *[StrangerError]: the socket belongs to a user who is not trusted.
+//   - An *[Error] of kind "denied": the daemon does not admit this user.
+//   - [ErrVersion]: the daemon and this package have no version of the protocol in common.
 func Dial(ctx context.Context, path string) (*Client, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("%s: has %d bytes; the path of a socket can have at most %d",
@@ -154,8 +154,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// disconnect stores why this side ends the connection. The reader ends soon afterwards. Before, it
-// has reasonTimeout to read why tlsd has ended the connection.
+// disconnect stores why this side ends the connection. The reader may read on for reasonTimeout,
+// because tlsd may have sent its own reason. Then the reader ends.
 func (c *Client) disconnect(cause error) {
 	c.mu.Lock()
 	if c.cause == nil {

@@ -21,9 +21,9 @@ import (
 //	autostart = yes | no      whether a private tlsd may be started
 //	trusted-users = USER …    names or numbers of users whose daemons are trusted like root's
 //
-// Only root must be able to change the file; anything else is an error. A line that is not
-// understood is an error too, because its writer wanted to forbid something. The plugin reads the
-// file by the same rules (clientconf.h).
+// It is an error if a user other than root can change the file. An unknown line is an error too,
+// because to ignore it could allow what it forbids. The plugin reads the file by the same rules
+// (clientconf.h).
 const ConfPath = "/etc/tlsd/client.conf"
 
 // maxConf is the largest file, in bytes.
@@ -114,7 +114,8 @@ func (c Conf) trusts(uid uint32) bool { return slices.Contains(c.TrustedUsers, u
 // same.
 type userDatabase struct {
 	passwd string // file
-	// folder in which systemd has a link direct:NAME to the number of each user of DynamicUser=
+	// Folder of systemd for users of DynamicUser=. Each has a link: its name is direct:NAME,
+	// and its target is the user's number.
 	dynamic string
 }
 

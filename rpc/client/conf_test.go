@@ -15,7 +15,7 @@ const passwd = "root:x:0:0::/:\nsvc:x:999:999::/:\nbad:x:4294967295:1::/:\nshort
 func confFile(t *testing.T, text string) (path string, users userDatabase) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, whose the file must be")
+		t.Skip("needs root, because the file must belong to root")
 	}
 	dir := t.TempDir()
 	path = filepath.Join(dir, "client.conf")
@@ -33,7 +33,7 @@ func confFile(t *testing.T, text string) (path string, users userDatabase) {
 	return path, users
 }
 
-// test/plugin asks the plugin the same.
+// A test in test/plugin holds the plugin to the same rules.
 func TestConfSaysWhereTheSystemsDaemonIs(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]Conf{
@@ -91,7 +91,7 @@ func TestBadConfIsAnError(t *testing.T) {
 		}
 	}
 	path, users := confFile(t, "autostart = no")
-	// In any order.
+	// The order of a map is random. So each step begins and ends with a good file.
 	for mend, spoil := range map[string]func() error{
 		"chmod go-w": func() error { return os.Chmod(path, 0o666) },
 		"give it to root": func() error {

@@ -26,8 +26,8 @@ import (
 //     the peer. If sending fails later, a later Write, Flush or Close returns the error.
 //   - CloseWrite sends close_notify after all that was written. Reading goes on.
 //   - Close sends all that was written, sends close_notify, and frees the handle. If the last Write
-//     was cut short, by its deadline or by the Close, no close_notify is sent, so the peer can
-//     tell.
+//     was cut short, by its deadline or by the Close, no close_notify is sent. So the peer can see
+//     that the data is not complete.
 //   - Deadlines limit this side's waits. A Read whose deadline passes loses no data. tlsd's
 //     timeouts limit the sending to the peer.
 //
@@ -83,9 +83,9 @@ func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, 
 	return &Conn{c: c, h: h, ch: ch}, nil
 }
 
-// withChannel makes a pair of sockets, and calls call to send one end. If the call succeeds,
-// withChannel returns the other end.
-func (c *Client) withChannel(method string, call func(theirs *os.File) error) (
+// withChannel makes a pair of sockets. The function send makes a call with one end. If the call
+// succeeds, withChannel returns the other end.
+func (c *Client) withChannel(method string, send func(theirs *os.File) error) (
 	*net.UnixConn, error) {
 	if _, ok := c.conn.(*net.UnixConn); !ok {
 		return nil, newError(kind.Limit, nil,
@@ -97,7 +97,7 @@ func (c *Client) withChannel(method string, call func(theirs *os.File) error) (
 		return nil, newError(kind.Limit, err, "no pair of sockets for a data channel: %v",
 			err).forMethod(method)
 	}
-	err = call(theirs)
+	err = send(theirs)
 	theirs.Close()
 	if err != nil {
 		ours.Close()
@@ -186,9 +186,9 @@ func (c *Conn) CloseWrite() error {
 func (c *Conn) Close() error { return c.CloseContext(context.Background()) }
 
 // CloseContext ends Reads and Writes that wait. Then tlsd sends all that was written, within its
-// timeouts, and close_notify, and frees the handle. If ctx ends, the sending ends. An error is the
-// error of writing, if no other call has returned it. Only the first call does something. Later
-// ones return net.ErrClosed.
+// timeouts, and close_notify, and frees the handle. If ctx ends, the sending ends. If writing has
+// failed and no other call has returned the error, CloseContext returns it. Only the first call
+// does something. Later ones return net.ErrClosed.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
@@ -196,7 +196,8 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	c.ch.SetDeadline(time.Unix(1, 0))
 	c.writeMu.Lock()
 	if c.cut {
-		_ = c.ch.CloseRead() // after both, tlsd sees a closed channel
+		// To tlsd these two calls look like a closed channel. So it sends no close_notify.
+		_ = c.ch.CloseRead()
 		_ = c.ch.CloseWrite()
 	}
 	c.writeMu.Unlock()
@@ -257,7 +258,8 @@ func (c *Conn) SetDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetDe
 // SetReadDeadline sets the deadline of Reads.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetReadDeadline, t) }
 
-// SetWriteDeadline sets the deadline of Writes. A Write waits no longer for tlsd to take the data.
+// SetWriteDeadline sets the deadline of Writes. Until then, a Write waits for
+// tlsd to take the data.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.unlessClosed(c.ch.SetWriteDeadline, t)
 }

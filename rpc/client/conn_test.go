@@ -31,7 +31,7 @@ func talkOver(t *testing.T, script func(*standIn, *net.UnixConn)) *Conn {
 	return conn
 }
 
-const closedWell = `{"read":"open","write":"open","received":0,"sent":0}`
+const bothOpen = `{"read":"open","write":"open","received":0,"sent":0}`
 
 func TestBytesGoOverTheDataChannel(t *testing.T) {
 	t.Parallel()
@@ -153,7 +153,7 @@ func TestTheReasonOfAnEndIsAsked(t *testing.T) {
 			func(c *Conn) error {
 				_, err := c.Read(make([]byte, 1))
 				return err
-			}, closedWell, KindInternal, "data channel has ended"},
+			}, bothOpen, KindInternal, "data channel has ended"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -175,7 +175,7 @@ func TestTheReasonOfAnEndIsAsked(t *testing.T) {
 	}
 }
 
-func TestCloseTellsWhatNobodyHasBeenTold(t *testing.T) {
+func TestCloseReturnsAnErrorThatNoCallHasReturned(t *testing.T) {
 	t.Parallel()
 	c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
 		s.error(s.expect("tls.Close", "[7]"), -32008, "reset by the peer", "io")
@@ -217,7 +217,7 @@ func TestCloseEndsWhatWaits(t *testing.T) {
 // no close_notify is sent.
 func TestCloseTellsOfACutWrite(t *testing.T) {
 	t.Parallel()
-	for name, again := range map[string]bool{"cut": false, "cut, and gone on with": true} {
+	for name, again := range map[string]bool{"cut": false, "cut, and then completed": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			drain := make(chan struct{})

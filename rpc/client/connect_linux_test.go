@@ -71,7 +71,7 @@ func TestAFullQueueIsWaitedFor(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Fatalf("it does not wait: %v", err)
-	// if connect has not tried yet, this shows nothing and harms nothing
+	// if connect has not tried yet, this case passes too, and shows nothing
 	case <-time.After(20 * time.Millisecond):
 	}
 	next()

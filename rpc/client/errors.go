@@ -78,8 +78,8 @@ func (e *Error) forMethod(method string) *Error {
 	return &c
 }
 
-// fromWire makes an Error of an answer. tlsd sends no error without data. The kind of such an error
-// follows from its code.
+// fromWire makes an Error of an answer. If an error has no kind, its code gives the kind. Errors of
+// tlsd always have a kind.
 func fromWire(w *wire.Error) *Error {
 	e := &Error{Code: w.Code, Message: w.Message}
 	if w.Data != nil {

@@ -78,8 +78,8 @@ type Status struct {
 	WriteError *Error // nil unless writing has failed
 }
 
-// Flush waits until so many bytes of a connection have left for the peer, counted from the
-// handshake.
+// Flush waits until this number of bytes has left for the peer, counted from the handshake of the
+// connection.
 func (c *Client) Flush(ctx context.Context, h Handle, bytes int64) error {
 	return c.Call(ctx, "tls.Flush", []any{h, bytes}, nil)
 }

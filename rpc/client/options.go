@@ -32,10 +32,12 @@ func (c *Client) HandleInfo(ctx context.Context, h Handle, name string) (string,
 }
 
 // SetCertificate reads and checks a certificate chain and its key from PEM files. Relative paths
-// begin at this process's working directory. On an error the old certificate stays. On a
-// connection, a client shows the certificate, and serverName must be "". On a server context, ""
-// replaces the context's own certificate. A name, or "*." and a name, is for clients that ask for
-// the name.
+// begin at this process's working directory. On an error the old certificate stays.
+//
+//   - On a connection, a client shows the certificate, and serverName must be "".
+//   - On a server context with serverName "", the certificate replaces the context's own.
+//   - On a server context with another serverName, a name or "*." and a name, the certificate is
+//     for clients that ask for the name.
 func (c *Client) SetCertificate(ctx context.Context, h Handle,
 	serverName, certFile, keyFile string) error {
 	const method = "tls.SetCertificate"

@@ -21,8 +21,8 @@ type Peer struct {
 func (c *Client) Peer() Peer { return c.peer }
 
 // A StrangerError says that the socket belongs to a user whom this process does not trust. Trusted
-// are root, the user of this process, and the trusted-users of ConfPath. Nothing was sent, because
-// the stranger could read and change all of it.
+// are root, the user of this process, and the trusted-users of ConfPath. The client has sent
+// nothing, because this user could read and change all data of the session.
 type StrangerError struct {
 	Path string
 	Peer Peer

@@ -11,8 +11,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// FuzzReader reads any bytes, whole and byte by byte. It compares the result with that of the
-// plainest reader.
+// FuzzReader reads any bytes, whole and byte by byte. It compares the lines with those that
+// bytes.SplitAfter finds.
 func FuzzReader(f *testing.F) {
 	for _, s := range []string{"", "\n", "a\nb\n", "a\r\n\r\nb", "aaaaaaaaaaaaaaaaaaaaa\n",
 		" \t\n", "a\n\x00\xff\n", "\r\n\r"} {

@@ -96,7 +96,7 @@ func TestReaderBound(t *testing.T) {
 func TestReaderHoldsNoMoreThanItsBound(t *testing.T) {
 	t.Parallel()
 	const max = 1 << 20
-	endless := &counting{Reader: zeros{}}
+	endless := &counting{Reader: sameByte{}}
 	if _, err := wire.NewReader(endless, max).Line(); err != wire.ErrTooLong {
 		t.Errorf("got %v", err)
 	}
@@ -105,9 +105,10 @@ func TestReaderHoldsNoMoreThanItsBound(t *testing.T) {
 	}
 }
 
-type zeros struct{}
+// sameByte is a stream of the letter x without end.
+type sameByte struct{}
 
-func (zeros) Read(p []byte) (int, error) {
+func (sameByte) Read(p []byte) (int, error) {
 	for i := range p {
 		p[i] = 'x'
 	}

@@ -109,8 +109,8 @@ type Hello struct {
 	Version      int      `json:"version"`
 	Capabilities []string `json:"capabilities"`
 	Server       Server   `json:"server"`
-	// Timeouts has the timeouts without tls.SetTimeout, in milliseconds, by the names of
-	// tls.Info. 0 means never.
+	// Timeouts has tlsd's own timeouts in milliseconds, by the names of tls.Info. They hold
+	// unless tls.SetTimeout sets others. 0 means never.
 	Timeouts map[string]int64 `json:"timeouts"`
 }
 
@@ -149,9 +149,9 @@ type Info struct {
 // Libssl describes the library, or says why there is none.
 type Libssl struct {
 	Path      string `json:"path,omitempty"`
-	Libcrypto string `json:"libcrypto,omitempty"` // file of the libcrypto that it uses
+	Libcrypto string `json:"libcrypto,omitempty"` // file of the libcrypto that libssl uses
 	Version   string `json:"version,omitempty"`
-	Pair      string `json:"pair,omitempty"` // what is known of whether they are of one build
+	Pair      string `json:"pair,omitempty"` // are the two of one build, as far as tlsd knows
 	Error     string `json:"error,omitempty"`
 }
 

@@ -81,7 +81,7 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 	m.expect("openssl\n", "bob", "tlsshim", "call", "Backend")
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uid = ['alice']\n")
 	m.run("root", "systemctl", "reload", "tlsd")
-	m.until(`they hold after a restart settings=["allow-uid"]`, "journalctl", "-u", "tlsd",
+	m.until(`restart it to use them settings=["allow-uid"]`, "journalctl", "-u", "tlsd",
 		"--no-pager", "-o", "cat")
 	journal(t, m)
 	m.run("root", "systemctl", "restart", "tlsd.service")
@@ -107,7 +107,7 @@ func journal(t *testing.T, m *machine) {
 		match       []string
 		want, never string
 	}{
-		{[]string{"-p", "warning"}, "they hold after a restart", "session started"},
+		{[]string{"-p", "warning"}, "restart it to use them", "session started"},
 		{[]string{"-p", "warning"}, `warning="it expires in less than 14 days"`,
 			"handshake"},
 		{[]string{"-p", "notice", "TLSD_LOGGER=audit"}, "audit: denied uid=65534",
