@@ -12,8 +12,7 @@ import (
 )
 
 // stallTimeout is for calls that wait for all earlier calls: Close, CloseServerContext and
-// LastError. Such a call waits on as long as one of the earlier calls ends within each
-// stallTimeout.
+// LastError. Such a call stops waiting when none of the earlier calls has ended for stallTimeout.
 const stallTimeout = 500 * time.Millisecond
 
 // A Call is an operation that was made, and is ready to run. Its place in the session's order is

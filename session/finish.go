@@ -73,7 +73,7 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	why, unreported := c.flow.reportWriteError()
 	t := c.unregister()
 	if t != nil && (why != nil || callerClosed && c.flow.canWrite()) {
-		// With close_notify the peer would take the part for the whole.
+		// close_notify would tell the peer that it has got all bytes.
 		t.Abort()
 		t = nil
 	}
