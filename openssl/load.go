@@ -23,8 +23,8 @@ type Library struct {
 	Watcher Watcher
 
 	// KeyLog, if it is not nil, is given the secrets of each connection, as lines of the NSS
-	// key log format without their end. It must be set before the Library is used. It is called
-	// in the middle of handshakes, by several goroutines.
+	// key log format without the line feeds. It must be set before the Library is used. It is
+	// called in the middle of handshakes, by several goroutines.
 	KeyLog func(line string)
 
 	sym     symbols

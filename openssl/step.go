@@ -24,7 +24,7 @@ func (o *op) step(t *thread) {
 	if o.kind != opWrite && o.kind != opShutdown {
 		o.cErrno = o.lib().errno()
 	}
-	for o.call() {
+	for o.callSSL() {
 	}
 	o.sound = o.collect(t)
 	// With opIgnoreEOF the end of the stream looks like close_notify. The socket's BIO shows
@@ -50,8 +50,8 @@ const fullRecord = 1 << 14
 // the handshake layer, even if it has more data in a buffer.
 const sslErrorWantNothing = -1
 
-// call makes one SSL call. It says whether another should follow.
-func (o *op) call() bool {
+// callSSL makes one SSL call. It says whether another should follow.
+func (o *op) callSSL() bool {
 	sym := &o.c.lib.sym
 	if len(o.args) == 3 {
 		o.argv[1] = uintptr(unsafe.Pointer(&o.buf[o.at]))
