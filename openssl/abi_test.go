@@ -121,8 +121,8 @@ func evaluate(t *testing.T, expression string) constant.Value {
 	return v.Value
 }
 
-// conversions are the required conversions of call's result. Pointers and unsigned longs are words,
-// as the result is.
+// conversions are the required conversions of call's result, by the type in C. Pointers and
+// unsigned longs need none, because the result is a word too.
 var conversions = map[string]string{"int": "int32", "long": "int64"}
 
 // Each call passes as many arguments as the function takes, and converts the result to its type:

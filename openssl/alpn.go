@@ -63,8 +63,9 @@ func (l *Library) selectALPN(_, out, outLen, in, inLen, number uintptr) (result 
 
 var errNoOverlap = errors.New("no application protocol in common")
 
-// chooseALPN finds the first of our protocols in the client's list. It returns the position of its
-// length there, or -1 if the list has none of ours.
+// chooseALPN finds the first of our protocols that is in the client's list. at is where the
+// protocol's length is in the list, or -1 if we have no protocols. The error is errNoOverlap if
+// none of ours is in the list, or the list is malformed.
 func chooseALPN(ours []string, offered []byte) (at int, err error) {
 	if len(ours) == 0 {
 		return -1, nil

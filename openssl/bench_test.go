@@ -14,8 +14,8 @@ import (
 )
 
 // In the benchmarks crypto/tls is the peer on both sides of the comparison: "openssl" is a Conn
-// against crypto/tls, "crypto-tls" is crypto/tls against itself on the same loopback. Compare the
-// two, and not the numbers.
+// against crypto/tls, "crypto-tls" is crypto/tls against itself on the same loopback. Only the
+// difference counts: the numbers themselves depend on the machine.
 
 var sizes = []int{64, 16 << 10, 1 << 20}
 
@@ -220,9 +220,9 @@ func BenchmarkReadSome64K(b *testing.B) { benchNow(b, readingPair(b), readSome) 
 
 func TestReadsAndWritesAllocateNothingThatGrowsWithTheirData(t *testing.T) {
 	p := make([]byte, block)
-	most := 4 << 10 // bytes; those that have to wait need some
+	most := 4 << 10 // bytes; an operation that has to wait allocates a little
 	if raceEnabled {
-		most = 2 * block // it drops a part of what is recycled
+		most = 2 * block // sync.Pool drops a part of what is put back
 	}
 	c := writingPair(t)
 	if got := testalloc.PerCall(200, func() { writeAll(t, c, p) }); got > most {

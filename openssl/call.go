@@ -19,14 +19,14 @@ import (
 // queued, the oldest first. Meanwhile the goroutine keeps its thread. f must not wait for anything,
 // and must not call exclusive.
 //
-// A goroutine that is in C for longer than some 20 µs costs a thread. The gate limits their number.
-// The wait for the gate is short, because nothing in C waits.
+// A goroutine that is in C for longer than some 20 µs costs a thread. The gate limits the number of
+// these threads. The wait for the gate is short, because nothing in C waits.
 func (l *Library) exclusive(f func()) queue {
 	return l.exclusiveFor("", 0, func(*thread) { f() })
 }
 
-// exclusiveFor is exclusive for the work of a method on the connection with a tag. f may use the
-// thread.
+// exclusiveFor is exclusive, and also tells the Watcher the method and the connection's tag. f may
+// use the thread.
 func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue {
 	t := l.gate.enter()
 	runtime.LockOSThread()
@@ -45,12 +45,13 @@ func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue 
 	return l.drain()
 }
 
-// A thread is the right to be in the library, with the things that belong to one stay there.
+// A thread is a place in the gate, with the memory that one stay in the library needs. A goroutine
+// has it for one stay.
 type thread struct {
 	number int
-	// An SSL writes to bio, and the bytes are taken from far: they are a BIO pair. Outside of a
-	// stay the pair is empty, and no SSL uses it. So one for each thread is enough for any
-	// number of connections.
+	// bio and far are the two ends of a BIO pair. An SSL writes to bio, and Go takes the bytes
+	// from far. Outside of a stay the pair is empty, and no SSL uses it. So one pair for each
+	// thread is enough for any number of connections.
 	bio, far uintptr
 	taken    uintptr    // the address that BIO_nread returns
 	arg      [4]uintptr // the arguments of calls that must not allocate
@@ -59,9 +60,9 @@ type thread struct {
 // A gate lets a limited number of threads in. The thread that left last enters next, because its
 // memory is likely to be in the processor's cache.
 type gate struct {
-	room chan struct{} // one for each thread that is inside
+	room chan struct{} // has an element for each thread in the library
 	mu   sync.Mutex    // guards out
-	out  []*thread     // threads that may enter
+	out  []*thread     // the other threads, which may enter
 }
 
 func newGate() *gate {
@@ -90,8 +91,8 @@ func (g *gate) leave(t *thread) {
 	<-g.room
 }
 
-// equip gives each thread its pair of BIOs. No other goroutine uses the library yet. No call may
-// come before OPENSSL_init_ssl.
+// equip gives each thread its pair of BIOs. Call it after OPENSSL_init_ssl, and before another
+// goroutine uses the library.
 func (l *Library) equip() error {
 	var ok bool
 	q := l.exclusiveFor("", 0, func(own *thread) {
@@ -117,7 +118,8 @@ func (l *Library) newBIOPair(t *thread) bool {
 	return t.bio != 0 && t.far != 0
 }
 
-// freeBIOPair frees the pair of a thread. The end of an SSL lives until the SSL has another.
+// freeBIOPair frees the pair of a thread. If an SSL still has one end, OpenSSL frees this end when
+// the SSL gets another BIO.
 func (t *thread) freeBIOPair(l *Library) {
 	call(l.sym.bioFree, t.bio)
 	call(l.sym.bioFree, t.far)

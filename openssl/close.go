@@ -60,7 +60,7 @@ func (c *Conn) close(ctx context.Context, orderly bool) error {
 		<-c.idle
 	}
 
-	_ = c.nc.SetDeadline(time.Time{}) // Write meets the error again
+	_ = c.nc.SetDeadline(time.Time{}) // if this fails, so does the next use of the socket
 	sent := orderly && c.established.Load() && c.lastWords(ctx)
 	c.free()
 	if sent && c.nc.CloseWrite() == nil { // an error means that the connection is gone already
@@ -82,7 +82,7 @@ func (c *Conn) lastWords(ctx context.Context) (sent bool) {
 	case ErrShut:
 		return true
 	}
-	_ = c.raw.Control(func(fd uintptr) { // no promised data is lost
+	_ = c.raw.Control(func(fd uintptr) { // an error loses only the alert, which is no promise
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.push(fd)
@@ -137,10 +137,10 @@ func (c *Conn) flush(ctx context.Context) {
 		over = unacknowledged(fd) == 0
 		return true
 	}
-	// No event says that everything is acknowledged, so it looks again and again.
+	// No event says that everything is acknowledged, so flush asks again and again.
 	const longest = 20 * time.Millisecond
 	for wait := time.Millisecond; !over && ctx.Err() == nil; wait = min(2*wait, longest) {
-		_ = c.nc.SetReadDeadline(time.Now().Add(wait)) // Read meets the error again
+		_ = c.nc.SetReadDeadline(time.Now().Add(wait)) // if this fails, so does raw.Read
 		if err := c.raw.Read(try); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}

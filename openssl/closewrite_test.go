@@ -156,7 +156,7 @@ func TestWaitResetTellsOfAResetAfterTheEnd(t *testing.T) {
 				t.Errorf("WaitReset that is cancelled: %v", err)
 			}
 			go func() { waited <- c.WaitReset(bounded(t)) }()
-			// It does not hold up anything.
+			// A WaitReset that waits does not hold up anything.
 			if _, err := c.Read(bounded(t), make([]byte, 1)); err == nil {
 				t.Error("a Read after the end gives something")
 			}

@@ -32,7 +32,7 @@ type Conn struct {
 	client  bool
 	peer    peerName // the name that a client expects
 	store   string   // the store that a client trusts, for people
-	trust   string   // likewise, for resumption
+	trust   string   // an id of this store, for resumption
 	tls13   bool     // no older version is used
 	verdict *verdict // of the verification in the handshake, if there is one
 
@@ -60,9 +60,9 @@ type Conn struct {
 	writeErr error   // why writing is over: no SSL_write
 	failed   error   // why both are over
 	out      outbox  // sealed and unsent bytes
-	sending  bool    // the holder of writing waits for room, and then sends out
+	sending  bool    // the holder of writing waits for room in the socket, and will send c.out
 	mute     bool    // nothing more is sent: a send has failed, or was given up
-	// the number of whole records of the current piece that had left when it became mute
+	// the number of whole records of the current piece that had left when mute was set
 	whole     int
 	shut      bool          // close_notify is sealed, so nothing can follow it
 	sendErrno syscall.Errno // why a send has failed
@@ -76,7 +76,7 @@ type Conn struct {
 	subject, version string      // set before established is
 }
 
-// newConn makes the SSL for a connection. It owns nc.
+// newConn makes a connection over nc. The connection owns nc, also if newConn fails.
 func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	defer func() {
 		if err != nil {
@@ -250,7 +250,6 @@ func (c *Conn) Handshake(ctx context.Context) error {
 		c.offerSession()
 	}
 	c.mu.Unlock()
-	// A handshake waits for the peer most of the time, and a server's handshake always.
 	o := c.op()
 	defer o.giveBack()
 	if _, err := o.run(ctx, opHandshake, nil); err != nil {
@@ -276,8 +275,9 @@ func (c *Conn) establish() error {
 		}
 	})
 	if c.client && c.verify {
-		// Neither can happen after a handshake with SSL_VERIFY_PEER. But the result is also
-		// "ok" if there was nothing to verify (SSL_get_verify_result(3)).
+		// This checks OpenSSL, which should have failed the handshake in both cases. The
+		// first case is needed, because the result is also "ok" if there was nothing to
+		// verify (SSL_get_verify_result(3)).
 		switch {
 		case cert == 0:
 			c.fail(&VerifyError{Code: -1, Reason: "the server has shown no certificate",
@@ -339,7 +339,7 @@ func (c *Conn) reader() (*op, error) {
 	c.mu.Lock()
 	err := c.readErr
 	c.mu.Unlock()
-	if err != nil { // it does not wait for a WaitReset
+	if err != nil { // now, because the op would wait for a WaitReset that holds c.reading
 		c.leave()
 		return nil, err
 	}
@@ -360,9 +360,9 @@ func Recycle(p []byte) {
 	}
 }
 
-// ReadSome is Read into memory of its own, at most limit bytes. limit must be positive. It has the
-// memory only while it tries to read, so any number of them can wait. If it returns an error, there
-// is no data. See Recycle.
+// ReadSome is Read into memory of its own, at most limit bytes. limit must be positive. While it
+// waits for data it has no memory, so any number of ReadSomes can wait. If it returns an error,
+// there is no data. See Recycle.
 func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	o, err := c.reader()
 	if o == nil {

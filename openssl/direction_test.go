@@ -186,8 +186,7 @@ func pattern(size int) []byte {
 	return p
 }
 
-// The number of bytes that a Write returns is the data of whole records that have left, and of all
-// of them.
+// A Write returns how much data of whole records has left: no more and no less.
 func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 20

@@ -21,8 +21,8 @@ var (
 	// ErrShut says that Write was called after CloseWrite.
 	ErrShut = errors.New("the outgoing direction has been shut")
 
-	// ErrWriteBroken says that an earlier Write was given up in the middle of a piece, so no
-	// data can follow it. Reading still works.
+	// ErrWriteBroken says that an earlier Write was given up after a part had left, so no data
+	// can follow it. Reading still works.
 	ErrWriteBroken = errors.New("the outgoing stream is broken: an earlier write was given " +
 		"up halfway")
 
@@ -108,8 +108,8 @@ func (e *VerifyError) Error() string {
 type HandshakeError struct {
 	Reason string   // for people
 	Queue  []string // OpenSSL's error queue, the oldest first
-	// Version says that, by its own messages, one side has no version of TLS that the other
-	// allows.
+	// Version says that the two sides have no version of TLS in common, as OpenSSL or the
+	// peer's alert has reported.
 	Version bool
 	Err     error // ErrTruncated or a syscall.Errno, if that is the cause; else nil
 }

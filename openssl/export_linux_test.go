@@ -12,8 +12,8 @@ import (
 // FillSocket writes to the socket, behind the SSL's back, until the peer's window is closed and the
 // socket takes no byte more. The peer must read nothing and must have set its receive buffer: Linux
 // lets a buffer that nobody has set grow, and the window opens again (tcp_clamp_window). For the
-// same reason the send buffer is set here: an acknowledgement makes one that nobody has set larger
-// (tcp_sndbuf_expand), also after the last byte that was refused.
+// same reason FillSocket sets the send buffer: an acknowledgement enlarges a send buffer that
+// nobody has set (tcp_sndbuf_expand), even if it comes after the last write.
 func FillSocket(ctx context.Context, t *testing.T, c *Conn) {
 	t.Helper()
 	err := c.raw.Control(func(fd uintptr) {

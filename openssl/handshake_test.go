@@ -356,7 +356,7 @@ func TestPeerSubjectIsWholeAndASCII(t *testing.T) {
 	}
 }
 
-// A peer that speaks something other than TLS. Each function plays such a peer.
+// Each function plays a peer with which no handshake succeeds.
 func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)

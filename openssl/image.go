@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An image is the file of a library, for what is to be found out about it. Its sections are looked
-// at where the kernel has them and are not copied: a copy would be a fifth of an idle worker's
-// memory.
+// An image is the ELF file of a library, mapped into memory. Its sections are parts of the mapping,
+// because copies would be a fifth of an idle worker's memory.
 type image struct {
 	*elf.File
 	mem []byte

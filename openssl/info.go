@@ -54,8 +54,7 @@ func (c *Conn) Info() (Info, error) {
 	return i, nil
 }
 
-// negotiated fills in the results that both sides have agreed on. Call it inside exclusive, like
-// the next two.
+// negotiated fills in the results that both sides have agreed on. Call it inside exclusive.
 func (c *Conn) negotiated(i *Info) {
 	sym := &c.lib.sym
 	if cipher := call(sym.sslCurrentCipher, c.ssl); cipher != 0 {
@@ -82,7 +81,8 @@ func (c *Conn) selectedALPN() string {
 	return string(goBytes(out.data, int(out.n)))
 }
 
-// shown fills in what the peer has shown. It fails if OpenSSL cannot encode it.
+// shown fills in what the peer has shown. It returns false if OpenSSL cannot encode a certificate.
+// Call it inside exclusive.
 func (c *Conn) shown(i *Info) bool {
 	sym := &c.lib.sym
 	leaf := call(sym.sslGetPeerCertificate, c.ssl)
@@ -126,7 +126,7 @@ func (c *Conn) shown(i *Info) bool {
 	return true
 }
 
-// encodeCert returns the DER of an X509. Call it inside exclusive, like the next two.
+// encodeCert returns the DER of an X509. Call it inside exclusive.
 func (l *Library) encodeCert(cert uintptr) ([]byte, bool) {
 	if cert == 0 {
 		return nil, false
@@ -136,7 +136,7 @@ func (l *Library) encodeCert(cert uintptr) ([]byte, bool) {
 	return l.take(*out, n)
 }
 
-// encodeKey returns the DER of an X509_PUBKEY.
+// encodeKey returns the DER of an X509_PUBKEY. Call it inside exclusive.
 func (l *Library) encodeKey(key uintptr) ([]byte, bool) {
 	if key == 0 {
 		return nil, false
@@ -146,7 +146,7 @@ func (l *Library) encodeKey(key uintptr) ([]byte, bool) {
 	return l.take(*out, n)
 }
 
-// take copies n bytes that OpenSSL has allocated, and frees them.
+// take copies n bytes that OpenSSL has allocated, and frees them. Call it inside exclusive.
 func (l *Library) take(p uintptr, n int32) ([]byte, bool) {
 	if p == 0 {
 		return nil, false
@@ -161,7 +161,7 @@ const (
 	bindingBytes = 32
 )
 
-// binding fills in the channel binding.
+// binding fills in the channel binding. Call it inside exclusive.
 func (c *Conn) binding(i *Info) bool {
 	out, label := make([]byte, bindingBytes), []byte(bindingLabel)
 	ret := int32(call(c.lib.sym.sslExport, c.ssl, uintptr(unsafe.Pointer(&out[0])),

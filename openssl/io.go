@@ -21,8 +21,8 @@ import (
 //     met EAGAIN in the direction that the RawConn waits for. That is SSL_read in Read, and
 //     write(2) in Write. The netpoller is edge-triggered, and forgets old readiness when the
 //     RawConn call begins. In any other case the wake-up would never come.
-//   - errno shows whether SSL_read has met EAGAIN. If the library wants to wait without EAGAIN, it
-//     is asked again, and given up in the end.
+//   - errno shows whether SSL_read has met EAGAIN. If the library wants to wait without EAGAIN, the
+//     call is made again, and after mostTurns calls the connection fails.
 //   - Conn.mu is held for one stay in the library and the sends around it, and never during a wait.
 //
 // In the direction of writing only the holder of Conn.writing waits. In the direction of reading
@@ -30,7 +30,7 @@ import (
 // in the middle of a message of the peer's handshake layer. They take turns.
 //
 // A context ends a wait by a deadline in the past, set on the direction in which the operation
-// waits. A connection that fails does so for both directions.
+// waits. A connection that fails ends the waits of both directions in the same way.
 
 // A direction is the readiness that an operation waits for.
 type direction int
@@ -39,7 +39,7 @@ const (
 	readable direction = iota
 	writable
 	none    // no wait is needed
-	nothing // the operation wants to wait, and nothing could come
+	nothing // the library wants to wait, and no event would end the wait
 )
 
 // aLongTimeAgo is a deadline that has passed.
@@ -122,9 +122,9 @@ func (o *op) waitOnce() (err error) {
 	}
 	o.forget()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// Whoever has set the deadline, its purpose is fulfilled. Undoing Close's deadline
-		// is safe: it comes after done, which is checked before the next wait. The deadline
-		// of a failure comes after its error, which is checked too.
+		// The deadline has ended this wait, so it can be undone, whoever has set it. Close
+		// sets its deadline after it closes done, and fail after it sets the error. Both
+		// are checked before the next wait.
 		c.setDeadline(d, time.Time{})
 		return o.ctx.Err()
 	}
@@ -134,9 +134,9 @@ func (o *op) waitOnce() (err error) {
 	return err
 }
 
-// mostTurns limits how often in a row the library is asked again if it wants to wait without a
-// need. A sound library does so after each message of the handshake layer that empties its buffer.
-// A peer may send thousands of them without data between, and send each just in time.
+// mostTurns limits how often in a row a call is made again because the library wants to wait
+// without EAGAIN. A correct library does so after each message of the handshake layer that empties
+// its buffer. A peer may send thousands of such messages in a row.
 const mostTurns = 1 << 16
 
 // try is the function that RawConn calls: at once, and after each wait.
@@ -148,7 +148,7 @@ func (o *op) try(fd uintptr) bool {
 			return true
 		case want == none:
 			if o.dir == readable && o.kind == opWrite {
-				o.dir = writable // it was the turn of a Read
+				o.dir = writable // and the return gives c.reading back
 				return true
 			}
 		case o.turns > mostTurns:
@@ -198,7 +198,8 @@ func (o *op) watch() {
 		close(over)
 	})
 	o.unwatch = func() {
-		if !stop() { // It runs, or has run. It must not affect the next operation or Close.
+		if !stop() {
+			// The function runs, or has run. Its deadline must not outlive this wait.
 			<-over
 			c.setDeadline(d, time.Time{})
 		}
@@ -213,10 +214,10 @@ func (o *op) forget() {
 	}
 }
 
-// poll returns the events of events that are ready; POLLERR and POLLHUP are always reported.
-func poll(fd uintptr, events int16) int16 {
+// poll returns the ready events: those of wanted, POLLERR and POLLHUP.
+func poll(fd uintptr, wanted int16) int16 {
 	for {
-		fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: wanted}}
 		n, err := unix.Poll(fds[:], 0)
 		switch {
 		case err == unix.EINTR:

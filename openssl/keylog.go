@@ -1,7 +1,7 @@
 package openssl
 
-// Secrets of connections, for programs that decrypt what was captured of them. Whoever has them can
-// read everything, so there are none unless Library.KeyLog is set.
+// The secrets of connections. With them a program can decrypt captured packets. So OpenSSL is asked
+// for the secrets only if Library.KeyLog is set.
 
 // logSecret is the callback of all contexts (SSL_CTX_set_keylog_callback(3)).
 func (l *Library) logSecret(_, line uintptr) (result uintptr) {
@@ -10,8 +10,8 @@ func (l *Library) logSecret(_, line uintptr) (result uintptr) {
 	return 0
 }
 
-// tellSecrets makes the connections of a context tell their secrets, if that is wanted. To be
-// called inside exclusive.
+// tellSecrets makes OpenSSL report the secrets of a context's connections, if KeyLog is set. Call
+// it inside exclusive.
 func (l *Library) tellSecrets(ctx uintptr) {
 	if l.KeyLog != nil {
 		call(l.sym.ctxSetKeylog, ctx, l.keylogCB)

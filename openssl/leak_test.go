@@ -27,7 +27,8 @@ const (
 	tunables = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1"
 )
 
-// A churn makes objects of the library and frees all of them. It expects no error.
+// A churn makes objects of the library and frees all of them. run returns nil if the outcome is the
+// wanted one, which may be an error.
 type churn struct {
 	name string
 	run  func(t *testing.T) error
@@ -89,7 +90,7 @@ func TestNothingIsLeftOfWhatFails(t *testing.T) {
 					least = grown
 				}
 			}
-			t.Errorf("%d bytes more, or above, each %d times", least, n)
+			t.Errorf("each round of %d leaves %d bytes or more", n, least)
 		})
 	}
 	// The test must be able to see a leak.
@@ -203,7 +204,7 @@ func churns(t *testing.T) []churn {
 	untrusting := clientContext(t, l, stranger.PEM())
 	bad := pemOf("CERTIFICATE", []byte("bad"))
 
-	// A peer that closes with unread data resets the connection.
+	// Part of two texts: a peer that closes with unread data resets the connection.
 	const gone = "the connection during the handshake"
 	// dial does a handshake with a peer and closes. It must end as wanted.
 	dial := func(ctx *openssl.Context, host, want string,

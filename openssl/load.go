@@ -23,8 +23,8 @@ type Library struct {
 	Watcher Watcher
 
 	// KeyLog, if it is not nil, is given the secrets of each connection, as lines of the NSS
-	// key log format without their end. It must be set before the Library is used. It is called
-	// in the middle of handshakes, by several goroutines.
+	// key log format without the line feeds. It must be set before the Library is used. It is
+	// called in the middle of handshakes, by several goroutines.
 	KeyLog func(line string)
 
 	sym     symbols
@@ -36,20 +36,20 @@ type Library struct {
 
 	gate     *gate    // see exclusive
 	verifyCB uintptr  // the C function of recordVerify
-	exIndex  uintptr  // the index at which a store context has its SSL
+	exIndex  uintptr  // where an X509_STORE_CTX has its SSL, for X509_STORE_CTX_get_ex_data
 	verdicts sync.Map // address of an SSL -> *verdict
 
-	alpnCB, servernameCB uintptr       // the C functions that are selectALPN, chooseHost
-	newSessionCB         uintptr       // likewise, keepSession
-	keylogCB             uintptr       // likewise, logSecret
+	alpnCB, servernameCB uintptr       // the C functions of selectALPN and chooseHost
+	newSessionCB         uintptr       // likewise of keepSession
+	keylogCB             uintptr       // likewise of logSecret
 	keepers              sync.Map      // address of an SSL -> *Conn that keeps sessions
 	servers              sync.Map      // number -> *serverSettings
-	nextServer           atomic.Uint64 // the last number
+	lastServer           atomic.Uint64 // the number that was given out last
 
 	trustMu  sync.Mutex // guards the next three; held while trust files are read
 	trust    *trustState
 	trustCtx uintptr // SSL_CTX for trust; one reference is ours
-	trustGen int     // the number of trustCtx
+	trustGen int     // counts the contexts that trustCtx has had
 }
 
 // tested are the major versions that this package is known to work with, each with its smallest
@@ -64,7 +64,8 @@ var tested = []struct {
 }
 
 // loaded remembers the libraries that Load has loaded. A library is never unloaded, because the
-// data of its threads has destructors in it. So loading it again would leak.
+// destructors of thread-local data are in its code. So a second Library of the same file would only
+// take memory.
 var loaded = struct {
 	sync.Mutex
 	byName   map[string]*Library

@@ -34,9 +34,9 @@ type op struct {
 	c    *Conn
 	kind opKind
 	ctx  context.Context
-	// the data to read or write; in this field it is on the heap, where C may have its address
+	// the data to read or write; a field keeps it on the heap, because C gets its address
 	buf []byte
-	// if not 0, buf has this size, is taken for each stay, and is given back if it stays empty
+	// of a ReadSome, else 0: its limit; it takes buf for each stay, and gives an empty buf back
 	most int
 	at   int   // bytes of buf that the library has done: read, or sealed
 	n    int   // bytes done: read, or sent
@@ -48,7 +48,8 @@ type op struct {
 	dir     direction // the readiness that it waits for
 	parked  bool      // it has waited since it got its turn
 	unwatch func()    // set while ctx is watched
-	turns   int       // calls since the last wait or success that wanted to wait without a need
+	// calls since the last wait or success that wanted to wait without EAGAIN
+	turns int
 
 	// One stay and its result.
 	fn     uintptr
@@ -58,17 +59,18 @@ type op struct {
 	errArg [2]uintptr
 	ret    int32
 	code   int32  // SSL_get_error, unless the call has succeeded
-	told   *int32 // C's errno on this thread
+	cErrno *int32 // C's errno on this thread; nil: not yet looked up
 	errno  syscall.Errno
 	until  int // of buf: the end of the data for this stay
-	// The records that a Write has sealed: their number, the data of each but the last, and the
-	// number of records without data in front of them.
+	// Of a Write: how many records it has sealed, how much data each of them but the last has,
+	// and how many records without data come before them.
 	sealed, first, besides int
 
 	closed bool // at the end of the readable data: the peer's close_notify is there
-	// of a Read: it has sealed an alert; unless it fails, this refuses a renegotiation
-	renounced bool
-	sound     bool // the library does not contradict itself about the bytes to send
+	// of a Read: it has sealed an alert; if the Read succeeds, the alert refuses a
+	// renegotiation
+	alerted bool
+	sound   bool // the library's statements about the bytes to send agree
 	// unexplained says that the system should have a reason for the failed call, and has none.
 	unexplained bool
 
@@ -230,10 +232,10 @@ func (o *op) once(fd uintptr) (want direction) {
 	if o.most > 0 {
 		o.buf = someMemory.Get().(*[someBytes]byte)[:min(o.most, someBytes)]
 	}
-	o.renounced = false
+	o.alerted = false
 	q := c.lib.exclusiveFor(o.method(), c.tag.Load(), o.stepFn)
 	want = o.judge(q)
-	if o.renounced && o.err == nil {
+	if o.alerted && o.err == nil {
 		c.refused = true
 	}
 	if c.established.Load() {
@@ -258,7 +260,7 @@ func (o *op) lookForReset(fd uintptr) direction {
 	case c.sendErrno == 0 && poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
 		return readable
 	case c.sendErrno == 0:
-		err := error(syscall.ECONNRESET) // unless another operation has reported it already
+		err := error(syscall.ECONNRESET) // if another operation has got the error already
 		if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
 			err = syscall.Errno(n)
 		}
@@ -286,7 +288,7 @@ func (o *op) judge(q queue) (want direction) {
 			return o.end(nil)
 		case o.fn == c.lib.sym.sslShutdown:
 			c.writeErr, c.shut = ErrShut, true
-		case o.kind == opShutdown: // the message is whole
+		case o.kind == opShutdown: // the handshake message is complete now
 			o.fn = c.lib.sym.sslShutdown
 			return none
 		}
@@ -308,12 +310,12 @@ func (o *op) judge(q queue) (want direction) {
 		}
 	}
 	if o.kind == opShutdown && q.has(reasonShutdownInInit) {
-		// it reads the rest of a message of the handshake layer
+		// SSL_do_handshake reads the rest of a message of the handshake layer
 		o.fn = c.lib.sym.sslDoHandshake
 		return nothing
 	}
 	if o.kind == opRead && o.cut(q) {
-		// the system has told a send the reason, and tells it only once
+		// the system reports a reset only once, and a send has got the report
 		if c.sendErrno != 0 {
 			return o.fail(os.NewSyscallError("read", syscall.ECONNRESET))
 		}
@@ -333,8 +335,8 @@ func (o *op) problem(why string) error {
 	return &ProtocolError{Reason: why}
 }
 
-// readEnds ends reading; writing may go on. Data that was read in the same stay is returned first,
-// because the end comes again.
+// readEnds ends reading; writing may go on. Data that was read in the same stay is returned first:
+// the next Read reports the end.
 func (o *op) readEnds(err error) direction {
 	o.c.readErr = err
 	if o.n > 0 {

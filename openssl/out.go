@@ -39,7 +39,7 @@ var outMemory = sync.Pool{New: func() any { return new([outBytes]byte) }}
 type outbox struct {
 	mem  []byte // nil if there are none
 	sent int    // mem[:sent] has left
-	owed int    // bytes of Reads since it was empty last
+	owed int    // bytes that Reads have added since the outbox was last empty
 }
 
 func (b *outbox) empty() bool { return b.mem == nil }
@@ -60,8 +60,8 @@ func (b *outbox) drop() {
 	*b = outbox{}
 }
 
-// attach makes the SSL write to the thread's pair. The SSL keeps this BIO until it comes to another
-// thread, because only the SSL that is on the thread uses the BIO.
+// attach makes the SSL write to the thread's pair. The SSL keeps this BIO until it runs on another
+// thread. Meanwhile other SSLs may have the same BIO, but only the one that runs uses it.
 func (c *Conn) attach(t *thread) bool {
 	switch t.bio {
 	case 0: // newBIOPair has failed
@@ -99,7 +99,7 @@ func (o *op) collect(t *thread) (sound bool) {
 		switch o.kind {
 		case opRead:
 			c.out.owed += len(got)
-			o.renounced = o.renounced || c.renounces(got)
+			o.alerted = o.alerted || c.beginsWithAlert(got)
 		case opWrite:
 			count, size := records(got)
 			o.besides = count - o.sealed
@@ -154,9 +154,10 @@ func (c *Conn) sendRecords(fd uintptr, p []byte) {
 	}
 }
 
-// renounces says whether the output of a Read begins with an alert. In TLS 1.2 a record shows its
-// type. The only alert of a Read that does not fail is no_renegotiation (RFC 5246 section 7.2.2).
-func (c *Conn) renounces(p []byte) bool {
+// beginsWithAlert says whether the output of a Read begins with an alert. In TLS 1.2 a record shows
+// its type. The only alert of a Read that does not fail is no_renegotiation (RFC 5246 section
+// 7.2.2).
+func (c *Conn) beginsWithAlert(p []byte) bool {
 	const alert = 21
 	return p[0] == alert && c.version == "TLSv1.2"
 }
@@ -199,7 +200,7 @@ func send(fd uintptr, p []byte) (sent int, err error) {
 // sendFailed ends the outgoing direction. The caller holds c.mu.
 func (c *Conn) sendFailed(err error) {
 	c.sendErrno, _ = err.(syscall.Errno)
-	// close_notify has not left
+	// with ErrShut and unsent bytes, close_notify has not left
 	if c.writeErr == nil || c.writeErr == ErrShut && !c.out.empty() {
 		c.writeErr = os.NewSyscallError("write", err)
 	}

@@ -52,8 +52,8 @@ func (l *Library) checkFiles() error {
 	return nil
 }
 
-// comparePair compares the version in a libssl with the version of its libcrypto. It returns what
-// was compared, for people. The error is to be read after the libssl's name.
+// comparePair compares the version in a libssl with the version of its libcrypto. agree says for
+// people what was compared. err is a half sentence: the caller puts the libssl's name before it.
 func comparePair(ssl *image, version string) (agree string, err error) {
 	for _, name := range ssl.dynamic(elf.DT_SONAME) {
 		if major, known := sonames[name]; known &&
@@ -82,11 +82,12 @@ func comparePair(ssl *image, version string) (agree string, err error) {
 		nil
 }
 
-// sonames are the names with a known version. Other systems have numbers of their own.
+// sonames are the names with a known version, each with the beginning of the version. Other systems
+// have numbers of their own.
 var sonames = map[string]string{"libssl.so.1.1": "1.", "libssl.so.3": "3.", "libssl.so.4": "4."}
 
-// versionText finds a text such as "OpenSSL 1.1.1w  11 Sep 2023" among others, each with a zero
-// byte before and behind it.
+// versionText finds a text such as "OpenSSL 1.1.1w 11 Sep 2023". A zero byte is before it, and
+// another behind it.
 func versionText(data []byte) string {
 	begin := []byte("\x00OpenSSL ")
 	for {
@@ -113,13 +114,14 @@ func (r release3) String() string {
 	return fmt.Sprintf("%d.%d", r[0], r[1])
 }
 
-// addedSymbols are the releases that have added symbols which libssl has or needs. By these symbols
-// such a release differs from older ones. Any other release only lacks the symbols of later ones.
+// addedSymbols are the releases that added symbols which libssl has or needs. A libssl of such a
+// release has the release's symbols. A libssl of any other release has none of its own, and is
+// known only by what it lacks: the symbols of later releases.
 var addedSymbols = []release3{{1, 1, 1}, {3, 0}, {3, 2}, {3, 3}, {3, 4}, {3, 5}, {3, 6}, {4, 0}}
 
 // newestSymbols is the release of the newest symbols that a library has or needs. OpenSSL gives new
-// symbols a version with the name of their release: OPENSSL_3.5.0, OPENSSL_1_1_1a.
-// The names of the versions lie among the names of the symbols.
+// symbols a version with the name of their release: OPENSSL_3.5.0, OPENSSL_1_1_1a. The names of
+// these versions are in .dynstr, among the names of the symbols.
 func newestSymbols(f *image) (newest release3) {
 	for name := range bytes.SplitSeq(f.section(".dynstr"), []byte{0}) {
 		number, ok := bytes.CutPrefix(name, []byte("OPENSSL_"))
@@ -139,7 +141,7 @@ func parseRelease(text string) (release3, bool) {
 	return leadingRelease(strings.TrimPrefix(text, "OpenSSL "))
 }
 
-// leadingRelease reads the release that a text begins with, as 3.0.19 or 1_1_1a.
+// leadingRelease reads the release that a text begins with, such as 3.0.19 or 1_1_1a.
 func leadingRelease(text string) (r release3, ok bool) {
 	for i := range r {
 		end := strings.IndexFunc(text, func(c rune) bool { return c < '0' || c > '9' })
@@ -169,8 +171,9 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// home is the folder of a library, with symbolic links resolved. Its variants for better processors
-// lie in folders below, and are of the same build (ld.so(8), glibc-hwcaps).
+// home is the folder of a library, with symbolic links resolved. Variants for newer processors are
+// in folders below it. They are of the same build, so home is the folder above them (ld.so(8),
+// glibc-hwcaps).
 func home(file string) string {
 	if real, err := filepath.EvalSymlinks(file); err == nil {
 		file = real

@@ -156,8 +156,8 @@ func TestALibsslOfAnotherVersionIsRefused(t *testing.T) {
 	}
 }
 
-// All versions are compared that can be: libraries made for this test, and those of make
-// libssl-matrix if they have been fetched.
+// The test compares libraries that it makes itself. If make libssl-matrix has fetched libraries,
+// the test compares them too.
 func TestPairsAreComparedByTheirVersions(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -28,7 +28,7 @@ const MaxCAs = 5000
 type pemBlock struct {
 	number, line int    // both from 1
 	label        string // "CERTIFICATE"
-	text         []byte // with both lines
+	text         []byte // with the lines BEGIN and END
 	encrypted    bool
 }
 

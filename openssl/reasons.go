@@ -15,7 +15,7 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 		v := c.verdict
 		return c.lib.verifyError(v.code, v.depth, v.subject, c.store, c.peer.String())
 	}
-	// the system has told a send the reason, and tells it only once
+	// the system reports a reset only once, and a send has got the report
 	if c.sendErrno != 0 && o.cut(q) {
 		o.errno, q = c.sendErrno, nil
 	}
@@ -72,8 +72,8 @@ func (c *Conn) uncertified(q queue) string {
 	return "; the server asked for a client certificate, and none is set (tls.SetCertificate)"
 }
 
-// explain is the queue as one phrase; if the queue is empty, it is otherwise.
-func (q queue) explain(otherwise string) string {
+// explain returns the queue as one phrase, or ifEmpty.
+func (q queue) explain(ifEmpty string) string {
 	for _, e := range q {
 		if n := e.reason - reasonAlert; e.lib == libSSL && 0 <= n && n < 256 {
 			if name := alerts[n]; name != "" {
@@ -83,10 +83,10 @@ func (q queue) explain(otherwise string) string {
 		}
 	}
 	if len(q) == 0 {
-		return otherwise
+		return ifEmpty
 	}
 	if q.has(reasonBadRecordMAC) {
-		// since 3.0 the cipher adds words of its own, in TLS 1.2
+		// since 3.0 the code of the cipher queues another error too, in TLS 1.2
 		return "decryption failed or bad record mac"
 	}
 	var parts []string

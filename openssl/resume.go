@@ -9,8 +9,8 @@ import (
 )
 
 // Resumption of TLS sessions by clients. A server sends tickets, with TLS 1.3 at any time after the
-// handshake, and OpenSSL calls keepSession for each. After each stay in the library its new
-// sessions are put into the connection's SessionCache. The rules:
+// handshake, and OpenSSL calls keepSession for each. After a stay in the library, the sessions that
+// came during the stay are put into the connection's SessionCache. The rules:
 //
 //   - A session is offered only by a connection with the same settings as the connection that it
 //     comes from: see sessionKey.
@@ -23,10 +23,10 @@ import (
 //   - A connection whose handshake fails leaves nothing in the cache.
 
 const (
-	mostSessions = 64 // of a cache
-	// of connections with the same settings; also of one stay in the library
+	mostSessions = 64 // in a cache
+	// in a cache for connections with the same settings; also of one connection's stay
 	mostOfOneKey   = 4
-	oldestSession  = time.Hour // then it is not offered any more
+	oldestSession  = time.Hour // an older session is not offered
 	keepsReference = 1         // the result of keepSession if the reference is ours now
 )
 
@@ -34,8 +34,8 @@ const (
 // The zero value is an empty cache. It keeps a limited number for a limited time. All connections
 // that use it are of one Library. Free it.
 type SessionCache struct {
-	// mu guards the fields below. It is locked only inside of exclusive, and exclusive is never
-	// entered with it.
+	// mu guards the fields below. Never call exclusive while mu is held: add and take lock mu
+	// inside exclusive.
 	mu     sync.Mutex
 	lib    *Library // nil before the first session
 	freed  bool
@@ -139,18 +139,18 @@ func (s *SessionCache) take(key string) (session uintptr, since time.Time) {
 	return 0, since
 }
 
-// A resumption is the connection between a client's Conn and a cache. Conn.mu guards it.
+// A resumption is the part of a client's Conn that uses a cache. Conn.mu guards it.
 type resumption struct {
 	cache   *SessionCache
 	wishes  ClientSettings // until the handshake begins
-	key     string         // then
+	key     string         // from then on; see sessionKey
 	offered uintptr        // the session that the handshake offers
 	since   time.Time      // of the full handshake that has verified the server
 	fresh   []uintptr      // sessions that have come and are not in the cache yet
 }
 
-// sessionKey has everything that the verification of the server, and the agreement with it, depends
-// on.
+// sessionKey is a hash of all settings that decide how the server is verified, and what is agreed
+// with the server.
 func (c *Conn) sessionKey(s *ClientSettings) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %q %t %t %q %x", s.Place, c.peer, c.trust, c.verify, c.tls13,
@@ -204,8 +204,8 @@ func (c *Conn) keepFresh() {
 }
 
 // settleOffer gives up the session that was offered. With TLS 1.2 a resumed session can serve
-// again. Its ticket may be a new one, and keepSession is not called for that. The caller holds
-// c.mu, and the handshake has succeeded.
+// again. The server may have renewed its ticket, and OpenSSL does not call keepSession then. The
+// caller holds c.mu, and the handshake has succeeded.
 func (c *Conn) settleOffer() {
 	r := c.resume
 	if r == nil {

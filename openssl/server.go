@@ -17,7 +17,7 @@ type ClientAuth int
 
 const (
 	ClientAuthNone ClientAuth = iota
-	// a client may show none; one that does not verify ends the handshake
+	// a client may show none; a certificate that is not accepted ends the handshake
 	ClientAuthRequest
 	ClientAuthRequire
 )
@@ -32,7 +32,7 @@ type Identity struct {
 type ServerConfig struct {
 	Default Identity // for clients that ask for no name, or for one that is not in Hosts
 	// Hosts are further identities, by the name that a client asks for with SNI. A name is a
-	// DNS name in lower case. "*." and a name stands for exactly one label more.
+	// DNS name in lower case. "*." before a name stands for exactly one label.
 	Hosts map[string]Identity
 	ALPN  []string // the server's order of preference
 
@@ -81,7 +81,7 @@ func (l *Library) NewServer(cfg ServerConfig) (*Context, error) {
 		return nil, errors.New("client certificates are asked for, and there is no CA to " +
 			"verify them against")
 	}
-	set := &serverSettings{lib: l, number: uintptr(l.nextServer.Add(1)), alpn: cfg.ALPN,
+	set := &serverSettings{lib: l, number: uintptr(l.lastServer.Add(1)), alpn: cfg.ALPN,
 		hosts: map[string]uintptr{}}
 	l.servers.Store(set.number, set)
 	c := &Context{lib: l, server: true, clientAuth: cfg.ClientAuth, store: cfg.CAName,
@@ -211,8 +211,8 @@ func (s *serverSettings) host(name string) uintptr {
 
 // useIdentity gives a client's connection its certificate, before the handshake.
 func (l *Library) useIdentity(ssl uintptr, id Identity) error {
-	// A context of its own checks the files as for a server. The connection takes them over
-	// from there.
+	// The files are loaded into a temporary context, which checks them as for a server. The
+	// connection takes the certificate, the chain and the key from there.
 	certs, err := splitPEM("certificate", id.Cert)
 	if err != nil {
 		return err

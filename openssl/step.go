@@ -19,16 +19,17 @@ func (o *op) step(t *thread) {
 	if o.ret = -1; !o.c.attach(t) {
 		return
 	}
-	o.told = nil
-	if o.kind != opWrite && o.kind != opShutdown { // these usually read nothing
-		o.told = o.lib().errno()
+	o.cErrno = nil
+	// errno matters for reading. A Write or shutdown usually reads nothing.
+	if o.kind != opWrite && o.kind != opShutdown {
+		o.cErrno = o.lib().errno()
 	}
-	for o.call() {
+	for o.callSSL() {
 	}
 	o.sound = o.collect(t)
 	// With opIgnoreEOF the end of the stream looks like close_notify. The socket's BIO shows
-	// the difference: it is at its end only after the end of the stream. A library that never
-	// reports an end is not believed, so an empty memory BIO must be at its end.
+	// the difference: it is at its end only after the end of the stream. To trust this, the
+	// library must also report the end of an empty memory BIO, which is at its end.
 	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(o.lib().empty) &&
 		!o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
 		int32(call(o.lib().sym.sslGetShutdown, o.c.ssl))&receivedShutdown != 0
@@ -49,15 +50,15 @@ const fullRecord = 1 << 14
 // the handshake layer, even if it has more data in a buffer.
 const sslErrorWantNothing = -1
 
-// call makes one SSL call. It says whether another should follow.
-func (o *op) call() bool {
+// callSSL makes one SSL call. It says whether another should follow.
+func (o *op) callSSL() bool {
 	sym := &o.c.lib.sym
 	if len(o.args) == 3 {
 		o.argv[1] = uintptr(unsafe.Pointer(&o.buf[o.at]))
 		o.argv[2] = uintptr(min(o.until-o.at, 1<<30)) // C's int
 	}
-	if o.told != nil {
-		*o.told = 0
+	if o.cErrno != nil {
+		*o.cErrno = 0
 	}
 	o.ret = int32(call(o.fn, o.args...))
 	if o.succeeded() {
@@ -74,12 +75,12 @@ func (o *op) call() bool {
 	}
 	o.errArg = [2]uintptr{o.argv[0], uintptr(o.ret)}
 	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
-	if o.told == nil {
-		if o.told = o.lib().errno(); o.code == sslErrorWantRead {
-			return true // for that once more
+	if o.cErrno == nil {
+		if o.cErrno = o.lib().errno(); o.code == sslErrorWantRead {
+			return true // again, because errno was not cleared before this call
 		}
 	}
-	switch errno := syscall.Errno(*o.told); {
+	switch errno := syscall.Errno(*o.cErrno); {
 	case o.code == sslErrorSyscall && errno == syscall.EAGAIN:
 		// EAGAIN is no failure, and as an error it would look like a timeout
 		o.unexplained = true
@@ -128,7 +129,7 @@ func (c *Conn) failure(o *op, q queue) error {
 		return &ProtocolError{Reason: fmt.Sprintf("OpenSSL says that it has moved %d "+
 			"bytes where %d were asked for", o.ret, o.argv[2])}
 	case o.errno != 0:
-		// also of an SSL_write, because Go does the writing
+		// SSL_write too can fail only in a read(2), because Go does the writing
 		return os.NewSyscallError("read", o.errno)
 	case o.cut(q):
 		return ErrTruncated

@@ -233,7 +233,7 @@ func resolve(table []symbol, lookup func(name string) uintptr) error {
 // Constants of ssl.h, tls1.h, bio.h, x509_vfy.h, crypto.h and sslerr.h. They are part of the ABI
 // and the same in 1.1.1, 3.x and 4.x.
 const (
-	// OPENSSL_INIT_NO_ATEXIT, since 1.1.1b; unknown before, and ignored
+	// OPENSSL_INIT_NO_ATEXIT, since 1.1.1b; older releases ignore it
 	initNoAtexit          = 0x00080000
 	initLoadSSLStrings    = 0x00200000
 	initLoadCryptoStrings = 0x00000002
@@ -258,7 +258,7 @@ const (
 	modeAutoRetry     = 0x04 // SSL_MODE_AUTO_RETRY
 	modeReleaseBuffer = 0x10 // SSL_MODE_RELEASE_BUFFERS
 
-	// SSL_OP_IGNORE_UNEXPECTED_EOF, since 3.0; it was another one before
+	// SSL_OP_IGNORE_UNEXPECTED_EOF, since 3.0; before, the bit was another option
 	opIgnoreEOF              = 1 << 7
 	opNoTicket               = 1 << 14 // SSL_OP_NO_TICKET
 	opNoCompression          = 1 << 17 // SSL_OP_NO_COMPRESSION

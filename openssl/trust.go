@@ -17,15 +17,15 @@ import (
 // The place of the system's CA certificates is compiled into libcrypto. SSL_CERT_FILE and
 // SSL_CERT_DIR override it (X509_get_default_cert_file(3)). OpenSSL takes a missing place for an
 // empty one, and then trusts nobody. That happens to every libcrypto that was built with another
-// prefix. So this file looks for the certificates itself, with the library's own answers, and tells
-// the library what it has found. SystemTrust reports what is loaded.
+// prefix. So this file asks the library for its places, looks for certificates there and in other
+// usual places, and tells the library what to load. SystemTrust reports what is loaded.
 
 // The sources of a TrustStore.
 const (
 	TrustCompiledIn = "compiled-in"   // libcrypto's own locations
 	TrustEnvFile    = "SSL_CERT_FILE" // the environment of this process
 	TrustEnvDir     = "SSL_CERT_DIR"  // likewise, and SSL_CERT_FILE is not set
-	// libcrypto's locations are empty; a usual place of other systems is not
+	// libcrypto's locations are empty, and a usual place of another system has certificates
 	TrustFallback = "fallback"
 	// there is nothing anywhere: no certificate will be accepted
 	TrustNone = "none"
@@ -92,7 +92,7 @@ var (
 // trustState is a TrustStore, with the facts that show whether its file has changed.
 type trustState struct {
 	store TrustStore
-	found []string  // Empty of findTrust
+	found []string  // store.Empty as findTrust has set it
 	mtime time.Time // of File
 	size  int64
 }
@@ -120,8 +120,8 @@ func (l *Library) systemContext() (ctx uintptr, store, id string, err error) {
 	return l.trustCtx, l.trust.store.String(), fmt.Sprintf("system %d", l.trustGen), nil
 }
 
-// loadTrust brings l.trust up to date and makes its context. It is made once, and again when the
-// store changes, because loading takes some 10 ms. The caller holds trustMu.
+// loadTrust brings l.trust up to date and makes its context. The context is made again only when
+// the store changes, because loading takes some 10 ms. The caller holds trustMu.
 func (l *Library) loadTrust() error {
 	l.refreshTrust()
 	if l.trustCtx != 0 {
@@ -147,7 +147,7 @@ func (l *Library) loadTrust() error {
 		}
 	}
 	l.exclusive(func() {
-		// it reads the directories later
+		// OpenSSL reads the directories later
 		withCString(s.Dir, func(p uintptr) {
 			call(l.sym.ctxLoadVerifyLocations, ctx, 0, p)
 		})

@@ -39,7 +39,7 @@ func TestSystemTrustIsFound(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// The texts in Empty, because the first of the fallback files is always missing.
+	// Texts for Empty. The first of the fallback files is always missing, so gone is in most.
 	gone, none := missing+" does not exist", " has no certificates named by their hash"
 
 	for name, tc := range map[string]struct {

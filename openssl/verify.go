@@ -44,8 +44,8 @@ func (l *Library) recordVerify(preverifyOK, storeCtx uintptr) (result uintptr) {
 	return
 }
 
-// subject is the whole subject of an X509 in the one-line form. It is not ok if there is no X509,
-// or OpenSSL cannot tell. OpenSSL writes bytes that are not printable ASCII as \xNN. Call it inside
+// subject is the whole subject of an X509 in the one-line form. ok is false if there is no X509, or
+// if OpenSSL fails. OpenSSL writes bytes that are not printable ASCII as \xNN. Call it inside
 // exclusive.
 func (l *Library) subject(x509 uintptr) (text string, ok bool) {
 	if x509 == 0 {
@@ -96,7 +96,7 @@ func parsePeerName(host string) (peerName, error) {
 	if name[0] == '.' { // SSL_set1_host(3) would accept any name below it
 		return peerName{}, fmt.Errorf("%q is not a host name: it begins with a dot", host)
 	}
-	// RFC 6066 section 3 forbids it in SNI, and peers end the handshake
+	// A final dot is forbidden in SNI (RFC 6066 section 3), and peers end the handshake.
 	if name[len(name)-1] == '.' {
 		return peerName{}, fmt.Errorf("%q is not a host name: it ends with two dots", host)
 	}
@@ -114,8 +114,8 @@ func parsePeerName(host string) (peerName, error) {
 	return peerName{dns: name}, nil
 }
 
-// expect tells an SSL which certificate to demand, and asks for it by SNI if it is a name. Call it
-// inside exclusive.
+// expect tells an SSL for which name or address the certificate must be. A name also goes into SNI.
+// Call it inside exclusive.
 func (l *Library) expect(ssl uintptr, name peerName) bool {
 	if name.ip != "" {
 		ip := cString(name.ip)

@@ -18,7 +18,7 @@ func TestTLS13CanBeRequired(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(bundle.Free) // after the parallel ones
+	t.Cleanup(bundle.Free) // after the parallel subtests
 	for name, tc := range map[string]struct {
 		server   bool
 		required bool

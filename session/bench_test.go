@@ -12,14 +12,14 @@ import (
 
 const block = 64 << 10 // bytes
 
-// idle is an engine that encrypts nothing, sends nothing and never waits. It lacks the methods that
-// benchmarks do not call.
-type isClosed struct{ session.Engine }
+// idleEngine encrypts nothing, sends nothing and never waits. It lacks the methods that benchmarks
+// do not call.
+type idleEngine struct{ session.Engine }
 
-func (isClosed) NewClientContext(session.CABundle) (session.EngineContext, error) {
+func (idleEngine) NewClientContext(session.CABundle) (session.EngineContext, error) {
 	return idleContext{}, nil
 }
-func (isClosed) Backend() string { return "openssl" }
+func (idleEngine) Backend() string { return "openssl" }
 
 type idleContext struct{ session.EngineContext }
 
@@ -45,7 +45,7 @@ func (c idleConn) Abort() error                                 { return c.nc.Cl
 // session alone.
 func idleSession(tb testing.TB) (*session.Session, session.Handle) {
 	tb.Helper()
-	s := session.New(session.Config{Engine: isClosed{}})
+	s := session.New(session.Config{Engine: idleEngine{}})
 	tb.Cleanup(s.End)
 	run := func(c *session.Call) any {
 		v, err := c.Run()

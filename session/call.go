@@ -12,13 +12,12 @@ import (
 )
 
 // stallTimeout is for calls that wait for all earlier calls: Close, CloseServerContext and
-// LastError. Such a call waits on as long as one of the earlier calls ends within each
-// stallTimeout.
+// LastError. Such a call stops waiting when none of the earlier calls has ended for stallTimeout.
 const stallTimeout = 500 * time.Millisecond
 
-// A Call is an operation that was made, and is ready to run. Its place in the session's order is
-// fixed. The methods of Session that return a Call never wait. One goroutine must call them, in the
-// order of the caller's requests. Each Call must be Run exactly once, from any goroutine.
+// A Call is one request of the caller. Its place in the session's order is fixed, and it is ready
+// to run. The methods of Session that return a Call never wait. One goroutine must call them, in
+// the order of the caller's requests. Each Call must be Run exactly once, from any goroutine.
 //
 // A connection has three lanes: control, read and write. Calls of one lane run one after another.
 //

@@ -173,7 +173,8 @@ func TestClientsGetTheCertificateOfTheHostThatTheyAskFor(t *testing.T) {
 	}
 }
 
-// Some things are no handle, and live as long as a context. They have limits of their own.
+// The listeners and the names of a context are no handles, so the limit of handles does not count
+// them. They have limits of their own.
 func TestPlacesAndNamesOfAContextAreLimited(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -18,7 +18,8 @@ import (
 //
 //   - The socket must be a connected stream socket. A listening one is refused.
 //   - The caller may hold a duplicate and change its flags. So every call has MSG_DONTWAIT, and the
-//     netpoller does the waiting. A caller that reads through a duplicate loses its own bytes.
+//     netpoller does the waiting. A caller that reads from a duplicate takes bytes away that it has
+//     sent itself.
 //   - The caller may keep a duplicate open. So the worker ends a direction by shutdown(2), which
 //     holds for all duplicates. The caller would not notice a close(2).
 //

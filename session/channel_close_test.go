@@ -168,7 +168,7 @@ func TestTheEndOfTheSessionDrains(t *testing.T) {
 }
 
 // TestACallerThatClosesItsChannelHasSentWhatItSent: the bytes leave. Then the connection is cut
-// without close_notify, because they may not have been all.
+// without close_notify, because the caller may have ended in the middle of a Write.
 func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 	t.Parallel()
 	for name, byClose := range map[string]bool{"tls.Close": true, "the session's end": false} {
@@ -231,7 +231,7 @@ func TestAPeersResetEndsTheDrain(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
 	r := newRig(t, g.install, timeouts(session.Timeouts{Write: era}))
-	r.SetLastWords(0) // this peer gives no reason
+	r.SetReasonTimeout(0) // this peer gives no reason
 	port, got := r.sink()
 	h, c := r.channel(port)
 	send(t, c, random(100000))
@@ -255,7 +255,7 @@ func TestCloseEndsAHandshakeThatBringsAChannel(t *testing.T) {
 	t.Run("it goes on waiting", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		r.SetGrace(moment)
+		r.SetStallTimeout(moment)
 		h := r.handle(r.NewClient("localhost", testkit.Silent(t)))
 		c, worker := pair(t)
 		handshake, flush := r.start(r.Session.Handshake(h, worker)), r.start(r.Flush(h, 1))
@@ -269,7 +269,7 @@ func TestCloseEndsAHandshakeThatBringsAChannel(t *testing.T) {
 		t.Parallel()
 		g := newGate(fakeengine.Handshake)
 		r := newRig(t, g.install)
-		r.SetGrace(era)
+		r.SetStallTimeout(era)
 		port, got := r.sink()
 		h := r.handle(r.NewClient("localhost", port))
 		c, worker := pair(t)
@@ -320,7 +320,7 @@ func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
 func TestFlushAndShutdownAreAnsweredAfterTheirClose(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.SetGrace(era)
+	r.SetStallTimeout(era)
 	port, got := r.sink()
 	h, caller := r.channel(port)
 	send(t, caller, random(4))
@@ -353,7 +353,7 @@ func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 			t.Parallel()
 			g := newGate(fakeengine.Write)
 			r := newRig(t, g.install)
-			r.SetGrace(era) // the Close does not need it
+			r.SetStallTimeout(era) // the Close does not need it
 			port, got := r.sink()
 			h, caller := r.channel(port)
 			send(t, caller, random(4))

@@ -14,13 +14,13 @@ import (
 
 // pipeEngine is an idle engine. Its connections take all bytes, and give them back once.
 type pipeEngine struct {
-	isClosed
+	idleEngine
 	conn *pipeConn
 }
 
 type pipeConn struct {
 	idleConn
-	late   chan struct{} // if set, the next Write succeeds after its timeout
+	late   chan struct{} // for each element one Write succeeds only after its timeout
 	back   chan []byte
 	copies [8][64 << 10]byte // more pieces than can be on their way
 	next   int

@@ -79,7 +79,7 @@ func TestOneConnectionsStuckPeerDelaysNoOther(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestAResetIsNoticedByACallerThatOnlyWrites: no other error is noticed in this way.
+// TestAResetIsNoticedByACallerThatOnlyWrites: the reset comes before or after close_notify.
 func TestAResetIsNoticedByACallerThatOnlyWrites(t *testing.T) {
 	t.Parallel()
 	for name, notify := range map[string]bool{"at once": false, "after close_notify": true} {
@@ -171,10 +171,10 @@ func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 			})
 			says := "broken pipe"
 			if comes {
-				r.SetLastWords(era)
+				r.SetReasonTimeout(era)
 				says = "alert 116"
 			} else {
-				r.SetLastWords(moment)
+				r.SetReasonTimeout(moment)
 			}
 			h, c := r.channel(r.echo())
 			send(t, c, []byte("x"))
@@ -197,7 +197,8 @@ func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 	}
 }
 
-// TestAnErrorThatNobodyWasToldIsTheCloses: the handle is freed in any case.
+// TestAnErrorThatNobodyWasToldIsTheCloses: the Close returns the error of writing if no other call
+// has returned it. The handle is freed in any case.
 func TestAnErrorThatNobodyWasToldIsTheCloses(t *testing.T) {
 	t.Parallel()
 	broken := os.NewSyscallError("write", syscall.EPIPE)

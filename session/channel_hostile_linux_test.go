@@ -110,7 +110,7 @@ func TestACallerThatTakesItsOwnBytesAwayHarmsNobodyElse(t *testing.T) {
 		for range 1000 {
 			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT|unix.MSG_PEEK)
 			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT)
-			// Forged bytes, to itself.
+			// bytes in the worker's name, which only the caller itself receives
 			unix.SendmsgN(dup, p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		}
 	}()
@@ -173,8 +173,8 @@ func TestAChannelWhoseCallerIsGoneBeforeTheHandshake(t *testing.T) {
 	want(t, got, "last will|cut")
 }
 
-// TestDescriptorsInTheBytesOfAChannelAreNotTaken: urgent bytes and credentials are no more than
-// bytes. The test counts descriptors, so it is not parallel.
+// TestDescriptorsInTheBytesOfAChannelAreNotTaken: the worker also ignores that bytes are urgent, or
+// come with credentials. The test counts descriptors, so it is not parallel.
 func TestDescriptorsInTheBytesOfAChannelAreNotTaken(t *testing.T) {
 	r := newRig(t)
 	h, c, dup := r.hostile(r.echo())

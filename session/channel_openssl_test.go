@@ -83,8 +83,8 @@ func TestOpenSSLsBytesGoBothWaysAtOnce(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestACertificateThatIsRequiredIsTold: this must hold every time for a program that writes and
-// then reads. The server's alert races with the reset, and with the bytes of the program.
+// TestACertificateThatIsRequiredIsTold: a program that writes and then reads gets the alert every
+// time. The server's alert races with the reset, and with the bytes of the program.
 func TestACertificateThatIsRequiredIsTold(t *testing.T) {
 	t.Parallel()
 	for name, plain := range map[string]bool{"on a channel": false, "without": true} {

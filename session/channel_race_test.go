@@ -36,7 +36,7 @@ func TestChannelsEndCleanlyAtAnyMoment(t *testing.T) {
 func anyMoment(t *testing.T, rnd *rand.Rand) {
 	write := time.Duration(1+rnd.IntN(100)) * time.Millisecond
 	r := newRig(t, timeouts(session.Timeouts{Write: write, Close: moment}))
-	r.SetGrace(moment)
+	r.SetStallTimeout(moment)
 	peers := []int{r.echo(), testkit.Silent(t),
 		testkit.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }),
 		r.serve(func(c *tls.Conn, nc *net.TCPConn) { // one that resets

@@ -122,7 +122,7 @@ func (r *rig) serve(f func(*tls.Conn, *net.TCPConn)) int {
 	})
 }
 
-// sink is a server. When a connection has ended, it returns the bytes and how the connection has
+// sink is a server. When a connection has ended, got gives the connection's bytes and how it has
 // ended.
 func (r *rig) sink() (port int, got <-chan string) {
 	ch := make(chan string, 10)
@@ -220,7 +220,7 @@ func TestReadAndWriteAreRefusedOnAHandleWithADataChannel(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// closed waits until the other end of a channel is closed.
+// connClosed waits until the other end of a channel is closed.
 func connClosed(t *testing.T, c net.Conn) {
 	t.Helper()
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {

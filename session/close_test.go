@@ -119,7 +119,7 @@ func TestCloseIsPatientWithProgress(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Read)
 	r := newRig(t, g.install)
-	r.SetGrace(4 * time.Second)
+	r.SetStallTimeout(4 * time.Second)
 	h := r.client(r.echo())
 	r.ok(r.Write(h, []byte("abcdefghijkl")))
 	var reads []*running

@@ -26,7 +26,7 @@ type serverContext struct {
 	options          serverOptions
 	signal           *signal       // nil until the caller has sent its pair
 	lastLook         time.Time     // when refresh last looked at the files
-	shown            []Certificate // the meter has them
+	shown            []Certificate // the certificates that the meter counts for this context
 
 	// held while the options change, and while files are read for the change; never by a call
 	// that waits
@@ -205,7 +205,7 @@ func (c *serverContext) replaceEngine(e EngineContext) {
 	}
 }
 
-// newServer makes a server's connection. It owns nc, also if it fails.
+// newServer makes a server's connection. The connection owns nc, also if newServer fails.
 func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	c.refresh()
 	c.engineMu.RLock()

@@ -55,7 +55,7 @@ func TestServerContextNeedsTheKeyOfItsCertificate(t *testing.T) {
 	r.fails(r.NewServerContext(r.cert.CertFile, r.cert.EncryptedKey(t, "secret")), kind.File)
 }
 
-// TestServerContextKeepsNoFileOpen: the files may be replaced or removed afterwards.
+// TestServerContextKeepsWhatItHasRead: the files may be replaced or removed afterwards.
 func TestServerContextKeepsWhatItHasRead(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -31,8 +31,8 @@ var stateNames = map[connState]string{
 	connBroken:    "broken",
 }
 
-// Describe returns an overview. It has at most so many handles, the lowest numbers first. Describe
-// does not wait, and may be called at any time.
+// Describe returns an overview. most limits the number of handles in it. The lowest numbers come
+// first. Describe does not wait, and may be called at any time.
 func (s *Session) Describe(most int) Overview {
 	s.mu.Lock()
 	defer s.mu.Unlock()

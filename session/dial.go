@@ -174,9 +174,10 @@ func connectTo(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", a.String())
 }
 
-// beginConnect begins to connect a socket that the net package is about to connect. A second
-// connect(2) is allowed. A peer on this machine has accepted by then, so the second call succeeds
-// at once, and no goroutine has to wait. The error is the one that the second call would have.
+// beginConnect calls connect(2) on a socket just before the net package does. A second connect(2)
+// is allowed. A peer on this machine has accepted before the second call, so this call succeeds at
+// once, and no goroutine has to wait. If the first call fails, its error stands for the error of
+// the second.
 func beginConnect(network string, a netip.AddrPort, socket syscall.RawConn) error {
 	if a.Addr().Zone() != "" {
 		return nil // the net package finds the zone's number

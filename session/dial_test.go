@@ -140,7 +140,7 @@ func TestTheNextAddressIsTriedWhileTheFirstIsSilent(t *testing.T) {
 	if f.err != nil || f.nc.(*endConn).to != list[2] || f.nc.(*endConn).closed {
 		t.Fatalf("%+v", f)
 	}
-	// before the race was over
+	// Race has returned only after the other attempts have ended.
 	if slices.SortFunc(k.over, netip.AddrPort.Compare); !slices.Equal(k.over, list[:2]) {
 		t.Errorf("the attempts of %v were ended", k.over)
 	}

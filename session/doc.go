@@ -9,8 +9,9 @@
 //     never used twice, and fits in an int32.
 //   - Calls run in the order in which they were made. But a call that waits does not hold up calls
 //     on other handles (see [Call]).
-//   - The Close of a handle ends the calls that wait on it with kind "cancelled". First, the bytes
-//     that the caller has sent on the handle's data channel leave.
+//   - The Close of a handle ends the calls that wait on the handle, with kind "cancelled". The
+//     Close is answered when the bytes that the caller has sent on the handle's data channel have
+//     left.
 //   - A stuck peer, or a caller that does not read, delays only its own connection.
 //   - No error of a connection is lost. The call that meets the error returns it, or else Status or
 //     Close does.
@@ -31,7 +32,8 @@
 //
 // Write, Read, Status, Flush, Shutdown, PeerCertSubject and Version need the state ready.
 // SetInsecureSkipVerify needs open. Handshake needs open, and answers at once in ready. SetTimeout
-// works in both. Close works in all states but closed. Only connection.become changes the state.
+// works in open and in ready. Close works in all states but closed. Only connection.become changes
+// the state.
 //
 // # Bytes
 //

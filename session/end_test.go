@@ -215,7 +215,7 @@ func TestListenerOutOfDescriptors(t *testing.T) {
 		if _, err := c.wait(); err.(*session.Error).Kind != kind.IO {
 			break
 		}
-		c = r.start(r.Accept(ctx, local, port)) // one more, which has met the shortage
+		c = r.start(r.Accept(ctx, local, port)) // this Accept has met the shortage too
 	}
 	c.fails(kind.Handshake)
 	syscall.Close(fd)

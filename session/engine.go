@@ -31,7 +31,7 @@ type EngineInfo struct {
 	Path    string // file of the library
 	Crypto  string // file of its libcrypto
 	Version string
-	Pair    string     // what is known of whether the two files are of one build
+	Pair    string     // whether the two files are of one build, as far as is known
 	Err     error      // why there is no library
 	Trust   TrustStore // the system's trust store
 }

@@ -8,13 +8,13 @@ import (
 // MostFinishing is for tests.
 const MostFinishing = maxFinishing
 
-// SetGrace sets how long Close, CloseServerContext and LastError wait while no earlier call ends.
-// It must be called before the first call.
-func (s *Session) SetGrace(d time.Duration) { s.stallTimeout = d }
+// SetStallTimeout sets how long Close, CloseServerContext and LastError wait while no earlier call
+// ends. It must be called before the first call.
+func (s *Session) SetStallTimeout(d time.Duration) { s.stallTimeout = d }
 
-// SetLastWords sets how long a failed send waits for the peer's reason. It must be called before
-// the first call.
-func (s *Session) SetLastWords(d time.Duration) { s.reasonTimeout = d }
+// SetReasonTimeout sets how long a failed send waits for the peer's reason. It must be called
+// before the first call.
+func (s *Session) SetReasonTimeout(d time.Duration) { s.reasonTimeout = d }
 
 // TrustDepth counts the stores in the chain of fallbacks, the current one included.
 func (s *Session) TrustDepth() int {

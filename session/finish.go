@@ -4,9 +4,9 @@ import "context"
 
 // How a connection ends. A Close is answered when the handle is free, the calls on it have ended,
 // and the bytes of its data channel have left. The rest happens in the background, within
-// Timeouts.Close: close_notify is sent, and the peer's system acknowledges all bytes. The caller
-// was told that all is well, so the session's end does not cut this short. [Session.End] waits for
-// it, and [Session.Hurry] cuts it short.
+// Timeouts.Close: close_notify is sent, and the peer's system acknowledges all bytes. The Close has
+// answered with success, so the session's end does not cut this short. [Session.End] waits for it,
+// and [Session.Hurry] cuts it short.
 
 // maxFinishing is the most connections of a session that are closed in the background at the same
 // time. One more Close is answered after its own connection has ended.
@@ -22,12 +22,12 @@ func (s *Session) takeFinishSlot() bool {
 	}
 }
 
-// Close frees the handle and sends close_notify, unless something was cut short. It waits for the
-// calls on the handle that were made before it, and ends those that go on waiting. The bytes that
-// the caller has sent on a data channel leave first. If the caller has closed the channel before
-// the Close, a Write of the caller may have been cut short. Then no close_notify is sent. The
-// result is 0. An error says why bytes have not left, if no call has answered with the error
-// before. The handle is freed in any case.
+// Close frees the handle and sends close_notify, unless writing has failed. It waits for the calls
+// on the handle that were made before it, and ends those that go on waiting. The bytes that the
+// caller has sent on a data channel leave first. If the caller has closed the channel before the
+// Close, a Write of the caller may have been cut short. Then no close_notify is sent. The result is
+// 0. An error says why bytes have not left, if no call has answered with the error before. The
+// handle is freed in any case.
 func (s *Session) Close(h Handle) *Call {
 	const op = "tls.Close"
 	s.mu.Lock()
@@ -73,7 +73,7 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	why, unreported := c.flow.reportWriteError()
 	t := c.unregister()
 	if t != nil && (why != nil || callerClosed && c.flow.canWrite()) {
-		// With close_notify the peer would take the part for the whole.
+		// close_notify would tell the peer that it has got all bytes.
 		t.Abort()
 		t = nil
 	}

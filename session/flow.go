@@ -81,8 +81,8 @@ func (f *flow) sendFailed() bool {
 	return f.now.Write == stateFailed && f.now.WriteError.Kind == kind.IO
 }
 
-// forCall is the error as the error of a call of op. A reset fails a Write as well, even if a read
-// has met it.
+// forCall returns the error as a call of op reports it. A read may meet a reset that fails a Write
+// too. Then the text must not say "read".
 func (e *Error) forCall(op string, h Handle) *Error {
 	d := *e
 	d.Op, d.Handle = op, h

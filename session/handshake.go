@@ -36,7 +36,8 @@ func (c *connection) handshake(ctx context.Context, timeout time.Duration, call 
 	err := c.stateError()
 	if err == nil && c.state == connReady && ch != nil {
 		err = fail(kind.State,
-			"its handshake has been done; a data channel must come with it")
+			"its handshake has been done; a data channel must come with "+
+				"tls.Handshake")
 	}
 	if err != nil || c.state == connReady {
 		s.mu.Unlock()

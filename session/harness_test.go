@@ -18,8 +18,8 @@ import (
 	"tlsd/session"
 )
 
-// A rig is a session on the crypto/tls stand-in. It trusts an authority, which has issued a
-// certificate for localhost.
+// A rig is a session whose engine is a stand-in: it uses crypto/tls in place of OpenSSL. It trusts
+// an authority, which has issued a certificate for localhost.
 type rig struct {
 	*session.Session
 	t    *testing.T

@@ -163,8 +163,9 @@ func names(c *x509.Certificate) string {
 	return strings.Join(list, ", ")
 }
 
-// entry quotes a name that could look like two names, or could end a host's string. Such a name has
-// a comma, a blank, a quotation mark, a backslash, or a character that is not printable ASCII.
+// entry quotes a name that could look like two names, or that has a NUL, which ends a string in C.
+// It quotes each name with a comma, a blank, a quotation mark, a backslash, or a character that is
+// not printable ASCII.
 func entry(name string) string {
 	odd := func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`,"\`, r) }
 	if strings.IndexFunc(name, odd) < 0 {

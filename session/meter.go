@@ -15,7 +15,8 @@ type Meter interface {
 	Held(connections, contexts int)
 	// HandshakeDone counts a handshake that has ended.
 	HandshakeDone(Handshake)
-	// Shows counts uses of a certificate by servers that begin, or, below zero, end.
+	// Shows counts uses of a certificate by server contexts. A negative number counts uses that
+	// have ended.
 	Shows(c Certificate, uses int)
 	// Reloaded counts files of a context that have changed, and whether they are used now.
 	Reloaded(used bool)

@@ -62,7 +62,7 @@ func answer(query []byte, addrs []string) []byte {
 	return msg
 }
 
-// Whatever the DNS says, tlsd connects to no address that is not allowed.
+// Whatever the DNS says, tlsd connects only to addresses that are allowed.
 func TestNamesDoNotLeadAroundTheAddressRules(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

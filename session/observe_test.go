@@ -135,7 +135,7 @@ func TestAFailureThatIsSkippedIsToldToTheObserver(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 
-	// The option changes it for one context.
+	// The option overrides the configuration for one context.
 	r.ok(r.SetOption(ctx, "failed-handshakes", "raise"))
 	accepted = r.start(r.Accept(ctx, "", 0))
 	if _, err := dialTCP(t, port).Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {

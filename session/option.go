@@ -224,7 +224,7 @@ var errValue = fmt.Errorf("no such value")
 // has no kind of its own.
 func badValue(ctx context.Context, name, value, values string, doing kind.Kind, err error) *Error {
 	if err == errValue {
-		return fail(kind.Params, "%s: %.80q is no value of it; want %s",
+		return fail(kind.Params, "%s: %.80q is not a possible value; want %s",
 			name, value, values)
 	}
 	e := classify(ctx, err, doing)

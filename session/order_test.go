@@ -20,7 +20,7 @@ func TestConversationMadeAtOnce(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.SetGrace(testkit.Patience) // a handshake may be slow
+			r.SetStallTimeout(testkit.Patience) // a handshake may be slow
 			port := r.echo()
 			want := []any{session.Handle(1), 0, 5, 6, "/CN=localhost", "TLSv1.3"}
 			calls := []*session.Call{

@@ -108,7 +108,8 @@ func (s *Session) listen(ctx context.Context, op, addr string) (net.Listener, er
 	if !s.Policy.MayListenOnPort(port) {
 		return nil, refuse(addr) // before a look-up
 	}
-	// used by this goroutine alone; Go tries some addresses twice, as MPTCP and as TCP
+	// Only this goroutine uses it. Go may call Control twice for an address: for MPTCP, and
+	// then for TCP.
 	refused := ""
 	lc.Control = func(network, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)

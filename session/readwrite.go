@@ -18,8 +18,8 @@ import (
 const MaxRead = 32 << 10
 
 // writePiece is the size of the pieces of a Write, in bytes. Each piece must leave within the
-// timeout. A slow peer takes each piece in time. A peer that takes a byte now and then ends the
-// Write with a timeout.
+// timeout. A slow peer takes each piece in time. If a peer takes only a byte now and again, the
+// Write fails with a timeout.
 const writePiece = pieceBytes
 
 // usableWithoutChannel is usable, for calls that carry bytes. It fails if there is a data channel.

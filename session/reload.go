@@ -30,7 +30,7 @@ import (
 // reloadPause is the shortest time between two looks of a context.
 const reloadPause = time.Second
 
-const opReload = "tls.Accept" // the call whose handshake looks
+const opReload = "tls.Accept" // the method in errors and audit events: its handshake looks
 
 // A source is the files of an identity, and their state at the last look.
 type source struct {

@@ -177,7 +177,7 @@ func TestOnlyWhatIsWantedIsReloaded(t *testing.T) {
 	r.put(r.cert, next.CertPEM)
 	r.put(r.key, next.KeyPEM)
 	if got := r.shown("localhost"); got != old {
-		t.Error("a certificate was reloaded that nobody wants to be")
+		t.Error("a certificate was reloaded without the option reload")
 	}
 
 	// Each name has its own files.
@@ -195,7 +195,7 @@ func TestOnlyWhatIsWantedIsReloaded(t *testing.T) {
 	r.put(host, other.CertPEM)
 	r.put(hostKey, other.KeyPEM)
 	if got := r.shown("a.test"); got != renewed.Cert.SerialNumber.Text(16) {
-		t.Error("a certificate was reloaded that nobody wants to be any more")
+		t.Error("a certificate was reloaded after the option reload was set to off")
 	}
 }
 
@@ -236,7 +236,7 @@ func TestALackOfDescriptorsSaysNothingOfTheFiles(t *testing.T) {
 		t.Errorf("the observer was told %q, although nobody knows of a change", list)
 	}
 
-	// They are seen to be others, and cannot be taken.
+	// The files are seen to have changed, but the engine lacks descriptors.
 	lack.Store(true)
 	for range 2 {
 		if got := r.shown("localhost"); got != old {

@@ -120,7 +120,7 @@ func (s *Session) LastMoved() time.Time {
 }
 
 // movedGrain is the shortest time between two changes of lastMoved. The pumps of all connections
-// share this word of memory.
+// share this word of memory, so it is written rarely.
 const movedGrain = 10 * time.Millisecond
 
 func (s *Session) moved() {

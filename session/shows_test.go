@@ -19,7 +19,7 @@ import (
 // tallies is a meter of certificates and of reloads.
 type tallies struct {
 	mu     sync.Mutex
-	uses   map[string]int // by serial; what is 0 is not there
+	uses   map[string]int // by serial; a number that becomes 0 is removed
 	reload map[bool]int
 }
 
@@ -94,7 +94,7 @@ func TestTheMeterKnowsWhichCertificatesServersShow(t *testing.T) {
 	m.expect(t, "at the end", map[string]int{})
 }
 
-// The CAs of clients are taken anew as certificates are.
+// The file of client-ca is reloaded as certificates are.
 func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 	t.Parallel()
 	m := newTallies()
@@ -104,7 +104,8 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 	r.put(file, pemOf(t, r.ca))
 	r.ok(r.SetOption(r.ctx, "client-ca", file))
 	r.ok(r.SetOption(r.ctx, "client-cert", "require"))
-	clients := map[*testcert.CA]*tls.Config{} // each would resume what it has had
+	// each client could resume its earlier TLS session
+	clients := map[*testcert.CA]*tls.Config{}
 	for _, ca := range []*testcert.CA{r.ca, other} {
 		leaf := ca.Issue(t, testcert.Leaf{CN: "a client"})
 		clients[ca] = &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost",
@@ -117,7 +118,7 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 		accepted := r.start(r.Accept(r.ctx, "", 0))
 		c := tls.Client(dialTCP(t, r.port), clients[ca])
 		c.SetDeadline(time.Now().Add(testkit.Patience))
-		_ = c.Handshake() // of TLS 1.3, it ends before the server has judged
+		_ = c.Handshake() // in TLS 1.3 it ends before the server has judged the client
 		if accepted.wait(); accepted.err != nil {
 			return false
 		}
@@ -155,7 +156,8 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 		t.Errorf("reloads: %v", m.reload)
 	}
 	if !resumed {
-		t.Error("no client has resumed: that those of an old CA may not is not checked")
+		t.Error("no client has resumed: this does not check that clients of an old CA " +
+			"may not")
 	}
 }
 

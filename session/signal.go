@@ -81,9 +81,9 @@ func (g *signal) put() {
 	})
 }
 
-// sweepMost is the most messages that one sweep receives from one end. A queue with descriptors
-// holds fewer messages by default. So a caller that sends at the same time does not hold up the
-// session.
+// sweepMost is the most messages that one sweep receives from one end. By default a queue holds
+// fewer messages that have descriptors, so one sweep finds all of them. The limit is for a caller
+// that goes on sending, which must not hold up the session.
 const sweepMost = 1024
 
 // sweep throws away what the caller has put into the two queues. The kernel closes descriptors in
@@ -131,9 +131,9 @@ func (c *serverContext) clientsChanged() {
 	c.s.notify()
 }
 
-// Attended says whether a context with a signal listens. Then the caller polls, as a thread would
-// wait in an Accept. Attended also sweeps all signals, because nothing else reads them. Call it
-// each time that the session may have become idle.
+// Attended says whether a context with a signal listens. Such a session is not idle: its caller
+// polls the signal in place of waiting in an Accept. Attended also sweeps all signals, because
+// nothing else reads them. Call it each time that the session may have become idle.
 func (s *Session) Attended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,8 +16,9 @@ const (
 )
 
 // Status returns the state of a connection after its handshake. If a direction has failed, its
-// error becomes the session's last error. If both have failed, this is the error of writing, if no
-// call has answered with it before, or else the error of reading. The result is a Status.
+// error becomes the session's last error. If both have failed, the error of writing becomes the
+// last error, unless a call has answered with it before. Then the error of reading does. The result
+// is a Status.
 func (s *Session) Status(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,7 +42,8 @@ func (s *Session) Status(h Handle) *Call {
 	return s.beside(opStatus, h, controlLane, run).instant()
 }
 
-// Flush waits until so many bytes have left for the peer since the handshake. The result is 0.
+// Flush waits until at least the given number of bytes has left for the peer since the handshake.
+// The result is 0.
 func (s *Session) Flush(h Handle, bytes int64) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,7 +57,7 @@ func (s *Session) Flush(h Handle, bytes int64) *Call {
 	return s.beside(opFlush, h, writeLane, run)
 }
 
-// awaitSent waits until so many bytes have left.
+// awaitSent waits until at least the given number of bytes has left.
 func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error {
 	over := closedChan // without a channel, the earlier Writes have ended
 	if p != nil {

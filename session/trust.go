@@ -65,8 +65,8 @@ func (t *trust) resolve() *trust {
 	return t
 }
 
-// client starts TLS on a TCP connection with this store. It owns nc, also if it fails. The store
-// must be settled and held.
+// client starts TLS on a TCP connection with this store. The result owns nc, also if client fails.
+// The store must be settled and held.
 func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
 	t = t.resolve()
 	t.mu.Lock()

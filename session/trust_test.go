@@ -160,7 +160,7 @@ func TestClientsMadeBeforeTheBundleIsReadWaitForIt(t *testing.T) {
 	bundle := r.start(r.SetCaBundle(r.ca.File))
 	await(t, g.first(), "the bundle's being parsed")
 	made := make(chan *session.Call, 1)
-	// It must not wait, neither for the bundle nor for the bundle's lock.
+	// NewClient must not wait, neither for the bundle nor for the bundle's lock.
 	go func() { made <- r.NewClient("localhost", port) }()
 	var client *running
 	select {

@@ -27,7 +27,7 @@ const (
 )
 
 // Wait waits for a watched handle that is ready. The result is the Handle, or 0 after the timeout.
-// A negative timeout is none.
+// With a negative timeout it waits without a limit.
 func (s *Session) Wait(timeout time.Duration) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

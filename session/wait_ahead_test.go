@@ -11,7 +11,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// What a Wait reads ahead, to find out whether a Read would wait. It belongs to the next Read.
+// A Wait reads ahead, to find out whether a Read would wait. The bytes belong to the next Read.
 
 // TestAReadBehindAWaitLosesNothing: much data is read between Waits, in pieces of all sizes.
 func TestAReadBehindAWaitLosesNothing(t *testing.T) {
@@ -42,7 +42,7 @@ func TestAReadBehindAWaitLosesNothing(t *testing.T) {
 	}
 }
 
-// TestAWaitBesideAReadReadsNothing: what comes is the Read's.
+// TestAWaitBesideAReadReadsNothing: the Read gets what comes.
 func TestAWaitBesideAReadReadsNothing(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Read)

@@ -95,7 +95,7 @@ func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
 		t.Parallel()
 		g := newGate(fakeengine.Write)
 		r := newRig(t, g.install)
-		r.SetGrace(time.Hour)
+		r.SetStallTimeout(time.Hour)
 		port, says := r.puppet()
 		h := r.watch(r.client(port))
 		says <- ""
@@ -103,7 +103,7 @@ func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
 		r.ok(r.Read(h, 1)) // it is at its end
 		write := r.start(r.Write(h, []byte("x")))
 		await(t, g.first(), "the Write")
-		r.waitFor(h) // of no matter to a Read
+		r.waitFor(h) // the Write that waits does not hold up a Read
 		closing := r.start(r.Close(h))
 		r.nothing()
 		g.release <- nil
@@ -114,7 +114,7 @@ func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
 	t.Run("context", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
-		r.SetGrace(time.Hour)
+		r.SetStallTimeout(time.Hour)
 		ctx, port := r.listener()
 		r.watch(ctx)
 		quiet := r.ok(r.Listen(ctx, local, 0)).(int)

@@ -37,8 +37,8 @@ func (r *rig) watch(h session.Handle) session.Handle {
 	return h
 }
 
-// A puppet is a TLS server that the test controls. Each element is a text that it sends. "" ends
-// the connection.
+// A puppet is a TLS server that the test controls. It sends each text of says. "" ends the
+// connection with close_notify, and "cut" without.
 func (r *rig) puppet() (port int, says chan<- string) {
 	words := make(chan string, 100)
 	port = testkit.Serve(r.t, func(nc net.Conn) {
@@ -140,13 +140,13 @@ func TestABusyHandleStarvesNoOther(t *testing.T) {
 	quiet := r.watch(r.client(port))
 	for range 20 {
 		says <- "x"
-		r.waitFor2(busy, quiet)
+		r.readUntilReady(busy, quiet)
 		r.ok(r.Read(quiet, 1))
 	}
 }
 
-// waitFor2 reads from the first handle until the second is ready.
-func (r *rig) waitFor2(busy, quiet session.Handle) {
+// readUntilReady reads from the busy handle until the quiet one is ready.
+func (r *rig) readUntilReady(busy, quiet session.Handle) {
 	r.t.Helper()
 	end := time.Now().Add(testkit.Patience)
 	for time.Now().Before(end) {

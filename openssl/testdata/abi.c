@@ -1,20 +1,20 @@
 /*
  * The symbols and constants of libssl and libcrypto that package openssl uses, as C.
  *
- * The package calls C without a compiler's help. This file gets that help: compiled
- * against the headers of a version of OpenSSL (cc -fsyntax-only, make libssl-matrix does it
- * for all of them) it proves that each function has just this type there, and each
- * constant this value. abi_test.go proves that the package's own table, its calls
- * and its constants are these. One line is one check.
+ * Go's compiler cannot check the package's calls into C. A C compiler can: it compiles this file
+ * with the headers of OpenSSL (cc -fsyntax-only). That fails if a function has another type there,
+ * or a constant another value. make libssl-matrix does so for all supported versions. abi_test.go
+ * compares this file with the package's table of symbols, its calls and its constants. One line is
+ * one check.
  *
  *	FUNCTION(result, name, parameters)
  *	CONSTANT(name in the package, value, name in the headers)
  *
- * The types must be equal to the letter. A function whose type has changed between versions stands
- * here once for each, under its condition; where the change is one of const only, which no
- * call notices, that is said.
+ * The types must be equal to the letter. If a function has another type since a version, it has a
+ * line for each type, in an #if. "const only" says that the types differ only in const. Such a
+ * change does not affect a call.
  */
-#define OPENSSL_SUPPRESS_DEPRECATED /* what is deprecated is there all the same */
+#define OPENSSL_SUPPRESS_DEPRECATED /* no warnings for deprecated functions */
 #include <stdint.h>
 
 #include <openssl/bio.h>
@@ -38,13 +38,14 @@
 #define V3 (OPENSSL_VERSION_NUMBER >= 0x30000000L)
 #define V4 (OPENSSL_VERSION_NUMBER >= 0x40000000L)
 
-/* As the package has it: SSL_verify_cb. abi_test.go compares recordVerify with this line. */
+/* The types of callbacks. abi_test.go compares them with the Go functions. SSL_verify_cb:
+ * recordVerify */
 typedef int verify_cb(int preverify_ok, X509_STORE_CTX *ctx);
 
-/* Likewise the callback of SSL_CTX_sess_set_new_cb, which is keepSession. */
+/* the callback of SSL_CTX_sess_set_new_cb: keepSession */
 typedef int new_session_cb(SSL *ssl, SSL_SESSION *session);
 
-/* Likewise SSL_CTX_keylog_cb_func, which is logSecret. */
+/* SSL_CTX_keylog_cb_func: logSecret */
 typedef void keylog_cb(const SSL *ssl, const char *line);
 
 FUNCTION(unsigned long, OpenSSL_version_num, (void))
@@ -231,7 +232,7 @@ CONSTANT(modePartialWrite, 0x01, SSL_MODE_ENABLE_PARTIAL_WRITE)
 CONSTANT(modeMovingBuffer, 0x02, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
 CONSTANT(modeAutoRetry, 0x04, SSL_MODE_AUTO_RETRY)
 CONSTANT(modeReleaseBuffer, 0x10, SSL_MODE_RELEASE_BUFFERS)
-#if V3 /* only then it is set */
+#if V3 /* the package sets it only then */
 CONSTANT(opIgnoreEOF, 1 << 7, SSL_OP_IGNORE_UNEXPECTED_EOF)
 #endif
 CONSTANT(opNoCompression, 1 << 17, SSL_OP_NO_COMPRESSION)
@@ -260,7 +261,7 @@ CONSTANT(sslErrorZeroReturn, 6, SSL_ERROR_ZERO_RETURN)
 CONSTANT(libSys, 2, ERR_LIB_SYS)
 CONSTANT(libSSL, 20, ERR_LIB_SSL)
 CONSTANT(txtString, 0x02, ERR_TXT_STRING)
-#if V3 /* 1.1.1 has two fields of 12 bits each below the one of the library */
+#if V3 /* 1.1.1 has 12 bits for the function and 12 for the reason, below the library's number */
 CONSTANT(errSystemFlag, 0x80000000, ERR_SYSTEM_FLAG)
 CONSTANT(errLibOffset, 23, ERR_LIB_OFFSET)
 CONSTANT(errReasonMask, 0x7fffff, ERR_REASON_MASK)
@@ -274,7 +275,7 @@ CONSTANT(reasonNullMethod, 196, SSL_R_NULL_SSL_METHOD_PASSED)
 CONSTANT(reasonPacketTooLong, 198, SSL_R_PACKET_LENGTH_TOO_LONG)
 CONSTANT(reasonUnsupportedProtocol, 258, SSL_R_UNSUPPORTED_PROTOCOL)
 CONSTANT(reasonWrongVersionNumber, 267, SSL_R_WRONG_VERSION_NUMBER)
-#if V3 /* 1.1.1 says it in another way */
+#if V3 /* 1.1.1 reports the end of the stream in another way */
 CONSTANT(reasonUnexpectedEOF, 294, SSL_R_UNEXPECTED_EOF_WHILE_READING)
 #endif
 CONSTANT(reasonShutdownInInit, 407, SSL_R_SHUTDOWN_WHILE_IN_INIT)
