@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/ebitengine/purego"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 )
 
@@ -56,6 +58,40 @@ func elsewhere(t *testing.T) bool {
 		t.Logf("in a process of its own:\n%s", out)
 	}
 	return true
+}
+
+// A bundle that is no longer used is freed by the garbage collector, too.
+func TestABundleIsFreedWithoutACallOfFree(t *testing.T) {
+	if elsewhere(t) {
+		return
+	}
+	allocated := mallinfo(t)
+	l, ca := load(t), testcert.NewCA(t, "CA")
+	parse := func() *openssl.CABundle {
+		b, err := l.ParseCABundle("ca.pem", ca.PEM())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	parse().Free() // what is allocated once
+
+	const n = 50
+	before := allocated()
+	var bundles []*openssl.CABundle
+	for range n {
+		bundles = append(bundles, parse())
+	}
+	grown := allocated() - before
+	if grown < n<<10 {
+		t.Fatalf("%d bundles take %d bytes: this checks nothing", n, grown)
+	}
+	runtime.KeepAlive(bundles)
+	bundles = nil
+	testkit.Until(t, "the bundles to be freed", func() bool {
+		runtime.GC()
+		return allocated()-before < grown/n // all of them
+	})
 }
 
 // Failures leave nothing allocated, whatever fails, and however often.

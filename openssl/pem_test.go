@@ -199,17 +199,6 @@ func readFile(t *testing.T, path string) []byte {
 	return b
 }
 
-// The memory of a bundle and of a context must not depend on a call of Free.
-func TestBundleIsFreedByTheGarbageCollectorToo(t *testing.T) {
-	t.Parallel()
-	l, ca := load(t), testcert.NewCA(t, "CA")
-	for range 50 {
-		if _, err := l.ParseCABundle("ca.pem", ca.PEM()); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // Any file gives an error or a bundle, and nothing else happens.
 func FuzzParseCABundle(f *testing.F) {
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"))
