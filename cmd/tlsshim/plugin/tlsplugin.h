@@ -5,7 +5,7 @@
  * tlsd, which owns OpenSSL and every connection. Nothing that OpenSSL or a peer does can hurt
  * the process that calls these functions.
  *
- * Words
+ * Terms
  *
  *   - The host is the program that loads this library.
  *   - A session is the library's connection to the daemon. A process has one session at a time, and
@@ -169,7 +169,7 @@ int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on);
 /* Sets the timeout of later calls on the handle, in milliseconds, 0 to 2147483647. On a connection
  * it is for each tls_Handshake, each tls_Read and each 64 KiB of a tls_Write. On a context it is
  * for each tls_Accept. With the handle 0 it is for each tls_NewClient of the process. A call that
- * reaches its timeout fails with kind timeout. 0 milliseconds bring the daemon's own timeouts back.
+ * reaches its timeout fails with kind timeout. 0 restores the daemon's own timeouts.
  * By default the daemon has none for tls_Read and tls_Accept. Returns 0. */
 int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
 
@@ -228,7 +228,7 @@ int64_t tls_Accept(int64_t ctx, const char *host, int32_t port);
 int64_t tls_CloseServerContext(int64_t ctx);
 
 /* Makes the CA certificates of a PEM file the trust store of clients that are opened afterwards. ""
- * brings the system's store back. Returns 0. */
+ * restores the system's store. Returns 0. */
 int64_t tls_SetCaBundle(const char *path);
 
 /* The subject of the peer's certificate, "/CN=example.com"; "" if it has shown none. */
