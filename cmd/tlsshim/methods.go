@@ -274,8 +274,8 @@ func (s *source) read(word string) ([]byte, error) {
 		return []byte(word), nil
 	}
 	if s.stdin == nil {
-		return nil, errors.New("standard input can be data only in call, and only once; use " +
-			"@FILE, or text:- for a hyphen")
+		return nil, errors.New("standard input can be data only in call, and only once; " +
+			"use @FILE, or text:- for a hyphen")
 	}
 	read := s.stdin
 	s.stdin = nil // once
