@@ -11,15 +11,15 @@
 --   local port = server:listen("127.0.0.1", 0)
 --   local c = server:accept()
 --
--- A call that fails raises an error, a table with the fields kind ("verify"), code (-32007) and text;
--- tostring gives the text, and tlsplugin.h lists the kinds. Catch it with pcall:
+-- A call that fails raises an error, a table with the fields kind ("verify"), code (-32007) and
+-- text. tostring gives the text, and tlsplugin.h lists the kinds. Catch it with pcall:
 --
 --   local ok, e = pcall(tlsd.connect, "example.com", 443)
 --   if not ok and e.kind == "verify" then … end
 --
--- Options are those of tls_SetOption, with _ for -: { min_version = "1.3" }. A connection and a server
--- that are forgotten are closed by the garbage collector, some time. Times are seconds. Calls wait; in an
--- event loop, poll c:fd() and server:fd(): when one is readable, c:read or server:accept does not wait.
+-- Options are those of tls_SetOption, with _ instead of -: { min_version = "1.3" }. Times are in
+-- seconds. The garbage collector closes connections and servers that are not in use any more. Calls
+-- wait. An event loop polls c:fd() or server:fd(); while readable, read or accept does not wait.
 --
 -- TlsPlugin.so is the file that $TLSPLUGIN names, else the one in the working directory, else the
 -- installed one.
@@ -103,10 +103,10 @@ end
 
 local function set_timeout(self, s) check(library.tls_SetTimeout(self.handle, math.ceil(s * 1000))) end
 
--- The descriptor to poll, not to read from: it is readable when read, or accept, would not wait.
+-- The descriptor to poll: it is readable when read or accept would not wait. Do not read from it.
 local function fd(self) return check(library.tls_Descriptor(self.handle)) end
 
--- Reads by one of the two functions; "" is the end of what the peer says.
+-- get is tls_Read or tls_ReadPlain. Returns "" when the peer has ended its direction.
 local function read(get, self, most)
 	most = math.min(most or 65536, MOST)
 	local buf = ffi.new("char[?]", most)
@@ -134,13 +134,14 @@ local Connection = {
 	handshake = function(self) check(library.tls_Handshake(self.handle)) end,
 	read = function(self, most) return read(library.tls_Read, self, most) end,
 	write = function(self, data) write(library.tls_Write, self, data) end,
-	read_plain = function(self, most) return read(library.tls_ReadPlain, self, most) end, -- before
-	write_plain = function(self, data) write(library.tls_WritePlain, self, data) end, -- the handshake
+	-- Plain text before the handshake (STARTTLS).
+	read_plain = function(self, most) return read(library.tls_ReadPlain, self, most) end,
+	write_plain = function(self, data) write(library.tls_WritePlain, self, data) end,
 	shutdown = function(self) check(library.tls_Shutdown(self.handle)) end, -- ends writing
 	close = function(self) close(library.tls_Close, self) end,
 }
 
--- An iterator over all that comes, to its end.
+-- An iterator over the data that comes, until the peer ends its direction.
 function Connection:parts(most)
 	return function()
 		local part = self:read(most)
@@ -152,7 +153,7 @@ local Server = {
 	info = info,
 	fd = fd,
 	set_timeout = set_timeout, -- of each accept; 0: tlsd's own
-	-- Renews the certificate, or that of a virtual host, for handshakes from now on.
+	-- Replaces the certificate for later handshakes; with a name, that of a virtual host.
 	set_certificate = function(self, cert, key, name)
 		check(library.tls_SetCertificate(self.handle, whole(name or ""), whole(cert), whole(key)))
 	end,
@@ -161,18 +162,18 @@ local Server = {
 	close = function(self) close(library.tls_CloseServerContext, self) end,
 }
 
-local function collected(self) pcall(self.close, self) end -- nobody is there to be told
-local handle = "struct { int64_t handle; bool closed; }" -- each is a type of its own
+local function collected(self) pcall(self.close, self) end -- an error has no caller to go to
+local handle = "struct { int64_t handle; bool closed; }" -- metatype makes two different types of it
 local connection = ffi.metatype(handle, { __index = Connection, __gc = collected })
 local server = ffi.metatype(handle, { __index = Server, __gc = collected })
 
--- Takes a client in the places of listen.
+-- Waits for a client on the addresses of listen. Returns its connection.
 function Server:accept() return connection(check(library.tls_Accept(self.handle, "", 0))) end
 
 local tlsd = {}
 
--- Connects and does the handshake. more: timeout; cert and key, files to show; insecure; plain, which
--- leaves the handshake to the caller (STARTTLS).
+-- Connects and does the handshake. The fields of more are optional: timeout; cert and key, files of
+-- a certificate to show; insecure, to verify nothing; plain, to leave out the handshake (STARTTLS).
 function tlsd.connect(host, port, options, more)
 	more = more or {}
 	local c = connection(check(library.tls_NewClient(whole(host), port)))

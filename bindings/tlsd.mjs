@@ -13,12 +13,11 @@
 //   const web = http.createServer((request, answer) => answer.end('hello'));
 //   for await (const c of server) web.emit('connection', c);
 //
-// A connection is a stream.Duplex. What fails rejects its promise with, or destroys the stream by, a
-// TlsdError with kind ("verify"), code (-32007) and message; proto.md lists the kinds. Options are
-// those of tls.SetOption, with - as '_' or in quotes: { min_version: '1.3' }.
-// This file speaks tlsd's protocol (proto.md) and loads no C library, as koffi does: there each call
-// that waits holds one of Node's 4 threads for files and names. The price: bytes travel as base64.
-// The socket is the one that $TLSD_SOCKET names, else the first that is there of
+// A connection is a stream.Duplex. A failed call rejects its promise with a TlsdError, and a failed
+// stream emits one. Its fields: kind ("verify"), code (-32007), message. proto.md lists the kinds.
+// Options are those of tls.SetOption, with _ or, in quotes, with -: { min_version: '1.3' }.
+// This file speaks tlsd's protocol and loads no C library, so waiting calls hold no threads of Node.
+// Bytes travel as base64. The socket is $TLSD_SOCKET, else the first that exists of
 // $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. It must belong to root or to
 // this process's user. No tlsd is started.
 import { statSync } from 'node:fs';
@@ -26,7 +25,7 @@ import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
 import { Duplex } from 'node:stream';
-const MOST = 4 << 20; // bytes of one tls.Write; more are several
+const MOST = 4 << 20; // bytes of one tls.Write; a longer write becomes several calls
 
 export class TlsdError extends Error {
   constructor(kind, text, code = { backend: -32003, lost: -32013 }[kind]) {
@@ -49,12 +48,13 @@ function socketPath() {
 
 let current; // the session
 
-// session connects to tlsd, and gives a function that makes a call. All handles end with it.
+// session connects to tlsd, and returns the function call. All handles end with the session.
 function session(place) {
   const calls = new Map(); // id to { resolve, reject }, of the calls in flight
-  let lastId = 0, rest = '', kind = 'backend', why; // of the session's end, as tlsd has said it
+  let lastId = 0, rest = ''; // rest is the beginning of a line
+  let kind = 'backend', why; // the kind of a socket error; the reason for the end of the session
   const end = () => why ??= new TlsdError('lost', 'lost: tlsd has ended the session');
-  const socket = net.connect(place).setEncoding('utf8').unref(); // a call keeps the process
+  const socket = net.connect(place).setEncoding('utf8').unref(); // only calls keep Node running
   const send = (message) => socket.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`);
 
   function answer({ id, result, error }) {
@@ -75,10 +75,10 @@ function session(place) {
   socket.on('data', (text) => {
     const lines = (rest + text).split('\n');
     rest = lines.pop();
-    try { for (const line of lines) answer(JSON.parse(line)); } catch (e) { socket.destroy(e); } // no tlsd
+    try { for (const line of lines) answer(JSON.parse(line)); } catch (e) { socket.destroy(e); } // not JSON-RPC
   });
 
-  // call gives a promise of the result, with a method that ends the wait for it.
+  // call returns a promise of the result. The promise has a method cancel, which ends the wait.
   function call(method, ...params) {
     const id = ++lastId;
     const done = new Promise((resolve, reject) => {
@@ -107,7 +107,7 @@ class Connection extends Duplex {
 
   constructor(call) {
     super({ allowHalfOpen: false });
-    this.call = call; // a tls. call on this connection's handle: call('SetTimeout', 1000)
+    this.call = call; // makes a tls. call on this handle: call('SetTimeout', 1000)
   }
 
   info(name = '') { return this.call('Info', name); } // one fact; without a name all of them, as JSON
@@ -146,7 +146,7 @@ class Connection extends Duplex {
 
   setNoDelay() { return this; } // it never delays
   setKeepAlive() { return this; }
-  ref() { return this; } // a call keeps the process
+  ref() { return this; } // calls in flight keep Node running
   unref() { return this; }
 }
 
@@ -160,7 +160,7 @@ export async function connect(host, port, options = {}, { cert, key, insecure, p
     if (insecure) await call('SetInsecureSkipVerify', 1);
     if (!plain) await call('Handshake');
   } catch (e) {
-    call('Close').catch(() => {}); // e says more
+    call('Close').catch(() => {}); // e is the error to report
     throw e;
   }
   return new Connection(call);
@@ -175,8 +175,8 @@ export class Agent extends http.Agent {
   createConnection({ host, port }, done) { connect(host, +port, this.tls, this.more).then((c) => done(null, c), done); }
 }
 
-// createServer gives a server, which takes clients in the places of listen, by accept or "for await". A
-// client whose handshake fails is passed over, unless the options have { failed_handshakes: 'raise' }.
+// createServer returns a server. accept and "for await" give the clients that come to the addresses
+// of listen. Clients with a failed handshake are left out, unless failed_handshakes is 'raise'.
 export async function createServer(cert, key, options = {}) {
   const base = current ??= session(socketPath());
   const call = onHandle(base, await base('NewServerContext', path.resolve(cert), path.resolve(key)));
@@ -185,7 +185,7 @@ export async function createServer(cert, key, options = {}) {
   return {
     info: (name = '') => call('Info', name),
     listen: (host = '127.0.0.1', port = 0) => call('Listen', host, port), // gives the port; 0: a free one
-    // Renews the certificate, or that of a virtual host, for handshakes from now on.
+    // Replaces the certificate for later handshakes; with a name, that of a virtual host.
     setCertificate: (file, keyFile, name = '') => call('SetCertificate', name, path.resolve(file), path.resolve(keyFile)),
     async accept() { return new Connection(onHandle(base, await (accepting = call('Accept', '', 0)))); },
     async* [Symbol.asyncIterator]() {

@@ -6,7 +6,7 @@
         c.sendall(b"GET / HTTP/1.0\r\nHost: example.com\r\n\r\n")
         print(c.makefile("rb").read())
 
-    class HTTPSConnection(http.client.HTTPSConnection):     # the same by http.client
+    class HTTPSConnection(http.client.HTTPSConnection):     # for http.client
         def connect(self):
             self.sock = tlsd.connect(self.host, self.port)
 
@@ -14,12 +14,12 @@
     port = server.listen("127.0.0.1")
     connection, address = server.accept()
 
-asyncio takes a connection as its socket: asyncio.open_connection(sock=c), loop.sock_recv(c, n), and
-loop.add_reader(c, callback), after c.setblocking(False). A server is for add_reader, too. connect,
-close, and an accept without a client wait, so an event loop calls them by asyncio.to_thread.
+After c.setblocking(False), asyncio takes a connection as a socket: asyncio.open_connection(sock=c),
+loop.sock_recv(c, n) and loop.add_reader(c, callback). add_reader takes a server, too. These wait:
+connect, close, and accept without a client. In an event loop, call them with asyncio.to_thread.
 
 Each failed call raises Error with the attributes kind, code and text; tlsplugin.h lists the kinds.
-Options are those of tls_SetOption, with _ for -: min_version="1.3". Any thread may use any object.
+Options are those of tls_SetOption, with _ instead of -: min_version="1.3". Objects are thread-safe.
 TlsPlugin.so is the file that $TLSPLUGIN names, or is beside this file, or is installed."""
 import ctypes
 import io
@@ -28,7 +28,7 @@ import os
 import select
 import socket
 
-_MOST, _PIECE = 1 << 24, 32 << 10  # of one Read or Write; what a writable Unix socket has room for
+_MOST, _PIECE = 1 << 24, 32 << 10  # bytes of one call; of a send that must not wait in C
 _places = os.path.dirname(os.path.abspath(__file__)), "/usr/local/lib/tlsd", "/usr/lib/tlsd"
 _found = filter(os.path.exists, (place + "/TlsPlugin.so" for place in _places))
 _library = ctypes.CDLL(os.environ.get("TLSPLUGIN") or next(_found, "TlsPlugin.so"))
@@ -80,7 +80,7 @@ def _text(name, *args):
     return buffer.raw[:n].decode()
 
 
-class _Handle(io.IOBase):  # which closes it after "with", and when it is forgotten
+class _Handle(io.IOBase):  # which calls close after "with", and when the object is collected
     _timeout = _free = None
 
     def __init__(self, handle, options, free="Close"):
@@ -102,14 +102,14 @@ class _Handle(io.IOBase):  # which closes it after "with", and when it is forgot
                    Timeout("timeout", -32009, "not ready within %gs" % self._timeout))
 
     def close(self):
-        """Frees it when what was written has left. Raises an error that no call has raised."""
+        """Waits until all data has left, and frees the handle. May raise an earlier error."""
         if not self.closed:
             super().close()
-            if self._free: self._call(self._free)  # else it was never made
+            if self._free: self._call(self._free)  # None if _Handle.__init__ was not reached
 
 
 class Connection(_Handle):
-    """A connection, with the methods of a socket. A file of makefile keeps it open, too."""
+    """A connection, with the methods of a socket. Open files of makefile keep it open, too."""
     family, type = socket.AF_UNIX, socket.SOCK_STREAM  # for asyncio
     makefile, _decref_socketios = socket.socket.makefile, socket.socket._decref_socketios
     _io_refs, _closed = 0, False
@@ -170,11 +170,11 @@ class Connection(_Handle):
 
 
 class Server(_Handle):
-    """Takes clients in the places of listen. Options as client_ca="ca.pem", client_cert="require"."""
+    """Accepts clients on the addresses of listen. Options such as client_ca="ca.pem"."""
     def __init__(self, cert, key, **options):
         super().__init__(_call("NewServerContext", cert, key), options, "CloseServerContext")
 
-    # Renews the certificate, or that of a virtual host, for handshakes from now on.
+    # Replaces the certificate for later handshakes; with a name, that of a virtual host.
     def set_certificate(self, cert, key, name=""): self._call("SetCertificate", name, cert, key)
     # Returns the port; 0 takes any free one.
     def listen(self, host="127.0.0.1", port=0): return self._call("Listen", host, port)
@@ -187,8 +187,8 @@ class Server(_Handle):
 
 
 def connect(host, port, *, timeout=None, cert=None, insecure=False, handshake=True, **options):
-    """Connects and does the handshake. cert: (certificate file, key file) to show. timeout: as of
-    settimeout, for the handshake too. handshake=False leaves it to the caller (STARTTLS)."""
+    """Connects and does the handshake. cert is (certificate file, key file) to show. timeout: see
+    settimeout. With handshake=False the caller calls handshake() later (STARTTLS)."""
     c = Connection(_call("NewClient", host, port), options)
     c.settimeout(timeout)
     if cert:

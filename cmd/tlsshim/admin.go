@@ -21,7 +21,8 @@ import (
 // This file has the subcommands for the administrator. Each makes one request to the admin socket.
 // None opens a session.
 
-// adminTime is the default timeout of an answer. The end of a session takes the longest.
+// adminTime is the default timeout of an answer. The slowest subcommand is "end", because tlsd
+// answers when the session has ended.
 const adminTime = 30 * time.Second
 
 // watchEvery is the pause between two lists of sessions --watch.
@@ -42,7 +43,7 @@ func (e *noAdminError) Unwrap() error { return e.why }
 // refusedError: the daemon refuses to report its health.
 type refusedError struct{ error }
 
-// report prints the error, and how to mend it.
+// report prints the error, and what the user can do about it.
 func (e *noAdminError) report(w io.Writer) {
 	fmt.Fprintf(w, "tlsshim: %s\n      to mend it: start tlsd with --admin-socket=PATH, "+
 		"and run tlsshim with the same flag, as root or as tlsd's own user\n",

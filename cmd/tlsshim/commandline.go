@@ -12,13 +12,14 @@ import (
 
 // This file reads the command line.
 
-// socketOf refuses a flag for the socket that the subcommand does not use.
-func (c *command) socketOf(sub subcommand) error {
+// checkSocketFlag refuses --socket for a subcommand that uses the admin socket, and --admin-socket
+// for the others.
+func (c *command) checkSocketFlag(sub subcommand) error {
 	switch {
 	case sub.flags != nil && c.socket != "":
-		return misuse("%s: --socket has no effect here: name --admin-socket", sub.name)
+		return misuse("%s: --socket has no effect here; use --admin-socket", sub.name)
 	case sub.flags == nil && c.adminSocket != "":
-		return misuse("%s: --admin-socket has no effect here: name --socket", sub.name)
+		return misuse("%s: --admin-socket has no effect here; use --socket", sub.name)
 	}
 	return nil
 }
@@ -41,14 +42,14 @@ func (c *command) subFlags(sub subcommand, args []string) (rest []string, help b
 	}
 }
 
-// takesNone says whether the subcommand takes flags only.
-func (sub subcommand) takesNone() bool {
+// takesFlagsOnly says whether the subcommand takes no arguments besides flags.
+func (sub subcommand) takesFlagsOnly() bool {
 	return sub.args == "" || strings.HasPrefix(sub.args, "--") ||
 		strings.HasPrefix(sub.args, "[--")
 }
 
-// flags reads the flags of every subcommand, and the flags own. rest has the words after them. It
-// is nil if there is nothing more to do.
+// flags reads the flags that every subcommand has, and those whose names are in own. rest has the
+// words after them. It is nil if there is nothing more to do.
 func (c *command) flags(args []string, own ...string) (rest []string, help bool, err error) {
 	set := flag.NewFlagSet("tlsshim", flag.ContinueOnError)
 	set.SetOutput(io.Discard)

@@ -35,11 +35,11 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 				"TLSD_AUTOSTART=0)", quote(path))}
 	case file.err == nil && file.mode.IsDir():
 		return diagnosis{"it is a directory",
-			"name the socket in it: " + quote(path+"/tlsd.sock")}
+			"use the socket in it: " + quote(path+"/tlsd.sock")}
 	case file.err == nil && file.mode&os.ModeSocket == 0:
 		return diagnosis{"it is not a socket",
-			"name another path, here and for tlsd --socket; tlsd does not replace " +
-				"other kinds of files"}
+			"use another path, for tlsshim and for tlsd --socket; tlsd does not " +
+				"replace other kinds of files"}
 	case errors.Is(err, fs.ErrPermission):
 		return diagnosis{fmt.Sprintf("permission denied for user %d%s", uid, owner(file)),
 			fmt.Sprintf("ask whoever runs tlsd to start it with --allow-uid=%d and "+
@@ -51,13 +51,13 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 				quote(path))}
 	case errors.Is(err, syscall.EPROTOTYPE):
 		return diagnosis{"it is another kind of socket (not a stream)",
-			"name tlsd's socket"}
+			"use tlsd's socket"}
 	case errors.As(err, &stranger):
-		return diagnosis{fmt.Sprintf("user %d runs it, and could read everything: that "+
-			"user is neither root nor you (user %d), nor one of trusted-users in %s",
+		return diagnosis{fmt.Sprintf("user %d runs it, and could read all data; this "+
+			"user is not root, not you (user %d), and not in trusted-users of %s",
 			stranger.Peer.UID, uid, client.ConfPath),
-			"find out who made it; name the socket of a daemon of root or of your " +
-				"own with TLSD_SOCKET or --socket, or ask root to trust that user"}
+			"find out who runs it; set TLSD_SOCKET or --socket to the socket of " +
+				"root's daemon or of your own, or ask root to trust this user"}
 	case errors.Is(err, context.Canceled):
 		return diagnosis{"interrupted", "try again"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):

@@ -58,7 +58,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*facts)
-		want   finding // Text and Mend are parts of the finding's
+		want   finding // one of the findings; its Text and Mend contain these
 	}{
 		{"no daemon", unreached("/run/x", fileFact{err: fs.ErrNotExist}, syscall.ENOENT),
 			finding{"socket", fail, "/run/x: there is no such file",
@@ -77,15 +77,15 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		{"stale socket", unreached("/run/x", socket, syscall.ECONNREFUSED),
 			finding{"socket", fail, "no process listens", "start tlsd again"}},
 		{"a file", unreached("/run/x", fileFact{}, syscall.ECONNREFUSED),
-			finding{"socket", fail, "it is not a socket", "name another path"}},
+			finding{"socket", fail, "it is not a socket", "use another path"}},
 		{"a directory", unreached("/run", fileFact{mode: os.ModeDir}, syscall.ECONNREFUSED),
 			finding{"socket", fail, "it is a directory", "/run/tlsd.sock"}},
 		{"a datagram socket", unreached("/run/x", socket, syscall.EPROTOTYPE),
-			finding{"socket", fail, "another kind of socket", "name tlsd's socket"}},
+			finding{"socket", fail, "another kind of socket", "use tlsd's socket"}},
 		{"somebody else's", unreached("/run/x", socket, stranger),
 			finding{"socket", fail,
-				"user 7 runs it, and could read everything: that user is neither " +
-					"root nor you (user 1000), nor one of trusted-users in",
+				"user 7 runs it, and could read all data; this user is not root, " +
+					"not you (user 1000), and not in trusted-users of",
 				"TLSD_SOCKET"}},
 		{"not admitted", refused(client.KindDenied, "user 1000 may not"),
 			finding{"socket", fail, "/run/x: user 1000 may not", "--allow-uid=1000"}},
@@ -163,7 +163,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 			finding{"backend", fail, "no reason", "libssl3"}},
 		{"library", func(*facts) {},
 			finding{"libssl", ok, "OpenSSL 3.0.19, /usr/lib/libssl.so.3", ""}},
-		{"its other half", func(*facts) {},
+		{"libcrypto", func(*facts) {},
 			finding{"libcrypto", ok, "/usr/lib/libcrypto.so.3", ""}},
 		{"trust", func(*facts) {},
 			finding{"trust", ok,

@@ -34,7 +34,7 @@ type facts struct {
 	tripErr error
 	tried   rehearsal
 
-	modules    []string // this machine's modules for hosts that tlsd does not use
+	modules    []string // the modules of nsswitch.conf that tlsd does not ask
 	runtimeDir fileFact // XDG_RUNTIME_DIR
 	exeErr     error    // why the program of TLSD_EXE cannot be started
 	tlsd       []string // paths of tlsd
@@ -89,9 +89,9 @@ func (c *command) examine(ctx context.Context) facts {
 			_, f.exeErr = exec.LookPath(abs) // has a slash: checks just this file
 		}
 	}
-	own, _ := os.Executable()
-	f.tlsd = found(f.env["TLSD_EXE"], own, c.getenv("PATH"), "tlsd", "tlsd")
-	f.plugin = found("", own, c.getenv("PATH"), "TlsPlugin.so", "../lib/tlsd/TlsPlugin.so")
+	self, _ := os.Executable()
+	f.tlsd = found(f.env["TLSD_EXE"], self, c.getenv("PATH"), "tlsd", "tlsd")
+	f.plugin = found("", self, c.getenv("PATH"), "TlsPlugin.so", "../lib/tlsd/TlsPlugin.so")
 
 	if text, err := os.ReadFile("/etc/nsswitch.conf"); err == nil {
 		f.modules = foreignModules(string(text))
@@ -155,8 +155,8 @@ func (c *command) ask(outer context.Context, session *client.Client, f *facts) {
 	}
 }
 
-// foreignModules lists the modules in the line "hosts:" of an nsswitch.conf(5), without those that
-// tlsd uses. Tlsd has Go's resolver.
+// foreignModules lists the modules in the line "hosts:" of an nsswitch.conf(5) that tlsd does not
+// ask. Tlsd has Go's resolver, which knows only files and dns.
 func foreignModules(text string) []string {
 	var found []string
 	for line := range strings.Lines(text) {
@@ -184,13 +184,15 @@ func foreignModules(text string) []string {
 	return found
 }
 
-// found returns the paths of the files that exist, and each file only once. It looks at the path
-// named; for name and for the relative path installed in the folder of the program own; and for
-// name in the folders of path.
-func found(named, own, path, name, installed string) []string {
-	candidates := []string{named}
-	if own != "" {
-		dir := filepath.Dir(own)
+// found returns the paths that exist, and each file only once. It tries in this order:
+//
+//   - chosen, a path that the user has chosen, or "";
+//   - name and the relative path installed, both from the folder of the program self;
+//   - name in each folder of path, a value of $PATH.
+func found(chosen, self, path, name, installed string) []string {
+	candidates := []string{chosen}
+	if self != "" {
+		dir := filepath.Dir(self)
 		candidates = append(candidates, filepath.Join(dir, name),
 			filepath.Join(dir, installed))
 	}

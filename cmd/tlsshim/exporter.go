@@ -69,7 +69,7 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 	return nil
 }
 
-// A failure has the reason why the last request failed; "": it succeeded.
+// A failure has the reason why the last request has failed; "" if it has succeeded.
 type failure struct {
 	mu   sync.Mutex
 	last string // guarded by mu

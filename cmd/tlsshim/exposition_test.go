@@ -40,8 +40,8 @@ h_count{k="v"} 4
 	}
 }
 
-// A histogram of a daemon that breaks the rules has no extra lines.
-func TestExpositionOfNonsense(t *testing.T) {
+// A wrong histogram may have more bounds than counts. The surplus bounds make no lines.
+func TestExpositionOfAWrongHistogram(t *testing.T) {
 	t.Parallel()
 	got := string(exposition([]admin.Family{{Name: "h", Type: "histogram",
 		Samples: []admin.Sample{{Bounds: []float64{1, 2, 3}, Counts: []uint64{1}}}}}))

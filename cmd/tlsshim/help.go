@@ -76,7 +76,8 @@ Exit status: 0; 1 a call failed; 2 wrong usage; 3 no tlsd answers; 130 interrupt
 
 	"shell": `Makes the calls of each line of standard input, all in one session. A line has the words that
 follow "tlsshim call". In it 'single quotes' keep every character, and "double quotes" and $'…'
-know \n \r \t \xNN. Lines that start with # are skipped. A failed call ends only its line.
+have the escapes \n \r \t \xNN. Lines that start with # are skipped. A failed call
+ends only its line.
 
 Exit status: 0; 1 a call failed; 2 a line was not understood; 3 no tlsd answers; 130 interrupted.`,
 

@@ -69,18 +69,18 @@
 // # Shell
 //
 // A line has the words that follow "call" on a command line, quoted as in a shell. 'Single quotes'
-// keep every character. "Double quotes" and $'…' know \n \r \t \0 \e \\ \" \' and \xNN. Empty lines
-// and lines that start with # are skipped. All lines share one session. A failed call ends its
-// line, and the next line follows. When the session is lost, tlsshim ends.
+// keep every character. "Double quotes" and $'…' have the escapes \n \r \t \0 \e \\ \" \' and \xNN.
+// Empty lines and lines that start with # are skipped. All lines share one session. A failed call
+// ends its line, and the next line follows. When the session is lost, tlsshim ends.
 //
 // # Administration
 //
 // These subcommands talk to the daemon's admin socket (tlsd --admin-socket), which serves root and
-// the daemon's own user. They start no worker. An order writes an audit line to tlsd's log. A
-// question writes no line.
+// the daemon's own user. They start no worker. Each use of end, drain, and log-level with a LEVEL
+// is an audit line. The others write no line to tlsd's log.
 //
-// After an administrator has ended a session, the next session of its user begins at once, without
-// a pause. With --isolation=shared the worker's other sessions go on.
+// After an administrator has ended a session, the next session of its user begins at once. With
+// --isolation=shared the worker's other sessions go on.
 //
 // The exporter serves GET /metrics at ADDRESS, such as 127.0.0.1:9911, until SIGINT or SIGTERM. It
 // asks tlsd at each request. If tlsd does not answer, the exporter serves tlsd_up 0.
@@ -246,11 +246,11 @@ func (c *command) run(ctx context.Context, args []string) error {
 			return err
 		case help || helpToo:
 			return printSubHelp(c.stdout, sub.name)
-		case sub.takesNone() && len(rest) > 0:
+		case sub.takesFlagsOnly() && len(rest) > 0:
 			return misuse("%s: unexpected argument %q: it takes flags only", sub.name,
 				rest[0])
 		}
-		if err := c.socketOf(sub); err != nil {
+		if err := c.checkSocketFlag(sub); err != nil {
 			return err
 		}
 		return sub.run(c, ctx, rest)

@@ -63,9 +63,9 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		{"exporter", "want --listen ADDRESS"},
 		{"exporter --listen 9911", "want HOST:PORT"},
 		{"health --admin-socket=", "--admin-socket: want a path"},
-		{"health --socket x", "--socket has no effect here: name --admin-socket"},
-		{"--socket x end 1 --reason y", "--socket has no effect here: name --admin-socket"},
-		{"--admin-socket x status", "--admin-socket has no effect here: name --socket"},
+		{"health --socket x", "--socket has no effect here; use --admin-socket"},
+		{"--socket x end 1 --reason y", "--socket has no effect here; use --admin-socket"},
+		{"--admin-socket x status", "--admin-socket has no effect here; use --socket"},
 	} {
 		got := start(t.Context(), "", nobody, strings.Fields(tt.args)...)
 		if got.status != exitUsage || !strings.Contains(got.stderr, tt.why) ||
@@ -248,7 +248,7 @@ func TestNoDaemonSaysWhatWasTriedAndWhatToDo(t *testing.T) {
 	for _, tt := range []struct{ path, why, mend string }{
 		{filepath.Join(dir, "none"), "there is no such file",
 			"tlsd --socket " + dir + "/none"},
-		{file, "it is not a socket", "name another path"},
+		{file, "it is not a socket", "use another path"},
 		{dir, "it is a directory", dir + "/tlsd.sock"},
 		{"/" + strings.Repeat("x", 120), "can have at most 107", "shorter path"},
 	} {

@@ -33,7 +33,7 @@ type param struct {
 	name     string
 	typ      paramType
 	optional bool
-	none     bool // of a file: an empty word is allowed, and means no file
+	mayEmpty bool // of a file: the empty word is allowed, and means no file
 }
 
 // method is an entry of the parameter table.
@@ -61,7 +61,7 @@ var methods = []method{
 	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},
 	{"tls.Write", []param{pHandle, {name: "data", typ: blob}}, false, "send all of the data"},
 	{"tls.Read", []param{pHandle, {name: "maxBytes", typ: number}}, true,
-		"wait for data; no data: the end"},
+		"wait for data; an empty result is the end"},
 	{"tls.Status", []param{pHandle}, false, "the state of both directions of a connection"},
 	{"tls.Flush", []param{pHandle, {name: "bytes", typ: number}}, false,
 		"wait until that many bytes are sent"},
@@ -86,12 +86,12 @@ var methods = []method{
 		"read before the handshake"},
 	{"tls.WritePlain", []param{pHandle, {name: "data", typ: blob}}, false,
 		"send before the handshake"},
-	{"tls.SetCaBundle", []param{{name: "path", typ: file, none: true}}, false,
+	{"tls.SetCaBundle", []param{{name: "path", typ: file, mayEmpty: true}}, false,
 		"trust these CA certificates instead of the system's; empty: the system's"},
 	{"tls.PeerCertSubject", []param{pHandle}, false, "the subject of the peer's certificate"},
 	{"tls.SetTimeout",
 		[]param{{name: "handle", typ: number}, {name: "milliseconds", typ: number}}, false,
-		"limit later waits of a handle (0: of NewClient); 0 ms: tlsd's timeouts"},
+		"set the timeout of a handle's later calls; handle 0: of NewClient; 0 ms: tlsd's"},
 	{"tls.Backend", nil, false, "openssl, or stub without a library"},
 	{"tls.Version", []param{{name: "handle", typ: handle, optional: true}}, false,
 		"the library's version, or a connection's"},
@@ -206,7 +206,7 @@ func (inv *invocation) add(p param, word string, src *source) error {
 		}
 		inv.args = append(inv.args, n)
 	case file:
-		path, err := parseFile(word, p.none)
+		path, err := parseFile(word, p.mayEmpty)
 		if err != nil {
 			return err
 		}
@@ -239,9 +239,9 @@ func parseNumber(word string, isHandle bool) (int64, error) {
 	return n, nil
 }
 
-// parseFile makes a path absolute. The empty path stands for no file if none is true.
-func parseFile(word string, none bool) (string, error) {
-	if word == "" && none {
+// parseFile makes a path absolute. With mayEmpty an empty word stays empty; else it is an error.
+func parseFile(word string, mayEmpty bool) (string, error) {
+	if word == "" && mayEmpty {
 		return "", nil
 	}
 	if word == "" {
@@ -274,8 +274,8 @@ func (s *source) read(word string) ([]byte, error) {
 		return []byte(word), nil
 	}
 	if s.stdin == nil {
-		return nil, errors.New("standard input has no data to give here; use @FILE, or " +
-			"text:- for a hyphen")
+		return nil, errors.New("standard input can be data only in call, and only once; " +
+			"use @FILE, or text:- for a hyphen")
 	}
 	read := s.stdin
 	s.stdin = nil // once

@@ -117,7 +117,7 @@ func TestWordsThatAreNoCallAreExplained(t *testing.T) {
 		{"Write 1 base64:AP8", "data: base64: illegal base64"},
 		{"Write 1 @/nonexistent/file", "data: open /nonexistent/file: no such file"},
 		{"Write 1 @" + large, "data: more than 16777216 bytes"},
-		{"Write 1 - -- Write 1 -", "data: standard input has no data to give here"},
+		{"Write 1 - -- Write 1 -", "data: standard input can be data only in call"},
 	} {
 		_, err := parseCalls(strings.Fields(tt.words),
 			source{stdin: func() ([]byte, error) { return []byte{}, nil }})

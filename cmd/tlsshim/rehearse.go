@@ -20,9 +20,9 @@ import (
 )
 
 // This file rehearses a script: a server and a client of one session talk on 127.0.0.1, with a
-// throw-away certificate. The daemon's answers about itself do not show three things: whether its
-// library has a cipher, whether it can read this user's files, and whether it can look up names.
-// The rehearsal does.
+// throw-away certificate. The rehearsal shows what the daemon's answers about itself do not show:
+// whether its library has a cipher, and whether the daemon can read this user's files and look up
+// names.
 
 // rehearsal is the result.
 type rehearsal struct {
@@ -33,8 +33,8 @@ type rehearsal struct {
 
 const (
 	stepListen = "listening on 127.0.0.1"
-	// retry is the pause before the client connects again, because the server does not listen
-	// yet.
+	// retry is the pause before the client tries again to connect to a server that does not
+	// listen yet.
 	retry = 10 * time.Millisecond
 	// maxPorts limits the ports that are tried. Another program may take a port first.
 	maxPorts = 3

@@ -93,7 +93,7 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 		"end":           {"", "has closed the session"},
 		"goodbye":       {`{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"the worker was killed","data":{"kind":"lost"}}}` + "\n", "the worker was killed"},
 		"result for null": {`{"jsonrpc":"2.0","id":null,"result":1}` + "\n",
-			"an answer to nothing"},
+			"an answer without an id"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -162,7 +162,7 @@ func TestAResultOfTheWrongSortEndsTheSession(t *testing.T) {
 			p.result(*p.request().ID, c.result)
 			call.fails("tls."+c.op,
 				"lost: tlsd has answered tls."+c.op+" with "+
-					"what cannot be its result")
+					"an impossible result")
 			p.ended()
 		})
 	}

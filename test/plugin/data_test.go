@@ -599,7 +599,7 @@ func TestALostSessionEndsItsReadsAndWrites(t *testing.T) {
 
 func TestChannelsThatAreWrongAreAnErrorAndNothingElse(t *testing.T) {
 	t.Parallel()
-	const unsaid = "tlsd has ended the data of this connection and does not say why"
+	const unsaid = "tlsd has ended this connection's data channel and does not say why"
 	for name, c := range map[string]struct {
 		status string
 		want   string
@@ -613,9 +613,9 @@ func TestChannelsThatAreWrongAreAnErrorAndNothingElse(t *testing.T) {
 			"tlsd does not say what has failed"},
 		"twice": {`{"read":"end","read":"open"}`, "tls.Read: handle 1: " + unsaid},
 		"not an object": {`"end"`, "tls.Read: handle 1: lost: tlsd has answered " +
-			"tls.Status with what cannot be its result"},
+			"tls.Status with an impossible result"},
 		"a number": {`0`, "tls.Read: handle 1: lost: tlsd has answered tls.Status with " +
-			"what cannot be its result"},
+			"an impossible result"},
 		"an error": {"", "no such thing"},
 		"longer than a text": {`{"read":"failed","readError":{"message":"` +
 			strings.Repeat("é", 5000) + `"}}`, "éééé"},

@@ -71,8 +71,8 @@ func TestFunctionsSendTheirParametersAndGiveTheResult(t *testing.T) {
 	for _, bad := range []string{`"AAAA"`, `"A"`, `"AA=A"`} {
 		read := h.start("ReadPlain", 1, 2)
 		p.result(p.expect("tls.ReadPlain", "[1,2]"), bad)
-		read.fails("tls.ReadPlain: handle 1: tlsd has answered with what is not base64 " +
-			"of at most 2 bytes")
+		read.fails("tls.ReadPlain: handle 1: tlsd has answered with a text that is not " +
+			"base64 of at most 2 bytes")
 	}
 }
 

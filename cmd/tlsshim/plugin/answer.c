@@ -51,7 +51,7 @@ static bool parse(struct span line, struct answer *a)
 static void take_reason(const struct answer *a, char *why)
 {
 	char *message = a->error.at ? json_text(a->error) : NULL;
-	const char *text = message ? message : "tlsd has sent an answer to nothing";
+	const char *text = message ? message : "tlsd has sent an answer without an id";
 
 	if (strncmp(text, "lost: ", 6) == 0)
 		text += 6;
@@ -83,7 +83,7 @@ bool answer_agree(struct session *s, struct span line, char *why)
 	return false;
 }
 
-/* Takes over the result of a call. Returns false, with why, if the method cannot have it. */
+/* Stores the result in the call. Returns false, with why, if the method cannot have this result. */
 static bool take_result(struct process *p, struct session *s, struct call *c, struct answer *a,
 			char *why)
 {
@@ -114,7 +114,7 @@ static bool take_result(struct process *p, struct session *s, struct call *c, st
 		break;
 	}
 	if (!ok)
-		text_add(why, WHY_BYTES, "tlsd has answered %s with what cannot be its result",
+		text_add(why, WHY_BYTES, "tlsd has answered %s with an impossible result",
 			 c->method->name);
 	return ok;
 }

@@ -48,6 +48,6 @@ int64_t base64_bytes(const char *text, void *to, size_t cap)
 		out[done++] = (unsigned char)(bits >> (6 - 2 * (i % 4)));
 	}
 	if (bits & (padding == 2 ? 15 : padding == 1 ? 3 : 0))
-		return -1; /* bits of no byte must be 0 */
+		return -1; /* the unused bits of the last digit must be 0 */
 	return (int64_t)done;
 }

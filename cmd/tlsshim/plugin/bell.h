@@ -5,9 +5,9 @@
  * tls_Cancel rings the bell, in a signal handler too.
  *
  * A bell is a pipe into which nothing is written. Listeners poll its reading end. To ring the bell
- * is to close the writing end: from then on poll(2) returns at once for each listener. Such a pipe
- * is rung, and the next listener makes a new one. A rung pipe is closed when its last listener has
- * left it.
+ * is to close the writing end: from then on poll(2) returns at once for each listener. A pipe can
+ * be rung only once, so the next listener makes a new one. The last listener of a rung pipe closes
+ * it.
  *
  * No listener is missed. A thread first makes its change, and then rings. A listener first takes
  * the newest pipe, then looks for changes, and then sleeps. So it either sees the change, or sleeps

@@ -17,8 +17,8 @@ enum {
 	NAMES_ZERO = 2,   /* with OPENS: its parameters begin with the handle 0 */
 	MAKES_HANDLE = 4, /* its result is a handle */
 	SETTINGS = 8,     /* the session gets the process's settings before the call (client.h) */
-	QUIET = 16,       /* of its failures the host learns only that it was cancelled */
-	FAILS = 32,       /* it cannot succeed where it is used; only its error is wanted */
+	QUIET = 16,       /* the host gets no error of it, unless it was cancelled */
+	FAILS = 32,       /* tlsd must refuse it; the plugin makes it to get tlsd's error text */
 };
 
 enum result { NOTHING /* 0 */, NUMBER, TEXT, OBJECT /* as JSON */ };
@@ -42,7 +42,7 @@ struct method {
 	bool blob, number;
 	enum result result;
 	int flags;
-	enum sort waits_on; /* the sort of handle that it waits on; a close of it ends the wait */
+	enum sort waits_on; /* it waits on a handle of this sort; closing the handle ends it */
 	enum sort closes;   /* the sort of handle that it closes */
 };
 
@@ -60,7 +60,7 @@ struct call {
 	int64_t n;                /* the number */
 	struct owned *pass;       /* a descriptor to send and then to close, or NULL */
 	struct owned *pass_first; /* a descriptor to send before pass and to keep, or NULL */
-	bool is_part;             /* a part of a longer operation, which has set began */
+	bool is_part;             /* a part of a longer operation (use.h), which sets began */
 	unsigned began;           /* the process's cancels when the call began */
 
 	int64_t number;   /* the result, if it is a NUMBER; else 0 */
@@ -69,15 +69,15 @@ struct call {
 
 	const char *params; /* JSON array, made by client_run */
 
-	/* The session's, guarded by the process's mu. */
+	/* The session's, guarded by the process's mu. One of the waiting threads is the leader,
+	 * which reads the answers (exchange.c). */
 	struct call *next;
 	int64_t id;
 	bool done, failed, lost;
 	bool parked;      /* its thread waits on woken */
-	bool sent;        /* its request is sent or being sent: only the leader can end it now */
+	bool sent;        /* it is sent or being sent: only an answer or session_lose ends it now */
 	bool cancel_sent; /* tlsd knows that it is cancelled */
-	/* Of a cancelled call: the time when the session is given up if no answer has come. Else
-	 * 0. */
+	/* Of a cancelled call: the time when the session is lost if no answer has come. Else 0. */
 	int64_t cancel_by;
 	pthread_cond_t woken;
 };

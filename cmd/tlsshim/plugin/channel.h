@@ -43,7 +43,7 @@ struct channel {
 	bool handshaking;  /* a tls_Handshake is under way */
 	bool watched;      /* it takes part in tls_Wait */
 	bool context;      /* the handle is a context; fd is readable while a client waits */
-	bool handshake_later; /* of a context: the pair comes with tls_Handshake */
+	bool handshake_later; /* of a context: tls_Handshake, not tls_Accept, makes the channel */
 	int64_t timeout;   /* of a Read, in ms; 0: the session's */
 	atomic_bool closing; /* tls_Close has begun; it may be read without mu */
 	int64_t sent;      /* bytes; belongs to the thread with the turn to write */
@@ -62,8 +62,8 @@ struct channel *channel_find(struct channels *t, int64_t handle);
 struct channel *channel_make(struct channels *t, int64_t handle);
 void channel_release(struct channel *ch); /* it may be NULL */
 
-/* Makes the error of a direction the process's error, and returns -1. From then on no call raises
- * the error of writing by itself. */
+/* Makes the error of a direction the process's error, and returns -1. The error of writing is
+ * then marked as reported. */
 int channel_raise(struct process *p, struct channel *ch, const struct direction *d);
 
 /* Raises the error of writing, if there is one that the host does not know. Returns whether it has

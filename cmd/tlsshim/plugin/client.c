@@ -79,7 +79,7 @@ static int restore_settings(struct process *p, struct session *s, const struct c
 	}
 	pthread_mutex_unlock(&p->mu);
 	if (result < 0 && process_cancelled(p, c->began))
-		session_cancelled(p, c); /* in the name of the call */
+		session_cancelled(p, c); /* replaces the setter's name by the call's */
 	return result;
 }
 
@@ -127,7 +127,7 @@ int64_t client_set_ca(struct process *p, struct call *c)
 	return set(p, c, 0);
 }
 
-int64_t client_set_bound(struct process *p, struct call *c)
+int64_t client_set_timeout(struct process *p, struct call *c)
 {
 	return set(p, c, 1);
 }

@@ -28,7 +28,7 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 /* Make tls.SetCaBundle, and tls.SetTimeout with the handle 0, for this session and later ones. They
  * return like client_run. */
 int64_t client_set_ca(struct process *p, struct call *c);
-int64_t client_set_bound(struct process *p, struct call *c);
+int64_t client_set_timeout(struct process *p, struct call *c);
 
 /* Ends the process's session, at the end of the library. No call may be going on. */
 void client_end(struct process *p);

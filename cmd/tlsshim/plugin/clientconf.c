@@ -16,8 +16,8 @@ enum { MOST_BYTES = 64 << 10 };
 
 static const char *const blanks = " \t\r";
 
-/* Where systemd names the users of services with DynamicUser=, which /etc/passwd lacks: a link
- * direct:NAME to the number. Only root can write there. */
+/* /etc/passwd lacks the users of services with DynamicUser=. systemd makes a link direct:NAME for
+ * each of them, whose target is the user's number. Only root can write there. */
 #define DYNAMIC_USERS "/run/systemd/dynamic-uid/direct:"
 
 /* Cuts off the text before the first character of ends, or all of the rest. Returns NULL if nothing
@@ -37,7 +37,7 @@ static char *cut(char **rest, const char *ends)
 /* --- opening it --- */
 
 /* Returns false, with why, if another user than root can change a file or folder. */
-static bool only_roots(const char *path, const struct stat *st, char *why, size_t cap)
+static bool only_root_changes(const char *path, const struct stat *st, char *why, size_t cap)
 {
 	bool sticky = S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX);
 
@@ -54,7 +54,7 @@ static bool only_roots(const char *path, const struct stat *st, char *why, size_
 }
 
 /* Checks the folders on the way to an absolute path. */
-static bool way_is_roots(const char *path, char *why, size_t cap)
+static bool folders_are_safe(const char *path, char *why, size_t cap)
 {
 	char folder[PATH_MAX];
 	struct stat st;
@@ -66,14 +66,14 @@ static bool way_is_roots(const char *path, char *why, size_t cap)
 			text_add(why, cap, "%s: %s", folder, errno_text(errno));
 			return false;
 		}
-		if (!only_roots(folder, &st, why, cap))
+		if (!only_root_changes(folder, &st, why, cap))
 			return false;
 	}
 	return true;
 }
 
 /* Opens the file. Returns a descriptor, or -1. With -1, why is empty if there is no such file. */
-static int open_roots(const char *path, char *why, size_t cap)
+static int open_safely(const char *path, char *why, size_t cap)
 {
 	char *real = realpath(path, NULL);
 	struct stat st;
@@ -85,14 +85,14 @@ static int open_roots(const char *path, char *why, size_t cap)
 		return -1;
 	}
 	/* The way to a link, and the way to its target. */
-	if (way_is_roots(path, why, cap) && way_is_roots(real, why, cap)) {
+	if (folders_are_safe(path, why, cap) && folders_are_safe(real, why, cap)) {
 		fd = open(real, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0 || fstat(fd, &st) < 0)
 			text_add(why, cap, "%s: %s", path, errno_text(errno));
 		else if (!S_ISREG(st.st_mode))
 			text_add(why, cap, "%s is not a regular file", path);
 		else
-			only_roots(path, &st, why, cap);
+			only_root_changes(path, &st, why, cap);
 	}
 	free(real);
 	if (*why && fd >= 0) {
@@ -128,7 +128,7 @@ static bool number(const char *text, uid_t *user)
 	for (; *text; text++)
 		n = n * 10 + (unsigned)(*text - '0');
 	*user = (uid_t)n;
-	return n < UINT32_MAX; /* (uid_t)-1 is nobody's */
+	return n < UINT32_MAX; /* no user has the number (uid_t)-1 */
 }
 
 /* Looks into /etc/passwd itself: getpwnam(3) may load libraries into the host, and ask the
@@ -193,7 +193,8 @@ static const char *set_trusted(struct client_conf *conf, char *value)
 			continue;
 		if (conf->trusted_count == MOST_TRUSTED)
 			return "too many users";
-		/* A service's user may not be there yet, and is then nobody that runs a daemon. */
+		/* An unknown name is no error: systemd makes a dynamic user when its service
+		 * starts. */
 		if (number(name, &user) || in_passwd(name, &user) || is_dynamic(name, &user))
 			conf->trusted[conf->trusted_count++] = user;
 	}
@@ -254,7 +255,7 @@ bool client_conf_read(struct client_conf *conf, char *why, size_t cap)
 
 	memset(conf, 0, sizeof *conf);
 	*why = '\0';
-	fd = open_roots(CLIENT_CONF, why, cap);
+	fd = open_safely(CLIENT_CONF, why, cap);
 	if (fd < 0)
 		return *why == '\0';
 	text = malloc(MOST_BYTES + 1);

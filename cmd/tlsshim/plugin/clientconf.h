@@ -6,9 +6,9 @@
  *   autostart = yes | no      whether a private tlsd may be started
  *   trusted-users = USER ...  names or numbers of users whose daemons are trusted like root's
  *
- * Only root must be able to change the file; anything else is an error. A line that is not
- * understood is an error too, because its writer wanted to forbid something. rpc/client reads the
- * file by the same rules.
+ * It is an error if another user than root can change the file. An unknown line is an error too,
+ * because the administrator may want to forbid something with it. rpc/client reads the file by the
+ * same rules.
  */
 #ifndef TLSPLUGIN_CLIENTCONF_H
 #define TLSPLUGIN_CLIENTCONF_H

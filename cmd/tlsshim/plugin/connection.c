@@ -25,14 +25,14 @@ bool connection_make_pair(struct process *p, struct call *c, struct owned *ends[
 	return false;
 }
 
-/* Makes our end the data channel of a connection; or closes it. */
+/* The socket end becomes the data channel of the connection; else it is closed. */
 static int attach(struct process *p, const char *op, int64_t handle, struct owned *end)
 {
 	struct channel *ch;
 	bool lost;
 
 	pthread_mutex_lock(&p->mu);
-	lost = !p->session || handle < p->first; /* the next call says so */
+	lost = !p->session || handle < p->first; /* then the next call on the handle fails */
 	ch = session_handle(p, handle, true);
 	if (ch && !ch->fd) {
 		ch->fd = end;

@@ -1,6 +1,6 @@
 /*
- * connection.h - the data channel of a connection, from the handshake, which makes it, to the
- * close. For a context: its descriptor.
+ * connection.h - the calls that make, change and end the data channel of a connection. For a
+ * context: its descriptor.
  *
  * The caller fills in the handle and the other parameters of the call. All functions set the
  * process's error and return -1 if they fail.

@@ -1,6 +1,6 @@
 /*
- * data.h - the bytes of connections whose handshake is done. tls_Read and tls_Write are one system
- * call on the data channel as a rule.
+ * data.h - the bytes of connections whose handshake is done. Usually tls_Read and tls_Write make
+ * one system call on the data channel, and no call to tlsd.
  *
  * Both set the process's error and return -1 if they fail.
  */

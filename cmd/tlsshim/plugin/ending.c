@@ -69,7 +69,7 @@ static void begin_close(struct use *u)
 	turn_wake_all(&ch->reading.turn);
 	if (ch->refs > 2) /* the table's and our own */
 		bell_ring(&u->p->bell);
-	/* After that the Write that was going on has ended. */
+	/* Waits for a Write that is going on. */
 	if (turn_take(u->p, &ch->writing.turn, u->began))
 		turn_give_back(&ch->writing.turn);
 	cut = ch->writing.state == CUT_SHORT;
@@ -85,7 +85,7 @@ static int end_close(struct use *u, int result)
 	pthread_mutex_lock(&u->p->mu);
 	if (result == 0 && channel_raise_unreported(u->p, u->ch))
 		result = -1;
-	u->ch->closing = true; /* a context's, too */
+	u->ch->closing = true; /* begin_close has not set it for a context */
 	channel_drop(&u->s->channels, u->ch);
 	pthread_mutex_unlock(&u->p->mu);
 	return result;
@@ -103,7 +103,7 @@ static int close_handle(struct process *p, const struct method *m, struct call *
 	ready = use_has_data(&u) && m->closes == CONNECTION;
 	if (ready)
 		begin_close(&u);
-	/* A Close of the wrong kind is refused, and the handle stays. */
+	/* tlsd refuses a Close of the wrong kind. Then the handle stays watched. */
 	if (u.ch && u.ch->context == (m->closes == CONTEXT))
 		watch_set(p, u.ch, false);
 	result = client_run(p, c);

@@ -49,8 +49,9 @@ struct kind kind_read(struct span error)
 
 /* --- the last error ---
  *
- * A key and not _Thread_local: the loader makes a thread's variables at their first use, under a
- * lock that a child of fork(2) may find taken, and ends the process if there is no memory. */
+ * A key, and not _Thread_local, because the loader allocates a thread's _Thread_local variables at
+ * their first use. It does so under a lock. If another thread holds the lock during a fork(2), the
+ * child waits for the lock for ever. If there is no memory, the loader ends the process. */
 
 struct last_error {
 	struct last_error *next, **link; /* in its process's list; guarded by mu */
@@ -95,8 +96,9 @@ static struct last_error *find_or_make(struct process *p)
 	return e;
 }
 
-/* Runs when a thread ends. It leaves alone an error of another process, or of a process that is
- * about to be freed. */
+/* Runs when a thread ends, and frees the thread's error. It leaves the error alone if the error is
+ * of a fork's parent, or if the struct process was retired. After a retirement errors_free frees
+ * the error. */
 static void thread_ends(void *at)
 {
 	struct last_error *e = at;

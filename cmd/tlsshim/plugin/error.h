@@ -47,7 +47,7 @@ void error_clear(struct process *p);
 /* The kind of this thread's last call. p may be NULL. */
 struct kind error_kind(const struct process *p);
 
-/* Ends the work for threads that end, at the end of the library. */
+/* Called when the library is unloaded. After it, nothing runs at the end of a thread. */
 void error_end(void);
 
 /* Frees the errors of all threads, when nobody uses the process any more. */

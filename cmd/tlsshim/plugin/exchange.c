@@ -1,28 +1,29 @@
 /*
  * exchange.c - the calls of a session and their answers, see session.h.
  *
- * Leader and follower. Several threads wait for answers on one socket, and no thread serves them.
- * So one of the waiting threads leads. It reads answers and gives the others theirs. When it has
- * its own answer, it wakes another thread to lead.
+ * The leader. Several threads wait for answers on one socket, and the library has no thread of its
+ * own. So one of the waiting threads is the leader. It reads answers and gives each to its call.
+ * When it has its own answer, it wakes another waiting thread, which becomes the leader.
  *
- * Sending and reading wait without mu. A tlsd that waits until its answers are read cannot cause a
- * deadlock. It only has answers to calls that were sent. The thread of each of these calls waits,
- * and one of them leads. So a thread that waits for room to send never has to read.
+ * Sending and reading wait without mu. A sender need not read, even if tlsd receives nothing until
+ * its answers are read: tlsd has answers only to calls that were sent. The threads of these calls
+ * wait, so one of them is the leader and reads.
  *
- * A call is sent from the moment when its sending begins. Only the leader ends such calls, or a
- * thread that has made sure that there is no leader. A sender that fails shuts the socket down, and
- * then waits as all do. The leader reads the rest, meets the end, and ends all calls.
+ * A call counts as sent from the beginning of its sending. From then on only two things end it: the
+ * leader reads its answer, or session_lose ends all calls. If the sending fails, the sender shuts
+ * the socket down and waits like the others. The leader reads the rest, meets the end, and calls
+ * session_lose.
  *
- * Cancelling. tls_Cancel may interrupt the thread that holds mu. So it only counts, and rings the
- * bell. The leader, the sender, and the thread that looks for a tlsd listen to the bell. Each of
- * them wakes the threads that wait for a turn. These leave at once, because nothing of their calls
- * was sent. For a call that was sent, the leader sends a cancel request, and tlsd then answers the
- * call.
+ * Cancelling. tls_Cancel may interrupt the thread that holds mu. So it only increments
+ * p->cancels, and rings the bell. The leader, the sender, and the thread that looks for a tlsd
+ * listen to the bell. Each of them wakes the threads that wait for a turn. These leave at once,
+ * because nothing of their calls was sent. For a call that was sent, the leader sends a cancel
+ * request, and tlsd then answers the call.
  *
  * The leader never waits to send the cancel request. It sends only if no other thread is sending,
- * and if there is room. A Unix stream socket takes so few bytes as a whole or not at all. Otherwise
- * the leader looks again at every tick. It waits at most CANCEL_WAIT_MS for the answer of the
- * cancelled call. Then the session is lost.
+ * and if there is room. A Unix stream socket takes a line that is this short completely, or not at
+ * all. If it cannot send, the leader tries again at every tick. It waits at most CANCEL_WAIT_MS for
+ * the answer of the cancelled call. Then the session is lost.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -59,7 +60,7 @@ static void note_cancels(struct process *p, struct session *s)
 	turn_wake_all(&s->sending);
 }
 
-/* Sends a cancel request. No other thread is sending. False if there is no room. */
+/* Sends a cancel request. No other thread is sending. Returns false if there is no room. */
 static bool send_cancel(struct session *s, struct call *c)
 {
 	char line[96] = "";
@@ -71,7 +72,7 @@ static bool send_cancel(struct session *s, struct call *c)
 
 /* A wait of the leader, or of the sender of c. */
 struct control_wait {
-	struct wait wait; /* the first, so that a pointer to it is one to the whole */
+	struct wait wait; /* first, because the looks cast a pointer to it */
 	struct process *p;
 	struct session *s;
 	int64_t by; /* the leader's own deadline; 0: none */
@@ -80,7 +81,7 @@ struct control_wait {
 
 /* --- reading --- */
 
-/* Serves the calls that are cancelled, and sets when to look again. */
+/* The leader's look: sends cancel requests, and sets deadline and tick for the next look. */
 static void look_from_reading(struct wait *w)
 {
 	struct control_wait *r = (struct control_wait *)w;
@@ -145,6 +146,8 @@ static void await(struct process *p, struct session *s, struct call *c)
 
 /* --- sending --- */
 
+/* The sender's look: its deadline is that of its cancelled call. It wakes a leader if there is
+ * none, because tlsd may not receive until answers are read. */
 static void look_from_sending(struct wait *w)
 {
 	struct control_wait *out = (struct control_wait *)w;
@@ -156,7 +159,8 @@ static void look_from_sending(struct wait *w)
 	pthread_mutex_unlock(&out->p->mu);
 }
 
-/* Writes the request. Calls that wait on a handle that it closes are cancelled before it. */
+/* Writes the request. If it closes a handle, cancel requests for the calls that wait on this handle
+ * go first. */
 static void write_request(struct text *out, const struct session *s, const struct call *c)
 {
 	for (const struct call *w = c->method->closes ? s->calls : NULL; w; w = w->next) {
@@ -194,8 +198,8 @@ int session_cancelled(struct process *p, const struct call *c)
 	return fail(p, "cancelled", call_op(c), c->handle, "cancelled by the caller");
 }
 
-/* Sets an error that tlsd has sent. Its text begins with the method, and the host knows only its
- * own call. So the name of the host's call replaces the method. p may be NULL. */
+/* Sets an error that tlsd has sent. The text begins with the name of the method. If the host has
+ * made another call (c->op), the name of that call replaces the method's. p may be NULL. */
 static void set_tlsds_error(struct process *p, const struct call *c, const char *message)
 {
 	size_t len = c->op ? strlen(c->method->name) : 0;
@@ -281,16 +285,16 @@ static bool send_in_turn(struct process *p, struct session *s, struct call *c)
 
 int session_call(struct process *p, struct session *s, struct call *c)
 {
-	bool in_time;
+	bool had_turn;
 
 	pthread_mutex_lock(&p->mu);
 	enter(s, c);
-	in_time = send_in_turn(p, s, c);
+	had_turn = send_in_turn(p, s, c);
 	owned_close(c->pass);
 	c->pass = NULL;
 	if (c->sent)
 		await(p, s, c);
 	leave(s, c);
 	pthread_mutex_unlock(&p->mu);
-	return in_time ? conclude(p, s, c) : session_cancelled(p, c);
+	return had_turn ? conclude(p, s, c) : session_cancelled(p, c);
 }

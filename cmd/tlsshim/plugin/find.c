@@ -98,7 +98,7 @@ static char *find_exe(void)
 	for (const char *end; dir; dir = *end ? end + 1 : NULL) {
 		char *candidate;
 		end = dir + strcspn(dir, ":");
-		if (*dir != '/') /* a tlsd is not taken from wherever the script happens to be */
+		if (*dir != '/') /* a relative one would depend on the working directory */
 			continue;
 		candidate = text_make("%.*s/tlsd", (int)(end - dir), dir);
 		if (!candidate)

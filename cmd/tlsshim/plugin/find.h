@@ -1,18 +1,20 @@
 /*
  * find.h - the way to a tlsd.
  *
- *   - The first rule that fits decides where to look: $TLSD_SOCKET alone; the socket of client.conf
- *     alone; $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. Without a runtime
- *     directory of our own the last place is /tmp/tlsd-UID/tlsd.sock.
- *   - If no tlsd answers there, a private one is started. But none is started beside a system's
- *     tlsd, which may have a policy. The system has a tlsd if client.conf names a socket, if one of
- *     the two files in /run exists, or if TLSD_SOCKET names one of them. client.conf can also
- *     forbid or allow a private tlsd.
+ *   - If $TLSD_SOCKET is set, the library tries only this socket. Else, if client.conf names a
+ *     socket, it tries only that socket. Else it tries $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock
+ *     and /run/tlsd/tlsd.sock. Without a runtime directory of our own, it tries
+ *     /tmp/tlsd-UID/tlsd.sock last.
+ *   - If no tlsd answers, the library starts a private one. It starts none if the system has a
+ *     tlsd, because a private tlsd would bypass the policy. The system has a tlsd if client.conf
+ *     names a socket, or if $TLSD_SOCKET is one of the two paths in /run. Without $TLSD_SOCKET, a
+ *     file at one of these paths is enough. client.conf can also forbid or allow a private tlsd.
  *   - The library talks to a server only if root, our own user, or one of client.conf's
  *     trusted-users runs the server.
  *   - A directory that another user could have made is checked before the library connects to a
  *     socket in it.
- *   - In a program that runs with more rights than its user has, the environment does not count.
+ *   - In a program that runs with more rights than its user has, the library ignores the
+ *     environment.
  */
 #ifndef TLSPLUGIN_FIND_H
 #define TLSPLUGIN_FIND_H
@@ -43,22 +45,22 @@ struct owned *find_tlsd(struct search *f);
 __attribute__((format(printf, 2, 3)))
 void search_note(struct search *f, const char *format, ...);
 
-/* A variable of the environment; NULL if it is empty or does not count. (places.c) */
+/* A variable of the environment; NULL if it is empty or ignored. (places.c) */
 const char *search_setting(const char *name);
 
 /* Where a tlsd may be. candidates[private] is the place for a private one. */
 struct places {
 	const char *candidates[4];
 	int n, private;
-	char own[PATH_MAX];          /* where our own private one would be */
-	char dir[SOCKET_PATH_BYTES]; /* the directory for it that must be made, or "" */
+	char own[PATH_MAX];          /* the socket of our user's private tlsd */
+	char dir[SOCKET_PATH_BYTES]; /* its directory, if the library must make it; else "" */
 };
 
 /* (places.c) */
 void places_find(struct places *p, struct search *f);
 
-/* Checks a directory that another user could have made. Returns whether only our own user can put
- * something into it, or it does not exist. (places.c) */
+/* Checks a directory that another user could have made. Returns true if the directory does not
+ * exist, or if only our own user can put something into it. (places.c) */
 bool place_is_private(struct search *f, const char *dir);
 
 /* Says whether a private tlsd may be started. Beside a system's tlsd, a private one would bypass
@@ -72,8 +74,8 @@ enum started { LISTENS, HAS_ENDED, CANNOT_START };
  * SIGCHLD. If the wait ends early, the daemon lives on, for the next caller. (start.c) */
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES]);
 
-/* Says whether the hard limits are enough for a tlsd. If not, why names the limit. The limit of
- * files' sizes counts only with a log. (limits.c) */
+/* Says whether the hard limits are enough for a tlsd. If not, why names the limit. log says whether
+ * tlsd writes to a log file; only then does the limit of file sizes matter. (limits.c) */
 bool limits_suffice(bool log, char why[TRIED_BYTES]);
 
 /* Raises the soft limits to the hard limits. But it forbids dumps of memory, which could have keys

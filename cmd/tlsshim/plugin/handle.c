@@ -1,6 +1,6 @@
 /*
- * handle.c - timeouts and options of a handle, as far as the plugin must know them, and the
- * descriptor of a context.
+ * handle.c - the timeouts and options that the plugin itself must know, and the descriptor of a
+ * context.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "connection.h"
@@ -26,7 +26,7 @@ int64_t connection_set_timeout(struct process *p, struct call *c)
 	struct channel *ch;
 
 	if (c->handle == 0)
-		return client_set_bound(p, c);
+		return client_set_timeout(p, c);
 	c->method = &set_timeout;
 	if (client_run(p, c) < 0)
 		return -1;
@@ -120,7 +120,7 @@ int64_t connection_descriptor(struct process *p, struct call *c)
 	return fd;
 }
 
-/* Makes a handle take part in tls_Wait, or no more. A context needs its descriptor for that. */
+/* Sets whether a handle takes part in tls_Wait. A context needs its descriptor for that. */
 static int watch_handle(struct process *p, int64_t handle, bool on)
 {
 	struct use u;

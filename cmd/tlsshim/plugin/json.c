@@ -32,10 +32,11 @@ bool json_put_string(struct text *out, const char *text)
 
 /* --- checking: skip_x(p, end) returns what follows the x at p, or NULL if there is none --- */
 
-/* A search in a list while the list is skipped: for the value of a member, or for an element. */
+/* What to look for while skip_list passes over an object or an array: the value of the member named
+ * text, or an element equal to text. */
 struct search {
 	const char *text;
-	struct span found; /* the last */
+	struct span found; /* the last match */
 	int times;
 };
 

@@ -14,7 +14,8 @@
 
 #include "text.h"
 
-/* Adds a string, quoted and escaped. Returns true. */
+/* Adds a string, quoted and escaped. It always returns true, so that a caller can return its
+ * result. */
 bool json_put_string(struct text *out, const char *text);
 
 struct span {

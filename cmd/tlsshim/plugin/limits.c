@@ -32,7 +32,7 @@ void raise_limits(void)
 			continue;
 		if (i == RLIMIT_CORE)
 			limit.rlim_cur = 0;
-		else if (i != RLIMIT_STACK) /* its limit decides how addresses are laid out */
+		else if (i != RLIMIT_STACK) /* without a limit, the layout of memory changes */
 			limit.rlim_cur = limit.rlim_max;
 		else if (limit.rlim_cur < USUAL_STACK)
 			limit.rlim_cur = limit.rlim_max < USUAL_STACK ? limit.rlim_max :

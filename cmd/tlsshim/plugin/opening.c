@@ -6,10 +6,10 @@
 #include "find.h"
 #include "text.h"
 
-enum { LAST_LINE_WAIT_MS = 1000 /* for the rest of a message of which a part has come */ };
+enum { LAST_LINE_WAIT_MS = 1000 /* for the rest of a line that has come in part */ };
 
 struct opening {
-	struct wait wait; /* the first, so that a pointer to it is one to the whole */
+	struct wait wait; /* first, because look_from_search casts a pointer to it */
 	struct process *p;
 	unsigned began;
 };
@@ -28,9 +28,9 @@ static void look_from_search(struct wait *w)
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* Finds a tlsd and makes a session with it the process's session. Returns the session with a
- * reference. Returns NULL if the search was cancelled, or has failed; p->found_not says why. The
- * call has the turn to open a session, and mu is not held. */
+/* Finds a tlsd, and opens a session, which becomes the process's session. Returns it with a
+ * reference. Returns NULL if the search was cancelled, or has failed; p->why_not_found says why.
+ * The call has the turn to open a session, and mu is not held. */
 static struct session *find_session(struct process *p, const struct call *c)
 {
 	struct opening o = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p,
@@ -50,12 +50,12 @@ static struct session *find_session(struct process *p, const struct call *c)
 	pthread_mutex_lock(&p->mu);
 	if (!o.wait.ended) {
 		p->searches++;
-		p->found_not[0] = '\0';
+		p->why_not_found[0] = '\0';
 		if (sock)
-			text_add(p->found_not, sizeof p->found_not, "%s: %s", f.path,
+			text_add(p->why_not_found, sizeof p->why_not_found, "%s: %s", f.path,
 				 s ? why : "out of memory");
 		else
-			text_add(p->found_not, sizeof p->found_not, "no tlsd: %s", f.tried);
+			text_add(p->why_not_found, sizeof p->why_not_found, "no tlsd: %s", f.tried);
 	}
 	pthread_mutex_unlock(&p->mu);
 	session_drop(p, s);
@@ -73,7 +73,8 @@ static struct session *current(struct process *p)
 	if (!s)
 		return NULL;
 	s->refs++;
-	/* If an idle session has anything to read, it is the session's end. */
+	/* No call waits. So a line or an end that can be read now means that tlsd ends the
+	 * session. */
 	while (!s->lost && !s->calls && !s->has_leader && wire_has_input(&s->wire))
 		session_lead(p, s, now_ms() + LAST_LINE_WAIT_MS);
 	session_wake_leader(s);
@@ -105,7 +106,7 @@ struct session *session_open(struct process *p, const struct call *c)
 	if (mine)
 		turn_give_back(&p->opening);
 	if (searches != p->searches)
-		text_add(why, sizeof why, "%s", p->found_not);
+		text_add(why, sizeof why, "%s", p->why_not_found);
 	pthread_mutex_unlock(&p->mu);
 	if (!s && *why)
 		fail(c->method->flags & QUIET ? NULL : p, "backend", c->method->name, 0,

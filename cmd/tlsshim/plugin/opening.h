@@ -1,5 +1,5 @@
 /*
- * opening.h - the way from a process without a session to one with a session.
+ * opening.h - opens the process's session.
  *
  * One thread at a time looks for a tlsd. A search that fails counts for all threads that waited for
  * it.

@@ -5,7 +5,7 @@
  * read them at any moment. An entry is taken and given back by its number alone, atomically.
  *
  * A fork must not come between the making of a descriptor and its entry, because the child would
- * keep a copy that it does not know. So the lock making is held meanwhile, and fork waits for it.
+ * keep a copy that it does not know. So make_mu is held meanwhile, and a fork takes make_mu first.
  * Signals are blocked, too, because a handler may fork.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -34,7 +34,7 @@ struct block {
 };
 
 static struct block first;
-static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t make_mu = PTHREAD_MUTEX_INITIALIZER;
 
 static sigset_t lock_making(void)
 {
@@ -42,17 +42,17 @@ static sigset_t lock_making(void)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_mutex_lock(&making);
+	pthread_mutex_lock(&make_mu);
 	return before;
 }
 
 static void unlock_making(const sigset_t *before)
 {
-	pthread_mutex_unlock(&making);
+	pthread_mutex_unlock(&make_mu);
 	pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
-/* Returns a free entry, and makes it CHANGING; NULL if there is no memory. making is held. */
+/* Returns a free entry, and makes it CHANGING; NULL if there is no memory. make_mu is held. */
 static struct owned *find_entry(void)
 {
 	for (struct block *b = &first;; b = atomic_load(&b->next)) {
@@ -71,7 +71,7 @@ static struct owned *find_entry(void)
 	}
 }
 
-/* Makes a descriptor an owned one. making is held. */
+/* Makes a descriptor an owned one. make_mu is held. */
 static struct owned *take(int fd)
 {
 	struct owned *o = NULL;
@@ -150,7 +150,7 @@ void owned_close(struct owned *o)
 
 	if (fd >= 0)
 		sys_close(fd);
-	if (o) /* after the close: a child that is forked before it must know the descriptor */
+	if (o) /* only now: a child that is forked before the close must know the descriptor */
 		atomic_store(&o->number, 0);
 }
 
@@ -169,12 +169,12 @@ void owned_end(void)
 
 static void before_fork(void)
 {
-	pthread_mutex_lock(&making);
+	pthread_mutex_lock(&make_mu);
 }
 
 static void after_fork_in_parent(void)
 {
-	pthread_mutex_unlock(&making);
+	pthread_mutex_unlock(&make_mu);
 }
 
 static void after_fork_in_child(void)
@@ -183,7 +183,7 @@ static void after_fork_in_child(void)
 		for (int i = 0; i < BLOCK; i++)
 			if (atomic_load(&b->entries[i].number) != 0)
 				owned_close(&b->entries[i]);
-	pthread_mutex_unlock(&making);
+	pthread_mutex_unlock(&make_mu);
 }
 
 __attribute__((constructor)) static void load(void)

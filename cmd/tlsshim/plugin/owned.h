@@ -7,7 +7,7 @@
  * close. A number that has become another file is never used, and never closed.
  *
  * No owned descriptor is 0, 1 or 2, and each is close-on-exec. After a fork the child closes
- * all of them, because a copy would keep alive what the parent ends.
+ * all of them. Otherwise its copies would keep a socket open that the parent has closed.
  */
 #ifndef TLSPLUGIN_OWNED_H
 #define TLSPLUGIN_OWNED_H

@@ -27,7 +27,8 @@ int64_t plain_read(struct process *p, struct call *c)
 	result = base64_bytes(c->text, c->buf, (size_t)c->n);
 	if (result < 0)
 		fail(p, "internal", read_plain.name, c->handle,
-		     "tlsd has answered with what is not base64 of at most %" PRId64 " bytes",
+		     "tlsd has answered with a text that is not base64 of at most %" PRId64
+		     " bytes",
 		     c->n);
 	return result;
 }

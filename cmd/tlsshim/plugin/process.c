@@ -8,12 +8,12 @@
 
 #include "system.h"
 
-/* tls_Cancel may interrupt whatever holds a lock. */
+/* tls_Cancel may interrupt a thread that holds a lock, so its atomics must need none. */
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2,
 	       "atomics of this machine need locks");
 
 static _Atomic(struct process *) self;
-static atomic_int visits; /* that are going on; in a child, the parent's at the fork count too */
+static atomic_int visits; /* that are going on; a child also counts its parent's at the fork */
 
 void process_free(struct process *p)
 {

@@ -4,7 +4,7 @@
  * After fork() the child must not use anything of its parent: other threads may have held the
  * locks, and the socket is the parent's. So everything belongs to a struct process that knows its
  * pid. A child makes a new one at its first call. The parent's struct process stays as it was at
- * the fork, and the child never touches it.
+ * the fork. The child only reads its pid and its atomic members.
  */
 #ifndef TLSPLUGIN_PROCESS_H
 #define TLSPLUGIN_PROCESS_H
@@ -20,7 +20,7 @@
 
 enum {
 	LOST_BYTES = 1024, /* room for the reason of a loss */
-	SETTINGS_KEPT = 2, /* from one session to the next: the CA bundle, the bound of NewClient */
+	SETTINGS_KEPT = 2, /* for the next session: the CA bundle, the timeout of tls_NewClient */
 };
 
 /* A turn is a right that one thread at a time has. mu guards it. A thread that waits for a turn
@@ -33,10 +33,10 @@ struct turn {
 
 struct process {
 	pid_t pid;
-	struct process *parent; /* before a fork, kept so that leak checkers see it; or NULL */
+	struct process *parent; /* the one before the fork, for leak checkers only; or NULL */
 	int32_t inherited;      /* handles up to this one are the parent's; 0: none */
 
-	/* A child may read these members of its parent's struct process. So they are atomic. */
+	/* A child reads these members of its parent's struct process. So they are atomic. */
 	_Atomic int32_t highest;   /* the highest handle that the host has got */
 	_Atomic(char *) settings[SETTINGS_KEPT]; /* parameters of calls (client.c), or NULL */
 
@@ -56,8 +56,8 @@ struct process {
 	struct turn setting; /* the right to change the session's settings */
 	struct turn opening; /* the right to open a session */
 
-	unsigned searches;           /* the number of failed searches for a tlsd */
-	char found_not[ERROR_BYTES]; /* why the last search has failed */
+	unsigned searches;               /* the number of failed searches for a tlsd */
+	char why_not_found[ERROR_BYTES]; /* why the last search has failed */
 
 	unsigned changes; /* the number of changes of watched handles, for tls_Wait */
 	int waits;        /* threads in tls_Wait */
@@ -70,15 +70,16 @@ struct process {
 	struct last_error *errors; /* of each thread that has had one (error.c) */
 };
 
-/* A visit is the time of one function of tlsplugin.h. During it the thread cannot be cancelled,
- * because others may hold pointers to its stack. The host's errno is the same after it. */
+/* A visit is one call of a function of tlsplugin.h. During a visit the cancellation of the thread
+ * is disabled, because other threads may hold pointers to its stack. A visit leaves errno as it
+ * was. */
 struct visit {
 	struct process *process; /* NULL if there is no memory for it */
 	int error, cancel;
 };
 
 /* A visit without a struct visit. process_enter returns false if p does not belong to this process,
- * or is out of use. Call process_leave in any case. */
+ * or was retired (process_retire). Call process_leave in any case. */
 bool process_enter(const struct process *p);
 void process_leave(void);
 

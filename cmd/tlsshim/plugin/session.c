@@ -40,8 +40,8 @@ bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES])
 		 "{\"version\":1,\"capabilities\":[\"data\"],\"firstHandle\":%" PRId64 "}}\n",
 		 HELLO_ID, s->first);
 	w->deadline = now_ms() + HELLO_WAIT_MS;
-	if (!line.failed)
-		wire_send(&s->wire, line.at, line.len, NULL, w); /* tlsd may refuse unread */
+	if (!line.failed) /* if the sending fails, wire_read says why */
+		wire_send(&s->wire, line.at, line.len, NULL, w);
 	free(line.at);
 	return wire_read(&s->wire, w, &answer, why) && answer_agree(s, answer, why);
 }

@@ -1,6 +1,8 @@
 /*
  * session.h - one session: the control socket to tlsd, the calls that wait on it, and the
  * channels of its connections.
+ *
+ * The leader is the waiting thread that reads answers for all (exchange.c).
  */
 #ifndef TLSPLUGIN_SESSION_H
 #define TLSPLUGIN_SESSION_H
@@ -58,17 +60,17 @@ int session_call(struct process *p, struct session *s, struct call *c);
 void session_lose(struct process *p, struct session *s, const char *why);
 
 /* Ends the process's session if the effective user has changed. With control, it also ends the
- * session if the host has replaced its socket. mu is held. */
+ * session if the host has closed or replaced the control socket. mu is held. */
 void session_check(struct process *p, bool control);
 
 /* Sets the error of a call that is cancelled. Returns -1. (exchange.c) */
 int session_cancelled(struct process *p, const struct call *c);
 
-/* Leads: reads one answer, or ends the session. by is the deadline; 0: none. mu must be held, and
- * no other thread may lead. mu is given up meanwhile. (exchange.c) */
+/* The thread becomes the leader: it reads one answer, or ends the session. by is the deadline; 0:
+ * none. mu must be held, and there must be no leader. mu is given up meanwhile. (exchange.c) */
 void session_lead(struct process *p, struct session *s, int64_t by);
 
-/* Wakes a thread that can lead, if no thread leads. mu is held. (exchange.c) */
+/* Wakes a waiting thread to lead, if there is no leader. mu is held. (exchange.c) */
 void session_wake_leader(struct session *s);
 
 /* Returns the channel of a handle of the process's session. With make, it makes a channel if there

@@ -1,12 +1,13 @@
 /*
- * start.c - starts a tlsd that belongs to nobody.
+ * start.c - starts a private tlsd, which is no child of the host.
  *
- *   - tlsd is a grandchild of the host. The process between them ends at once, so that init
- *     inherits tlsd. On Linux both are made with clone(2) without an exit signal. So the host gets
- *     no SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition does not
+ *   - tlsd is a grandchild of the host. The intermediate process, its parent, ends at once, so that
+ *     init inherits tlsd. On Linux both are made with clone(2) without an exit signal. So the host
+ *     gets no SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition does not
  *     matter.
- *   - The host itself may inherit orphans, because it is process 1 or a subreaper. Then the process
- *     between stays until tlsd has ended, and reaps tlsd. The next start reaps the process between.
+ *   - The host itself may inherit orphans, because it is process 1 or a subreaper. Then the
+ *     intermediate process stays until tlsd has ended, and reaps tlsd. The next start reaps the
+ *     intermediate process.
  *   - Other programs use this tlsd, too. So it has only these things of the host: its user, its
  *     cgroup, its namespaces, its hard limits, and a few variables of its environment. It has no
  *     descriptor, signal mask, directory, umask, terminal or soft limit of the host.
@@ -35,7 +36,7 @@ enum {
 	READY_WAIT_MS = 10000,
 	READY_FD = 3, /* where tlsd writes a line feed when it listens */
 	HIGH_FD = 10, /* the lowest number for other descriptors, out of the way of READY_FD */
-	NOT_STARTED = 'x', /* on the same pipe, before an errno */
+	NOT_STARTED = 'x', /* first byte on the same pipe if the start fails; an errno follows */
 	MOST_REAPERS = 8,
 };
 
@@ -49,7 +50,7 @@ struct plan {
 	char *argv[10];
 	char *env[FEW + 1];
 	int null, log, ready; /* descriptors */
-	bool reap;            /* the process between stays */
+	bool reap;            /* the intermediate process stays */
 };
 
 static _Noreturn void give_up(int ready, int error)
@@ -87,7 +88,7 @@ static _Noreturn void become(const struct plan *plan)
 	give_up(READY_FD, errno);
 }
 
-/* Runs in the process between, with all signals blocked. It stays until tlsd has ended. */
+/* Runs in the intermediate process, with all signals blocked. It stays until tlsd has ended. */
 static _Noreturn void reap(pid_t tlsd)
 {
 	setsid();
@@ -99,8 +100,8 @@ static _Noreturn void reap(pid_t tlsd)
 	_exit(0);
 }
 
-/* Processes between that stay. Only the thread that opens a session uses the list. In a forked
- * child they are not children of ours, so sys_has_ended forgets them. */
+/* Intermediate processes that stay. Only the thread that opens a session uses the list. In a forked
+ * child they are no children of ours. Then sys_has_ended returns true, and the list drops them. */
 static pid_t reapers[MOST_REAPERS];
 
 static void forget_reapers(void)
@@ -175,7 +176,7 @@ static enum started await_ready(int fd, struct wait *w, char *why)
 		text_add(why, TRIED_BYTES, "does not listen after %d s", READY_WAIT_MS / 1000);
 		return HAS_ENDED;
 	case ENDED:
-		text_add(why, TRIED_BYTES, "not waited for");
+		text_add(why, TRIED_BYTES, "the wait for it was cancelled");
 		return CANNOT_START;
 	case FAILED:
 		break;
@@ -192,8 +193,8 @@ static enum started await_ready(int fd, struct wait *w, char *why)
 }
 
 /* Makes the environment of tlsd. It lacks the variables that decide which CAs are trusted, which
- * library is loaded, or how tlsd behaves. The values of this process are not those of the other
- * programs that will use the tlsd. */
+ * library is loaded, or how tlsd behaves, because other programs with other values will use the
+ * same tlsd. */
 static void few_variables(char *env[static FEW + 1])
 {
 	size_t kept = 0;

@@ -39,7 +39,7 @@ int sys_move_up(int fd, int least)
 		return fd;
 	up = fcntl(fd, F_DUPFD_CLOEXEC, least);
 	if (up < 0 && errno == EINVAL)
-		errno = EMFILE; /* the limit is not above it */
+		errno = EMFILE; /* least is not below RLIMIT_NOFILE */
 	sys_close(fd);
 	return up;
 }
@@ -67,8 +67,8 @@ static int prepare(int fds[2], int nonblock)
 }
 #endif
 
-/* Room for what runs ahead in one direction. Measured beside the system's own 208 KiB, with
- * writes of 1 MiB: 5 % less CPU time of all processes, because they switch less often. */
+/* The size of a channel's buffer in one direction. The system's own size is 208 KiB. With writes of
+ * 1 MiB, the larger buffer saves 5 % of the CPU time of all processes: they switch less often. */
 enum { ROOM_BYTES = 512 * 1024 };
 
 int sys_socket(void)
@@ -248,7 +248,7 @@ int sys_last_signal(void)
 
 int sys_cpus(void)
 {
-	static atomic_int known; /* it costs a file to be read */
+	static atomic_int known; /* kept, because sysconf reads a file at each call */
 	int n = atomic_load(&known);
 
 	if (n == 0) {

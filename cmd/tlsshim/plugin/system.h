@@ -43,7 +43,7 @@ int sys_has_input(int fd);
 const char *sys_getenv(const char *name);
 
 /* fork(2). The caller must block all signals before. On Linux no handlers of pthread_atfork run,
- * and the host does not learn of the new process, neither by SIGCHLD nor by its own wait(2). */
+ * the host gets no SIGCHLD, and its own wait(2) does not find the new process. */
 pid_t sys_fork(void);
 
 /* Waits for a process that sys_fork has made. The process may have executed another program. */

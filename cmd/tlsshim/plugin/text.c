@@ -157,9 +157,8 @@ char *absolute_path(const char *path)
 
 const char *errno_text(int error)
 {
-	/* strerror is not thread-safe, strerror_r differs between libraries and
-	 * both translate. The C locale is a constant of the library: asking for
-	 * it allocates nothing. */
+	/* strerror is not thread-safe, strerror_r differs between libraries, and both translate.
+	 * The C locale is a constant of libc, so newlocale allocates nothing. */
 	locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
 
 	return c == (locale_t)0 ? "unknown error" : strerror_l(error, c);

@@ -10,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Appends to the text in to, which has room for cap bytes with the NUL. If not all fits, the end is
- * left out, but no part of a UTF-8 character remains. */
+/* Appends to the text in to, which has room for cap bytes with the NUL. A text that does not fit is
+ * cut off after a whole UTF-8 character. */
 __attribute__((format(printf, 3, 4)))
 void text_add(char *to, size_t cap, const char *format, ...);
 __attribute__((format(printf, 3, 0)))

@@ -80,17 +80,17 @@ static int64_t text(struct process *p, struct call *c)
 	return result ? text_give(c->buf, c->room, result) : -1;
 }
 
-/* Makes a whole visit. A question for the last error leaves it as it is. */
+/* Calls the function in a visit. The functions that return the last error do not change it. */
 static int64_t visit(int64_t (*function)(struct process *p, struct call *c), struct call *c)
 {
-	bool asks = function == last_error || function == last_kind || function == last_code;
+	bool reads_error = function == last_error || function == last_kind || function == last_code;
 	struct visit v;
 	int64_t result;
 
 	visit_begin(&v);
 	result = function(v.process, c);
 	free(c->text);
-	if (result >= 0 && !asks)
+	if (result >= 0 && !reads_error)
 		error_clear(v.process);
 	visit_end(&v);
 	return result;

@@ -5,6 +5,14 @@
  * tlsd, which owns OpenSSL and every connection. Nothing that OpenSSL or a peer does can hurt
  * the process that calls these functions.
  *
+ * Terms
+ *
+ *   - The host is the program that loads this library.
+ *   - A session is the library's connection to the daemon. A process has one session at a time, and
+ *     each handle belongs to a session.
+ *   - A context is a server's certificate, its key, and the addresses where the server listens.
+ *   - A handle is watched while its option watch is 1; see tls_Wait.
+ *
  * Rules for all functions
  *
  *   - Threads: any thread may call any function, and any number of threads may wait at once.
@@ -21,33 +29,42 @@
  *   - Fork: the child may call all functions. It gets a session of its own, and does not know
  *     its parent's handles. It does not disturb the parent's connections.
  *   - The host: the library starts no threads, installs no signal handlers, and raises no
- *     signal. A call leaves errno as it was, and its thread cannot be cancelled during it.
+ *     signal. A call leaves errno as it was. pthread_cancel(3) does not end a thread in a call.
  *   - Descriptors: the library keeps one for the daemon, two for tls_Cancel, and one for each
  *     connection. It keeps one for each context that is watched, or for which tls_Descriptor was
  *     called. None of them is 0, 1 or 2, and all are close-on-exec. If the host closes one of
- *     them, the session is lost. The library never touches a number that the host has reused.
+ *     them, the session is lost. If the host then opens a file under the same number, the library
+ *     does not touch the file.
  *   - Loss: if the daemon goes away, the waiting calls fail with kind lost. Later calls on the
  *     same handles fail in the same way. A change of the program's effective user has the same
  *     effect. tls_NewClient, tls_NewServerContext and tls_SetCaBundle work again at once, with new
- *     handles and the same CA bundle. The library never sends anything twice.
+ *     handles and the same CA bundle. The library never repeats a call by itself.
  *
  * Where the daemon is found: $TLSD_SOCKET, else the socket of /etc/tlsd/client.conf, else
- * $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock or /run/tlsd/tlsd.sock. If none answers, the library
- * starts a private tlsd from $TLSD_EXE or $PATH. It starts none in these cases: there is a system's
- * tlsd, client.conf forbids a private one, TLSD_AUTOSTART is 0, or the process's real and effective
- * users or groups differ. A private tlsd ends when it is idle, and logs to the file $TLSD_LOG, if
- * the variable is set. In a program with more rights than its user (AT_SECURE, getauxval(3)) no
- * variable counts. The library talks to a daemon only if root, the caller's own user, or one of
- * client.conf's trusted-users runs the daemon.
+ * $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock or /run/tlsd/tlsd.sock. The library talks to a daemon
+ * only if root, the caller's own user, or one of client.conf's trusted-users runs the daemon.
+ *
+ * If no daemon answers, the library starts a private tlsd from $TLSD_EXE or $PATH. It starts none
+ * in these cases:
+ *
+ *   - The system has a tlsd, and client.conf does not have autostart = yes. The system has one if
+ *     client.conf names a socket, or if $TLSD_SOCKET is one of the two paths in /run. Without
+ *     $TLSD_SOCKET, a file at one of these paths is enough.
+ *   - client.conf has autostart = no, or TLSD_AUTOSTART is 0.
+ *   - The process's real and effective users or groups differ.
+ *
+ * A private tlsd ends when it is idle. It logs to the file $TLSD_LOG, if the variable is set. In a
+ * program with more rights than its user (AT_SECURE, getauxval(3)) the library ignores the
+ * environment.
  *
  * A private tlsd is no child of the host. The host gets no SIGCHLD and no zombie, and waitpid(-1)
  * does not find the private tlsd. The case is different if the host is process 1 of its namespace,
  * or a subreaper (prctl(2)):
  *
- *   - One child of the host stays as long as the private tlsd. The child is a copy of the host. It
- *     only waits, and keeps the memory that the host had at the start.
- *   - The child has no exit signal, so wait(2) shows it with __WALL or __WCLONE only. It stays as a
- *     zombie until the library starts the next tlsd, or the host ends.
+ *   - The host has one more child. The child is a copy of the host, made when the private tlsd
+ *     started, and keeps the host's memory of that moment. It only waits for the end of tlsd.
+ *   - After that end the child is a zombie until the library starts the next tlsd, or the host
+ *     ends. The child has no exit signal, so wait(2) shows it with __WALL or __WCLONE only.
  *   - When process 1 of a namespace ends, the kernel ends tlsd, too. Then nothing is sent after the
  *     end of the process, whatever tls_Write and tls_Close promise.
  */
@@ -79,22 +96,23 @@ int64_t tls_Handshake(int64_t handle);
 
 /* Writes len bytes, 0 to 16777216. Takes all of them and returns len, or fails.
  *
- * It returns when the bytes are on their way, usually before they have left this machine. The
- * buffer of a socket, a few hundred kilobytes, limits the bytes on their way; if it is full, the
- * call waits. Bytes arrive in order. After tls_Write has returned, the bytes are sent even if the
- * process ends at once.
+ * The bytes go into the buffer of a socket, a few hundred kilobytes, and tlsd sends them from
+ * there. tls_Write returns when all of them are in the buffer, usually before they have left this
+ * machine. While the buffer is full, the call waits. Bytes arrive in order. After tls_Write has
+ * returned, the bytes are sent even if the process ends at once.
  *
- * An error that comes after the return is not lost. The next call on the handle raises the error,
- * unless a tls_Read has already raised that the connection failed. (tls_Close has a rule of its
- * own.) After such an error every tls_Write fails with the same error, and tls_Read still gives
- * the bytes that the peer has sent. If a tls_Write fails after some of its bytes were sent, later
- * ones fail. Then tls_Close sends no close_notify, because the peer must not take the part for the
- * whole. */
+ * tlsd may meet an error after tls_Write has returned. Then the next call on the handle fails with
+ * this error, unless a tls_Read has already failed with an error of the connection. (tls_Close has
+ * a rule of its own.) After such an error every tls_Write fails with the same error, and tls_Read
+ * still gives the bytes that the peer has sent.
+ *
+ * If a tls_Write fails after some of its bytes were sent, later ones fail. Then tls_Close sends no
+ * close_notify, so that the peer learns that the data is not complete. */
 int64_t tls_Write(int64_t handle, const void *data, size_t len);
 
-/* With 1, each later tls_Write of this process returns when all its bytes have left, and raises its
- * own error. With 0, tls_Write works as described above. The default is 0, unless the environment
- * has TLSD_STRICT_WRITES=1. Returns 0. */
+/* With 1, each later tls_Write of this process returns when all its bytes have left. Then an error
+ * of its bytes is the error of this call, and not of a later one. With 0, tls_Write works as
+ * described above. The default is 0, unless the environment has TLSD_STRICT_WRITES=1. Returns 0. */
 int64_t tls_SetStrictWrites(int32_t on);
 
 /* Waits for data and reads at most max_bytes, 1 to 16777216, into buf.
@@ -114,8 +132,8 @@ int64_t tls_Shutdown(int64_t handle);
  * lives until the handle is closed. Do not read, write or close it, and do not change its flags. */
 int64_t tls_Descriptor(int64_t handle);
 
-/* Waits for a ready handle, and returns it. Returns 0 if no handle is ready within so many
- * milliseconds. 0 milliseconds look and do not wait. A negative number is no timeout.
+/* Waits for a ready handle, and returns it. Returns 0 if no handle is ready within the timeout.
+ * With 0 milliseconds the call looks and does not wait. A negative number means no timeout.
  *
  * A handle is ready if a tls_Read or a tls_Accept on it would not wait. Data, the peer's end and an
  * error make it ready. A connection before its handshake is ready, because a tls_Read fails at
@@ -141,7 +159,7 @@ int64_t tls_WritePlain(int64_t handle, const void *data, size_t len);
 /* Frees the handle, also if it returns -1. Calls of other threads that wait on the handle end with
  * an error. tls_Close waits until all that was written has left. For each 64 KiB it waits at most
  * the daemon's write timeout (30 s by default). Then the daemon sends close_notify. Returns 0, or
- * -1 for an error of writing that no call has raised yet. */
+ * -1 for an error of writing that no call has returned yet. */
 int64_t tls_Close(int64_t handle);
 
 /* With 1, turns the verification of the server's certificate off for this connection; with 0, on
@@ -151,38 +169,42 @@ int64_t tls_SetInsecureSkipVerify(int64_t handle, int32_t on);
 /* Sets the timeout of later calls on the handle, in milliseconds, 0 to 2147483647. On a connection
  * it is for each tls_Handshake, each tls_Read and each 64 KiB of a tls_Write. On a context it is
  * for each tls_Accept. With the handle 0 it is for each tls_NewClient of the process. A call that
- * reaches its timeout fails with kind timeout. 0 milliseconds bring the daemon's own timeouts back.
+ * reaches its timeout fails with kind timeout. 0 restores the daemon's own timeouts.
  * By default the daemon has none for tls_Read and tls_Accept. Returns 0. */
 int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
 
 /* Sets an option. An option of a connection must be set before its handshake; later the call fails
  * with kind state. An option of a context is for clients that come later. The option watch may be
  * set at any time. An unknown name and a bad value fail with kind params, and the text lists the
- * known ones. "" brings the default of alpn, ca and pins back. Returns 0.
+ * known ones. For alpn, ca and pins, the value "" restores the default. Returns 0.
  *
- * Options of a client are alpn ("h2,http/1.1"), server-name (for SNI, and the name that the
- * certificate must have), ca (path of a PEM file), pins ("sha256:" and 64 hexadecimal digits of the
- * public key's hash), min-version ("1.2", "1.3") and session-resumption ("on", "off": every
- * handshake is a full one).
+ * Options of a client: alpn has names of protocols ("h2,http/1.1"). server-name is the name for
+ * SNI, and the name that the certificate must have. ca is the path of a PEM file. pins is "sha256:"
+ * and 64 hexadecimal digits, the hash of the server's public key. min-version is "1.2" or "1.3".
+ * session-resumption is "on" or "off"; with "off" every handshake is a full one.
  *
- * Every connection has eof ("strict", "lax": a cut counts as an end).
+ * Option of every connection: eof is "strict" or "lax"; with "lax" a cut counts as an end.
  *
- * Options of a context are alpn, min-version, session-resumption ("on", "off"), client-ca (path of
- * a PEM file), client-cert ("none", "request", "require"), failed-handshakes ("raise", "skip":
- * tls_Accept goes on), handshake ("accept", "later": tls_Accept gives a connection before its
- * handshake, and tls_Handshake does the server's side) and reload ("off", "auto": later handshakes
- * use certificates that were renewed on disk).
+ * Options of a context: alpn and min-version are as above. session-resumption is "on" or "off".
+ * client-ca is the path of a PEM file. client-cert is "none", "request" or "require".
+ * failed-handshakes is "raise" or "skip"; with "skip" tls_Accept goes on. handshake is "accept" or
+ * "later"; with "later" tls_Accept returns a connection before its handshake, and tls_Handshake
+ * does the server's side. reload is "off" or "auto"; with "auto" later handshakes use certificates
+ * that were renewed on disk.
  *
- * Connections and contexts have watch ("0", "1": tls_Wait waits for the handle). */
+ * Option of connections and contexts: watch is "0" or "1"; with "1" tls_Wait waits for the
+ * handle. */
 int64_t tls_SetOption(int64_t handle, const char *name, const char *value);
 
 /* Reads and checks a certificate chain and its private key from PEM files. If it fails (kind file
  * or denied), the old certificate stays. Returns 0.
  *
- * On a connection, before its handshake, a client shows the certificate to a server that asks for
- * one. Then server_name must be "". On a context the certificate is for handshakes that begin
- * later, and no connection is dropped. "" replaces the context's own certificate. A name, or "*."
- * and a name, is for clients that ask for the name by SNI. */
+ * On a connection, before its handshake: a client shows the certificate to a server that asks for
+ * one. server_name must be "".
+ *
+ * On a context: the certificate is for handshakes that begin later, and no connection is dropped.
+ * If server_name is "", the certificate replaces the context's own. If server_name is a name, or
+ * "*." and a name, the certificate is for clients that ask for the name by SNI. */
 int64_t tls_SetCertificate(int64_t handle, const char *server_name, const char *cert_file,
 			   const char *key_file);
 
@@ -206,7 +228,7 @@ int64_t tls_Accept(int64_t ctx, const char *host, int32_t port);
 int64_t tls_CloseServerContext(int64_t ctx);
 
 /* Makes the CA certificates of a PEM file the trust store of clients that are opened afterwards. ""
- * brings the system's store back. Returns 0. */
+ * restores the system's store. Returns 0. */
 int64_t tls_SetCaBundle(const char *path);
 
 /* The subject of the peer's certificate, "/CN=example.com"; "" if it has shown none. */
@@ -252,17 +274,18 @@ int64_t tls_Cancel(void);
  * fails. */
 int64_t tls_LastError(char *buf, size_t cap);
 
-/* The kind of the error of the calling thread's last call, at most 23 bytes; "" if that call has
- * succeeded. Never fails. The kinds are: params (a parameter is wrong), handle (no such handle),
- * state (the handle does not allow the call now), backend (no tlsd, or no libssl), file, connect,
- * handshake, verify (the peer's certificate was not accepted), io (the connection broke), timeout,
- * cancelled, limit, denied (by the administrator), lost (the session is gone), internal.
+/* The kind of error with which the calling thread's last call has failed, at most 23 bytes; "" if
+ * the call has succeeded. Never fails. The kinds are: params (a parameter is wrong), handle (no
+ * such handle), state (the handle does not allow the call now), backend (no tlsd, or no libssl),
+ * file, connect, handshake, verify (the peer's certificate was not accepted), io (the connection
+ * broke), timeout, cancelled, limit, denied (by the administrator), lost (the session is gone),
+ * internal.
  *
  * tls_LastError, tls_ErrorKind, tls_ErrorCode and tls_Cancel do not count as calls here. */
 int64_t tls_ErrorKind(char *buf, size_t cap);
 
 /* The code of the same error, a negative number as in JSON-RPC, such as -32009 for timeout; 0 if
- * that call has succeeded. Never fails. */
+ * the call has succeeded. Never fails. */
 int64_t tls_ErrorCode(void);
 
 #ifdef __cplusplus

@@ -147,7 +147,7 @@ bool use_ask(struct use *u)
 	free(c.text);
 	if (!known)
 		use_fail(u, "internal",
-			 "tlsd has ended the data of this connection and does not say why");
+			 "tlsd has ended this connection's data channel and does not say why");
 	return known;
 }
 

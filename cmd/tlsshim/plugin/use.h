@@ -1,10 +1,11 @@
 /*
- * use.h - one call's use of a connection's data channel. It gives the call its place among other
- * calls on the channel, and finds the errors of the channel.
+ * use.h - one call's use of a connection's data channel: its turn in a direction, its waits, and
+ * the errors of the channel.
  *
- * The channel has no place for an error. Its end says that a direction has ended, and tls.Status on
- * control says why. The plugin asks once for each direction, and remembers the answer. If no call
- * has raised an error of writing yet, the next call on the handle raises it.
+ * The channel cannot carry the text of an error. The plugin learns from recv(2) or send(2) that a
+ * direction has ended, and asks tlsd with tls.Status why. It asks once for each direction, and
+ * remembers the answer. An error of writing is the error of the next call on the handle, unless an
+ * earlier call has returned it.
  */
 #ifndef TLSPLUGIN_USE_H
 #define TLSPLUGIN_USE_H
@@ -12,7 +13,7 @@
 #include "client.h"
 
 struct use {
-	struct wait wait; /* the first, so that a pointer to it is one to the whole */
+	struct wait wait; /* first, because look casts a pointer to it */
 	struct process *p;
 	struct session *s;
 	struct channel *ch;  /* NULL: the plugin knows nothing of the handle */
@@ -30,7 +31,7 @@ void use_end(struct use *u);
 /* Makes a call that is a part of the use. */
 struct call use_call(const struct use *u, const struct method *m);
 
-/* Says whether the connection has its data channel, so that its handshake is done. */
+/* Says whether the connection has its data channel. Then its handshake is done. */
 bool use_has_data(const struct use *u);
 
 /* Returns the descriptor of the channel. If the host has replaced it, the session is lost, and the

@@ -20,7 +20,7 @@ struct wait {
 	bool tick;         /* also look at every tick */
 	bool ended;        /* set by look: the wait is over */
 	void (*look)(struct wait *w); /* called before each sleep; must not change look and bell */
-	const char *why;   /* why the wait is over, after ended or the deadline; or NULL */
+	const char *why;   /* set by look: why there was no event, for an error text; or NULL */
 };
 
 enum waited { READY, LATE, ENDED, FAILED /* see errno */ };

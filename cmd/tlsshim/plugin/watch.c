@@ -6,8 +6,8 @@
  * ready if its descriptor says that a client waits.
  *
  * Ready handles take turns in the order of their numbers, so that a busy handle does not starve the
- * others. Before each look the plugin checks that the host has not replaced a descriptor. It checks
- * the descriptor of the handle that it returns once more.
+ * others. Before each look the plugin checks that the host has not replaced a descriptor. Before it
+ * returns a handle, it checks the handle's descriptor again.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "watch.h"
@@ -20,7 +20,7 @@
 #include "text.h"
 
 struct watch {
-	struct wait wait; /* the first, so that a pointer to it is one to the whole */
+	struct wait wait; /* first, because look casts a pointer to it */
 	struct process *p;
 	struct session *s; /* with a reference; NULL if there is none */
 	unsigned began, changes;
@@ -203,7 +203,7 @@ static int64_t look_once(struct watch *all)
 		return fail_replaced(all);
 	if (all->n > 0 && poll(all->fds, (nfds_t)all->n, 0) < 0)
 		for (size_t i = 0; i < all->n; i++)
-			all->fds[i].revents = 0; /* the sleep says why */
+			all->fds[i].revents = 0; /* the poll of wait_for_any returns the error */
 	handle = choose(all);
 	if (handle)
 		return handle;

@@ -15,8 +15,8 @@
  * set. Negative milliseconds are no timeout. */
 int64_t watch_wait(struct process *p, int32_t milliseconds);
 
-/* Makes the threads in tls_Wait look again after a change of a handle that its descriptor does not
- * show. mu is held. */
+/* Makes the threads in tls_Wait look again, because a handle has changed and poll(2) of its
+ * descriptor does not show the change. mu is held. */
 void watch_changed(struct process *p, const struct channel *ch);
 
 /* Sets whether a handle takes part in tls_Wait. mu is not held. */
