@@ -118,7 +118,7 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	for n := range uint64(sessions) {
 		live(n, 1, entry)
 	}
-	live(sessions, 1, strings.Repeat(entry, 2*relayBurst)) // more entries than one worker may log
+	live(sessions, 1, strings.Repeat(entry, 2*relayBurst)) // more than the limit of one worker
 	count := func(text string) int { return logs.FilterMessage(text).Len() }
 	started, entries := count("session started"), count("entry")
 	if started < sessionBurst || started > sessions/10 || count("session ended") != started {

@@ -187,7 +187,7 @@ func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
 				select {
 				case <-w.engaged:
 					engaged = true
-				default: // a loop notices w.engaged sooner than a goroutine that waits
+				default: // a goroutine that waits would notice it later
 				}
 			}
 			s.SetLogLevel("info")

@@ -77,9 +77,9 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// The line about the dropped entries needs the share's consent, too.
-				// If the share refuses the line, it counts one more dropped entry.
-				// So one of the n is not passed on here.
+				// The line about the dropped entries needs the share's consent,
+				// too. If the share refuses the line, it counts one more dropped
+				// entry. So one of the n is not passed on here.
 				if before, ok := share(n-1, 1); ok {
 					logDropped(log, before+1)
 				}

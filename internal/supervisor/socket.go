@@ -28,9 +28,9 @@ const (
 	maxPath = 107
 	// probeTimeout limits the attempt to connect to an existing socket.
 	probeTimeout = time.Second
-	// busyTimeout limits the attempts to take a path that is in use. If a daemon is killed while
-	// it starts a worker, the lock and the socket stay in use for a moment: the worker has both
-	// from fork(2) to execve(2).
+	// busyTimeout limits the attempts to take a path that is in use. If a daemon is killed
+	// while it starts a worker, the lock and the socket stay in use for a moment: the worker
+	// has both from fork(2) to execve(2).
 	busyTimeout = 500 * time.Millisecond
 )
 

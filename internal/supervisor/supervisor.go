@@ -115,7 +115,7 @@ type Supervisor struct {
 	mu            sync.Mutex // guards all below, and the fields of workers that name it
 	active        int        // connections in admit, and sessions
 	sessions      int
-	perUID        map[account]int // sessions by account; an account without a session has no entry
+	perUID        map[account]int // sessions by account, for accounts that have any
 	last          uint64          // the highest session number given out
 	workers       map[*worker]struct{}
 	pool          []*worker          // for sessions of the daemon's own user, the oldest first
