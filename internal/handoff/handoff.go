@@ -11,7 +11,7 @@
 //     (SCM_RIGHTS, unix(7)).
 //   - The worker answers with one [Ready], or says why it cannot serve, and ends. Then it sends an
 //     [Ended] for each session, a pong for each ping, and a [Described] for each question about a
-//     session. Between them it sends an [Audit] for each event that the administrator must see.
+//     session. It also sends an [Audit] for each event that the administrator must see.
 //   - The channel ends when the supervisor closes its side or dies. Then the worker ends its
 //     sessions and exits.
 //   - Only the worker accepts descriptors. Messages of a worker are checked like any foreign input,

@@ -16,7 +16,7 @@ const (
 	auditBurst = 200
 	auditRate  = 20
 
-	// maxLimiters is the number of limiters from which on the idle ones are dropped.
+	// If there are maxLimiters limiters, the idle ones are dropped before another one is made.
 	maxLimiters = 1000
 )
 

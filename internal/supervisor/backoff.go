@@ -17,7 +17,7 @@ const (
 	shortestPause = 100 * time.Millisecond
 	longestPause  = 10 * time.Second
 
-	// maxStreaks is the number of streaks from which on those whose pause is over are dropped.
+	// If there are maxStreaks streaks, those whose pause is over are dropped at the next death.
 	maxStreaks = 1024
 )
 

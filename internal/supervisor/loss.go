@@ -33,9 +33,9 @@ func sizeText(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// dumpSignal is the signal that the Go runtime names in its dump in stderr, or "". The runtime
-// writes a dump and exits with status 2 if a signal kills Go code or C code. A line of the dump
-// begins with the signal's name.
+// dumpSignal is the signal that the Go runtime names in its dump in stderr, or "". When a deadly
+// signal hits Go code or C code, the runtime writes a dump and exits with status 2. A line of the
+// dump begins with the signal's name.
 func dumpSignal(stderr string) string {
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimPrefix(line, "fatal error: ")

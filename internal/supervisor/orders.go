@@ -97,7 +97,7 @@ func (s *Supervisor) find(number uint64) (*worker, *session) {
 // SetLogLevel sets the log level of all workers, and of the workers that start later. The
 // supervisor's own level filters their entries again.
 func (s *Supervisor) SetLogLevel(level string) {
-	s.levels.Lock() // of two levels, all workers get the same one last
+	s.levels.Lock() // so that the last level is the same for all workers
 	defer s.levels.Unlock()
 	s.mu.Lock()
 	s.logLevel = level

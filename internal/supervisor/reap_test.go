@@ -55,8 +55,9 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 				}
 				d.dial().pid() // others are served
 				letGo()
-				// The supervisor reaps the worker when another one ends later. The
-				// log does not show since when that works, so several workers end.
+				// The supervisor reaps the worker when another one ends, but only
+				// after leaveBehind. The log does not show that moment, so several
+				// workers end.
 				d.until("it is reaped with the next one", func() bool {
 					other := d.dial()
 					other.pid()

@@ -77,9 +77,8 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// The line about the dropped entries needs the share's consent,
-				// too. If the share refuses the line, it counts one more dropped
-				// entry. So one of the n is not passed on here.
+				// The share may refuse this line. Then it counts the line as one
+				// more dropped entry. So it is told n-1, and the sum stays n.
 				if before, ok := share(n-1, 1); ok {
 					logDropped(log, before+1)
 				}

@@ -21,7 +21,7 @@ import (
 //
 //   - The daemon is ready when the first worker has reported. The settings may require that this
 //     report names a library or all measures of confinement. Then no caller is served before the
-//     report, and a report that lacks one of them ends Run with an error.
+//     report, and a report that lacks what is required ends Run with an error.
 //   - The status names the library and the number of sessions.
 //   - At the stop the daemon says how long it may take.
 

@@ -102,11 +102,11 @@ type Supervisor struct {
 
 	oom          *oomWatch
 	forking      forkWatch
-	watchdogTick <-chan time.Time // when the service manager needs a sign of life; nil: never
+	watchdogTick <-chan time.Time // ticks when a sign of life is due (heartbeat.go); nil: never
 
 	firstReport chan struct{} // closed when the first worker has reported
 	wake        chan struct{} // wakes fillPool: the pool may lack a worker
-	idle        chan struct{} // active has become 0
+	idle        chan struct{} // gets a value when active becomes 0
 	starts      *startQueue   // orders the starts of workers for one session
 
 	admitting sync.WaitGroup // runs of admit
@@ -121,7 +121,7 @@ type Supervisor struct {
 	pool          []*worker          // for sessions of the daemon's own user, the oldest first
 	others        []*worker          // spare workers for other users, the oldest first
 	changed       chan struct{}      // closed and replaced when pool grows
-	failures      int                // of workers of the lists pool and others, in a row
+	failures      int                // failures in a row, of workers in pool or others
 	streaks       map[account]streak // by account
 	unreaped      []*worker          // killed, and not ended yet
 	library       string             // its version, as workers report it; "": no report yet
