@@ -1,12 +1,12 @@
-// Package admin is the admin socket of tlsd. With it an administrator looks at the daemon and gives
-// orders. The package has the messages, the client, and the server. The server runs in the
-// supervisor's process.
+// Package admin is the admin socket of tlsd. Over it an administrator asks questions about the
+// daemon and gives orders. The package has the messages, the client, and the server. The server
+// runs in the supervisor's process.
 //
 // The rules:
 //
 //   - The framing is that of the main socket: JSON-RPC 2.0, one message a line. Parameters go by
 //     name.
-//   - The server serves root and the daemon's own user, and no other user. The kernel tells the
+//   - The server serves root and the daemon's own user, and no other user. The kernel names the
 //     client's user (SO_PEERCRED).
 //   - A client sends one request after another. Each is answered before the next one is read.
 //   - The number of clients, the size of a request, and the times for a request and an answer are
@@ -87,8 +87,8 @@ type Session struct {
 	Program string  `json:"program"` // of the process that now has the pid; "" if there is none
 	Worker  int     `json:"worker"`  // pid
 	Age     float64 `json:"age"`     // seconds
-	// Waits names the method of a call in flight and the handle that it names, as in "tls.Read
-	// 3". Without a call, it is "".
+	// Waits has the method of a call in flight and the handle in its parameters, as in
+	// "tls.Read 3". Without a call, Waits is "".
 	Waits string `json:"waits"`
 
 	Known       bool  `json:"known"`
@@ -97,8 +97,9 @@ type Session struct {
 	Received    int64 `json:"received"`    // bytes from peers, since the session began
 	Sent        int64 `json:"sent"`        // bytes to peers
 	Calls       int   `json:"calls"`       // in flight
-	// Handles has the handles with the lowest numbers: in a list 2 connections and 2 contexts,
-	// else 64 in all.
+	// Handles has the handles with the lowest numbers. The result of MethodSessions has up to 2
+	// connections and 2 contexts of each session. The result of MethodSession has up to 64
+	// handles.
 	Handles []Handle `json:"handles"`
 }
 

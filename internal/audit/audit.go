@@ -111,7 +111,8 @@ func (l *Limiter) Idle(now time.Time) bool {
 	return l.tokens >= l.burst && l.missed == 0
 }
 
-// refill adds the events that may pass since the last call. l.mu must be held.
+// refill adds the tokens for the time since the last call. An event of weight 1 takes one token.
+// l.mu must be held.
 func (l *Limiter) refill(now time.Time) {
 	if passed := now.Sub(l.last); !l.last.IsZero() && passed > 0 {
 		l.tokens = min(l.burst, l.tokens+passed.Seconds()*l.rate)

@@ -36,8 +36,9 @@ type conn struct {
 	closed bool
 }
 
-// cutConn notes the end of the TCP stream. crypto/tls takes an end between two records for
-// close_notify, but does not read on after it.
+// cutConn notes the end of the TCP stream. For crypto/tls, an end of the stream between two records
+// is the same as close_notify. After a real close_notify crypto/tls does not read on, so cut stays
+// false.
 type cutConn struct {
 	*net.TCPConn
 	cut     atomic.Bool
@@ -52,8 +53,9 @@ func (c *cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SetWriteDeadline replaces the deadline. Only crypto/tls calls it, for its close_notify, with 5 s.
-// An engine's Close hardly waits for the peer, and its CloseWrite waits until its context ends.
+// SetWriteDeadline replaces the deadline. Only crypto/tls calls it, for its close_notify, with a
+// limit of 5 s. But an engine's Close waits for the peer only for a moment, and an engine's
+// CloseWrite waits until its context ends.
 func (c *cutConn) SetWriteDeadline(time.Time) error {
 	if c.patient.Load() {
 		return nil
@@ -337,7 +339,7 @@ func (c *conn) WaitReset(ctx context.Context) error {
 	return c.unlessClosed(err)
 }
 
-// SetTag is for OpenSSL's reports.
+// SetTag does nothing: only the reports of OpenSSL's engine have the tag.
 func (c *conn) SetTag(int32) {}
 
 // ready is the connection after its handshake.

@@ -11,14 +11,14 @@
 //     (SCM_RIGHTS, unix(7)).
 //   - The worker answers with one [Ready], or says why it cannot serve, and ends. Then it sends an
 //     [Ended] for each session, a pong for each ping, and a [Described] for each question about a
-//     session. Between them it sends an [Audit] for each event that the administrator must see.
-//   - The end of the channel is the order to end. A worker meets it when the supervisor has closed
-//     its side or died. Then the worker ends its sessions and exits.
+//     session. It also sends an [Audit] for each event that the administrator must see.
+//   - The channel ends when the supervisor closes its side or dies. Then the worker ends its
+//     sessions and exits.
 //   - Only the worker accepts descriptors. Messages of a worker are checked like any foreign input,
 //     because a worker may act for another user than the supervisor's.
 //
-// The sender never makes an [os.File] of a connection. To take the descriptor of an os.File would
-// make the open file description blocking, also for other processes that have it.
+// The sender never makes an [os.File] of a connection. Its Fd method would make the open file
+// description blocking, also for other processes that have it.
 package handoff
 
 import (
@@ -240,8 +240,9 @@ func (c *Conn) TrySend(msg any) error {
 	return errors.Join(err, sent)
 }
 
-// await waits for a message, and returns a buffer that has room for it, or for the part of it that
-// shows that it is too long. An idle worker waits here, so there is no buffer before.
+// await waits for a message, and returns a buffer for it. The buffer has at most MaxMessage+1
+// bytes: one byte more than allowed shows that a message is too long. await makes the buffer after
+// the wait, so that an idle worker has none.
 func (c *Conn) await() ([]byte, error) {
 	raw, err := c.c.SyscallConn()
 	if err != nil {

@@ -131,7 +131,7 @@ func TestMessagesKeepTheirBounds(t *testing.T) {
 	}
 }
 
-// A receiver takes memory for the message that has come, not for the longest.
+// The memory that a receiver takes depends on the message, and not on MaxMessage.
 func TestAShortMessageTakesLittleMemory(t *testing.T) {
 	// Not parallel: it counts the process's allocations.
 	sup, work := channel(t)
@@ -316,7 +316,7 @@ func TestWithoutAFreeDescriptorAConnectionIsNotTaken(t *testing.T) {
 	}
 }
 
-// set sets a limit, which is signed on some systems.
+// set sets a limit. Its type is int64 on some systems, and uint64 on the others.
 func set[T int64 | uint64](limit *T, n int) { *limit = T(n) }
 
 func openFiles(t *testing.T) int {

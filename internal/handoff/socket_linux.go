@@ -15,8 +15,8 @@ func domainOf(fd int) (int, error) {
 	return domain, os.NewSyscallError("getsockopt SO_DOMAIN", err)
 }
 
-// pending is the length of the next message, which stays where it is. At the end of the channel it
-// is 0. If there is neither a message nor an end, the error is EAGAIN.
+// pending is the length of the next message, and 0 at the end of the channel. The message stays in
+// the socket. If there is neither a message nor an end, the error is EAGAIN.
 func pending(fd int) (int, error) {
 	for {
 		n, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)

@@ -28,8 +28,9 @@ func domainOf(fd int) (int, error) {
 	return -1, nil
 }
 
-// pending is the most that the next message can have, because the system does not tell its length.
-// If there is neither a message nor the end of the channel, the error is EAGAIN.
+// pending is the length of the longest possible message, because the system does not tell the
+// length of the next one. If there is neither a message nor the end of the channel, the error is
+// EAGAIN.
 func pending(fd int) (int, error) {
 	for {
 		_, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK)

@@ -5,8 +5,9 @@
 //
 //   - A [Writer] takes lines of JSON, as the log has them. Each line becomes one datagram.
 //   - The message is the text of the line with its fields behind it, for people. It has no newline.
-//   - A field is named TLSD_ and the key in capitals; session is SESSION. So no key is one of the
-//     journal's own fields. A key of other characters than a-z, 0-9 and - is in the message alone.
+//   - A field's name is TLSD_ and the key in capitals; session becomes SESSION. So no key is one of
+//     the journal's own fields. A key with other characters than a-z, 0-9 and - gets no field. The
+//     message still has the key.
 //   - Each value is sent with its length, so no value can begin another field.
 //
 // A Write to a journal that is stuck waits until Close.
@@ -27,7 +28,7 @@ import (
 // Socket is where the journal takes entries.
 const Socket = "/run/systemd/journal/socket"
 
-// longestMessage bounds a message, in bytes. Its fields have the rest.
+// longestMessage limits a message, in bytes. A longer message is cut. The other fields are not cut.
 const longestMessage = 32 << 10
 
 // Priorities of syslog(3).

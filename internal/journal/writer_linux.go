@@ -41,7 +41,7 @@ func (w *Writer) Close() error {
 	return w.conn.Close()
 }
 
-// use makes conn the connection, unless conn is nil, and returns the connection.
+// use returns the current connection. If conn is not nil, it first replaces the connection by conn.
 func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -70,7 +70,8 @@ func (w *Writer) Write(lines []byte) (int, error) {
 	return sent, nil
 }
 
-// send sends an entry. A journal that was started again may have another socket.
+// send sends an entry. If that fails, it connects again, because the journal may have been started
+// again with another socket.
 func (w *Writer) send(entry []byte) error {
 	conn, _ := w.use(nil)
 	err := pass(conn, entry)

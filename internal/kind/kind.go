@@ -19,7 +19,7 @@ const (
 	Backend   Kind = "backend"   // there is no usable libssl
 	File      Kind = "file"      // a certificate, key or CA file is missing or bad
 	Connect   Kind = "connect"   // no TCP connection: name, route or listening address
-	Handshake Kind = "handshake" // the TLS handshake failed, and not as in Verify
+	Handshake Kind = "handshake" // the TLS handshake failed for another reason than Verify
 	Verify    Kind = "verify"    // the peer's certificate was not accepted
 	IO        Kind = "io"        // an established connection broke
 	Timeout   Kind = "timeout"   // a wait reached its timeout

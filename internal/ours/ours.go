@@ -118,7 +118,7 @@ func (s *Stream) ask(answer string, err error) string {
 // Trust says which servers a client accepts.
 type Trust struct {
 	CA       string // file with the authorities; empty: the system's
-	Insecure bool   // any
+	Insecure bool   // accept every server
 }
 
 // Dial opens a session of its own, connects to a port of this machine, and does the handshake.
@@ -151,7 +151,8 @@ type Listener struct {
 	Port int
 }
 
-// Listen listens on a free port, in a session of its own. It takes two handles.
+// Listen listens on a free port, in a session of its own. It uses up two numbers of handles: one
+// for the context, and one for the Accept that it cancels.
 func Listen(ctx context.Context, tb testing.TB, l Level, certFile, keyFile string) *Listener {
 	tb.Helper()
 	ln := &Listener{tb, ctx, l.Open(tb), 0, testkit.Port(tb)}

@@ -54,8 +54,8 @@ func (p *viaPlugin) call(ctx context.Context, op string, args ...any) (testhost.
 	if err != nil {
 		return testhost.Result{}, &client.Error{Message: err.Error()}
 	}
-	// tls_Cancel ends all calls of the session. So a call has a context only if no other call
-	// runs when the context ends.
+	// tls_Cancel ends all calls of the session. So a test must not let a context end while
+	// other calls run.
 	stop := context.AfterFunc(ctx, func() { p.h.Send("Cancel") })
 	defer stop()
 	r, err := c.Wait()

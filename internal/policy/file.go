@@ -29,7 +29,7 @@ const (
 // of the user database or a number.
 type File struct {
 	preset Policy
-	users  map[uint32]Policy // with the default's keys
+	users  map[uint32]Policy // a key that the user's table lacks is the default's
 	names  map[uint32]string // the names in the file
 }
 

@@ -6,13 +6,13 @@ import "errors"
 //
 // # The rules
 //
-//   - The real place of the file counts. Neither a symbolic link, nor "..", nor a renaming
-//     meanwhile leads around the rule.
+//   - The real place of the file counts. A symbolic link, ".." or a renaming during the open cannot
+//     evade the rule.
 //   - The kernel enforces the rule: the file is opened below the folder, with openat2(2),
 //     RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS.
-//   - The links of /proc, such as /proc/PID/root, are not followed. In another mount namespace the
-//     path of a folder means something else.
-//   - Nothing outside the folders is opened, not even for a look at it.
+//   - The links of /proc, such as /proc/PID/root, are not followed. They can lead to another mount
+//     namespace, where the path of a folder leads to another folder.
+//   - Nothing outside the folders is opened, except as a path without access (O_PATH).
 //   - Linux before 5.6 and other systems have no openat2(2). There a policy with folders opens no
 //     file.
 //   - A hard link is a file of the folder that has the link. A user who may write into a folder

@@ -29,7 +29,8 @@ func (l Folders) Open(path string) (*os.File, error) {
 		if lack(err) {
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
-		// ELOOP stands for a link of /proc. No folder has one.
+		// ELOOP is the error of a link of /proc, and of links in a circle. Such a path
+		// counts as outside, even if its name is below a folder.
 		if l.holdName(path) && !errors.Is(err, unix.ELOOP) {
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
@@ -84,7 +85,8 @@ func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 		if err == nil {
 			return os.NewFile(uintptr(fd), path), nil
 		}
-		// EAGAIN is final, because the holder of a lease could cause it for ever.
+		// After EAGAIN there is no other try: the holder of a lease (fcntl(2)) could cause
+		// EAGAIN for ever.
 		if err != unix.EINTR {
 			return nil, err
 		}

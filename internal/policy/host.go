@@ -105,7 +105,8 @@ func parseName(s string) (string, error) {
 		}
 		last = label
 	}
-	name := strings.ToLower(s) // the name is ASCII, so no other letter becomes one of ours
+	// The name is ASCII here. Of the Kelvin sign, ToLower would make the letter k.
+	name := strings.ToLower(s)
 	if isNumber(strings.ToLower(last)) {
 		return "", errors.New("it is neither a name nor an address: its last label is a " +
 			"number; write an IPv4 address as four decimal numbers")

@@ -50,7 +50,7 @@ func TestHostIsAnAddressOrAName(t *testing.T) {
 	}
 }
 
-// A host that another parser takes for another host is refused.
+// A host is refused if another parser could read it as a different host.
 func TestAmbiguousHostsAreRefused(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

@@ -152,8 +152,8 @@ func (p Policy) MayConnectTo(a netip.AddrPort) bool {
 		})
 }
 
-// MayListenOnPort says whether the policy allows the port on any address. Port 0, any free one,
-// needs a rule that allows all.
+// MayListenOnPort says whether the policy allows the port on at least one address. Port 0 stands
+// for any free port, and needs a rule that allows every port.
 func (p Policy) MayListenOnPort(port int) bool {
 	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {
 		return l.allowsPort(port)

@@ -31,14 +31,19 @@ func (v *Version) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// A Destination is a place where a script may connect to: HOST:PORTS. HOST is a name; *.NAME, for
-// the names with one more label; an address; a network such as 10.0.0.0/8 or [2001:db8::/32]; or *
-// for every host. PORTS is a number, a range LOW-HIGH, or *.
+// A Destination is a place where a script may connect to: HOST:PORTS. PORTS is a number, a range
+// LOW-HIGH, or *. HOST is one of these:
+//
+//   - a name;
+//   - *.NAME, which stands for the names with one more label;
+//   - an address;
+//   - a network, such as 10.0.0.0/8 or [2001:db8::/32];
+//   - *, which stands for every host.
 type Destination struct {
 	text  string
 	any   bool
 	name  string       // in lower case, without a final dot; may begin with "*."
-	net   netip.Prefix // of an address, that address alone
+	net   netip.Prefix // an address is a network of one
 	ports ports
 }
 

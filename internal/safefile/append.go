@@ -56,7 +56,8 @@ func (w *walk) append(name, at string) (*os.File, error) {
 	return w.appended(fd, err, at)
 }
 
-// appendTo opens an existing file. It opens no device and no FIFO, because that can have an effect.
+// appendTo opens an existing file. It opens no device and no FIFO: the open alone can have an
+// effect.
 func (w *walk) appendTo(name, at string) (*os.File, error) {
 	if err := w.looksRegular(name, at); err != nil {
 		return nil, err
@@ -98,8 +99,8 @@ func (w *walk) private(fd int, at string) error {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return w.notRegular()
 	case st.Nlink != 1:
-		return fmt.Errorf("%s: it has %d names, and one may be where others can read it; "+
-			"name another file", w.path, st.Nlink)
+		return fmt.Errorf("%s: it has %d names (hard links), and other users may be able "+
+			"to reach one of them; choose another file", w.path, st.Nlink)
 	case !slices.Contains(w.owners, st.Uid):
 		return fmt.Errorf("%s: it belongs to user %d; give it to %s (chown)",
 			w.path, st.Uid, w.trusted())

@@ -48,7 +48,7 @@ func Read(path string, max int64, owners ...uint32) ([]byte, error) {
 type walk struct {
 	owners []uint32
 	path   string // for errors
-	dir    int    // the folder that the walk has reached
+	dir    int    // descriptor of the folder that the walk has reached
 	at     string // its path, without links
 	todo   []string
 	links  int
@@ -226,7 +226,7 @@ func (w *walk) trusted() string {
 }
 
 func (w *walk) notRegular() error {
-	return fmt.Errorf("%s: it is not a regular file; name one", w.path)
+	return fmt.Errorf("%s: it is not a regular file; choose a regular file", w.path)
 }
 
 // failed is the error of a system call.

@@ -29,7 +29,7 @@ func (s *Supervisor) accept(life context.Context) {
 			return
 		default:
 			if pause == 0 {
-				s.Log.Error("connections cannot be accepted; trying on",
+				s.Log.Error("connections cannot be accepted; tlsd keeps trying",
 					zap.Error(err))
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), longest)

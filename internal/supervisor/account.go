@@ -13,10 +13,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// An account is the unit that limits count by: sessions, starts of workers, audit lines. A caller's
+// Each account has its own limits of sessions, of starts of workers, and of audit lines. A caller's
 // account is its user, with one exception: callers that only --allow-gid allows. A member of the
-// group may have 65,536 subordinate users (subuid(5)) that are in the group, too. The account of
-// such a caller is the first of these that exists:
+// group may have 65,536 subordinate users (subuid(5)) that are in the group, too. With an account
+// for each of them, the member would have 65,536 times the limit. So the account of such a caller
+// is the first of these that exists:
 //
 //   - the user, if the user database has the number;
 //   - the user to whom the number is subordinate;
@@ -83,8 +84,8 @@ func parseID(text string) (uint32, bool) {
 // database does not have.
 const strangers account = groupBit << 1
 
-// denied is the account of a caller that the policy does not allow. Such a user may have
-// subordinate users, too.
+// denied is the account of a caller that the policy does not allow. A subordinate user counts as
+// its owner here, too.
 func (a accountant) denied(peer Peer) account {
 	if a.known(peer.UID) {
 		return userAccount(peer.UID)

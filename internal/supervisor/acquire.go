@@ -53,8 +53,8 @@ func (s *Supervisor) pickWorker(ctx context.Context, peer Peer) (*worker, error)
 	return s.startOne(ctx, peer.account(), as)
 }
 
-// takeSpare takes the oldest of the spare workers, or returns nil if there is none. The worker's
-// start calls startDone when it is over.
+// takeSpare takes the oldest of the spare workers, or returns nil if there is none. startDone is
+// called when the worker's start is over.
 func (s *Supervisor) takeSpare(spares *[]*worker, startDone func()) *worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,8 +91,8 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 	}
 }
 
-// startOne starts a worker for one session of a user, or engages a spare for that user. The start
-// counts until the worker is ready or gone.
+// startOne starts a worker for one session of a user, or engages a spare for that user. The queue
+// of starts counts this start until the worker is ready or gone.
 func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (
 	*worker, error) {
 	done, err := s.starts.wait(ctx, of)

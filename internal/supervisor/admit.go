@@ -31,7 +31,7 @@ func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	sess := s.sessionFor(conn)
 	if sess == nil {
-		s.admitted()
+		s.endActive()
 		return
 	}
 	log := s.peerLog(sess.peer)
@@ -104,8 +104,8 @@ func (s *Supervisor) peerLog(peer Peer) *zap.Logger {
 	return s.limitedLog.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
 }
 
-// handOver hands the connection to a worker. If the worker dies before that, handOver tries another
-// worker. It tries three workers in all.
+// handOver hands the connection to a worker. If the worker dies before it has the session, handOver
+// tries another worker. It tries three workers in all.
 func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.UnixConn) (err error) {
 	for range 3 {
 		w, failed := s.acquire(ctx, sess.peer)
@@ -185,12 +185,14 @@ func (s *Supervisor) closeSession(sess *session) {
 	}
 	s.mu.Unlock()
 	close(sess.gone)
-	sess.closeCaller() // after the counting: a caller that sees the end may connect again
-	s.admitted()
+	// The session is no longer counted when its caller sees the end. So the caller can connect
+	// again at once.
+	sess.closeCaller()
+	s.endActive()
 }
 
-// admitted undoes the counting of startAdmit.
-func (s *Supervisor) admitted() {
+// endActive undoes the counting of startAdmit: the connection is refused, or its session is over.
+func (s *Supervisor) endActive() {
 	s.mu.Lock()
 	s.active--
 	none := s.active == 0

@@ -13,13 +13,15 @@ import (
 // and auditRate lines a second. Lines above the limit are dropped and counted. The account's next
 // line has the count. If no line follows, closeAudit logs the count.
 const (
-	auditBurst  = 200
-	auditRate   = 20
-	auditMemory = 1000 // limiters; if there are more, the idle ones are dropped
+	auditBurst = 200
+	auditRate  = 20
+
+	// If there are maxLimiters limiters, the idle ones are dropped before another one is made.
+	maxLimiters = 1000
 )
 
-// writeAudit writes the audit line of an event. If e is nil, the line says that missed events were
-// dropped.
+// writeAudit writes the audit line of an event. missed is the number of events that were dropped
+// before it. A nil e stands for a report of dropped events alone.
 func (s *Supervisor) writeAudit(peer Peer, number uint64, e *audit.Event, missed uint64) {
 	s.countAudit(e, missed)
 	missed, ok := s.auditLimiter(peer.account()).Take(time.Now(), missed)
@@ -78,7 +80,7 @@ func (all *limiters) of(as account, burst, rate int) *audit.Limiter {
 	if l != nil {
 		return l
 	}
-	if len(*all) >= auditMemory {
+	if len(*all) >= maxLimiters {
 		for other, l := range *all {
 			if l.Idle(time.Now()) {
 				delete(*all, other)

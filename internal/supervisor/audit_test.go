@@ -64,12 +64,12 @@ func TestUsersWithoutLinesAreForgotten(t *testing.T) {
 	s, _ := auditor()
 	s.auditLimiters[0] = audit.NewLimiter(1, 1) // its count is not reported yet
 	s.auditLimiters[0].Miss(1)
-	for uid := range account(3 * auditMemory) {
+	for uid := range account(3 * maxLimiters) {
 		s.auditLimiter(uid + 1)
 	}
-	if n := len(s.auditLimiters); n > auditMemory || s.auditLimiters[0] == nil {
+	if n := len(s.auditLimiters); n > maxLimiters || s.auditLimiters[0] == nil {
 		t.Errorf("%d users are remembered, at most %d should be; the one with a count: %v",
-			n, auditMemory, s.auditLimiters[0])
+			n, maxLimiters, s.auditLimiters[0])
 	}
 }
 
@@ -118,7 +118,7 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	for n := range uint64(sessions) {
 		live(n, 1, entry)
 	}
-	live(sessions, 1, strings.Repeat(entry, 2*relayBurst)) // more than one worker may log
+	live(sessions, 1, strings.Repeat(entry, 2*relayBurst)) // more than the limit of one worker
 	count := func(text string) int { return logs.FilterMessage(text).Len() }
 	started, entries := count("session started"), count("entry")
 	if started < sessionBurst || started > sessions/10 || count("session ended") != started {

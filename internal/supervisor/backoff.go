@@ -16,7 +16,9 @@ const (
 	freeDeaths    = 3 // deaths of a streak without a pause
 	shortestPause = 100 * time.Millisecond
 	longestPause  = 10 * time.Second
-	maxStreaks    = 1024 // accounts with a streak; above it, those without a pause are dropped
+
+	// If there are maxStreaks streaks, those whose pause is over are dropped at the next death.
+	maxStreaks = 1024
 )
 
 // A streak counts a user's workers that have died one after another.

@@ -51,9 +51,9 @@ func (w *worker) serves() (as account, ok bool) {
 	return as, ok
 }
 
-// firstToEnd returns the certificates that expire first, at most most of them. Of several
-// certificates with the same serial, it keeps the first to expire.
-func firstToEnd(list []vitals.Certificate, most int) []vitals.Certificate {
+// firstToEnd returns up to limit certificates, those that expire first. Of several certificates
+// with the same serial, it keeps the first to expire.
+func firstToEnd(list []vitals.Certificate, limit int) []vitals.Certificate {
 	slices.SortFunc(list, func(a, b vitals.Certificate) int {
 		return cmp.Or(cmp.Compare(a.NotAfter, b.NotAfter), cmp.Compare(a.Serial, b.Serial))
 	})
@@ -63,5 +63,5 @@ func firstToEnd(list []vitals.Certificate, most int) []vitals.Certificate {
 		seen[c.Serial] = true
 		return twice
 	})
-	return list[:min(len(list), most)]
+	return list[:min(len(list), limit)]
 }

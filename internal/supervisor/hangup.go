@@ -21,7 +21,7 @@ func hasHungUp(conn *net.UnixConn) (left bool) {
 }
 
 func hungUp(fd uintptr) bool {
-	poll := []unix.PollFd{{Fd: int32(fd)}} // with POLLHUP and POLLERR
+	poll := []unix.PollFd{{Fd: int32(fd)}} // POLLHUP and POLLERR are always reported
 	n, _ := unix.Poll(poll, 0)
 	return n > 0
 }

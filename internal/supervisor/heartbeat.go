@@ -9,7 +9,7 @@ import (
 
 // The service manager's watchdog (sd_watchdog_enabled(3)) restarts a daemon that sends no sign of
 // life in time. The supervisor's main loop sends it, if the loop gets the main lock and no fork(2)
-// hangs. A goroutine with a timer would not do: it would go on while everything else hangs.
+// hangs. No separate goroutine sends it, because that would go on while everything else hangs.
 
 // heartbeat is half of the interval in which the service manager expects a sign of life. 0: the
 // service manager expects none.

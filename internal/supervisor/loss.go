@@ -14,9 +14,10 @@ import (
 
 // This file tells callers that their worker has died. The rules:
 //
-//   - The line is true. It names a cause or an operation only if it is certain.
-//   - The line never follows a part of a message. The worker's page of vitals says whether the
-//     caller may have such a part.
+//   - The line is true. It names a cause only if the cause is certain, and an operation only if the
+//     operation is certain.
+//   - No line is sent into the middle of a message. The worker notes in its page of vitals (see
+//     package vitals) that it is writing a message.
 //   - The supervisor sends the line without waiting. If the caller's buffer is full, the caller
 //     sees only the end of the connection.
 
@@ -32,8 +33,9 @@ func sizeText(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// dumpSignal is the signal of the Go runtime's dump in stderr, or "". A line of the dump begins
-// with the signal, in Go code and in C code. The exit status is 2 then.
+// dumpSignal is the signal that the Go runtime names in its dump in stderr, or "". When a deadly
+// signal hits Go code or C code, the runtime writes a dump and exits with status 2. A line of the
+// dump begins with the signal's name.
 func dumpSignal(stderr string) string {
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimPrefix(line, "fatal error: ")
@@ -87,7 +89,7 @@ func (e exit) cause(stderr string) string {
 	return fmt.Sprintf("exited with status %d", e.status)
 }
 
-// diedOf names the signal, and its cause if there is only one.
+// diedOf names the signal. SIGSYS has only one cause, which the text names, too.
 func diedOf(signal string) string {
 	if signal == "SIGSYS" {
 		return "died of SIGSYS: a filter of system calls around tlsd (a unit's " +
@@ -143,9 +145,9 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 }
 
 // takeSessions takes the sessions from a dead worker, and takes the worker out of the pool. If the
-// supervisor has ended the worker, it corrects the cause. stopped: an administrator or the stop of
-// tlsd has ended the worker, and the text for callers names no operation. counts: the death counts
-// for the user's streak.
+// supervisor has ended the worker, takeSessions corrects last.cause. stopped: an administrator or
+// the stop of tlsd has ended the worker, and the text for callers names no operation. counts: the
+// death counts for the user's streak.
 func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped, counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -57,7 +57,8 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 	}
 	if err := awaitGone(ctx, sess); err != nil {
 		return admin.Fail(kind.Timeout,
-			"session %d: its connection is cut, but worker %d keeps it", number, w.pid)
+			"session %d: its connection is cut, but worker %d does not end the session",
+			number, w.pid)
 	}
 	return nil
 }
@@ -93,10 +94,10 @@ func (s *Supervisor) find(number uint64) (*worker, *session) {
 	return nil, nil
 }
 
-// SetLogLevel sets the log level of all workers, now and later. The supervisor's own level filters
-// their entries again.
+// SetLogLevel sets the log level of all workers, and of the workers that start later. The
+// supervisor's own level filters their entries again.
 func (s *Supervisor) SetLogLevel(level string) {
-	s.levels.Lock() // two orders reach all workers in the same order
+	s.levels.Lock() // so that the last level is the same for all workers
 	defer s.levels.Unlock()
 	s.mu.Lock()
 	s.logLevel = level

@@ -187,7 +187,7 @@ func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
 				select {
 				case <-w.engaged:
 					engaged = true
-				default: // at once, and not when this goroutine is woken
+				default: // a goroutine that waits would notice it later
 				}
 			}
 			s.SetLogLevel("info")
@@ -356,7 +356,7 @@ func TestTheLogLevelReachesWorkers(t *testing.T) {
 // The configuration is a worker's first message, although orders come meanwhile.
 func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, workerPlay{}, func(c *Config) { // a long one takes its time
+	d := startDaemon(t, workerPlay{}, func(c *Config) { // a long configuration takes longer
 		c.WorkerConfig = fmt.Appendf(nil, `{"filler":"%s"}`, strings.Repeat("x", 60000))
 	})
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -364,7 +364,7 @@ func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 		defer close(stopped)
 		for !isClosed(stop) {
 			d.SetLogLevel("warn")
-			time.Sleep(50 * time.Microsecond) // a worker reads them all
+			time.Sleep(50 * time.Microsecond) // so that a worker can read all levels
 		}
 	}()
 	defer func() { close(stop); <-stopped }()

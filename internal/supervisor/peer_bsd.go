@@ -10,7 +10,7 @@ import (
 )
 
 // groupsOf asks the kernel for the groups of the process that connected (LOCAL_PEERCRED, unix(4)).
-// It tells 16 at most.
+// The kernel reports at most 16 groups.
 func groupsOf(conn *net.UnixConn, _ uint32) (groups []uint32, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

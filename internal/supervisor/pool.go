@@ -15,7 +15,7 @@ import (
 
 // The pool holds workers for sessions of the daemon's own user. In session mode these are spares: a
 // session takes one out of the pool, and fillPool starts another. In shared mode the pool has all
-// workers for that user, and the worker with the fewest sessions gets the next one. A session of
+// workers for that user. The worker with the fewest sessions gets the next session. A session of
 // another user always gets a worker of its own. Spares for other users are in a list of their own.
 // Such a spare has not loaded the library. It becomes the caller's user when it is engaged.
 
@@ -79,7 +79,8 @@ func (s *Supervisor) fillPool(life context.Context) {
 			first := s.failures == 1
 			s.mu.Unlock()
 			if first {
-				s.Log.Error("a worker cannot be started; trying on", zap.Error(err))
+				s.Log.Error("a worker cannot be started; tlsd keeps trying",
+					zap.Error(err))
 			}
 		}
 	}

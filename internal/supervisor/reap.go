@@ -28,7 +28,7 @@ type exit struct {
 }
 
 // reapTimeout limits the time from the kill of a process to its end. A process with much memory
-// takes longer.
+// needs a part of this time.
 const reapTimeout = 2 * time.Second
 
 // awaitEnd waits until the worker's process has ended, and does not reap it. It kills the process

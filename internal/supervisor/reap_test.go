@@ -29,8 +29,8 @@ func traced(t *testing.T, pid int) (letGo func()) {
 	return letGo
 }
 
-// A tracer may hold a dead worker. The supervisor does not wait for it: the caller gets the reason,
-// and the daemon goes on and can stop.
+// A tracer may hold a dead worker. The supervisor does not wait for the tracer: the caller gets the
+// reason, and the daemon goes on and can stop.
 func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"killed", "stopped in good order", "stopped by force"} {
@@ -55,8 +55,9 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 				}
 				d.dial().pid() // others are served
 				letGo()
-				// The end of another worker reaps it, if that end comes after
-				// leaveBehind. The log does not show the moment, so try several.
+				// The supervisor reaps the worker when another one ends, but only
+				// after leaveBehind. The log does not show that moment, so several
+				// workers end.
 				d.until("it is reaped with the next one", func() bool {
 					other := d.dial()
 					other.pid()
@@ -110,7 +111,7 @@ func TestAWorkerThatSendsGarbageHarmsNobodyElse(t *testing.T) {
 		c.say(fmt.Sprintf("garbage\n%d", seed))
 		c.in.ReadString('\n') // "said", or the loss of the worker
 		c.Close()
-		d.dial().orderly() // forgives the death
+		d.dial().orderly() // ends the streak, so that no session has to wait
 	}
 	if other.pid() != pid {
 		t.Error("another session has changed its worker")

@@ -26,9 +26,10 @@ import (
 // The limits of a worker are relayBurst entries at once and relayRate entries a second. Entries
 // above them are dropped and counted. If a worker writes without end, the supervisor reads slowly.
 
-// A share is a second limiter, which several workers share. It is called before an entry of a
-// weight is logged. missed is the number of entries that the first limiter has dropped before. ok
-// says whether the entry may pass, and before is the number that both limiters have dropped.
+// A share is a second limiter, which several workers share. It decides on an entry that the first
+// limiter, the worker's own, lets pass. The entry counts as much as weight small entries. missed is
+// the number of entries that the first limiter has dropped since the last call. ok says whether the
+// entry may pass. If it may, before is the number that both limiters have dropped before it.
 type share func(missed uint64, weight int) (before uint64, ok bool)
 
 const (
@@ -76,7 +77,8 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// The line about the dropped entries counts as one of them.
+				// The share may refuse this line. Then it counts the line as one
+				// more dropped entry. So it is told n-1, and the sum stays n.
 				if before, ok := share(n-1, 1); ok {
 					logDropped(log, before+1)
 				}

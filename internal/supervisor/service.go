@@ -19,8 +19,9 @@ import (
 
 // This file tells a service manager about the daemon's start, state and end (sd_notify(3)):
 //
-//   - The daemon is ready when the first worker has reported. If a good report is required, no
-//     caller is served before it, and a bad report is an error.
+//   - The daemon is ready when the first worker has reported. The settings may require that this
+//     report names a library or all measures of confinement. Then no caller is served before the
+//     report, and a report that lacks what is required ends Run with an error.
 //   - The status names the library and the number of sessions.
 //   - At the stop the daemon says how long it may take.
 
@@ -34,7 +35,7 @@ const statusInterval = 5 * time.Second
 // managed says whether a service manager expects messages.
 func managed() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
-// requires says whether the settings require a good report.
+// requires says whether the settings require anything of the first report.
 func (s *Supervisor) requires() bool { return s.RequireOpenSSL || s.RequireConfinement }
 
 // fit checks a report against the settings.
@@ -54,12 +55,12 @@ func (s *Supervisor) fit(r handoff.Ready) error {
 	}
 	if len(lacks) > 0 {
 		return fmt.Errorf("%w: workers are confined in part only, and --confine=require "+
-			"wants all: without %s", ErrUnfit, strings.Join(lacks, ", "))
+			"wants all measures; missing: %s", ErrUnfit, strings.Join(lacks, ", "))
 	}
 	return nil
 }
 
-// awaitFit waits for the first report if the settings require a good one.
+// awaitFit waits for the first report if the settings require anything of it.
 func (s *Supervisor) awaitFit(ctx context.Context) error {
 	if !s.requires() {
 		return nil

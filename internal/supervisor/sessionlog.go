@@ -7,7 +7,7 @@ import (
 )
 
 // The log has a line when a session starts, one when it ends, and the entries of its worker. A
-// caller that connects and closes in a loop must not fill the log by that. The rules:
+// caller that connects and closes in a loop must not fill the log. The rules:
 //
 //   - A user may log sessionBurst sessions at once, and sessionRate sessions a second. The log has
 //     both lines of a session, or none. The user's next line says how many sessions were left out.
@@ -23,7 +23,7 @@ const (
 	entriesRate  = 2 * relayRate
 )
 
-// logStart logs that a session has started, or counts it.
+// logStart logs that a session has started, or counts the session as left out.
 func (s *Supervisor) logStart(w *worker, sess *session) {
 	s.mu.Lock()
 	l := s.sessionLines.of(sess.peer.account(), sessionBurst, sessionRate)

@@ -28,9 +28,9 @@ const (
 	maxPath = 107
 	// probeTimeout limits the attempt to connect to an existing socket.
 	probeTimeout = time.Second
-	// busyTimeout is the time for which a path must be in use to count as served. If a daemon
-	// is killed while it starts a worker, that worker still has the lock and the socket between
-	// fork(2) and execve(2).
+	// busyTimeout limits the attempts to take a path that is in use. If a daemon is killed
+	// while it starts a worker, the lock and the socket stay in use for a moment: the worker
+	// has both from fork(2) to execve(2).
 	busyTimeout = 500 * time.Millisecond
 )
 
@@ -62,8 +62,9 @@ func Listen(path string, mode fs.FileMode) (*Socket, error) {
 }
 
 func listenOnce(path string, mode fs.FileMode) (*Socket, error) {
+	// The check comes first, so that no lock file is made beside a file that is no socket.
 	if _, err := checkFile(path); err != nil {
-		return nil, err // before takeLock makes a lock file beside another kind of file
+		return nil, err
 	}
 	lock, err := takeLock(path)
 	if err != nil {
@@ -152,7 +153,7 @@ func listenLocked(path string, mode fs.FileMode) (*Socket, error) {
 	if err != nil {
 		return nil, err // names the path
 	}
-	l.SetUnlinkOnClose(false) // Remove looks first
+	l.SetUnlinkOnClose(false) // Remove removes only the file of this socket
 	made, err := os.Lstat(path)
 	if err != nil {
 		l.Close()

@@ -152,7 +152,7 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 		st.Uid != 0 {
 		t.Errorf("the socket is user %d's and group %d's, %v", st.Uid, st.Gid, info.Mode())
 	}
-	// Remove does not remove another socket at the daemon's path.
+	// GiveTo does not give away another file at the daemon's path.
 	testkit.Must(t, os.Remove(path))
 	testkit.Must(t, os.WriteFile(path, nil, 0o600))
 	if err := s.GiveTo(gid, 0o660); err == nil ||

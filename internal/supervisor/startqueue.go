@@ -42,41 +42,41 @@ func newStartQueue(limit int, own account) *startQueue {
 
 // wait waits until the user may start a worker. The caller must call done when the start is over.
 // The error is the context's.
-func (q *startQueue) wait(ctx context.Context, uid account) (done func(), err error) {
+func (q *startQueue) wait(ctx context.Context, as account) (done func(), err error) {
 	begins := make(chan struct{})
 	q.mu.Lock()
-	u := q.users[uid]
+	u := q.users[as]
 	if u == nil {
 		u = &userStarts{}
-		q.users[uid] = u
+		q.users[as] = u
 	}
 	u.waiting = append(u.waiting, begins)
-	if !slices.Contains(q.queue, uid) {
-		q.queue = append(q.queue, uid)
+	if !slices.Contains(q.queue, as) {
+		q.queue = append(q.queue, as)
 	}
 	q.dispatch()
 	q.mu.Unlock()
 	select {
 	case <-begins:
-		return q.track(uid), nil
+		return q.track(as), nil
 	case <-ctx.Done():
 	}
 	q.mu.Lock()
 	i := slices.Index(u.waiting, begins)
 	if i >= 0 {
 		u.waiting = slices.Delete(u.waiting, i, i+1)
-		q.forget(uid)
+		q.forget(as)
 	}
 	q.mu.Unlock()
 	if i < 0 { // dispatch has let the start begin meanwhile
-		q.track(uid)()
+		q.track(as)()
 	}
 	return nil, ctx.Err()
 }
 
 // track follows a start. When the start becomes slow, it no longer counts for the total. At done it
 // no longer counts at all.
-func (q *startQueue) track(uid account) (done func()) {
+func (q *startQueue) track(as account) (done func()) {
 	counted := true // in q.running; guarded by q.mu
 	leave := func() {
 		if counted {
@@ -95,18 +95,18 @@ func (q *startQueue) track(uid account) (done func()) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		leave()
-		q.users[uid].running--
+		q.users[as].running--
 		q.dispatch()
-		q.forget(uid)
+		q.forget(as)
 	})
 }
 
 // dispatch lets waiting starts begin, as far as the limits allow. The caller holds q.mu.
 func (q *startQueue) dispatch() {
 	for i := 0; q.running < q.limit && i < len(q.queue); {
-		uid := q.queue[i]
-		u := q.users[uid]
-		if u.running >= q.limitPerUser && uid != q.own {
+		as := q.queue[i]
+		u := q.users[as]
+		if u.running >= q.limitPerUser && as != q.own {
 			i++
 			continue
 		}
@@ -116,22 +116,22 @@ func (q *startQueue) dispatch() {
 		q.running++
 		q.queue = slices.Delete(q.queue, i, i+1)
 		if len(u.waiting) > 0 {
-			q.queue = append(q.queue, uid)
+			q.queue = append(q.queue, as)
 		}
 		i = 0
 	}
 }
 
 // forget drops the entries of a user without starts and waiting callers. The caller holds q.mu.
-func (q *startQueue) forget(uid account) {
-	u := q.users[uid]
+func (q *startQueue) forget(as account) {
+	u := q.users[as]
 	if u == nil || len(u.waiting) > 0 {
 		return
 	}
-	if i := slices.Index(q.queue, uid); i >= 0 {
+	if i := slices.Index(q.queue, as); i >= 0 {
 		q.queue = slices.Delete(q.queue, i, i+1)
 	}
 	if u.running == 0 {
-		delete(q.users, uid)
+		delete(q.users, as)
 	}
 }

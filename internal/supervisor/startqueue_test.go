@@ -186,8 +186,8 @@ func (d *daemon) starting() (n int) {
 	return n
 }
 
-// A caller waits for at most one start of each waiting user. The number of that user's callers does
-// not matter.
+// A caller waits for at most one start of each other waiting user, even if that user has many
+// callers.
 func TestACallerWaitsForOneStartOfEachOtherUser(t *testing.T) {
 	t.Parallel()
 	const others, newcomer = 8, 100

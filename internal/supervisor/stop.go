@@ -37,9 +37,9 @@ func (s *Supervisor) awaitStop(ctx context.Context, force <-chan struct{}) strin
 	for {
 		select {
 		case <-ctx.Done():
-			return "it was told to"
+			return "tlsd was told to stop"
 		case <-force:
-			return "it was told to, at once"
+			return "tlsd was told to stop at once"
 		case <-s.idle:
 			if s.IdleExit > 0 {
 				quiet.Reset(s.IdleExit)

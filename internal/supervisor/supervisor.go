@@ -8,14 +8,14 @@
 //   - One worker serves a connection. The supervisor keeps a copy of the connection's descriptor
 //     and never reads from it. It closes the copy when the worker reports the session's end.
 //   - When a worker dies, the supervisor tells each of its callers the reason, in one line of the
-//     protocol. It sends no line if the caller may have a part of another message. Then it ends the
-//     callers' connections. Other callers notice nothing.
+//     protocol. It sends no line to a caller that may have received only a part of a message. Then
+//     it ends the callers' connections. Other callers notice nothing.
 //   - If the daemon runs as root, a worker acts with the caller's user and groups. The worker
 //     starts as root. It first closes all ways by which its user could stop or trace it. Then it
 //     becomes that user (see package confine).
 //   - A caller that is refused gets the reason, in one line of the protocol.
-//   - The policy of a session is the one that holds for its user when the session begins. The
-//     worker enforces the policy.
+//   - A session keeps the policy that its user has when the session begins. The worker enforces
+//     the policy.
 //   - One user's workers and callers do not delay the start of another user's.
 //   - No error of accept(2) ends the daemon or makes it spin.
 //   - [Supervisor.Run] returns when all of its goroutines and processes have ended. Every wait has
@@ -50,8 +50,8 @@ type Config struct {
 	Audit *zap.Logger
 	// AuditLost gives the number of lines of Audit that could not be written. Nil: 0.
 	AuditLost func() int
-	// PolicyFor gives the policy for a session of a user that begins now. Nil: everything is
-	// allowed.
+	// PolicyFor gives the policy that a user has now. It is called when a session begins. Nil:
+	// everything is allowed.
 	PolicyFor func(uid uint32) policy.Policy
 
 	// WorkerConfig is the configuration of each worker.
@@ -80,7 +80,7 @@ type Config struct {
 	// when it gets a session.
 	WarmOthers        int
 	MaxSessions       int // at the same time
-	MaxSessionsPerUID int // of one user; 0: as many
+	MaxSessionsPerUID int // of one user at the same time; 0: MaxSessions
 
 	// MaxMemory is the memory limit of a worker in bytes, as WorkerConfig has it. 0: no limit.
 	MaxMemory int64
@@ -98,15 +98,15 @@ type Supervisor struct {
 	Config
 	started    time.Time
 	limitedLog *zap.Logger // drops lines above a rate; a hostile caller could cause thousands
-	levels     sync.Mutex  // held while workers are sent a log level, which does not wait
+	levels     sync.Mutex  // held while a log level is sent to workers; the send never waits
 
 	oom          *oomWatch
 	forking      forkWatch
-	watchdogTick <-chan time.Time // when the service manager needs a sign of life; nil: never
+	watchdogTick <-chan time.Time // ticks when a sign of life is due (heartbeat.go); nil: never
 
 	firstReport chan struct{} // closed when the first worker has reported
 	wake        chan struct{} // wakes fillPool: the pool may lack a worker
-	idle        chan struct{} // active has become 0
+	idle        chan struct{} // gets a value when active becomes 0
 	starts      *startQueue   // orders the starts of workers for one session
 
 	admitting sync.WaitGroup // runs of admit
@@ -115,13 +115,13 @@ type Supervisor struct {
 	mu            sync.Mutex // guards all below, and the fields of workers that name it
 	active        int        // connections in admit, and sessions
 	sessions      int
-	perUID        map[account]int // sessions by account; no entry is 0
+	perUID        map[account]int // sessions by account, for accounts that have any
 	last          uint64          // the highest session number given out
 	workers       map[*worker]struct{}
 	pool          []*worker          // for sessions of the daemon's own user, the oldest first
 	others        []*worker          // spare workers for other users, the oldest first
 	changed       chan struct{}      // closed and replaced when pool grows
-	failures      int                // workers of pool and others that have failed in a row
+	failures      int                // failures in a row, of workers in pool or others
 	streaks       map[account]streak // by account
 	unreaped      []*worker          // killed, and not ended yet
 	library       string             // its version, as workers report it; "": no report yet

@@ -50,7 +50,8 @@ func TestWorkersHaveNothingOfTheDaemons(t *testing.T) {
 	t.Setenv("TLSD_SECRET", "1")
 	t.Setenv("SSLKEYLOGFILE", "/tmp/keys")
 	t.Setenv("SSL_CERT_DIR", "/certs")
-	// cmd/tlsd makes the descriptors that the daemon has inherited close-on-exec.
+	// This test does not check descriptors that the daemon has inherited: cmd/tlsd makes those
+	// close-on-exec.
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
 	if env := c.ask("environment"); strings.Contains(env, "TLSD_SECRET") ||
@@ -393,7 +394,7 @@ func TestIdleExit(t *testing.T) {
 	select {
 	case <-d.ended:
 		t.Fatal("it left a session")
-	case <-time.After(4500 * time.Millisecond): // the time alone must do nothing
+	case <-time.After(4500 * time.Millisecond): // IdleExit passes while a session is open
 	}
 	other := d.dial() // the daemon still listens
 	other.pid()
@@ -415,7 +416,7 @@ func TestDescriptorsRunOutWithoutHarm(t *testing.T) {
 	c := d.dial()
 	c.pid()
 	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
-	conn := d.dial() // its own descriptor is there before the limit
+	conn := d.dial() // before the limit, so that this caller has its descriptor
 	conn.pid()
 	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
 
@@ -426,7 +427,7 @@ func TestDescriptorsRunOutWithoutHarm(t *testing.T) {
 	testkit.Must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
 	testkit.Must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
 	err = unix.Connect(waiting, &unix.SockaddrUnix{Name: d.path})
-	d.logged("connections cannot be accepted; trying on", 1)
+	d.logged("connections cannot be accepted; tlsd keeps trying", 1)
 	spins := d.logs.Len()
 	testkit.Must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
 	testkit.Must(t, err)

@@ -176,8 +176,8 @@ func TestRequirementsAreCheckedBeforeACallerIsServed(t *testing.T) {
 		{stub, true, false,
 			"no usable OpenSSL, which --require-openssl wants: tried everything"},
 		{part, false, true,
-			"workers are confined in part only, and --confine=require wants all: " +
-				"without b (no such thing)"},
+			"workers are confined in part only, and --confine=require wants all " +
+				"measures; missing: b (no such thing)"},
 	} {
 		for _, warm := range []int{0, 1} {
 			d := startDaemon(t, workerPlay{Report: c.report}, func(cfg *Config) {

@@ -69,7 +69,8 @@ var (
 // startBuckets are the bounds of the histogram of start times, in seconds.
 var startBuckets = []float64{.0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
-// claims are a worker's counters. A counter that cannot fall has the highest value that was read.
+// claims are a worker's counters, as the worker gives them. A counter that cannot fall has the
+// highest value that was read.
 type claims []uint64
 
 // tally has the counters. Supervisor.mu guards it.

@@ -28,8 +28,8 @@ import (
 //     answered by then, its sessions lack the worker's part.
 //   - A worker's answer is limited and cleaned. An answer without a question breaks the rules of
 //     the channel.
-//   - Questions wait for room in a worker's channel, also within answerTime. A worker that does not
-//     read delays only its own sessions.
+//   - A question waits for room in a worker's channel, at most for answerTime. A worker that does
+//     not read delays only its own sessions.
 //   - A list has only a few handles of each session, so that no user can make the list too long for
 //     an answer.
 

@@ -105,8 +105,8 @@ func (s *Supervisor) check(w *worker) {
 		return
 	}
 	g := &w.watchState
-	busy, active, lastPong, inside := s.observe(w)
-	if !busy {
+	watched, active, lastPong, inside := s.observe(w)
+	if !watched {
 		g.missedChecks = 0
 		clear(g.stays)
 		return
@@ -145,10 +145,10 @@ func (s *Supervisor) check(w *worker) {
 	}
 }
 
-// observe reads a worker's state for check. busy: the worker must be checked. active: it is not
-// idle. lastPong is the last answered ping, and inside has its threads in the library. The worker's
-// page is open as long as s.workers has the worker.
-func (s *Supervisor) observe(w *worker) (busy, active bool, lastPong uint64,
+// observe reads a worker's state for check. watched: the worker must be checked. active: the worker
+// is not idle. lastPong is the last answered ping, and inside has the worker's threads in the
+// library. The worker's page is open as long as s.workers has the worker.
+func (s *Supervisor) observe(w *worker) (watched, active bool, lastPong uint64,
 	inside map[int]vitals.Stay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,10 +174,10 @@ func isRunning(pid int) bool {
 	return err == nil && i >= 0 && i+2 < len(text) && text[i+2] != 'T' && text[i+2] != 't'
 }
 
-// killHung ends a worker that hangs. SIGABRT makes it write a dump. SIGKILL follows after
-// abortGrace.
-func (s *Supervisor) killHung(w *worker, missed string) {
-	why := fmt.Sprintf("was killed because it %s for %v", missed, s.Watchdog)
+// killHung ends a worker that hangs. symptom is the verb of the text "was killed because it …".
+// SIGABRT makes the worker write a dump. SIGKILL follows after abortGrace.
+func (s *Supervisor) killHung(w *worker, symptom string) {
+	why := fmt.Sprintf("was killed because it %s for %v", symptom, s.Watchdog)
 	s.mu.Lock()
 	w.deathCause, w.killReason = byWatchdog, why
 	s.mu.Unlock()

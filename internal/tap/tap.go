@@ -52,7 +52,7 @@ const serverHello = 2 // a type of message (section 4)
 type Record struct {
 	Type  byte
 	Len   int    // bytes after the header, with the overhead of encryption
-	Hello []byte // a ServerHello that it begins with
+	Hello []byte // the ServerHello at the beginning of the record; nil: none
 }
 
 // HRR says whether it is a HelloRetryRequest.
@@ -224,7 +224,7 @@ func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 			r.await(d)
 		}
 		if _, werr := to.Write(record); err == nil && werr != nil {
-			return // the other direction passes on the reader's last data and its end
+			return // the receiver has ended; the other direction passes that on
 		}
 		switch {
 		case err == nil:

@@ -97,8 +97,8 @@ type builder struct {
 }
 
 // build makes a file once, for the first test that asks; other tests wait. If TLSD_TEST_BIN names a
-// folder, the file is copied from there instead, because only the tester may be able to enter that
-// folder.
+// folder, the file is copied from there instead. It is not used in place, because other users, for
+// whom a test runs it, may have no access to that folder.
 func build(tb testing.TB, name string, compile func(file string) error) string {
 	tb.Helper()
 	if built == "" {

@@ -153,7 +153,8 @@ func (d *Daemon) launch(tb testing.TB) {
 	if o.Stderr != nil {
 		d.cmd.Stderr = o.Stderr
 	}
-	// Ctrl-C is for the tester. The daemon ends because this process ends.
+	// In a process group of its own, the daemon gets no signal of Ctrl-C. The signal ends this
+	// process, and then the kernel ends the daemon (see Spawn).
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if o.UID != 0 {
 		d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: o.UID, Gid: o.UID}
@@ -171,7 +172,7 @@ func (d *Daemon) launch(tb testing.TB) {
 
 // Spawn starts cmd. The kernel kills cmd if this process dies without stopping it: by a panic, a
 // test that runs out of time, or SIGKILL. When cmd runs, wait is called on a goroutine of its own.
-// It must return when the process has ended.
+// wait must return when the process has ended.
 func Spawn(cmd *exec.Cmd, wait func()) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

@@ -51,7 +51,7 @@ type Options struct {
 	Env     []string // NAME=value, added to the environment
 }
 
-// A Host is a running program. End it.
+// A Host is a running program. Its user must call End.
 type Host struct {
 	PID  int
 	Left chan struct{} // closed when the host has ended
@@ -60,7 +60,7 @@ type Host struct {
 	err    error // how the host has ended; set before Left is closed
 	stderr strings.Builder
 
-	mu    sync.Mutex // guards err and waiting, and the order of commands
+	mu    sync.Mutex // guards all below, and keeps the commands in their order
 	tags  int
 	waits map[string]chan Result
 }

@@ -110,8 +110,8 @@ func Unanswered(tb testing.TB) int {
 	return port
 }
 
-// Backlog is the number of connections in the queue of a listener of 127.0.0.1, which has not
-// accepted them. It needs Linux.
+// Backlog is the number of connections that wait to be accepted, in the queue of a listener of
+// 127.0.0.1. It needs Linux.
 func Backlog(tb testing.TB, port int) (n int) {
 	tb.Helper()
 	table, err := os.ReadFile("/proc/net/tcp")
@@ -128,8 +128,8 @@ func Backlog(tb testing.TB, port int) (n int) {
 }
 
 // Port is a port on which nobody listens, and which no other program gets by chance until the
-// end of the test. A socket is bound to it and does not listen. Go sets SO_REUSEADDR and so can
-// listen on the port (socket(7)). Until then connections are refused.
+// end of the test. A socket is bound to it and does not listen, so connections are refused. A Go
+// program can still listen on the port, because Go sets SO_REUSEADDR (socket(7)).
 func Port(tb testing.TB) int {
 	tb.Helper()
 	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)

@@ -1,6 +1,6 @@
-// Package testkit has what the tests of many packages need: a limit for hangs, ways to wait, a look
-// for the machine's tools, and servers as peers. Of the project it imports only internal/sockets,
-// so that each package's tests may import it.
+// Package testkit has what the tests of many packages need: a limit for hangs, ways to wait, the
+// search for the machine's tools, and servers as peers. Of the project it imports only
+// internal/sockets, so that each package's tests may import it.
 package testkit
 
 import (
@@ -83,8 +83,8 @@ func Tool(tb testing.TB, name string) (path string) {
 	return path
 }
 
-// Missing skips a test, because the machine lacks what the test needs. TLSD_TEST_STRICT=1 allows no
-// such skips, as make test does: the test fails.
+// Missing skips a test, because the machine lacks what the test needs. With TLSD_TEST_STRICT=1,
+// which make test sets, the test fails instead.
 func Missing(tb testing.TB, format string, args ...any) {
 	tb.Helper()
 	if os.Getenv("TLSD_TEST_STRICT") == "1" {

@@ -17,7 +17,7 @@ func (s *standIn) Helper()                           {}
 func (s *standIn) Fatalf(format string, args ...any) { s.end("fails: "+format, args) }
 func (s *standIn) Skipf(format string, args ...any)  { s.end("is skipped: "+format, args) }
 
-// end notes the first end. A real test does not go on behind it.
+// end notes the first end. A real test would not go on after its first end.
 func (s *standIn) end(format string, args []any) {
 	if s.ended == "" {
 		s.ended = fmt.Sprintf(format, args...)

@@ -52,7 +52,8 @@ var NumCounters = int(firstBucket) + len(Buckets) + 1 + 2*len(Outcomes)
 // countersAt is the offset of the counters in the page, in bytes.
 const countersAt = 8 * Threads
 
-// Bucket is the counter of the i-th of Buckets, or with len(Buckets) of longer times.
+// Bucket is the counter of the i-th of Buckets. For i = len(Buckets), it is the counter of longer
+// times.
 func Bucket(i int) Counter { return firstBucket + Counter(i) }
 
 // BucketOf is the bucket of a time.
@@ -116,7 +117,7 @@ func Plausible(c Counter, value uint64, life time.Duration) uint64 {
 			return 0
 		}
 		return min(value, maxHandles)
-	case HandshakeTime: // each may take as long as the worker lives
+	case HandshakeTime: // 1,000 handshakes at the same time, for the whole life
 		return min(value, seconds*1e6*1000)
 	}
 	return min(value, seconds*maxHandshakes)

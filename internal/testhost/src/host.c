@@ -458,7 +458,7 @@ static void in_child(const char *tag)
 		die("fork");
 	if (pid == 0) {
 		threads = NULL; /* they are the parent's */
-		pthread_mutex_init(&replying, NULL); /* one of them may have had it */
+		pthread_mutex_init(&replying, NULL); /* a thread of the parent may hold it */
 		reply(tag, 0, "");
 		return;
 	}
@@ -479,8 +479,6 @@ int main(int argc, char **argv)
 		struct command *c = had(calloc(1, sizeof *c));
 		char *rest = line;
 
-		if (!c)
-			die("calloc");
 		c->text = line;
 		for (int i = 0; i < FIELDS && rest; i++) {
 			c->field[i] = strsep(&rest, "\t");
@@ -534,7 +532,7 @@ int main(int argc, char **argv)
 				sigaction(SIGUSR1, &act, NULL) |
 					sigaction(SIGALRM, &act, NULL), "");
 		} else if (IS("interrupt")) {
-			/* The thread that was started last, of those in a call. */
+			/* A signal to the last started thread that is still in a call. */
 			join_threads(0);
 			if (threads)
 				pthread_kill(threads->thread, SIGUSR1);
@@ -568,7 +566,10 @@ int main(int argc, char **argv)
 			limit.rlim_cur = (rlim_t)atoi(c->field[2]);
 			reply(c->field[0], setrlimit(RLIMIT_NOFILE, &limit), "");
 		} else if (IS("spawn")) {
-			/* The open sockets of a program that is started without fork's handlers. */
+			/*
+			 * Counts the open sockets of a program. system() starts the program without
+			 * the handlers of pthread_atfork().
+			 */
 			reply(c->field[0],
 				system("exit $(ls -l /proc/self/fd | grep -c socket:)"), "");
 		} else if (IS("reload")) {

@@ -409,8 +409,9 @@ func TestRequiredConfinementIsAllOrNoStart(t *testing.T) {
 		"--confine", "require")
 	cmd.Env = []string{lackEnv + "=1"}
 	out, _ := cmd.CombinedOutput()
-	const want = "workers are confined in part only, and --confine=require wants all: " +
-		"without landlock (the kernel has no Landlock: function not implemented), seccomp ("
+	const want = "workers are confined in part only, and --confine=require wants all " +
+		"measures; missing: landlock (the kernel has no Landlock: function not " +
+		"implemented), seccomp ("
 	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), want) {
 		t.Errorf("status %d: %s", code, out)
 	}
