@@ -86,7 +86,7 @@ func (a *administration) Metrics() []admin.Family {
 		one("tlsd_healthy", "1 if tlsshim health finds no problem, else 0.", "gauge",
 			admin.Sample{Value: healthy}),
 		one("tlsd_log_dropped_total",
-			"Entries of the log and of the audit log that could not be written.",
+			"Entries of the log that could not be written.",
 			"counter",
 			admin.Sample{Value: float64(a.queue.losses())}),
 		one("tlsd_policy_reloads_total",

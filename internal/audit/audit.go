@@ -69,9 +69,25 @@ func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before u
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.add(missed)
+	if before, ok = l.take(now, weight); !ok {
+		l.add(1)
+	}
+	return before, ok
+}
+
+// TakeReport is Take for a line about left-out events alone. The line is no event: if it may not
+// pass, it is not counted.
+func (l *Limiter) TakeReport(now time.Time, missed uint64) (before uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.add(missed)
+	return l.take(now, 1)
+}
+
+// take lets something of this weight pass, if it may. l.mu must be held.
+func (l *Limiter) take(now time.Time, weight int) (before uint64, ok bool) {
 	l.refill(now)
 	if l.tokens < float64(weight) {
-		l.add(1)
 		return 0, false
 	}
 	l.tokens -= float64(weight)

@@ -48,6 +48,22 @@ func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	take(0, 0, false)
 }
 
+// A line about left-out events takes the place of another line. It is no event.
+func TestAReportIsNoEvent(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0)
+	l := NewLimiter(1, 1)
+	if n, ok := l.TakeReport(now, 5); !ok || n != 5 {
+		t.Errorf("the first report: %d, %v; want 5", n, ok)
+	}
+	if n, ok := l.TakeReport(now, 7); ok {
+		t.Errorf("the limit does not hold for the second report: %d", n)
+	}
+	if n, ok := l.Take(now.Add(time.Second), 0); !ok || n != 7 {
+		t.Errorf("%d, %v were left out; want 7", n, ok)
+	}
+}
+
 // A worker may report any number of left-out events. The count does not overflow.
 func TestTheCountOfLeftOutEventsDoesNotOverflow(t *testing.T) {
 	t.Parallel()

@@ -24,9 +24,16 @@ const (
 // before it. A nil e stands for a report of dropped events alone.
 func (s *Supervisor) writeAudit(peer Peer, number uint64, e *audit.Event, missed uint64) {
 	s.countAudit(e, missed)
-	missed, ok := s.auditLimiter(peer.account()).Take(time.Now(), missed)
-	if !ok {
+	limiter := s.auditLimiter(peer.account())
+	take := limiter.Take
+	if e == nil {
+		take = limiter.TakeReport
+	}
+	missed, ok := take(time.Now(), missed)
+	if !ok && e != nil {
 		s.auditMissed(1)
+	}
+	if !ok {
 		return
 	}
 	fields := []zap.Field{zap.Uint32("uid", peer.UID), zap.Uint32("gid", peer.GID),

@@ -25,10 +25,14 @@ func auditor() (*Supervisor, *observer.ObservedLogs) {
 func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 	t.Parallel()
 	s, logs := auditor()
-	const events = 100 * auditBurst
-	for range events {
+	const direct, reported = 100 * auditBurst, 5
+	for range direct {
 		s.writeAudit(Peer{UID: 1}, 7, &audit.Event{Name: audit.Denied}, 0)
 	}
+	for range reported { // by workers at the end of sessions
+		s.writeAudit(Peer{UID: 1}, 7, nil, 1)
+	}
+	const events = direct + reported
 	if n := logs.Len(); n < auditBurst || n > events/10 {
 		t.Errorf("%d lines of %d events", n, events)
 	}
@@ -41,7 +45,7 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 			want)
 	}
 	s.closeAudit()
-	told := uint64(0)
+	told, written := uint64(0), uint64(0)
 	for _, e := range logs.All() {
 		f := e.ContextMap()
 		if f["uid"] != uint32(1) {
@@ -49,6 +53,7 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 		}
 		if e.Message == "denied" {
 			told++
+			written++
 		}
 		if n, ok := f["missed"].(uint64); ok {
 			told += n
@@ -56,6 +61,11 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 	}
 	if told != events {
 		t.Errorf("the lines tell of %d events, want %d", told, events)
+	}
+	// with three events of the other user
+	if got := s.tally.auditMissed; got != events-written+3 {
+		t.Errorf("%d events count as missed, and %d of %d have a line", got, written,
+			events)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
@@ -59,6 +61,29 @@ func TestOneUsersStreakDelaysNoOtherUser(t *testing.T) {
 		t.Errorf("this user has to wait: %v", err)
 	}
 	d.dial().pid()
+}
+
+// A caller that has to wait is not refused. If it leaves meanwhile, it counts as one that has left.
+func TestACallerThatLeavesInItsPauseIsCounted(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	as := userAccount(uint32(os.Getuid()))
+	d.mu.Lock()
+	d.streaks[as] = streak{deaths: freeDeaths + 1, until: time.Now().Add(time.Hour)}
+	d.mu.Unlock()
+	c := d.dial()
+	d.until("the caller waits", func() bool { return d.values()["tlsd_sessions"] == 1 })
+	d.has(map[string]float64{"tlsd_sessions_refused_total left": 0,
+		"tlsd_session_start_seconds count": 0})
+	testkit.Must(t, c.Close())
+	d.until("it is counted", func() bool {
+		return d.values()["tlsd_sessions_refused_total left"] == 1
+	})
+	d.endStreak(as)
+	d.dial().pid()
+	d.has(map[string]float64{"tlsd_sessions_refused_total left": 1,
+		"tlsd_sessions_refused_total no_worker": 0,
+		"tlsd_session_start_seconds count":      1})
 }
 
 func TestPausesGrowToABound(t *testing.T) {

@@ -153,6 +153,19 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	}
 }
 
+// The kernel does not say who has made a connection that is closed here.
+func TestACallerThatCannotBeKnownIsCounted(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	conn, _ := testkit.UnixPair(t)
+	testkit.Must(t, conn.Close())
+	if sess := d.sessionFor(conn); sess != nil {
+		t.Errorf("session %d has an unknown caller", sess.number)
+	}
+	d.has(map[string]float64{"tlsd_sessions_refused_total fault": 1,
+		"tlsd_sessions_refused_total denied": 0, "tlsd_sessions": 0})
+}
+
 // No caller and no peer chooses the value of a label. The name of each counter ends with _total.
 func TestLabelsAreFew(t *testing.T) {
 	t.Parallel()

@@ -90,8 +90,8 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 					own = 2 // this session's, and the spare one
 				}
 				workers(t, d, own)
-				before, supervisors := len(openFiles(t, workerOf(t, tk.c))),
-					len(openFiles(t, d.PID))
+				before, supervisors := len(testkit.OpenFiles(t, workerOf(t, tk.c))),
+					len(testkit.OpenFiles(t, d.PID))
 				port := testkit.Port(t)
 				// It has a waiting Read, a waiting Accept, and a client that was
 				// not accepted.

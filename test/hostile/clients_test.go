@@ -193,7 +193,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	first, err := greeted(w, port, "hello")
 	testkit.Must(t, err)
 	t.Logf("a good client alone: %v", first)
-	files := len(openFiles(t, pid))
+	files := len(testkit.OpenFiles(t, pid))
 
 	var mu sync.Mutex // guards who
 	who := map[string]string{}
@@ -426,7 +426,7 @@ func TestClientsThatTurnBad(t *testing.T) {
 	testkit.Must(t, err)
 	defer witness.Close()
 	wh := <-a
-	files := len(openFiles(t, pid))
+	files := len(testkit.OpenFiles(t, pid))
 	for name, act := range map[string]func(c *net.TCPConn){
 		"garbage":   func(c *net.TCPConn) { c.Write(randomBytes(random, 1000)) },
 		"plaintext": func(c *net.TCPConn) { io.WriteString(c, "GET / HTTP/1.0\r\n\r\n") },

@@ -37,8 +37,8 @@ func TestAThousandSessionsDropped(t *testing.T) {
 						own = 2 // this session's, and the spare one
 					}
 					workers(t, d, own)
-					files, workerFiles := len(openFiles(t, d.PID)),
-						len(openFiles(t, workerOf(t, tk.c)))
+					files, workerFiles := len(testkit.OpenFiles(t, d.PID)),
+						len(testkit.OpenFiles(t, workerOf(t, tk.c)))
 
 					seed := rand.Uint64()
 					t.Logf("seed %d", seed)

@@ -30,8 +30,8 @@ func TestNoDescriptorToAcceptACaller(t *testing.T) {
 	overModes(t, nil, func(t *testing.T, d *testd.Daemon) {
 		tk := w.talk(t, d.Dial(t), port)
 		serves(t, d)
-		before := len(openFiles(t, d.PID))
-		restore := leaveDescriptors(t, d.PID, 0)
+		before := len(testkit.OpenFiles(t, d.PID))
+		restore := testkit.LeaveDescriptors(t, d.PID, 0)
 		late := rawDial(t, d) // into the kernel's queue
 		testkit.Until(t, "the log tells", func() bool {
 			return strings.Contains(d.Log(t), "connections cannot be accepted")
@@ -60,9 +60,9 @@ func TestNoDescriptorToStartAWorker(t *testing.T) {
 	tk := w.talk(t, d.Dial(t), port)
 	serves(t, d)
 	workers(t, d, 1)
-	before := len(openFiles(t, d.PID))
+	before := len(testkit.OpenFiles(t, d.PID))
 	for free := 1; free <= 7; free++ { // a worker's start needs more than that
-		restore := leaveDescriptors(t, d.PID, free)
+		restore := testkit.LeaveDescriptors(t, d.PID, free)
 		conn := rawDial(t, d)
 		got, err := io.ReadAll(conn)
 		if err != nil || !strings.Contains(string(got), `"kind":"internal"`) ||
@@ -110,11 +110,11 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		pid := workerOf(t, c)
 		var before int
 		testkit.Until(t, "the accepted connection is closed", func() bool {
-			before = len(openFiles(t, pid))
-			return before == len(openFiles(t, pid))
+			before = len(testkit.OpenFiles(t, pid))
+			return before == len(testkit.OpenFiles(t, pid))
 		})
 
-		restore := leaveDescriptors(t, pid, 0)
+		restore := testkit.LeaveDescriptors(t, pid, 0)
 		waiting := accept()
 		visited := make(chan error, 1)
 		go func() { visited <- visit(w, port) }()
@@ -174,7 +174,7 @@ func TestNoDescriptorForASession(t *testing.T) {
 	tk := w.talk(t, c, port)
 	pid := workerOf(t, c)
 	for free := range 2 {
-		restore := leaveDescriptors(t, pid, free)
+		restore := testkit.LeaveDescriptors(t, pid, free)
 		got, err := io.ReadAll(rawDial(t, d))
 		if err != nil || !strings.Contains(string(got), `"kind":"limit"`) ||
 			!strings.Contains(string(got), "RLIMIT_NOFILE") {

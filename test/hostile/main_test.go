@@ -17,7 +17,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -184,51 +183,13 @@ func workers(t *testing.T, d *testd.Daemon, n int) {
 
 func zombie(c testkit.Child) bool { return c.State == "Z" }
 
-// openFiles lists the descriptors of a process, in order.
-func openFiles(t *testing.T, pid int) []int {
-	t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if errors.Is(err, os.ErrPermission) {
-		t.Skip("needs root, to look into a worker")
-	}
-	testkit.Must(t, err)
-	var fds []int
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
-		testkit.Must(t, err)
-		fds = append(fds, fd)
-	}
-	slices.Sort(fds)
-	return fds
-}
-
 // settled waits until a process has no more descriptors than before.
 func settled(t *testing.T, pid, before int) {
 	t.Helper()
 	testkit.Until(t, fmt.Sprintf("process %d has no more than %d descriptors", pid,
 		before), func() bool {
-		return len(openFiles(t, pid)) <= before
+		return len(testkit.OpenFiles(t, pid)) <= before
 	})
-}
-
-// leaveDescriptors lowers a process's limit of open files, so that n more can be opened. The
-// returned function undoes that. The end of the test calls it too.
-func leaveDescriptors(t *testing.T, pid, n int) (restore func()) {
-	t.Helper()
-	var old unix.Rlimit
-	testkit.Must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &old))
-	limit, free := 0, 0
-	for open := openFiles(t, pid); free < n; limit++ {
-		if !slices.Contains(open, limit) {
-			free++
-		}
-	}
-	testkit.Must(t, unix.Prlimit(pid, unix.RLIMIT_NOFILE,
-		&unix.Rlimit{Cur: uint64(limit), Max: old.Max}, nil))
-	// fails if it is gone
-	restore = func() { _ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &old, nil) }
-	t.Cleanup(restore)
-	return restore
 }
 
 func isTimeout(err error) bool {

@@ -35,7 +35,7 @@ func newPatient(t *testing.T, w *world, flags ...string) *patient {
 	p := &patient{t: t, c: testd.Start(t, flags...).Dial(t)}
 	p.good = w.talk(t, p.c, port)
 	p.pid = workerOf(t, p.c)
-	p.files = len(openFiles(t, p.pid))
+	p.files = len(testkit.OpenFiles(t, p.pid))
 	return p
 }
 

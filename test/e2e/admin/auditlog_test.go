@@ -1,42 +1,56 @@
 package admin
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
+	"tlsd/internal/testd"
 	"tlsd/internal/testkit"
+	"tlsd/rpc/client"
 )
+
+// nowhere is a policy that forbids each connection.
+func nowhere(t *testing.T, dir string) (path string) {
+	t.Helper()
+	path = filepath.Join(dir, "policy.toml")
+	testkit.Must(t, os.WriteFile(path, []byte("[default]\ndestinations = []\n"), 0o644))
+	return path
+}
+
+// denied makes a call that this policy forbids.
+func denied(t *testing.T, c *client.Client) {
+	t.Helper()
+	_, err := c.NewClient(t.Context(), "127.0.0.1", 1)
+	var e *client.Error
+	if !errors.As(err, &e) || e.Data.Kind != client.KindDenied {
+		t.Fatalf("the policy forbids this, and the error is %v", err)
+	}
+}
+
+// hasLines waits until a file has n audit lines with this name.
+func hasLines(t *testing.T, path, name string, n int) {
+	t.Helper()
+	testkit.Until(t, fmt.Sprintf("%s has %d lines of %s", path, n, name), func() bool {
+		text, _ := os.ReadFile(path)
+		return strings.Count(string(text), `"msg":"`+name+`"`) == n
+	})
+}
 
 // Audit lines go to the file of --audit-log, which SIGHUP opens again, and not to the log.
 func TestTheAuditLogIsRotated(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)
-	policy, file := filepath.Join(dir, "policy.toml"), filepath.Join(dir, "audit")
-	nowhere := []byte("[default]\ndestinations = []\n")
-	if err := os.WriteFile(policy, nowhere, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	d := start(t, "--policy="+policy, "--audit-log="+file)
-	refused := func() {
-		t.Helper()
-		if _, err := d.Dial(t).NewClient(t.Context(), "localhost", 1); err == nil {
-			t.Fatal("the policy allows it")
-		}
-	}
-	lines := func(path, name string, want int) {
-		t.Helper()
-		testkit.Until(t, path+" has lines of "+name, func() bool {
-			text, _ := os.ReadFile(path)
-			return strings.Count(string(text), `"msg":"`+name+`"`) == want
-		})
-	}
-	refused()
-	lines(file, "denied", 1)
+	file := filepath.Join(dir, "audit")
+	d := start(t, "--policy="+nowhere(t, dir), "--audit-log="+file)
+	denied(t, d.Dial(t))
+	hasLines(t, file, "denied", 1)
 	d.must("log-level", "info")
-	lines(file, "administrator", 1)
+	hasLines(t, file, "administrator", 1)
 	if err := os.Rename(file, file+".1"); err != nil {
 		t.Fatal(err)
 	}
@@ -45,12 +59,101 @@ func TestTheAuditLogIsRotated(t *testing.T) {
 	}
 	testkit.Until(t, "there is a new file",
 		func() bool { _, err := os.Stat(file); return err == nil })
-	refused()
-	lines(file, "denied", 1)
-	lines(file+".1", "denied", 1)
+	denied(t, d.Dial(t))
+	hasLines(t, file, "denied", 1)
+	hasLines(t, file+".1", "denied", 1)
 	d.says([]string{"metrics"}, "tlsd_audit_missed_total 0\n")
 	if log := d.Log(t); strings.Contains(log, `"logger":"audit"`) ||
 		!strings.Contains(log, "audit log opened again") {
 		t.Errorf("the log has %s", log)
+	}
+}
+
+// A file that cannot grow stands for a full disk.
+func TestAuditLinesThatCannotBeWrittenAreCounted(t *testing.T) {
+	t.Parallel()
+	dir := testkit.Dir(t)
+	file := filepath.Join(dir, "audit")
+	const size = 1 << 20 // more than the log and a worker's page need
+	testkit.Must(t, os.WriteFile(file, nil, 0o600))
+	testkit.Must(t, os.Truncate(file, size))
+	d := start(t, "--policy="+nowhere(t, dir), "--audit-log="+file)
+	restore := testkit.Limit(t, d.PID, syscall.RLIMIT_FSIZE, size)
+	c := d.Dial(t)
+	const lost = 3
+	for n := range lost {
+		d.says([]string{"metrics"}, fmt.Sprintf("tlsd_audit_missed_total %d\n", n))
+		denied(t, c)
+		d.says([]string{"metrics"}, fmt.Sprintf("tlsd_audit_missed_total %d\n", n+1))
+	}
+	const once = "audit lines cannot be written and are lost"
+	if log := d.Log(t); strings.Count(log, once) != 1 ||
+		!strings.Contains(log, "file too large") {
+		t.Errorf("the log has %s", log)
+	}
+	restore()
+	denied(t, c)
+	hasLines(t, file, "denied", 1)
+	hasLines(t, file, "audit lines were lost, because they could not be written", 1)
+	testkit.Until(t, "the log tells of the end", func() bool {
+		return strings.Contains(d.Log(t), "the audit log can be written again")
+	})
+	d.says([]string{"metrics"}, fmt.Sprintf("tlsd_audit_missed_total %d\n", lost),
+		fmt.Sprintf(`tlsd_denied_total{key="destinations"} %d`+"\n", lost+1),
+		"tlsd_log_dropped_total 0\n")
+}
+
+// Without a file of their own, audit lines are entries of the log, and are counted with these.
+func TestAuditLinesOfALogThatCannotBeWrittenAreCounted(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	testkit.Must(t, err)
+	defer full.Close()
+	d := startWith(t, testd.Options{Stderr: full, Flags: []string{
+		"--policy=" + nowhere(t, testkit.Dir(t)), "--log-level=error"}})
+	c := d.Dial(t)
+	for n := range 3 {
+		d.says([]string{"metrics"}, fmt.Sprintf("tlsd_log_dropped_total %d\n", n))
+		denied(t, c)
+		d.says([]string{"metrics"}, fmt.Sprintf("tlsd_log_dropped_total %d\n", n+1),
+			"tlsd_audit_missed_total 0\n")
+	}
+}
+
+// A user makes more audit events than are written. Each of them has a line or is counted, by the
+// metric and by the lines.
+func TestAuditEventsAboveTheLimitAreCounted(t *testing.T) {
+	t.Parallel()
+	dir := testkit.Dir(t)
+	file := filepath.Join(dir, "audit")
+	d := start(t, "--policy="+nowhere(t, dir), "--audit-log="+file)
+	const sessions, calls = 8, 100 // more than one session may report, and one user
+	for range sessions {
+		c := d.Dial(t)
+		for range calls {
+			denied(t, c)
+		}
+		c.Close()
+	}
+	metrics := d.says([]string{"metrics"}, "tlsd_sessions 0\n")
+	_, after, _ := strings.Cut(metrics, "\ntlsd_audit_missed_total ")
+	var missed int
+	if _, err := fmt.Sscan(after, &missed); err != nil {
+		t.Fatalf("%v: %s", err, metrics)
+	}
+	d.must("log-level", "info") // its line comes after all others
+	hasLines(t, file, "administrator", 1)
+	testkit.Must(t, d.Stop(t))
+	text, err := os.ReadFile(file)
+	testkit.Must(t, err)
+	written, told := strings.Count(string(text), `"msg":"denied"`), 0
+	for line := range strings.Lines(string(text)) {
+		var l struct{ Missed int }
+		decode(t, line, &l)
+		told += l.Missed
+	}
+	if written < 50 || written+missed != sessions*calls || told != missed {
+		t.Errorf("%d events have a line, %d are counted, and the lines tell of %d; want "+
+			"%d in all", written, missed, told, sessions*calls)
 	}
 }

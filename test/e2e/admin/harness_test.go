@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -30,8 +31,18 @@ type watched struct {
 
 func start(t *testing.T, flags ...string) *watched {
 	t.Helper()
-	path := filepath.Join(testkit.Dir(t), "admin")
-	return &watched{testd.Start(t, append(flags, "--admin-socket="+path)...), t, path}
+	return startWith(t, testd.Options{Flags: flags})
+}
+
+func startWith(t *testing.T, o testd.Options) *watched {
+	t.Helper()
+	dir := testkit.Dir(t)
+	if o.UID != 0 {
+		testkit.Must(t, os.Chown(dir, int(o.UID), int(o.UID)))
+	}
+	path := filepath.Join(dir, "admin")
+	o.Flags = append(o.Flags, "--admin-socket="+path)
+	return &watched{testd.StartWith(t, o), t, path}
 }
 
 // outcome is what a tlsshim has done.

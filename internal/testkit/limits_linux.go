@@ -1,0 +1,57 @@
+package testkit
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenFiles lists the descriptors of a process, in order. It skips the test if the tester may not
+// look into the process.
+func OpenFiles(tb testing.TB, pid int) []int {
+	tb.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if errors.Is(err, os.ErrPermission) {
+		tb.Skip("needs root, to look into a worker")
+	}
+	Must(tb, err)
+	var fds []int
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		Must(tb, err)
+		fds = append(fds, fd)
+	}
+	slices.Sort(fds)
+	return fds
+}
+
+// LeaveDescriptors lowers a process's limit of open files, so that n more can be opened. The
+// returned function undoes that. The end of the test calls it too.
+func LeaveDescriptors(tb testing.TB, pid, n int) (restore func()) {
+	tb.Helper()
+	limit, free := 0, 0
+	for open := OpenFiles(tb, pid); free < n; limit++ {
+		if !slices.Contains(open, limit) {
+			free++
+		}
+	}
+	return Limit(tb, pid, unix.RLIMIT_NOFILE, uint64(limit))
+}
+
+// Limit lowers a limit of a process (getrlimit(2)). The returned function undoes that. The end of
+// the test calls it too.
+func Limit(tb testing.TB, pid, resource int, limit uint64) (restore func()) {
+	tb.Helper()
+	var old unix.Rlimit
+	Must(tb, unix.Prlimit(pid, resource, nil, &old))
+	Must(tb, unix.Prlimit(pid, resource, &unix.Rlimit{Cur: limit, Max: old.Max}, nil))
+	// fails if it is gone
+	restore = func() { _ = unix.Prlimit(pid, resource, &old, nil) }
+	tb.Cleanup(restore)
+	return restore
+}
