@@ -29,8 +29,8 @@ type StrangerError struct {
 }
 
 func (e *StrangerError) Error() string {
-	return fmt.Sprintf("%s: refused, because the user with id %d runs it, who is neither root "+
-		"nor %d, nor one of trusted-users in %s",
+	return fmt.Sprintf("%s: refused, because user %d runs it; this user is not root, not user "+
+		"%d, and not in trusted-users of %s",
 		e.Path, e.Peer.UID, os.Geteuid(), ConfPath)
 }
 

@@ -231,8 +231,8 @@ func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 			continue
 		}
 		h.send("NewClient", "h", 1).fails(
-			"tls.NewClient: backend: no tlsd: "+socket+": refused, because the user "+
-				"with id 65534 runs it, who is neither root nor 0",
+			"tls.NewClient: backend: no tlsd: "+socket+": refused, because user "+
+				"65534 runs it; this user is not root, not user 0",
 			"nor one of trusted-users in /etc/tlsd/client.conf")
 	}
 }

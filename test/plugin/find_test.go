@@ -122,7 +122,7 @@ func TestAServerOfAnotherUserIsRefused(t *testing.T) {
 	h := startHost(t, "TLSD_SOCKET="+socket, "TLSD_AUTOSTART=1",
 		"TLSD_EXE="+tlsdThat(t, "serves"))
 	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: "+socket+": refused",
-		"the user with id 65534 runs it, who is neither root nor 0")
+		"user 65534 runs it; this user is not root, not user 0")
 }
 
 func TestTheOwnUsersServerIsTalkedTo(t *testing.T) {

@@ -76,8 +76,8 @@ static struct owned *try_socket(struct search *f, const char *path)
 		return sock;
 	} else {
 		error = EPERM;
-		search_note(f, "%s: refused, because the user with id %u runs it, who is neither "
-			    "root nor %u, nor one of trusted-users in %s", path, (unsigned)server,
+		search_note(f, "%s: refused, because user %u runs it; this user is not root, not "
+			    "user %u, and not in trusted-users of %s", path, (unsigned)server,
 			    (unsigned)geteuid(), CLIENT_CONF);
 	}
 	owned_close(sock);

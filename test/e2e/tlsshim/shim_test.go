@@ -174,7 +174,7 @@ func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 		{"admitted", testd.Options{Flags: []string{"--allow-uid=65534"}}, nobody,
 			"run by root (user 0)", "", 0},
 		{"a stranger's", testd.Options{UID: nobody}, 0, "user 65534 runs it, and could " +
-			"read everything: that user is neither root nor you (user 0)",
+			"read all data; this user is not root, not you (user 0)",
 			"TLSD_SOCKET", 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
