@@ -12,8 +12,8 @@ import (
 	"tlsd/rpc"
 )
 
-// idleLimit is the limit of these tests. Their calls are sent before it runs, because a busy machine
-// may take longer between two messages.
+// idleLimit is the limit of these tests. Their calls are sent before the limit runs, because a busy
+// machine may take longer between two messages.
 const idleLimit = 3 * time.Second
 
 func idling(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = idleLimit }
