@@ -12,16 +12,8 @@ import (
 
 // tls.Signal takes two descriptors, in the caller's order.
 
-// signalled makes a context that listens and has a signal. It returns the end that a caller polls.
-func (p *peer) signalled() (polled io.Reader) {
-	p.t.Helper()
-	polled = p.sendSignalled()
-	p.answerSignalled()
-	return polled
-}
-
-// sendSignalled sends the three calls of signalled.
-func (p *peer) sendSignalled() (polled io.Reader) {
+// sendSignalled sends the three calls that make a context, its listener and its signal.
+func (p *peer) sendSignalled() {
 	p.t.Helper()
 	p.begin("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile)
 	p.begin("tls.Listen", 1, "127.0.0.1", 0)
@@ -31,7 +23,6 @@ func (p *peer) sendSignalled() (polled io.Reader) {
 		p.t.Fatal(err)
 	}
 	p.lineWith(`{"jsonrpc":"2.0","id":1,"method":"tls.Signal","params":[1,1]}`, first, raw)
-	return ours
 }
 
 // answerSignalled takes the answers to sendSignalled.
