@@ -27,10 +27,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A peer is the caller of a served session. The session's engine is the crypto/tls stand-in.
 type peer struct {
-	t    testing.TB
-	conn *net.UnixConn
-	r    *wire.Reader
-	stop func() // ends the server's context
+	t     testing.TB
+	conn  *net.UnixConn
+	r     *wire.Reader
+	serve func() // begins to serve
+	stop  func() // ends the server's context
 
 	served chan struct{} // closed when Serve has returned
 	err    error         // the result of Serve
@@ -43,6 +44,15 @@ type peer struct {
 
 // newPeer serves a new session; set adjusts its configuration.
 func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
+	t.Helper()
+	p := waitingPeer(t, set...)
+	p.serve()
+	return p
+}
+
+// waitingPeer is a peer that may send before it is served. So a limit of the session does not run
+// until its calls are there. They must have room in the socket: 100 kB have.
+func waitingPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	t.Helper()
 	p := &peer{t: t, served: make(chan struct{}), eng: fakeengine.New(t)}
 	p.ca = testcert.NewCA(t, "Test CA")
@@ -59,15 +69,17 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	stop := func() { cancel(errors.New("the test is over")) }
 	p.stop = stop
-	go func() {
-		defer close(p.served)
-		p.err = rpc.Serve(ctx, theirs, cfg)
-	}()
-	t.Cleanup(func() {
-		ours.Close()
-		p.over()
-		stop()
-	})
+	p.serve = func() {
+		go func() {
+			defer close(p.served)
+			p.err = rpc.Serve(ctx, theirs, cfg)
+		}()
+		t.Cleanup(func() {
+			ours.Close()
+			p.over()
+			stop()
+		})
+	}
 	return p
 }
 

@@ -12,19 +12,27 @@ import (
 
 // tls.Signal takes two descriptors, in the caller's order.
 
-// signalled makes a context that listens and has a signal. It returns the end that a caller polls.
-func (p *peer) signalled() (polled io.Reader) {
+// sendSignalled sends the three calls that make a context, its listener and its signal.
+func (p *peer) sendSignalled() {
 	p.t.Helper()
-	p.server()
-	p.ok("tls.Listen", 1, "127.0.0.1", 0)
+	p.begin("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile)
+	p.begin("tls.Listen", 1, "127.0.0.1", 0)
 	ours, first := channelPair(p.t)
 	raw, err := ours.File() // the second end; ours is the end that the caller has kept
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.lineWith(`{"jsonrpc":"2.0","id":1,"method":"tls.Signal","params":[1,1]}`, first, raw)
-	p.expect(`{"jsonrpc":"2.0","id":1,"result":0}`)
-	return ours
+}
+
+// answerSignalled takes the answers to sendSignalled.
+func (p *peer) answerSignalled() {
+	p.t.Helper()
+	for range 3 {
+		if r := p.response(); r.Error != nil {
+			p.t.Fatalf("call %v: %v", r.ID, r.Error)
+		}
+	}
 }
 
 func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
@@ -48,10 +56,12 @@ func TestASessionThatWaitsForClientsWithASignalIsNotIdle(t *testing.T) {
 	t.Parallel()
 	// The descriptors set the read deadline to the answer timeout. The server must then go on
 	// to the idle timeout.
-	p := newPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
+	p := waitingPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
 		c.AnswerTimeout = idleLimit / 3
 	})
-	p.signalled()
+	p.sendSignalled()
+	p.serve()
+	p.answerSignalled()
 	time.Sleep(idleLimit + idleLimit/2) // the promise is about time
 	p.silent()
 	p.ok("tls.CloseServerContext", 1)

@@ -122,11 +122,17 @@ type caller struct {
 
 func (d *daemon) dial() *caller {
 	d.t.Helper()
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.path, Net: "unix"})
-	testkit.Must(d.t, err)
-	d.t.Cleanup(func() { conn.Close() })
+	return dial(d.t, d.path)
+}
+
+// dial connects to a socket, which need not be served yet.
+func dial(t *testing.T, path string) *caller {
+	t.Helper()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	testkit.Must(t, err)
+	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(testkit.Patience))
-	return &caller{conn, d.t, bufio.NewReader(conn)}
+	return &caller{conn, t, bufio.NewReader(conn)}
 }
 
 // say sends a line.

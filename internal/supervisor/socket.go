@@ -50,10 +50,15 @@ type Socket struct {
 // Listen makes the socket at path with the permissions of mode, 0 to 0777. It sets the process's
 // umask for a moment. No other goroutine may make files meanwhile.
 func Listen(path string, mode fs.FileMode) (*Socket, error) {
+	return listenWithin(busyTimeout, path, mode)
+}
+
+// listenWithin is Listen. A path that is in use for the limit counts as served.
+func listenWithin(limit time.Duration, path string, mode fs.FileMode) (*Socket, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	for end := time.Now().Add(busyTimeout); ; time.Sleep(busyTimeout / 10) {
+	for end := time.Now().Add(limit); ; time.Sleep(busyTimeout / 10) {
 		s, err := listenOnce(path, mode)
 		if !errors.As(err, new(busyError)) || time.Now().After(end) {
 			return s, err

@@ -265,7 +265,9 @@ func TestPathThatIsFreeInAMomentIsTaken(t *testing.T) {
 	testkit.Must(t, err)
 	done := make(chan error, 1)
 	go func() {
-		s, err := listenAt(path, 0o600)
+		umask.Lock()
+		defer umask.Unlock()
+		s, err := listenWithin(testkit.Patience, path, 0o600)
 		if err == nil {
 			s.Close()
 		}
@@ -274,7 +276,7 @@ func TestPathThatIsFreeInAMomentIsTaken(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Errorf("Listen gives up at once: %v", err)
-	case <-time.After(busyTimeout / 5): // the path is in use for this time
+	case <-time.After(busyTimeout / 5): // the path is in use for this time, or longer
 		lock.Close()
 		testkit.Must(t, <-done)
 	}

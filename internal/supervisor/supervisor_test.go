@@ -388,8 +388,11 @@ func TestCallersStayInTheQueueOfSystemdsSocket(t *testing.T) {
 
 func TestIdleExit(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, workerPlay{}, func(c *Config) { c.IdleExit = 3 * time.Second })
-	c := d.dial()
+	var c *caller
+	d := startDaemon(t, workerPlay{}, func(cfg *Config) {
+		cfg.IdleExit = 3 * time.Second
+		c = dial(t, cfg.Socket.Path) // it waits before the time begins
+	})
 	c.pid()
 	select {
 	case <-d.ended:
