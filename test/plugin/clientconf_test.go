@@ -233,7 +233,7 @@ func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 		h.send("NewClient", "h", 1).fails(
 			"tls.NewClient: backend: no tlsd: "+socket+": refused, because user "+
 				"65534 runs it; this user is not root, not user 0",
-			"nor one of trusted-users in /etc/tlsd/client.conf")
+			"and not in trusted-users of /etc/tlsd/client.conf")
 	}
 }
 
