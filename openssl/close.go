@@ -33,19 +33,35 @@ func (c *Conn) Close() error {
 // The end of ctx is no error.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	var err error
-	c.closer.Do(func() { err = c.close(ctx, true) })
+	c.closer.Do(func() { err = c.close(ctx, orderly) })
 	return err
 }
 
-// Abort is CloseContext without a message to the peer and without any wait. The peer sees a cut
-// connection, and may lose data that is still on its way.
+// CutContext is CloseContext without close_notify. The peer gets all written data, and then sees a
+// cut connection.
+func (c *Conn) CutContext(ctx context.Context) error {
+	var err error
+	c.closer.Do(func() { err = c.close(ctx, cut) })
+	return err
+}
+
+// Abort is CutContext without any wait. The peer may lose data that is still on its way.
 func (c *Conn) Abort() error {
 	var err error
-	c.closer.Do(func() { err = c.close(context.Background(), false) })
+	c.closer.Do(func() { err = c.close(context.Background(), abort) })
 	return err
 }
 
-func (c *Conn) close(ctx context.Context, orderly bool) error {
+// An ending is how a connection is closed.
+type ending int
+
+const (
+	orderly ending = iota // with close_notify, and written data arrives
+	cut                   // without close_notify, and written data arrives
+	abort                 // without close_notify, at once
+)
+
+func (c *Conn) close(ctx context.Context, how ending) error {
 	c.lifeMu.Lock()
 	c.closed = true
 	busy := c.users > 0
@@ -61,7 +77,13 @@ func (c *Conn) close(ctx context.Context, orderly bool) error {
 	}
 
 	_ = c.nc.SetDeadline(time.Time{}) // if this fails, so does the next use of the socket
-	sent := orderly && c.established.Load() && c.lastWords(ctx)
+	sent := how != abort && c.established.Load()
+	switch {
+	case sent && how == orderly:
+		sent = c.lastWords(ctx)
+	case sent:
+		sent = !c.writeFailed()
+	}
 	c.free()
 	if sent && c.nc.CloseWrite() == nil { // an error means that the connection is gone already
 		c.flush(ctx)
@@ -88,6 +110,13 @@ func (c *Conn) lastWords(ctx context.Context) (sent bool) {
 		c.push(fd)
 	})
 	return false
+}
+
+// writeFailed says whether written data cannot arrive any more.
+func (c *Conn) writeFailed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writeErr != nil && c.writeErr != ErrShut
 }
 
 // closeNotify sends the alert and says whether it has left.

@@ -49,6 +49,7 @@ func (idleConn) SetTag(int32)                                   {}
 func (idleConn) PeerSubject() string                            { return "" }
 func (idleConn) Version() string                                { return "" }
 func (c idleConn) CloseContext(context.Context) error           { return c.nc.Close() }
+func (c idleConn) CutContext(context.Context) error             { return c.nc.Close() }
 func (c idleConn) Abort() error                                 { return c.nc.Close() }
 func (c idleConn) Close() error                                 { return c.nc.Close() }
 

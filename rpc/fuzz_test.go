@@ -67,6 +67,7 @@ func (c *countingConn) Close() error {
 	return c.idleConn.Close()
 }
 func (c *countingConn) CloseContext(context.Context) error { return c.Close() }
+func (c *countingConn) CutContext(context.Context) error   { return c.Close() }
 func (c *countingConn) Abort() error                       { return c.Close() }
 
 // harmless lets sessions connect to one port of this machine. They must neither listen nor read a

@@ -39,6 +39,7 @@ func (idleConn) Handshake(context.Context) error                { return nil }
 func (idleConn) Write(_ context.Context, p []byte) (int, error) { return len(p), nil }
 func (idleConn) SetTag(int32)                                   {}
 func (c idleConn) CloseContext(context.Context) error           { return c.nc.Close() }
+func (c idleConn) CutContext(context.Context) error             { return c.nc.Close() }
 func (c idleConn) Abort() error                                 { return c.nc.Close() }
 
 // idleSession has a connection, handle 1, whose engine does nothing. So a benchmark measures the

@@ -226,6 +226,24 @@ func TestCloseOverOpenSSLDrains(t *testing.T) {
 	}
 }
 
+// TestTheSessionsEndLosesNothingAlthoughThePeersBytesAreUnread: a socket that is closed with unread
+// bytes discards its own bytes that have not left. The peer here reads only after its own Write,
+// which goes on when tlsd discards the bytes.
+func TestTheSessionsEndLosesNothingAlthoughThePeersBytesAreUnread(t *testing.T) {
+	t.Parallel()
+	r := newRealRig(t, timeouts(session.Timeouts{Close: testkit.Patience}))
+	got := make(chan string, 1)
+	_, c := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) {
+		_, err := c.Write(make([]byte, 32<<20)) // more than all buffers take
+		b, end := io.ReadAll(c)
+		got <- fmt.Sprintf("%s|%v|%v", b, err, end)
+	}))
+	data := random(150000)
+	send(t, c, data)
+	r.End()
+	want(t, got, fmt.Sprintf("%s|%v|%v", data, nil, errCut))
+}
+
 // TestAServerReadsWhatItsClientSentBeforeAReset: this holds although the server's Write has failed
 // first.
 func TestAServerReadsWhatItsClientSentBeforeAReset(t *testing.T) {

@@ -88,7 +88,9 @@ type EngineConn interface {
 	// connection. It does not wait for the peer's close_notify. Once ctx is done, it does not
 	// wait at all.
 	CloseContext(ctx context.Context) error
-	// Abort is CloseContext without close_notify. It does not wait.
+	// CutContext is CloseContext without close_notify.
+	CutContext(ctx context.Context) error
+	// Abort is CutContext without any wait. The peer may lose data that was written.
 	Abort() error
 }
 

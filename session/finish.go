@@ -72,19 +72,20 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	c.stopAhead()
 	why, unreported := c.flow.reportWriteError()
 	t := c.unregister()
-	if t != nil && (why != nil || callerClosed && c.flow.canWrite()) {
-		// close_notify would tell the peer that it has got all bytes.
+	if t != nil && why != nil {
 		t.Abort()
 		t = nil
 	}
+	// Then close_notify would tell the peer that it has got all bytes.
+	torn := callerClosed && c.flow.canWrite()
 	placed := c.finishSlot || s.takeFinishSlot()
 	if placed && s.ctx.Err() == nil {
 		s.background.Go(func() {
-			s.finish(s.finishCtx, t)
+			s.finish(s.finishCtx, t, torn)
 			<-s.finishSlots
 		})
 	} else {
-		s.finish(ctx, t)
+		s.finish(ctx, t, torn)
 		if placed {
 			<-s.finishSlots
 		}
@@ -96,27 +97,36 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 }
 
 // cut ends a connection that the caller has not closed, without close_notify. The bytes on its data
-// channel leave first, within Timeouts.Close.
+// channel leave first, within Timeouts.Close. Then the peer's system acknowledges all bytes, within
+// another Timeouts.Close.
 func (c *connection) cut(ctx context.Context) {
 	if p := c.pumps; p != nil {
 		p.drain(ctx)
 		p.terminate()
 	}
 	c.stopAhead()
-	if t := c.unregister(); t != nil {
+	switch t := c.unregister(); {
+	case t == nil:
+	case c.flow.status().Write == stateFailed:
 		t.Abort()
+	default:
+		c.s.finish(c.s.finishCtx, t, true)
 	}
 }
 
-// finish sends close_notify and waits until the peer's system has acknowledged all bytes, as far as
-// ctx and Timeouts.Close allow. t may be nil.
-func (s *Session) finish(ctx context.Context, t EngineConn) {
+// finish sends close_notify, unless the connection is torn. It waits until the peer's system has
+// acknowledged all bytes, as far as ctx and Timeouts.Close allow. t may be nil.
+func (s *Session) finish(ctx context.Context, t EngineConn, torn bool) {
 	if t == nil {
 		return
 	}
 	ctx, stop := context.WithTimeout(ctx, s.Timeouts.Close)
 	defer stop()
-	t.CloseContext(ctx)
+	if torn {
+		t.CutContext(ctx)
+	} else {
+		t.CloseContext(ctx)
+	}
 }
 
 // Hurry cuts short the closes in the background. It may be called at any time.

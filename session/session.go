@@ -84,8 +84,8 @@ var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); retu
 
 // End ends all calls with kind "cancelled", frees everything that the session owns, and then
 // returns. It cuts open connections without close_notify, so that the peer can tell that the
-// conversation was not complete. First, the bytes on their data channels leave, within
-// Timeouts.Close. A cut does not wait for background closes, but End does (see Hurry). Each Call
+// conversation was not complete. First, the bytes on their data channels leave, and the peers'
+// systems acknowledge all bytes (see cut). End also waits for background closes (see Hurry). Each Call
 // that was made must have been Run, or must be Run now. No method may be called after End.
 func (s *Session) End() {
 	s.cancel(errEnded)
@@ -94,11 +94,7 @@ func (s *Session) End() {
 		_ = c.close(s.ctx)
 	}
 	for _, c := range slices.Collect(maps.Values(s.conns)) {
-		if c.pumps == nil {
-			c.cut(s.ctx)
-		} else {
-			s.background.Go(func() { c.cut(s.ctx) })
-		}
+		s.background.Go(func() { c.cut(s.ctx) })
 	}
 	s.trust.release()
 	s.background.Wait()

@@ -405,6 +405,37 @@ func (c *conn) Info() (openssl.Info, error) {
 
 func (c *conn) CloseContext(ctx context.Context) error { return c.close(ctx, true) }
 
+// CutContext discards what the peer has sent until the peer's system has acknowledged all data. With
+// unread data, the close would discard data that is still on its way.
+func (c *conn) CutContext(ctx context.Context) error {
+	c.mu.Lock()
+	established := c.done && !c.closed
+	c.mu.Unlock()
+	if established && c.nc.CloseWrite() == nil {
+		const look = time.Millisecond
+		for ctx.Err() == nil && c.unacknowledged() {
+			_ = c.nc.SetReadDeadline(time.Now().Add(look))
+			_, err := io.Copy(io.Discard, c.nc)
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				break // the peer's end
+			}
+		}
+	}
+	return c.close(ctx, false)
+}
+
+// unacknowledged says whether the peer's system has not acknowledged all (SIOCOUTQ, tcp(7)).
+func (c *conn) unacknowledged() (yes bool) {
+	raw, err := c.nc.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			n, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
+			yes = err == nil && n > 0
+		})
+	}
+	return yes && err == nil
+}
+
 func (c *conn) Abort() error { return c.close(context.Background(), false) }
 
 func (c *conn) close(ctx context.Context, orderly bool) error {

@@ -115,6 +115,11 @@ func (c countedConn) CloseContext(ctx context.Context) error {
 	return c.EngineConn.CloseContext(ctx)
 }
 
+func (c countedConn) CutContext(ctx context.Context) error {
+	defer c.e.open.Add(-1)
+	return c.EngineConn.CutContext(ctx)
+}
+
 func (c countedConn) Abort() error {
 	defer c.e.open.Add(-1)
 	return c.EngineConn.Abort()
