@@ -21,7 +21,7 @@
 
 enum {
 	LOST_BYTES = 1024, /* room for the reason of a loss */
-	SETTINGS_KEPT = 2, /* the next session gets them too: CA bundle, tls_NewClient's timeout */
+	SETTINGS_KEPT = 2, /* that each new session gets: CA bundle, timeout of tls_NewClient */
 };
 
 /* A turn is a right that one thread at a time has. mu guards it. A thread that waits for a turn
@@ -49,8 +49,8 @@ struct process {
 
 	atomic_bool strict; /* a Write returns when its bytes have left */
 
-	/* Guards all that follows, and the members that session.h and channel.h name. Nothing
-	 * blocks under it. */
+	/* mu guards all members below, and the members that session.h and channel.h name. No thread
+	 * blocks while it holds mu. */
 	pthread_mutex_t mu;
 
 	/* A thread that needs both turns takes them in this order. */
@@ -72,8 +72,8 @@ struct process {
 };
 
 /* A visit is one call of a function of tlsplugin.h. During a visit the cancellation of the thread
- * is disabled, because other threads may hold pointers to its stack. A visit leaves errno as it
- * was. */
+ * is disabled, because other threads may have pointers to the thread's stack. A visit leaves errno
+ * as it was. */
 struct visit {
 	struct process *process; /* NULL if there is no memory for it */
 	int error, cancel;

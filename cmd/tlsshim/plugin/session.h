@@ -55,8 +55,8 @@ void session_drop(struct process *p, struct session *s);
  * 0, or -1 with the process's error set. */
 int session_call(struct process *p, struct session *s, struct call *c);
 
-/* Ends the session. mu must be held. The caller must have a reference, unless there is no other
- * thread. */
+/* Ends the session. mu must be held. The caller must have a reference, so that the session is not
+ * freed meanwhile. */
 void session_lose(struct process *p, struct session *s, const char *why);
 
 /* Ends the process's session if the effective user has changed. If control is true, the function
