@@ -24,10 +24,10 @@ import (
 // whether its library has a cipher, and whether the daemon can read this user's files and look up
 // names.
 
-// rehearsal is the result.
+// rehearsal is the result of rehearse.
 type rehearsal struct {
 	step    string // the last step that was tried; "": none
-	version string // the version of TLS, if all steps succeeded
+	version string // the version of TLS; "" if a step failed
 	err     error
 }
 
@@ -67,7 +67,8 @@ func rehearse(ctx context.Context, s *client.Client) rehearsal {
 	return r
 }
 
-// connectBoth connects a client of the session to its server.
+// connectBoth makes the server listen, connects a client of the same session to it, and does the
+// handshake on both sides.
 func connectBoth(ctx context.Context, s *client.Client, server client.Handle) rehearsal {
 	port, err := freePort()
 	if err != nil {
@@ -135,7 +136,8 @@ func freePort() (int, error) {
 }
 
 // writeCertificate writes a self-signed certificate for localhost, and its key. Everybody may read
-// them, because the daemon may run as another user. They are worthless after the rehearsal.
+// both files, because the daemon may run as another user. Nobody trusts the certificate after the
+// rehearsal.
 func writeCertificate(dir string) (certFile, keyFile string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// shell is the subcommand: it makes the calls of each line, all in one session.
+// shell is the subcommand shell: it makes the calls of each line of standard input, all in one
+// session.
 func (c *command) shell(ctx context.Context, _ []string) error {
 	session, _, err := c.connect(ctx)
 	if err != nil {
@@ -66,8 +67,8 @@ type line struct {
 	err  error // io.EOF at the end
 }
 
-// readLines sends the lines of r, without their ends, until a read fails or ctx ends. A read cannot
-// be cancelled. So its goroutine is left behind, and ends with the process.
+// readLines sends the lines of r, without their ends, until a read fails or ctx ends. If ctx ends
+// during a read, which cannot be cancelled, the goroutine stays in the read until the process ends.
 func readLines(ctx context.Context, r io.Reader) <-chan line {
 	lines := make(chan line)
 	go func() {
@@ -150,7 +151,8 @@ func part(word *strings.Builder, s string) (string, error) {
 var escapes = map[byte]byte{'n': '\n', 'r': '\r', 't': '\t', '0': 0, 'e': 0x1b, '\\': '\\',
 	'"': '"', '\'': '\''}
 
-// escaped adds the text before the quote, with its escapes, and returns the rest of s.
+// escaped adds the text of s before the closing quote to the word, with each escape replaced by its
+// character. It returns the text after the quote.
 func escaped(word *strings.Builder, s string, quote byte) (string, error) {
 	for i := 0; i < len(s); i++ {
 		switch {

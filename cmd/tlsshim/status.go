@@ -8,10 +8,10 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// questionTime is the default timeout of each answer for status and doctor.
+// questionTime is the default of --timeout for status and doctor.
 const questionTime = 5 * time.Second
 
-// status is the subcommand: one line about the daemon that answers.
+// status is the subcommand status: it prints one line about the daemon that answers.
 func (c *command) status(ctx context.Context, _ []string) error {
 	if c.timeout == 0 {
 		c.timeout = questionTime

@@ -20,7 +20,7 @@ import (
 const (
 	// columns is the width of the terminal.
 	columns = 110
-	// runTimeout limits a command. A build that is not cached takes most of it.
+	// runTimeout is the timeout of a command. A build without a cache takes most of this time.
 	runTimeout = 10 * time.Minute
 )
 
@@ -35,7 +35,7 @@ func run(command string) ([]string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
-	// Without the variables of an outer make, the make of the command does not print folders.
+	// With the variables of an outer make, the make of the command would print its folders.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool {
 		return strings.HasPrefix(e, "MAKE") || strings.HasPrefix(e, "MFLAGS=")
 	})
@@ -46,8 +46,8 @@ func run(command string) ([]string, error) {
 		return nil, err
 	}
 	var out bytes.Buffer
-	_, readErr := io.Copy(&out, terminal) // until the last process has closed the terminal
-	if errors.Is(readErr, unix.EIO) {     // Linux reports the end like this
+	_, readErr := io.Copy(&out, terminal) // ends when the last process has closed tty
+	if errors.Is(readErr, unix.EIO) {     // Linux's way to report the end
 		readErr = nil
 	}
 	if err := errors.Join(cmd.Wait(), readErr); err != nil {
@@ -82,7 +82,8 @@ func openPTY() (terminal, tty *os.File, err error) {
 	return terminal, tty, nil
 }
 
-// The parts of a line that differ in each run or machine, and the control sequences of a terminal.
+// The parts of a line that differ in each run or machine, with their substitutes. Control sequences
+// of the terminal are removed.
 var replaced = []struct {
 	part *regexp.Regexp
 	with string

@@ -4,8 +4,8 @@
 //
 // The rules:
 //
-//   - The framing is that of the main socket: JSON-RPC 2.0, one message a line. Parameters go by
-//     name.
+//   - Messages have the form of the main socket: JSON-RPC 2.0, one message a line. Parameters have
+//     names.
 //   - The server serves root and the daemon's own user, and no other user. The kernel names the
 //     client's user (SO_PEERCRED).
 //   - A client sends one request after another. Each is answered before the next one is read.
@@ -63,7 +63,7 @@ type LogLevelParams struct {
 	Level string `json:"level,omitempty"`
 }
 
-// LogLevel is the level that holds now.
+// LogLevel has the level that is in force after the call.
 type LogLevel struct {
 	Level string `json:"level"`
 }
@@ -78,8 +78,8 @@ type Draining struct {
 	Sessions int `json:"sessions"`
 }
 
-// Session describes a session. Known says whether the worker has answered in time. If not, the
-// fields from Connections on are empty.
+// Session describes a session. Known says whether the worker has answered in time. If it is false,
+// the fields from Connections on are empty.
 type Session struct {
 	Number  uint64  `json:"number"`
 	UID     uint32  `json:"uid"`
@@ -116,7 +116,7 @@ type Handle struct {
 // Health is the daemon's state, with its problems.
 type Health struct {
 	Healthy     bool           `json:"healthy"`
-	Problems    []string       `json:"problems"` // why not
+	Problems    []string       `json:"problems"` // why the daemon is not healthy
 	Version     string         `json:"version"`
 	Library     string         `json:"library"`
 	Sessions    int            `json:"sessions"`

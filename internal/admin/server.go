@@ -24,7 +24,7 @@ type Daemon interface {
 	Sessions(context.Context) []Session
 	Session(ctx context.Context, number uint64) (Session, error)
 	End(ctx context.Context, number uint64, reason string) error
-	LogLevel(level string) (string, error) // "" is a question
+	LogLevel(level string) (string, error) // "" changes nothing
 	Drain() (sessions int)
 	Health() Health
 	Metrics() []Family
@@ -43,7 +43,7 @@ type Server struct {
 	// Ordered is called for each order, before the order is carried out. asked is a text for
 	// people.
 	Ordered func(who Client, method, asked string)
-	// Denied is called for each client that may not connect.
+	// Denied is called for each client that may not use the socket.
 	Denied func(who Client)
 }
 
@@ -86,7 +86,8 @@ func (s *Server) Run(ctx context.Context) {
 	}
 }
 
-// refuse tells a client why it is not served. The buffer of a new connection has room.
+// refuse tells a client why it is not served. Run does not wait here: the buffer of a new
+// connection has room.
 func (s *Server) refuse(conn *net.UnixConn, why error) {
 	_ = wire.NewWriter(conn, answerTime, nil).Write(answer(nil, nil, why))
 }
@@ -186,7 +187,7 @@ func (s *Server) carryOut(ctx context.Context, who Client, req wire.Request) (an
 	return nil, Fail(kind.Params, "there is no method %.40q", req.Method)
 }
 
-// read reads the parameters, which go by name.
+// read reads the parameters, a JSON object.
 func read(params json.RawMessage, into any) error {
 	if len(params) == 0 {
 		return nil

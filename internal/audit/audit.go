@@ -1,10 +1,10 @@
-// Package audit has the audit lines. They tell the administrator of refused calls, and of acts that
-// are always reported. A worker makes a line where the act happens, and the supervisor writes the
-// line to the log.
+// Package audit has the audit lines. They report refused calls to the administrator, and acts that
+// matter even when they are allowed. A worker makes a line where the call or the act happens. The
+// supervisor writes the line to the log.
 //
 // The number of lines is limited, so that no session can flood the log. A [Limiter] in the worker
-// counts them. A second one in the supervisor counts again, because a worker is not trusted. Lines
-// that are left out are counted, and the log gets their number.
+// enforces the limit. A second Limiter in the supervisor enforces it again, because a worker is not
+// trusted. The log gets the number of the lines that were left out.
 package audit
 
 import (
@@ -18,7 +18,7 @@ import (
 // The names of events.
 const (
 	Denied = "denied"
-	// the verification of a certificate is turned off
+	// InsecureSkipVerify: a script turns the verification of certificates off.
 	InsecureSkipVerify = "insecure-skip-verify"
 )
 
@@ -57,14 +57,16 @@ func NewLimiter(burst, perSecond int) *Limiter {
 	return &Limiter{burst: float64(burst), rate: float64(perSecond), tokens: float64(burst)}
 }
 
-// Take asks at the time now whether an event may pass. missed is the number of events that the
-// caller has left out before this one. If the event may pass, before is the number of events that
-// were left out since the last one that passed. Otherwise the event is counted as left out.
+// Take decides whether an event may pass at the time of the parameter now. The parameter missed is
+// the number of events that the caller has left out before this event. If ok, the result before is
+// the number of events that were left out since the last event that passed. If not, this event
+// counts as left out.
 func (l *Limiter) Take(now time.Time, missed uint64) (before uint64, ok bool) {
 	return l.TakeWeight(now, missed, 1)
 }
 
-// TakeWeight is Take for an event that counts as much as weight events.
+// TakeWeight is Take for an event that takes the place of several events. The parameter weight is
+// their number.
 func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,8 +77,8 @@ func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before u
 	return before, ok
 }
 
-// TakeReport is Take for a line about left-out events alone. The line is no event: if it may not
-// pass, it is not counted.
+// TakeReport is Take for a line that only has the number of left-out events. If the line may not
+// pass, it does not count as left out, because it is no event.
 func (l *Limiter) TakeReport(now time.Time, missed uint64) (before uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -84,7 +86,8 @@ func (l *Limiter) TakeReport(now time.Time, missed uint64) (before uint64, ok bo
 	return l.take(now, 1)
 }
 
-// take lets something of this weight pass, if it may. l.mu must be held.
+// take does the work of TakeWeight, but does not count an event that may not pass. l.mu must be
+// held.
 func (l *Limiter) take(now time.Time, weight int) (before uint64, ok bool) {
 	l.refill(now)
 	if l.tokens < float64(weight) {
@@ -119,7 +122,7 @@ func (l *Limiter) Missed() uint64 {
 	return n
 }
 
-// Idle says whether the Limiter is in the state of a new one, and can be dropped.
+// Idle says whether the Limiter is in the state of a new Limiter, so that it can be dropped.
 func (l *Limiter) Idle(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -127,7 +130,7 @@ func (l *Limiter) Idle(now time.Time) bool {
 	return l.tokens >= l.burst && l.missed == 0
 }
 
-// refill adds the tokens for the time since the last call. An event of weight 1 takes one token.
+// refill adds the tokens for the time since the last refill. An event of weight 1 takes one token.
 // l.mu must be held.
 func (l *Limiter) refill(now time.Time) {
 	if passed := now.Sub(l.last); !l.last.IsZero() && passed > 0 {

@@ -9,42 +9,41 @@ import (
 
 // The capabilities (capabilities(7)) that a worker keeps if it has them.
 const (
-	// forOwnUser are the capabilities that a worker of the daemon's own user keeps: what to
-	// read, and where to listen. A worker of root loses every other power of root.
+	// forOwnUser are the capabilities that a worker of the daemon's own user keeps: for reading
+	// all files, and for listening on ports below 1024. A worker of root loses every other
+	// power of root.
 	forOwnUser = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_NET_BIND_SERVICE
 	// toBecome are the capabilities that Become needs. The kernel drops them when the process
 	// becomes another user's.
 	toBecome = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
 )
 
-// dropCapabilities takes all capabilities but kept from the calling thread. The programs that the
-// thread executes do not get them back, because no_new_privs is set. A library that does this for
-// all threads is of no use here: it needs cgo.
+// dropCapabilities takes all capabilities from the calling thread, except those in the set kept.
+// The programs that the thread executes do not get them back, because no_new_privs is set. A
+// library that changes all threads at once is of no use here, because it needs cgo.
 func dropCapabilities(kept uint64) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData // the lower and the upper half
 	if err := unix.Capget(&header, &sets[0]); err != nil {
 		return fmt.Errorf("capget: %w", err)
 	}
-	// The bounding set limits the capabilities of executed programs. They have none anyway, so
-	// this is a second lock. It needs CAP_SETPCAP, which not every daemon has.
+	// The bounding set limits the capabilities of executed programs. They do not get them
+	// anyway, so this is a second safeguard. It needs CAP_SETPCAP, which not every daemon has.
 	if sets[0].Effective&(1<<unix.CAP_SETPCAP) != 0 {
 		for c := range uintptr(64) {
 			if kept&(1<<c) != 0 {
 				continue
 			}
-			switch err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); {
-			// the kernel has no capability of this number
-			case errors.Is(err, unix.EINVAL):
-				c = 64
-			case err != nil:
+			err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
+			// EINVAL: the kernel has no capability of this number.
+			if err != nil && !errors.Is(err, unix.EINVAL) {
 				return fmt.Errorf("prctl PR_CAPBSET_DROP %d: %w", c, err)
 			}
 		}
 	}
 	inheritable := kept // the kernel drops an ambient capability that is not inheritable
 	if kept == toBecome {
-		inheritable = 0 // they are not for the user
+		inheritable = 0 // the other user's programs must not get them
 	}
 	for i := range sets {
 		keep := uint32(kept >> (32 * i))

@@ -1,35 +1,36 @@
-// Package confine takes from a worker process all that the worker does not need. So code that takes
-// over the worker through the TLS library gains little. It has three parts:
+// Package confine takes from a worker process all rights that the worker does not need. So code
+// that takes over the worker through the TLS library gains little. The package has three parts:
 //
-//   - [Restart], at the very start: no_new_privs, capabilities and Landlock. They hold for a thread
-//     and the programs that it executes. On most kernels a Go program that calls C without cgo
-//     cannot set them for all of its threads. So it sets them for one thread, which executes the
-//     program again.
+//   - [Restart], at the very start: no_new_privs, capabilities and Landlock. These measures bind a
+//     thread and the programs that the thread executes. On most kernels a Go program that calls C
+//     without cgo cannot set them for all of its threads. So Restart sets them for one thread,
+//     which executes the program again.
 //   - [Measures.Become], if root's daemon serves another user: the process becomes that user's.
 //   - [Measures.Finish], when the library is loaded: a seccomp filter, for all threads at once.
 //
-// A measure that the kernel lacks is left out. Its report is the reason instead of "on". No measure
-// can be undone. Only Linux has the measures, and the files with them are named _linux.go.
-// Elsewhere the report of each is "not on this system" (other_systems.go).
+// A measure that the kernel lacks is left out. The report of a measure is "on", or the reason why
+// it is left out. No measure can be undone. Only Linux has the measures, and the files with them
+// are named _linux.go. Elsewhere the report of each is "not on this system" (other_systems.go).
 package confine
 
-// EnvName is an environment variable. By it the supervisor asks for the confinement of a worker. By
-// it Restart also tells the program that it executes which measures are in force.
+// EnvName is an environment variable. The supervisor sets it to ask for the confinement of a
+// worker. When Restart executes the program again, it sets the variable to the reports of the
+// measures.
 const (
 	EnvName     = "TLSD_WORKER_CONFINE"
 	EnvAsk      = "ask"            // of a worker for the daemon's own user
 	EnvAskOther = "ask, to Become" // of a worker that will serve another user
 )
 
-// EnvReadable is an environment variable. By it the supervisor names the folders and files, as in
-// PATH, that a confined worker may read besides those of the system. Without it, a worker may read
-// all that its user may read.
+// EnvReadable is an environment variable with the folders and files that a confined worker may read
+// besides those of the system, separated as in PATH. Without the variable, a worker may read all
+// that its user may read.
 const EnvReadable = "TLSD_WORKER_READABLE"
 
 // On is the report of a measure that is in force.
 const On = "on"
 
-// Measures are the measures that confine a worker, each with On or the reason why not.
+// Measures has each measure that was wanted, with On or the reason why it is not in force.
 type Measures map[string]string
 
 func (m Measures) note(measure string, err error) {

@@ -12,7 +12,7 @@ import (
 // program is in filter_linux_ARCHITECTURE.go: filterWords has the instructions, and filterPIDs says
 // which of them compare with the process's own number.
 
-// program is the filter's program for the process pid.
+// program is the filter's program for the process with the number pid.
 func program(pid int) ([]unix.SockFilter, error) {
 	if len(filterWords) == 0 {
 		return nil, fmt.Errorf("there is no seccomp filter for %s", runtime.GOARCH)

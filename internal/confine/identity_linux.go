@@ -14,16 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Become gives this process, which runs as root, to the user for good: the groups, group and user
-// of all its threads. The rules:
+// Become changes the groups, the group and the user of all threads of this process, which runs as
+// root. The change is for good. The rules:
 //
-//   - It comes after the last exec, and before anything of the user is read. Between fork and exec
-//     the user could stop a process that still shares the memory of its parent.
+//   - Become is called after the last exec, and before anything of the user is read. Between fork
+//     and exec the user could stop a process that still shares the memory of its parent.
 //   - The kernel makes the process dumpable as fs.suid_dumpable says, so it is concealed again at
 //     once. If fs.suid_dumpable is 1, for debugging, the user has a moment to open the memory. Then
 //     the measure is not reported as on.
-//   - Success is checked: all four numbers, the groups and the capabilities of each thread, and
-//     that there is no way back.
+//   - The result is checked for each thread: the four user numbers (real, effective, saved, of
+//     files), the four group numbers, the groups and the capabilities. A way back to root is an
+//     error.
 //
 // After an error the process must end.
 func (m Measures) Become(id Identity) error {
@@ -48,10 +49,7 @@ func (m Measures) Become(id Identity) error {
 	if err := hide(); err != nil {
 		return err
 	}
-	if err := eachThread(func(status map[string]string) error {
-		return id.holds(
-			status)
-	}); err != nil {
+	if err := eachThread(id.check); err != nil {
 		return err
 	}
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0); errno == 0 && id.UID != 0 {
@@ -71,8 +69,9 @@ func hide() error {
 	return nil
 }
 
-// holds compares the identity with the kernel's status of a thread.
-func (id Identity) holds(status map[string]string) error {
+// check returns an error if the kernel's status of a thread does not show the identity, or shows a
+// capability.
+func (id Identity) check(status map[string]string) error {
 	four := func(n uint32) string {
 		return strings.TrimSpace(strings.Repeat(strconv.FormatUint(uint64(n), 10)+" ", 4))
 	}
@@ -86,7 +85,7 @@ func (id Identity) holds(status map[string]string) error {
 		{"Uid", four(id.UID)}, {"Gid", four(id.GID)}, {"Groups", strings.Join(listed, " ")},
 		{"CapPrm", none}, {"CapEff", none}, {"CapAmb", none},
 	} {
-		// CapAmb: Linux 4.3
+		// Linux before 4.3 has no CapAmb.
 		if got := status[want.name]; got != want.value &&
 			!(want.name == "CapAmb" && got == "") {
 			return fmt.Errorf("a thread has %s %q after the change to user %d, not %q",
@@ -96,12 +95,12 @@ func (id Identity) holds(status map[string]string) error {
 	return nil
 }
 
-// looked are the lines of a thread's status that look can have.
-var looked = []string{"Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapAmb", "TracerPid"}
+// statusLines are the lines of a thread's status that eachThread passes on.
+var statusLines = []string{"Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapAmb", "TracerPid"}
 
-// eachThread looks at the status of every thread of the process (proc_pid_status(5)), and of the
-// threads that start meanwhile. What it needs for one thread it uses again for the next, because
-// nothing that an idle worker has used at its start is collected.
+// eachThread calls look with the status of every thread of the process (proc_pid_status(5)), also
+// of threads that start meanwhile. It uses one buffer for all threads, because an idle worker does
+// not collect garbage, and so would keep a buffer for each thread.
 func eachThread(look func(status map[string]string) error) error {
 	seen := map[string]bool{}
 	var text bytes.Buffer
@@ -122,7 +121,7 @@ func eachThread(look func(status map[string]string) error) error {
 				_, err = text.ReadFrom(f)
 				f.Close()
 			}
-			// it has ended
+			// The thread has ended.
 			if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 				continue
 			}
@@ -133,7 +132,7 @@ func eachThread(look func(status map[string]string) error) error {
 			clear(status)
 			for line := range bytes.Lines(text.Bytes()) {
 				name, value, _ := bytes.Cut(line, []byte(":"))
-				if slices.Contains(looked, string(name)) {
+				if slices.Contains(statusLines, string(name)) {
 					words := strings.Fields(string(value))
 					status[string(name)] = strings.Join(words, " ")
 				}
@@ -149,7 +148,8 @@ func eachThread(look func(status map[string]string) error) error {
 }
 
 // Untraced returns an error if another process traces a thread of this one. A tracer that came
-// before [Measures.Conceal] stays, and could read the memory of this process. Later none can come.
+// before [Measures.Conceal] stays, and could read the memory of this process. After Conceal no
+// tracer can come.
 func Untraced() error {
 	return eachThread(func(status map[string]string) error {
 		if tracer := status["TracerPid"]; tracer != "" && tracer != "0" {

@@ -17,8 +17,8 @@ import (
 // that not every daemon has.
 
 // LimitMemory lets the process have max bytes more than it has now. At the limit malloc(3) fails,
-// and an allocation of Go ends the process. From three quarters of the limit on, Go's collector
-// works harder.
+// and an allocation of Go ends the process. When Go's own memory reaches three quarters of max, its
+// garbage collector works harder.
 func LimitMemory(max int64) error {
 	has, err := dataBytes()
 	if err != nil {
@@ -59,14 +59,14 @@ func dataBytes() (int64, error) {
 	return 0, fmt.Errorf("%s has no %q", file, key)
 }
 
-// oomBias is the preference for workers when the machine or its cgroup is out of memory, in
-// thousandths of all memory: the kernel kills them before the supervisor. It is large enough to
-// save the supervisor, which is small. It is small enough that a program that takes all memory dies
-// before a worker.
+// When the machine or the cgroup is out of memory, the kernel kills the process with the highest
+// score. oomBias is added to the score of a worker, in thousandths of all memory. It is large
+// enough that a worker dies before the supervisor, which has little memory. It is small enough that
+// a program that takes all memory dies before a worker.
 const oomBias = 100
 
-// dieFirst makes the kernel choose this process, and the programs that it executes, before their
-// parent (proc_pid_oom_score_adj(5)).
+// dieFirst makes the kernel kill this process, and the programs that it executes, before the parent
+// if memory runs out (proc_pid_oom_score_adj(5)).
 func dieFirst() error {
 	const file = "/proc/self/oom_score_adj"
 	text, err := os.ReadFile(file)

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errOther is why a measure does not hold.
+// errOther is the reason why a measure is not in force.
 var errOther = errors.New("not on this system")
 
-// Restart confines nothing. It returns the measures that it would take elsewhere, or nil if no
-// confinement is wanted.
+// Restart confines nothing. It reports errOther for each measure that Restart takes on Linux, or
+// returns nil if no confinement is wanted.
 func Restart() Measures {
 	state := os.Getenv(EnvName)
 	os.Unsetenv(EnvName)
@@ -30,7 +30,7 @@ func Restart() Measures {
 	return m
 }
 
-// Conceal keeps the process's memory out of core files. An m of nil does not report that.
+// Conceal keeps the process's memory out of core files. If m is nil, there is no report.
 func (m Measures) Conceal() {
 	m.note("notTraceable", errOther)
 	m.note("noCoreFiles", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
@@ -67,5 +67,5 @@ func (m Measures) Become(id Identity) error {
 // Untraced returns nil: nothing tells whether another process traces this one.
 func Untraced() error { return nil }
 
-// LimitMemory returns an error.
+// LimitMemory returns an error: only Linux has the limit.
 func LimitMemory(int64) error { return errOther }

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Restart makes the kernel prefer this process to its parent when the kernel kills for lack of
-// memory. Then, if the environment asks for the confinement, Restart confines the calling thread
-// and executes the program again. In that second program Restart only returns the measures. They
+// Restart makes the kernel kill this process before its parent if memory runs out. Then, if the
+// environment asks for the confinement, Restart confines the calling thread and executes the
+// program again. There Restart only makes the process undumpable, and returns the measures. They
 // are nil if no confinement is wanted. Call Restart before anything else.
 func Restart() Measures {
 	state := os.Getenv(EnvName)
@@ -23,10 +23,10 @@ func Restart() Measures {
 	m := Measures{}
 	switch {
 	case state == "":
-		_ = dieFirst() // no report has this measure
+		_ = dieFirst() // without confinement nothing reports the error
 		return nil
 	case state != EnvAsk && state != EnvAskOther:
-		_ = hide() // as early as possible; Conceal reports it
+		_ = hide() // as early as possible; Conceal repeats and reports it
 		if err := json.Unmarshal([]byte(state), &m); err != nil {
 			m.note("landlock", fmt.Errorf("not known: %s=%q: %w", EnvName, state, err))
 		}
@@ -75,11 +75,11 @@ func (m Measures) Finish() {
 		err = install(list)
 	}
 	m.note("seccomp", err)
-	m.note("noNewPrivileges", held())
+	m.note("noNewPrivileges", noNewPrivileges())
 }
 
-// held returns an error if no_new_privs is not set.
-func held() error {
+// noNewPrivileges returns an error if no_new_privs is not set.
+func noNewPrivileges() error {
 	v, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
 	if err == nil && v != 1 {
 		err = fmt.Errorf("not set")

@@ -19,16 +19,16 @@ import (
 	"tlsd/openssl"
 )
 
-// conn is one connection. See session.EngineConn.
+// conn is one connection, a session.EngineConn.
 type conn struct {
 	e      *Engine
 	nc     *net.TCPConn
-	end    cutConn // nc, for the tls.Conn
+	end    cutConn // wraps nc for the tls.Conn
 	cfg    *tls.Config
 	client bool
 
 	mu     sync.Mutex      // guards all below
-	busy   map[Op]struct{} // operations that run
+	busy   map[Op]struct{} // operations that are under way
 	tls    *tls.Conn       // from Handshake on
 	done   bool            // the handshake has succeeded
 	shut   bool            // CloseWrite has been called
@@ -36,13 +36,13 @@ type conn struct {
 	closed bool
 }
 
-// cutConn notes the end of the TCP stream. For crypto/tls, an end of the stream between two records
-// is the same as close_notify. After a real close_notify crypto/tls does not read on, so cut stays
-// false.
+// cutConn notes the end of the TCP stream in cut. crypto/tls itself reports an end of the stream
+// between two records as it reports close_notify. After a real close_notify crypto/tls reads no
+// more, so cut stays false.
 type cutConn struct {
 	*net.TCPConn
 	cut     atomic.Bool
-	patient atomic.Bool // a CloseWrite may wait
+	patient atomic.Bool // a CloseWrite is under way, which may wait
 }
 
 func (c *cutConn) Read(p []byte) (int, error) {
@@ -53,9 +53,9 @@ func (c *cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SetWriteDeadline replaces the deadline. Only crypto/tls calls it, for its close_notify, with a
-// limit of 5 s. But an engine's Close waits for the peer only for a moment, and an engine's
-// CloseWrite waits until its context ends.
+// SetWriteDeadline sets another deadline than its caller wants. Only crypto/tls calls it, for its
+// close_notify, with a limit of 5 s. But an engine's Close waits for the peer only for a moment,
+// and an engine's CloseWrite waits until its context ends.
 func (c *cutConn) SetWriteDeadline(time.Time) error {
 	if c.patient.Load() {
 		return nil
@@ -63,7 +63,8 @@ func (c *cutConn) SetWriteDeadline(time.Time) error {
 	return c.TCPConn.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 }
 
-// enter notes that an operation begins. It fails the test if the operation may not begin.
+// enter notes that an operation begins; leave notes its end. enter fails the test if the operation
+// may not begin now.
 func (c *conn) enter(op Op) (leave func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,7 +191,8 @@ func verifyError(err *tls.CertificateVerificationError) error {
 	return v
 }
 
-// interruptible runs f. When ctx is done, set (the setter of a deadline) interrupts f.
+// interruptible runs f. When ctx is done, it interrupts f: the parameter set sets the deadline of
+// what f waits for.
 func interruptible(ctx context.Context, set func(time.Time) error, f func() (int, error)) (
 	int, error) {
 	interrupted := make(chan struct{})
@@ -246,7 +248,7 @@ func (c *conn) fail(err error) {
 	}
 }
 
-// failed is the reason why Writes fail, or nil.
+// failed returns the reason why Writes fail, or nil.
 func (c *conn) failed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -278,7 +280,7 @@ func (c *conn) Write(ctx context.Context, p []byte) (int, error) {
 		return n, nil
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) && c.failed() != nil {
-		err = c.failed() // fail has ended the wait
+		err = c.failed() // a call of fail has interrupted this Write
 	}
 	if c.fail(err); ctx.Err() != nil {
 		c.mu.Lock()
@@ -342,7 +344,7 @@ func (c *conn) WaitReset(ctx context.Context) error {
 // SetTag does nothing: only the reports of OpenSSL's engine have the tag.
 func (c *conn) SetTag(int32) {}
 
-// ready is the connection after its handshake.
+// ready returns the tls.Conn. It fails the test if the handshake is not done.
 func (c *conn) ready() *tls.Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -387,7 +389,7 @@ func (c *conn) Version() string {
 		"TLS ", "TLSv", 1)
 }
 
-// Info has fewer facts than that of OpenSSL.
+// Info has fewer facts than the Info of OpenSSL's engine.
 func (c *conn) Info() (openssl.Info, error) {
 	t := c.ready()
 	if t == nil {

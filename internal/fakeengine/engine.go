@@ -1,10 +1,11 @@
 // Package fakeengine is a session.Engine for tests of the layers above the engine. It speaks real
-// TLS with crypto/tls in OpenSSL's place, so peers cannot tell the difference. It also watches its
-// user. The test fails if a context or connection is not freed, freed twice, or used after that. It
-// fails if two Reads or two Writes run at the same time.
+// TLS with crypto/tls in OpenSSL's place, so peers cannot tell the difference. It also checks how
+// the layer above uses it. The test fails if a context or connection is not freed, freed twice, or
+// used after it was freed. The test fails, too, if two Reads or two Writes of one connection run at
+// the same time.
 //
-// A session behaves as with OpenSSL's engine, except for details. The error texts are those of
-// crypto/tls. Only the most frequent X509_V_ERR numbers occur.
+// A session behaves as with OpenSSL's engine, except for two details: the error texts are those of
+// crypto/tls, and only the most frequent X509_V_ERR numbers occur.
 package fakeengine
 
 import (
@@ -39,18 +40,20 @@ const (
 	Read             Op = "Read"
 	Write            Op = "Write"
 	CloseWrite       Op = "CloseWrite"
-	WaitReset        Op = "WaitReset" // not hooked
-	// Close is only for a connection after its handshake. An error of Hook is ignored.
+	WaitReset        Op = "WaitReset" // Hook is not called
+	// Hook is called for Close only if the handshake is done. Its error is ignored.
 	Close Op = "Close"
 )
 
 // Engine is a session.Engine on crypto/tls. Its fields are set before it is used.
 type Engine struct {
-	// Hook, if not nil, is called before each operation, on the goroutine of the operation. If
-	// it returns an error, the operation returns this error and does nothing else. Hook may
-	// wait. Its ctx is that of the operation; if the operation has none, ctx is never done.
+	// Hook, if not nil, is called before each operation that is an Op, on the goroutine of the
+	// operation. If Hook returns an error, the operation returns this error and does nothing
+	// else. Hook may wait. Its ctx is the operation's; if the operation has no context, ctx is
+	// never done.
 	Hook func(ctx context.Context, op Op) error
-	// System has the CAs that clients trust without a bundle; with nil they trust nobody.
+	// System has the CAs that clients without a bundle trust. If it is nil, these clients trust
+	// nobody.
 	System *x509.CertPool
 	// Handshakes counts the successful handshakes.
 	Handshakes atomic.Int64
@@ -58,10 +61,10 @@ type Engine struct {
 	tb testing.TB
 
 	mu       sync.Mutex // guards all below
-	contexts int        // not freed
-	freed    int
-	conns    int // not closed
-	parsed   int // bundles
+	contexts int        // that are not freed
+	freed    int        // contexts
+	conns    int        // that are not closed
+	parsed   int        // bundles
 }
 
 // New makes an Engine. At the end of the test, all its contexts and connections must be freed.
@@ -200,8 +203,9 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 	return e.newContext(conf), nil
 }
 
-// pairs has the tls.Certificate of each certificate and key that were parsed. A server context is
-// made anew for each new name, with the certificates of all names.
+// pairs has the tls.Certificate of each certificate and key that were parsed. Without pairs they
+// would be parsed often: each new name makes a new server context, with the certificates of all
+// names.
 var pairs sync.Map
 
 // parsedPair is tls.X509KeyPair, which parses each pair once.

@@ -9,16 +9,17 @@
 //   - The supervisor speaks first: the worker's configuration, and the user that the worker must
 //     become, if any. Then it sends a message for each session, which carries the connection
 //     (SCM_RIGHTS, unix(7)).
-//   - The worker answers with one [Ready], or says why it cannot serve, and ends. Then it sends an
-//     [Ended] for each session, a pong for each ping, and a [Described] for each question about a
-//     session. It also sends an [Audit] for each event that the administrator must see.
+//   - The worker answers with one [Ready]. If it cannot serve, it sends the reason instead (Unfit),
+//     and exits. After the Ready it sends an [Ended] for each session, a pong for each ping, and a
+//     [Described] for each question about a session. It also sends an [Audit] for each event that
+//     the administrator must see.
 //   - The channel ends when the supervisor closes its side or dies. Then the worker ends its
 //     sessions and exits.
 //   - Only the worker accepts descriptors. Messages of a worker are checked like any foreign input,
 //     because a worker may act for another user than the supervisor's.
 //
-// The sender never makes an [os.File] of a connection. Its Fd method would make the open file
-// description blocking, also for other processes that have it.
+// The sender never makes an [os.File] of a connection. The method Fd of os.File would make the open
+// file description blocking, also for other processes that share it.
 package handoff
 
 import (
@@ -46,25 +47,26 @@ const (
 	// KeyLogFD is the worker's descriptor of the file for the secrets of connections, if the
 	// worker is told to write them.
 	KeyLogFD = 5
-	// Arg0 is the zeroth argument of a worker. By it the program knows that it is a worker, and
-	// people recognise the worker in ps(1).
+	// Arg0 is the zeroth argument of a worker. It tells the program that it is a worker, and
+	// people recognise the worker by it in ps(1).
 	Arg0 = "tlsd: worker"
 
-	// sendTimeout is the limit of a Send; the other side must keep reading.
+	// sendTimeout is the timeout of a Send. A Send waits while the other side does not read.
 	sendTimeout = 5 * time.Second
 )
 
-// ToWorker is a message of the supervisor. One of its members is set.
+// ToWorker is a message of the supervisor. One of its members is set, except that As comes with
+// Config.
 type ToWorker struct {
 	Config json.RawMessage `json:"config,omitempty"`
-	// As comes with Config: the worker must first become this user.
+	// As is the user that the worker must become first.
 	As      *confine.Identity `json:"as,omitempty"`
 	Session *Session          `json:"session,omitempty"`
-	Ping    uint64            `json:"ping,omitempty"`
+	Ping    uint64            `json:"ping,omitempty"` // its number
 
 	Describe uint64 `json:"describe,omitempty"` // the number of a session
 	End      *End   `json:"end,omitempty"`
-	LogLevel string `json:"logLevel,omitempty"` // holds from now on
+	LogLevel string `json:"logLevel,omitempty"` // the new level
 }
 
 // Session announces a connection, which travels with the message.
@@ -93,7 +95,7 @@ type Ready struct {
 	Backend string `json:"backend"`           // "openssl" or "stub"
 	Version string `json:"version,omitempty"` // of the library
 	Path    string `json:"path,omitempty"`    // of the library
-	Error   string `json:"error,omitempty"`   // why there is none
+	Error   string `json:"error,omitempty"`   // why there is no library
 
 	// Confinement says for each measure "on", or why the measure is not in force. Nil: none was
 	// asked for.
@@ -124,9 +126,9 @@ var ErrNotTaken = errors.New("the process has no descriptor free for a connectio
 // Audit is an event of a session for the administrator. It comes before the Ended of the session.
 type Audit struct {
 	Session uint64 `json:"session"`
-	// Event is nil if the message only has the number of left-out events.
+	// Event is nil if the message has no more than the number of left-out events.
 	Event  *audit.Event `json:"event,omitempty"`
-	Missed uint64       `json:"missed,omitempty"` // events that were left out before this one
+	Missed uint64       `json:"missed,omitempty"` // the number of events left out before
 }
 
 // Ended says that a session is over, and that all its resources are freed.
@@ -150,8 +152,8 @@ type Totals struct {
 // concurrent use.
 type Conn struct{ c *net.UnixConn }
 
-// Pair makes a channel: the supervisor's end, and the file that becomes
-// descriptor [FD] of the worker. The caller closes both.
+// Pair makes a channel: the supervisor's end, and the file that becomes descriptor [FD] of the
+// worker. The caller closes both ends.
 func Pair() (*Conn, *os.File, error) {
 	fds, err := sockets.Pair(unix.SOCK_SEQPACKET)
 	if err != nil {
@@ -175,7 +177,7 @@ func Open() (*Conn, error) {
 	return c, nil
 }
 
-// open makes a Conn of a socket and takes it over.
+// open makes a Conn of the socket fd. It owns fd, also if it fails.
 func open(fd int) (*Conn, error) {
 	if err := check(fd, unix.SOCK_SEQPACKET); err != nil {
 		unix.Close(fd)
@@ -191,8 +193,8 @@ func open(fd int) (*Conn, error) {
 // Close ends the channel.
 func (c *Conn) Close() error { return c.c.Close() }
 
-// CloseSend tells the other side that no more messages come. Messages of the other side can still
-// be received.
+// CloseSend ends the sending. The other side then reads the end of the channel. Messages of the
+// other side can still be received.
 func (c *Conn) CloseSend() error { return c.c.CloseWrite() }
 
 // Send sends msg, and with it the socket conn, if conn is not nil. The receiver gets a copy. The
@@ -222,8 +224,8 @@ func (c *Conn) Send(msg any, conn *net.UnixConn) error {
 	return errors.Join(err, sent)
 }
 
-// TrySend sends msg if the channel has room for it. It never waits, neither for room nor for a
-// Send.
+// TrySend sends msg if the channel has room for msg, and else returns an error. It waits neither
+// for room nor for a Send of another goroutine.
 func (c *Conn) TrySend(msg any) error {
 	b, err := json.Marshal(msg)
 	if err != nil {
@@ -275,7 +277,8 @@ func (c *Conn) Receive(msg any) error {
 }
 
 // ReceiveConn is Receive for the worker. It also returns the connection that came with the message,
-// or nil. Its caller must close the connection. If the error is ErrNotTaken, msg is valid.
+// or nil. The caller of ReceiveConn must close the connection. If the error is ErrNotTaken, msg is
+// valid.
 func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 	buf, err := c.await()
 	if err != nil {
@@ -312,8 +315,8 @@ func decode(b []byte, msg any) error {
 	return nil
 }
 
-// connOf makes a connection of the one descriptor that a message may carry. It closes every other
-// descriptor.
+// connOf makes a connection of the one descriptor that a message may carry. It returns nil if there
+// is no descriptor. After an error it has closed all descriptors of the message.
 func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 	var fds []int
 	cmsgs, err := unix.ParseSocketControlMessage(oob)
@@ -347,7 +350,7 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 	return conn, err
 }
 
-// check says whether fd is a Unix socket of the wanted type.
+// check returns an error if fd is not a Unix socket of the type want.
 func check(fd, want int) error {
 	domain, err := domainOf(fd)
 	if err != nil {

@@ -1,8 +1,8 @@
 /*
  * plain.h - plain text before the handshake, for protocols that change to TLS later. It goes over
- * control, as base64.
+ * the control socket, as base64.
  *
- * Both set the process's error and return -1 if they fail.
+ * Both functions return the number of bytes. On failure they set the process's error and return -1.
  */
 #ifndef TLSPLUGIN_PLAIN_H
 #define TLSPLUGIN_PLAIN_H

@@ -8,12 +8,15 @@
 
 #include "system.h"
 
-/* tls_Cancel may interrupt a thread that holds a lock, so its atomics must need none. */
+/* tls_Cancel may run in a signal handler, above a thread that holds a lock. So atomics must not use
+ * locks. */
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2,
 	       "atomics of this machine need locks");
 
 static _Atomic(struct process *) self;
-static atomic_int visits; /* that are going on; a child also counts its parent's at the fork */
+/* The number of visits and other uses (process_enter) that are going on. In a child it always
+ * includes those of the parent at the fork. */
+static atomic_int visits;
 
 void process_free(struct process *p)
 {
@@ -81,7 +84,7 @@ static struct process *this_process(void)
 
 bool process_enter(const struct process *p)
 {
-	atomic_fetch_add(&visits, 1); /* as in visit_begin */
+	atomic_fetch_add(&visits, 1); /* before self is read, as in visit_begin */
 	return atomic_load(&self) == p && p->pid == getpid();
 }
 
@@ -94,7 +97,7 @@ void visit_begin(struct visit *v)
 {
 	v->error = errno;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &v->cancel);
-	atomic_fetch_add(&visits, 1); /* before self is looked at: see process_retire */
+	atomic_fetch_add(&visits, 1); /* before self is read: see process_retire */
 	v->process = this_process();
 }
 
@@ -112,7 +115,7 @@ struct process *process_retire(void)
 	if (!p || p->pid != getpid() || !atomic_compare_exchange_strong(&self, &p, NULL))
 		return NULL;
 	if (atomic_load(&visits) == 0)
-		return p; /* a visit that begins only now finds self empty */
+		return p; /* a visit that begins from here on finds that self is NULL */
 	atomic_store(&self, p);
 	return NULL;
 }
@@ -162,7 +165,7 @@ bool turn_take(struct process *p, struct turn *turn, unsigned began)
 	}
 	if (process_cancelled(p, began)) {
 		if (!turn->taken)
-			turn_give_back(turn); /* this thread may have used up the wake-up */
+			turn_give_back(turn); /* passes the wake-up on to another thread */
 		return false;
 	}
 	turn->taken = true;

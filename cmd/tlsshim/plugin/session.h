@@ -18,27 +18,27 @@ enum { HELLO_ID = 1 };
 
 struct session {
 	struct wire wire;
-	int64_t first; /* the first handle that it may give out */
+	int64_t first; /* tlsd gives out no lower handle in this session */
 	uid_t euid;    /* the process's effective user when the session was made */
 
 	/* Guarded by the process's mu. */
-	int refs; /* the process's, and one for each thread that has a pointer */
+	int refs; /* one of struct process, and one for each thread that has a pointer */
 	struct call *calls; /* the youngest first */
 	struct channels channels;
 	int64_t next_id;
 	int64_t read_timeout; /* the daemon's timeout of a Read, in ms; 0: none */
 	bool has_leader, lost;
-	unsigned cancels_seen;       /* p->cancels at the last look */
+	unsigned cancels_seen;       /* p->cancels when exchange.c last looked at it */
 	int cancelling;              /* the number of calls with a cancel_by */
 	unsigned set[SETTINGS_KEPT]; /* p->set at the time when the session got each setting */
 	int64_t waited_for;  /* the handle that tls_Wait has given last */
-	char why[WHY_BYTES]; /* why it is lost, or will be */
+	char why[WHY_BYTES]; /* why the session is lost, or is about to be */
 
 	struct turn sending; /* the right to send; taken while a message goes out */
 };
 
-/* Makes a session on a socket of find.h, with one reference. The session owns the socket. Returns
- * NULL if there is no memory. */
+/* Makes a session on a socket that find.h has found, with one reference. The session owns the
+ * socket. Returns NULL, with the socket closed, if there is no memory. */
 struct session *session_make(struct process *p, struct owned *sock);
 
 /* Sends tls.Hello and waits for the answer. Returns false, with why, if there is no good answer
@@ -55,27 +55,28 @@ void session_drop(struct process *p, struct session *s);
  * 0, or -1 with the process's error set. */
 int session_call(struct process *p, struct session *s, struct call *c);
 
-/* Ends the session. mu must be held. The caller must have a reference, unless there is no other
- * thread. */
+/* Ends the session. mu must be held. The caller must have a reference, so that the session is not
+ * freed meanwhile. */
 void session_lose(struct process *p, struct session *s, const char *why);
 
-/* Ends the process's session if the effective user has changed. With control, it also ends the
- * session if the host has closed or replaced the control socket. mu is held. */
+/* Ends the process's session if the effective user has changed. If control is true, the function
+ * also ends the session if the host has closed or replaced the control socket. mu is held. */
 void session_check(struct process *p, bool control);
 
 /* Sets the error of a call that is cancelled. Returns -1. (exchange.c) */
 int session_cancelled(struct process *p, const struct call *c);
 
-/* The thread becomes the leader: it reads one answer, or ends the session. by is the deadline; 0:
- * none. mu must be held, and there must be no leader. mu is given up meanwhile. (exchange.c) */
+/* The calling thread becomes the leader: it reads one answer, or ends the session. The parameter by
+ * is its deadline; 0: none. mu must be held, and there must be no leader. mu is given up meanwhile.
+ * (exchange.c) */
 void session_lead(struct process *p, struct session *s, int64_t by);
 
 /* Wakes a waiting thread to lead, if there is no leader. mu is held. (exchange.c) */
 void session_wake_leader(struct session *s);
 
-/* Returns the channel of a handle of the process's session. With make, it makes a channel if there
- * is none. Returns NULL if there is no channel, no memory, or no session with the handle. mu is
- * held. */
+/* Returns the channel of a handle of the process's session. If make is true, the function makes a
+ * channel that does not exist yet. Returns NULL if there is no channel, no memory, or no session
+ * with the handle. mu is held. */
 struct channel *session_handle(struct process *p, int64_t handle, bool make);
 
 /* Gives an answer to its call. Returns false, with why, if tlsd breaks the protocol or ends the

@@ -8,9 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FIRST_BYTES = 128 /* holds nearly each request */ };
+enum { FIRST_BYTES = 128 /* enough for nearly every request */ };
 
-/* The length of the UTF-8 character at p, or 0 if there is none before end. */
+/* The length of the UTF-8 character at p, or 0 if the bytes up to end do not begin with one. */
 static size_t character(const unsigned char *p, const unsigned char *end)
 {
 	unsigned char low = 0x80, high = 0xBF; /* bounds of the second byte, RFC 3629 section 4 */
@@ -158,7 +158,7 @@ char *absolute_path(const char *path)
 const char *errno_text(int error)
 {
 	/* strerror is not thread-safe, strerror_r differs between libraries, and both translate.
-	 * The C locale is a constant of libc, so newlocale allocates nothing. */
+	 * The C locale is a constant of libc, so there is nothing to free. */
 	locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
 
 	return c == (locale_t)0 ? "unknown error" : strerror_l(error, c);

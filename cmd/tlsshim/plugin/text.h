@@ -10,18 +10,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Appends to the text in to, which has room for cap bytes with the NUL. A text that does not fit is
- * cut off after a whole UTF-8 character. */
+/* Append to the text at the address to, which has room for cap bytes, the NUL included. A text that
+ * does not fit is cut off after a whole UTF-8 character. */
 __attribute__((format(printf, 3, 4)))
 void text_add(char *to, size_t cap, const char *format, ...);
 __attribute__((format(printf, 3, 0)))
 void text_vadd(char *to, size_t cap, const char *format, va_list args);
 
-/* Copies text as snprintf would and returns its full length. */
+/* Copies text to the address to, cut off to cap bytes with the NUL, and returns the full length of
+ * text. to may be NULL. */
 int64_t text_give(char *to, size_t cap, const char *text);
 
-/* A text that grows. Its owner must free at. If there is no memory, failed is set, and nothing more
- * is added. */
+/* A text that grows. Its owner must free the member at. If there is no memory, the member failed is
+ * set, and nothing is added from then on. */
 struct text {
 	char *at;
 	size_t len, cap;

@@ -1,9 +1,9 @@
 /*
  * tlsplugin.h - the C interface of TlsPlugin.so
  *
- * TLS connections that live in another process. The library forwards each call to the daemon
- * tlsd, which owns OpenSSL and every connection. Nothing that OpenSSL or a peer does can hurt
- * the process that calls these functions.
+ * The library forwards each call to the daemon tlsd, another process, which owns OpenSSL and every
+ * TLS connection. Nothing that OpenSSL or a peer does can hurt the process that calls these
+ * functions.
  *
  * Terms
  *
@@ -135,11 +135,11 @@ int64_t tls_Descriptor(int64_t handle);
 /* Waits for a ready handle, and returns it. Returns 0 if no handle is ready within the timeout.
  * With 0 milliseconds the call looks and does not wait. A negative number means no timeout.
  *
- * A handle is ready if a tls_Read or a tls_Accept on it would not wait. Data, the peer's end and an
- * error make it ready. A connection before its handshake is ready, because a tls_Read fails at
- * once. Handles take part if their option watch is 1. Ready handles take turns, so a busy handle
- * does not starve the others. A handle stays ready until the host reads from it, accepts from it or
- * closes it.
+ * A handle is ready if a tls_Read or a tls_Accept on it would not wait. Data, the end of the peer's
+ * direction and an error make it ready. A connection before its handshake is ready, because a
+ * tls_Read fails at once. Handles take part if their option watch is 1. Ready handles take turns,
+ * so a busy handle does not starve the others. A handle stays ready until the host reads from it,
+ * accepts from it or closes it.
  *
  * tls_Wait fails if the session is lost, or if tls_Cancel ends the wait. Several threads may wait,
  * and may get the same handle. */
@@ -231,13 +231,14 @@ int64_t tls_CloseServerContext(int64_t ctx);
  * restores the system's store. Returns 0. */
 int64_t tls_SetCaBundle(const char *path);
 
-/* The subject of the peer's certificate, "/CN=example.com"; "" if it has shown none. */
+/* The subject of the peer's certificate, "/CN=example.com"; "" if the peer has shown none. */
 int64_t tls_PeerCertSubject(int64_t handle, char *buf, size_t cap);
 
-/* Gives one fact about a connection or a context, by its name. With "" it gives all facts, as one
- * JSON object. A fact that does not exist is "". Times are Unix seconds. Hashes are hexadecimal.
- * Yes is "1" and no is "0". An unknown name fails with kind params, and the text lists the known
- * ones. Before the handshake only the addresses are known; other facts fail with kind state.
+/* Gives one fact about a connection or a context, by its name. With the name "" it gives all facts,
+ * as one JSON object. A fact that does not exist is "". Times are Unix seconds. Hashes are
+ * hexadecimal. Yes is "1" and no is "0". An unknown name fails with kind params, and the text lists
+ * the known ones. Before the handshake only the addresses are known; other facts fail with kind
+ * state.
  *
  * Facts of a connection: version, cipher, alpn, group, resumed, server-name, peer-address,
  * local-address, subject, issuer, serial, san, not-before, not-after, sha256, key-sha256, pem,
@@ -254,9 +255,9 @@ int64_t tls_Version(int64_t handle, char *buf, size_t cap);
 /* Ends every call of this process that waits at this moment, whatever it waits for. Returns 0
  * and never fails.
  *
- * Any thread may call it. A signal handler may call it too, even if it has interrupted a call of
- * this library. tls_Cancel takes no lock, allocates nothing and leaves errno as it was. In a forked
- * child it ends the child's calls only. Calls that begin afterwards are not affected.
+ * Any thread may call tls_Cancel. A signal handler may call it too, even one that has interrupted a
+ * call of this library. tls_Cancel takes no lock, allocates nothing and leaves errno as it was. In
+ * a forked child it ends the child's calls only. Calls that begin afterwards are not affected.
  *
  * A call whose answer is on its way succeeds. Any other call fails with kind cancelled. But
  * tls_Backend gives "stub", and tls_Version(0) gives "". A cancelled tls_Read has taken no data.

@@ -110,7 +110,7 @@ enum waited use_wait(struct use *u, int fd, short events, int64_t deadline)
 
 /* --- errors of a direction --- */
 
-/* Notes the answer of tls.Status for a direction. mu is held. */
+/* Notes what tls.Status says of a direction, and its error. mu is held. */
 static void note(struct direction *d, struct span said, struct span error)
 {
 	struct span message = json_member(error, "message");
@@ -132,7 +132,7 @@ bool use_ask(struct use *u)
 	struct span said;
 	bool known;
 
-	if (atomic_load(&u->ch->closing)) { /* tls_Close has ended it */
+	if (atomic_load(&u->ch->closing)) { /* tls_Close has ended the direction */
 		use_fail_ended(u);
 		return false;
 	}

@@ -28,10 +28,10 @@ struct use {
 bool use_begin(struct use *u, struct process *p, const char *op, int64_t handle);
 void use_end(struct use *u);
 
-/* Makes a call that is a part of the use. */
+/* Returns the description of a call to tlsd that is a part of the use. It sends nothing. */
 struct call use_call(const struct use *u, const struct method *m);
 
-/* Says whether the connection has its data channel. Then its handshake is done. */
+/* Says whether the connection has its data channel, which it has from the handshake on. */
 bool use_has_data(const struct use *u);
 
 /* Returns the descriptor of the channel. If the host has replaced it, the session is lost, and the
@@ -44,14 +44,15 @@ int use_fail(struct use *u, const char *kind, const char *why);
 /* Sets the error of a wait that has ended early (cancelled, closed or lost), and returns -1. */
 int use_fail_ended(struct use *u);
 
-/* Takes the turn of a direction, and takes mu. Returns false with the error set, and without mu, if
- * the call is cancelled or the handle is closed before. */
+/* Takes the turn of a direction, and mu. Returns false with the error set, and without mu, if the
+ * call is cancelled, the handle is closed or the session is lost first. */
 bool use_take_turn(struct use *u, struct direction *d);
 
 /* Gives the turn back, and gives mu up. */
 void use_give_turn_back(struct use *u);
 
-/* Waits for an event, as wait_for does. The call has a turn, and mu is not held. */
+/* Waits for an event, as wait_for does. The call must have the turn of a direction. mu is not
+ * held. */
 enum waited use_wait(struct use *u, int fd, short events, int64_t deadline);
 
 /* Asks tlsd why the direction has ended. Returns false with the error set if tlsd does not say. mu

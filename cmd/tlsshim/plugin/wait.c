@@ -20,7 +20,7 @@ bool wait_ended(struct wait *w)
 	return w->ended;
 }
 
-/* How long poll(2) may sleep, in milliseconds. no_bell says that there is no bell to poll. */
+/* How long poll(2) may sleep, in milliseconds. If no_bell is true, there is no bell to poll. */
 static int sleep_ms(const struct wait *w, bool no_bell)
 {
 	int64_t left = w->deadline ? w->deadline - now_ms() : -1;

@@ -1,9 +1,9 @@
 /*
  * watch.c - see watch.h.
  *
- * A connection is ready if its data channel has bytes or has ended, or if an error waits to be
- * raised. Before its handshake a tls_Read fails at once, so it is ready then, too. A context is
- * ready if its descriptor says that a client waits.
+ * A connection is ready if its data channel has bytes or has ended, or if the host does not know
+ * yet of an error of writing. A connection before its handshake is ready, too, because a tls_Read
+ * fails at once. A context is ready if its descriptor is readable: a client waits.
  *
  * Ready handles take turns in the order of their numbers, so that a busy handle does not starve the
  * others. Before each look the plugin checks that the host has not replaced a descriptor. Before it
@@ -27,7 +27,7 @@ struct watch {
 	bool collected;
 	size_t n;
 	struct pollfd *fds;    /* of the channels, and room for one more */
-	struct channel **list; /* watched, with a reference each */
+	struct channel **list; /* the watched channels, a reference to each */
 };
 
 static const char op[] = "tls.Wait";
@@ -73,8 +73,8 @@ static bool is_ready(const struct channel *ch)
 	       (ch->writing.state == BROKEN_OFF && !ch->writing.reported);
 }
 
-/* Counts the session's watched channels. If list is not NULL, it puts them there, each with a
- * reference. mu is held. */
+/* Counts the session's watched channels. If list is not NULL, the function also puts the channels
+ * into it, and adds a reference to each. s may be NULL. mu is held. */
 static size_t watched(const struct session *s, struct channel **list)
 {
 	size_t n = 0;
@@ -92,8 +92,8 @@ static size_t watched(const struct session *s, struct channel **list)
 	return n;
 }
 
-/* Takes the session and its watched channels. Returns false with the error set if there can be no
- * wait. */
+/* Takes a reference to the session, and to each watched channel. Returns false with the error set
+ * if the session is lost, or there is no memory. */
 static bool collect(struct watch *all)
 {
 	struct process *p = all->p;
@@ -119,7 +119,7 @@ static bool collect(struct watch *all)
 	return all->collected;
 }
 
-/* Gives back what collect has taken. */
+/* Gives back the references that collect has taken. */
 static void release(struct watch *all)
 {
 	pthread_mutex_lock(&all->p->mu);
@@ -147,7 +147,7 @@ static int64_t fail_replaced(struct watch *all)
 	return -1;
 }
 
-/* The ready handle whose turn it is, 0 for none, or -1. */
+/* Returns the ready handle whose turn it is, 0 if none is ready, or -1 with the error set. */
 static int64_t choose(struct watch *all)
 {
 	struct channel *first = NULL, *next = NULL, *ch;
@@ -191,8 +191,8 @@ static bool are_ours(struct watch *all)
 
 enum { AGAIN = -2 };
 
-/* Looks once at all watched handles, and sleeps once. Returns AGAIN if the caller must look
- * again. */
+/* Looks at all watched handles. If none is ready, sleeps once and looks again. Returns what
+ * watch_wait returns, or AGAIN if the caller must call it again. */
 static int64_t look_once(struct watch *all)
 {
 	int64_t handle;
@@ -203,7 +203,7 @@ static int64_t look_once(struct watch *all)
 		return fail_replaced(all);
 	if (all->n > 0 && poll(all->fds, (nfds_t)all->n, 0) < 0)
 		for (size_t i = 0; i < all->n; i++)
-			all->fds[i].revents = 0; /* the poll of wait_for_any returns the error */
+			all->fds[i].revents = 0; /* wait_for_any polls again, and fails */
 	handle = choose(all);
 	if (handle)
 		return handle;

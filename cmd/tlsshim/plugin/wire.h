@@ -29,7 +29,8 @@ struct wire {
 	struct owned *sock;
 	atomic_bool over; /* nothing can be sent any more */
 
-	/* Of the reader: the bytes from at[used] up to at[have] were received and not yet used. */
+	/* Only the reading thread uses these members. The bytes from at[used] to at[have - 1] were
+	 * received and not yet used. */
 	char *at;
 	size_t used, have, cap;
 };
@@ -37,25 +38,28 @@ struct wire {
 /* Closes the socket and frees the input. */
 void wire_free(struct wire *wi);
 
-/* Says whether the host has left the socket alone. */
+/* Says whether the host has neither closed nor replaced the socket. */
 bool wire_is_ours(const struct wire *wi);
 
-/* Ends the session for both sides. Any thread may call it at any time. */
+/* Shuts the socket down: nothing can be sent or received any more. Any thread may call it at any
+ * time. */
 void wire_end(struct wire *wi);
 
-/* Reads the next line, which lives until the next wire_read. If it fails, why says so. */
+/* Reads the next line, which is valid until the next wire_read. On failure returns false, with the
+ * reason in why. */
 bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_BYTES]);
 
-/* Says whether bytes or the end can be read. No thread may be reading. */
+/* Says whether bytes, or the end of the stream, can be read at once. No thread may be reading. */
 bool wire_has_input(const struct wire *wi);
 
-/* Sends the lines, and the descriptors of pass with the first byte. Each of the two may be NULL.
- * Returns false if not everything can be sent before w is over. */
+/* Sends the lines, and with their first byte the descriptors in pass. pass may be NULL, and so may
+ * each of its two members. Returns false if sending fails, or if w is over before the end. */
 bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *const pass[2],
 	       struct wait *w);
 
-/* Sends a short line. Returns false if the socket has no room for the whole line. No other thread
- * may be sending. If the sending fails, the session ends. */
+/* Sends a short line. Returns false if the socket has no room now: nothing was sent. If the sending
+ * fails, or only a part of the line fits, the function shuts the socket down, as wire_end does. No
+ * other thread may be sending. */
 bool wire_try_send(struct wire *wi, const char *line, size_t len);
 
 #endif

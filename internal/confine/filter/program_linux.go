@@ -1,15 +1,16 @@
 // Package filter makes the programs of the workers' seccomp filter from lists of system calls by
-// their names. Only tests import it. A worker has the finished programs, because the names and
-// numbers of all calls would be a tenth of an idle worker's memory. make pages writes the programs
-// into package confine, and a test holds them equal to the lists.
+// their names. Only tests import this package. A worker has the finished programs, because the
+// names and numbers of all calls would be a tenth of an idle worker's memory. make pages writes the
+// programs into package confine, and a test checks that they agree with the lists.
 //
 // The filter allows the calls in the lists of allowed_linux.go. Every other call gets EPERM. A call
 // that is newer than the lists gets ENOSYS, as from a kernel without the call, because libraries
 // can go on after ENOSYS.
 //
-// The program is a row of blocks. Each block decides on one call or passes on to the next block. So
-// each block begins with the number of the call in the register. go-seccomp-bpf knows the numbers.
-// Its own programs break this rule behind a condition that fails, so they are not used.
+// The program is a sequence of blocks. Each block decides on one call, or leaves the decision to
+// the next block. At the start of each block the number of the call must be in the register. The
+// numbers come from go-seccomp-bpf. Its programs are not used: after a condition that fails, the
+// register has an argument of the call.
 package filter
 
 import (
@@ -30,7 +31,7 @@ var (
 	noTTY  = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOTTY)}
 )
 
-// Where struct seccomp_data has the number of the call, the architecture, and the arguments
+// The offsets of the number of the call, the architecture and the arguments in struct seccomp_data
 // (seccomp(2)).
 const (
 	numberOffset   = 0
@@ -38,7 +39,8 @@ const (
 	argumentOffset = 16
 )
 
-// Program makes the filter's program for the process pid, for an architecture by its name in Go.
+// Program makes the filter's program for one process and one architecture. pid is the number of the
+// process, and goarch the name of the architecture in Go.
 func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	info, err := arch.GetInfo(goarch)
 	if err != nil {
@@ -77,21 +79,21 @@ func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	add("prctl", oneOf(0, refuse, prctls...)...)
 	add("fcntl", oneOf(1, refuse, fcntls...)...)
 	add("ioctl", oneOf(1, noTTY, ioctls...)...)
-	// A thread is allowed. A process is refused, because it would outlive the worker. The
-	// filter cannot see the arguments of clone3(2), so clone3 is refused, and C libraries take
-	// clone(2) instead.
+	// A new thread is allowed. A new process is refused, because it would outlive the worker.
+	// The filter cannot see the arguments of clone3(2), so clone3 is refused, and C libraries
+	// take clone(2) instead.
 	add("clone", low(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.CLONE_THREAD,
 		SkipFalse: 1}, permit, refuse)
 	add("clone3", lacks)
-	// Shared memory without a file counts towards no limit.
+	// Shared memory without a file is refused, because no limit counts it.
 	add("mmap", low(3), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MAP_SHARED, SkipFalse: 2},
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MAP_ANONYMOUS, SkipFalse: 1},
 		refuse, permit)
 	return append(list, refuse), nil
 }
 
-// oneOf is the block of a call that is allowed if an argument has one of the values. All 64 bits
-// are compared, because the kernel drops the upper ones for some arguments.
+// oneOf is the block of a call that is allowed if an argument has one of the values. The upper 32
+// bits must be 0, also in arguments of which the kernel uses only the lower 32.
 func oneOf(argument uint32, otherwise bpf.Instruction, values ...uint32) []bpf.Instruction {
 	block := []bpf.Instruction{high(argument),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1}, otherwise, low(argument)}
