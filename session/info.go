@@ -14,7 +14,7 @@ import (
 	"tlsd/openssl"
 )
 
-// Facts about a handle: each has a name and a text. Times are Unix seconds. Hashes and bytes are
+// A handle has facts. Each fact has a name and a text. Times are Unix seconds. Hashes and bytes are
 // hexadecimal. Yes is "1" and no is "0". The text of a fact that does not exist is "".
 //
 // This package only describes certificates, for people and for programs. OpenSSL has judged them.
@@ -32,8 +32,8 @@ var connFacts = []string{
 
 const opInfo = "tls.Info"
 
-// HandleInfo returns one fact about a connection that has done its handshake, or about a context.
-// Without a name it returns all facts. The result is a string, or Facts.
+// HandleInfo returns one fact about a connection or a context, as a string. Without a name it
+// returns all facts, as Facts. A connection must have done its handshake, except for its addresses.
 func (s *Session) HandleInfo(h Handle, name string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +70,8 @@ func (f Facts) pick(name string, known []string) (any, error) {
 	return f[name], nil
 }
 
-// facts returns the facts of a connection. Before the handshake only the addresses are known.
+// facts returns the facts of a connection. If name is the name of an address, it returns only the
+// addresses. Otherwise it fails before the handshake.
 func (c *connection) facts(name string) (Facts, error) {
 	f := Facts{"peer-address": c.remote, "local-address": c.local}
 	if _, ok := f[name]; ok {
