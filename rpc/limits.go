@@ -35,7 +35,8 @@ func overLimit(format string, a ...any) *session.Error {
 }
 
 // shallow replaces each array or object that is nested deeper than the given number of levels with
-// the number 0. deep says whether it has replaced any. It does not check that they are JSON.
+// the number 0. The result deep says whether there was one. shallow does not check that the
+// replaced text is JSON.
 func shallow(msg []byte, levels int) (short []byte, deep bool) {
 	if bytes.Count(msg, []byte("["))+bytes.Count(msg, []byte("{")) <= levels {
 		return msg, false // nearly all messages; this costs next to nothing

@@ -2,9 +2,10 @@
 # libssl-matrix.sh [flags of test/run/matrix] - run the conformance suites against OpenSSL
 # 1.1.1, 3.0, 3.5, 3.6 and 4.0.
 #
-# For each version a small root is made of the packages of the Debian release that has the version:
-# libssl, libc, openssl, curl, python3, GnuTLS and sslscan. debian.sh says where the packages come
-# from. Then test/run/matrix runs the tests in the roots.
+# The script makes a root for each version: a folder with the file system of a small Debian, from
+# the packages of the release that has the version (libssl, libc, openssl, curl, python3, GnuTLS and
+# sslscan). debian.sh says where the packages come from. Then test/run/matrix runs the tests in the
+# roots.
 #
 # Environment:
 #   TLSD_LIBSSL_CACHE   folder of the roots; default $XDG_CACHE_HOME/tlsd/libssl. Roots younger than

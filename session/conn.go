@@ -148,8 +148,8 @@ func (c *connection) channelPumps() (*pumps, error) {
 	return c.pumps, nil
 }
 
-// stateError returns an error if the connection is failed, broken or closed. On a broken connection
-// Close still works. s.mu must be held.
+// stateError returns an error in the states failed, broken and closed. On a broken connection Close
+// still works. s.mu must be held.
 func (c *connection) stateError() error {
 	switch c.state {
 	case connFailed:

@@ -12,7 +12,7 @@ import (
 	"tlsd/internal/policy"
 )
 
-// A client connects to a host that has several addresses as RFC 8305 says. Attempts run side by
+// If a host has several addresses, NewClient connects to it as in RFC 8305. Attempts run side by
 // side. The next attempt begins when an attempt has failed, or attemptDelay after the start of the
 // previous attempt. The first success wins. Before race returns, it ends the other attempts and
 // closes their connections. IPv4 and IPv6 addresses take turns.

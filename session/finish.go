@@ -23,9 +23,9 @@ func (s *Session) takeFinishSlot() bool {
 }
 
 // Close waits for earlier calls on the handle, and ends those that still wait (see stallTimeout).
-// Then the bytes that the caller has sent on a data channel leave. At the end Close sends
-// close_notify, unless writing has failed, and frees the handle in any case. The result is 0. An
-// error says why bytes have not left. Close returns it only if no earlier call has returned it.
+// Then the bytes that the caller has sent on a data channel leave. In any case Close frees the
+// handle. Unless writing has failed, close_notify is sent. The result is 0. An error says why bytes
+// have not left. Close returns the error only if no earlier call has returned it.
 //
 // A caller may close its end of the channel first, perhaps in the middle of its data. Then Close
 // sends no close_notify, and returns no error. Only an earlier Shutdown still sends close_notify.

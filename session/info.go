@@ -33,7 +33,8 @@ var connFacts = []string{
 const opInfo = "tls.Info"
 
 // HandleInfo returns one fact about a connection or a context, as a string. Without a name it
-// returns all facts, as Facts. A connection must have done its handshake, except for its addresses.
+// returns all facts, as Facts. A connection has its addresses before its handshake, and the other
+// facts only after it.
 func (s *Session) HandleInfo(h Handle, name string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +65,7 @@ func (f Facts) pick(name string, known []string) (any, error) {
 		return f, nil
 	}
 	if !slices.Contains(known, name) {
-		return nil, fail(kind.Params, "%.40q cannot be asked of this handle; there are: %s",
+		return nil, fail(kind.Params, "%.40q is not a fact of this handle; there are: %s",
 			name, strings.Join(known, ", "))
 	}
 	return f[name], nil

@@ -23,8 +23,8 @@ import (
 //     check opens the file as the first load did, so the policy's folders and the confinement apply
 //     to it, too.
 //   - The context reads and checks new files before it uses them. They may be bad, for example
-//     while the key is not replaced yet. Then the old certificate stays in use, and the observer
-//     gets one report. The context tries the files again when they have changed again.
+//     while the key is not replaced yet. Then the old certificates and CAs stay in use, and the
+//     observer gets one report. The context tries the files again when they have changed again.
 //   - A lack of descriptors or memory says nothing about the files. So the context tries the files
 //     again after reloadPause. The observer gets one report while the lack lasts.
 

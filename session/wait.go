@@ -18,7 +18,7 @@ import (
 //   - A connection before its handshake is ready, because a Read fails at once. While the handshake
 //     runs, the connection is not ready.
 //   - Wait returns ready handles in turn, in the order of their numbers. So a busy handle does not
-//     keep a caller from the others.
+//     hide the others.
 //   - A connection with a data channel does not take part. Its caller polls the channel.
 
 const (
