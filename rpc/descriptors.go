@@ -18,22 +18,22 @@ import (
 //   - Every recvmsg gives the kernel room for descriptors. Descriptors that arrive have
 //     close-on-exec.
 //   - A caller sends a descriptor with the first byte of the message that announces it. The kernel
-//     ends a recvmsg after the bytes that came with a descriptor. So if a recvmsg ended at or
-//     before the start of a message, its descriptors are those of earlier messages.
+//     ends a recvmsg after the bytes that came with a descriptor. So a descriptor belongs to an
+//     earlier message if its recvmsg ended at or before the start of this message.
 //   - When a message begins, descriptors of earlier messages are surplus, and are closed.
 //   - A call that announces a channel takes the oldest descriptor that is left.
-//   - At most maxDescriptors wait. Further ones are closed. The kernel drops descriptors of a
-//     recvmsg if oob is too small for them, or if the process has reached RLIMIT_NOFILE. Then the
-//     other descriptors of this recvmsg are closed, too.
-//   - A descriptor may be anything, so channel checks it.
-//   - A descriptor that waits for its message longer than the answer timeout is closed. If the
-//     caller sends no more, all are closed.
+//   - At most maxDescriptors wait. Further ones are closed. The kernel drops descriptors if the
+//     buffer (the field oob) is too small, or if the process has reached RLIMIT_NOFILE. Then the
+//     rest of the descriptors of this recvmsg are closed, too.
+//   - A descriptor may be anything, so the method channel checks it.
+//   - If no descriptor has arrived for the answer timeout, all that still wait are closed. At the
+//     end of the caller's stream, too, all are closed.
 //
 // A caller may send its own end of the control connection, or hide it in the queue of a socket that
-// it sends. While this end is open here, tlsd cannot see that the caller has closed the connection.
-// So tlsd keeps no such descriptor: see channel and refuseDescriptors.
+// it sends. While tlsd has this end open, it cannot see that the caller has closed the connection.
+// So tlsd keeps no such descriptor: see the method channel, and refuseDescriptors.
 //
-// Only the reading goroutine uses this type.
+// Only the goroutine that reads from the connection uses this type.
 type descriptors struct {
 	received int64 // bytes of the stream so far
 	waiting  []descriptor
@@ -49,7 +49,7 @@ const oobBytes = 128
 
 type descriptor struct {
 	fd  int
-	end int64 // where in the stream its recvmsg ended
+	end int64 // the offset in the stream at which its recvmsg ended
 }
 
 // receive reads from the connection, like conn.Read, and keeps the descriptors that arrive.
@@ -61,8 +61,8 @@ func (d *descriptors) receive(conn *net.UnixConn, p []byte) (int, error) {
 	return n, err
 }
 
-// add takes the descriptors of a control message. It closes all of them if the message was
-// truncated.
+// add keeps the descriptors that came with one recvmsg. It closes all of them if the kernel has
+// dropped some, and those above maxDescriptors.
 func (d *descriptors) add(oob []byte, truncated bool) {
 	messages, _ := unix.ParseSocketControlMessage(oob)
 	for i := range messages {
@@ -78,8 +78,8 @@ func (d *descriptors) add(oob []byte, truncated bool) {
 	}
 }
 
-// beginMessage says that the message at this offset of the stream begins. It closes the descriptors
-// of earlier messages.
+// beginMessage is called when the message at this offset of the stream begins. It closes the
+// descriptors of earlier messages.
 func (d *descriptors) beginMessage(offset int64) {
 	for len(d.waiting) > 0 && d.waiting[0].end <= offset {
 		unix.Close(d.next())
@@ -102,8 +102,8 @@ func (d *descriptors) close() {
 	}
 }
 
-// closeLate closes the descriptors if the last one has waited for limit. It returns how long they
-// may still wait, and whether any waits.
+// closeLate closes all descriptors if the last one has waited as long as the parameter limit. It
+// returns how long they may still wait, and whether any descriptor is left.
 func (d *descriptors) closeLate(limit time.Duration) (left time.Duration, some bool) {
 	if left = limit - time.Since(d.arrived); left <= 0 {
 		d.close()
@@ -120,7 +120,7 @@ func (d *descriptors) channel() (*net.UnixConn, error) {
 			"it (RLIMIT_NOFILE)")
 	}
 	f := os.NewFile(uintptr(d.next()), "data channel")
-	defer f.Close() // the connection has a duplicate
+	defer f.Close() // net.FileConn makes a duplicate
 	var why string
 	if rc, err := f.SyscallConn(); err != nil {
 		why = err.Error()

@@ -10,12 +10,11 @@ import (
 	"tlsd/session"
 )
 
-// Limits are the limits for the messages of one session. The comment of a field has its default.
-// Zero means the default.
+// Limits are the limits for the messages of one session. Zero means the default.
 type Limits struct {
-	Message  int // bytes of a message; wire.MaxLine
-	Nesting  int // levels of arrays and objects in a message; 64
-	Buffered int // bytes that are kept for calls in flight; 64 MiB
+	Message  int // bytes of a message; default wire.MaxLine
+	Nesting  int // levels of arrays and objects in a message; default 64
+	Buffered int // bytes that are kept for calls in flight; default 64 MiB
 }
 
 // WithDefaults replaces zeros with the defaults.
@@ -35,8 +34,9 @@ func overLimit(format string, a ...any) *session.Error {
 	return &session.Error{Kind: kind.Limit, Why: fmt.Sprintf(format, a...)}
 }
 
-// shallow replaces each value below the given number of levels by 0, and says whether there was
-// one. It does not check that the replaced values are JSON.
+// shallow replaces each array or object that is nested deeper than the given number of levels with
+// the number 0. The result deep says whether there was one. shallow does not check that the
+// replaced text is JSON.
 func shallow(msg []byte, levels int) (short []byte, deep bool) {
 	if bytes.Count(msg, []byte("["))+bytes.Count(msg, []byte("{")) <= levels {
 		return msg, false // nearly all messages; this costs next to nothing
@@ -104,8 +104,8 @@ func (m *method) bufferNeed(c *call, a args) int {
 	return n
 }
 
-// reserveBuffer makes n the number of bytes that are kept for a call. It fails if they would exceed
-// the limit. Only the reading goroutine calls it.
+// reserveBuffer sets the number of bytes that are kept for a call to n. It fails if the session
+// would then exceed Limits.Buffered. Only the reading goroutine calls it.
 func (s *server) reserveBuffer(c *call, n int) error {
 	more := n - c.buffered
 	if more > 0 && s.buffered.Load()+int64(more) > int64(s.Limits.Buffered) {
@@ -119,7 +119,8 @@ func (s *server) reserveBuffer(c *call, n int) error {
 	return nil
 }
 
-// releaseBuffer releases the bytes that are kept for a call.
+// releaseBuffer releases the bytes that are kept for a call. For a call in a batch, the batch
+// releases them when it is complete.
 func (s *server) releaseBuffer(c *call) {
 	if c.buffered == 0 {
 		return
@@ -136,9 +137,11 @@ func (s *server) releaseBuffer(c *call) {
 // answers are shorter.
 const freeAnswer = 1 << 10
 
-// bufferAnswer counts the answer of a call in a batch, beyond the bytes that were reserved before.
-// If the answer would exceed the limit, the result is an error in its place. The caller then does
-// not learn the result of the call. But no call with such a large answer changes anything.
+// bufferAnswer counts the answer of a call in a batch, as far as the answer exceeds freeAnswer and
+// the bytes that were reserved for the call. If the session would then exceed Limits.Buffered, the
+// result is an error in place of the answer. The caller then does not learn the result of the call,
+// but loses no data from the peer: bufferNeed has reserved room for the answer of a read. Other
+// calls with answers of this size change nothing.
 func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {

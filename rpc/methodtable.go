@@ -9,8 +9,8 @@ import (
 )
 
 // table has all methods but rpc.discover, in the order of the document that rpc.discover returns.
-// A parameter is an element of args at its place in params. paramtable.go has the parameters, and
-// openrpc.go the results.
+// The first element of args is the value of the first parameter in params, and so on. paramtable.go
+// has the parameters, and openrpc.go the results.
 var table = []method{
 	{
 		name:   "tls.NewClient",
@@ -62,7 +62,7 @@ var table = []method{
 	},
 	{
 		name:   "tls.Flush",
-		doc:    "Waits until this number of bytes of a connection has left.",
+		doc:    "Waits until this number of bytes has left for the peer.",
 		params: []param{pHandle, pSent},
 		result: sZero,
 		call: func(s *session.Session, a args) *session.Call {
@@ -71,7 +71,7 @@ var table = []method{
 	},
 	{
 		name:   "tls.Shutdown",
-		doc:    "Sends close_notify behind what was written. Reading goes on.",
+		doc:    "Sends close_notify after all bytes that were written. Reading goes on.",
 		params: []param{pHandle},
 		result: sZero,
 		call: func(s *session.Session, a args) *session.Call {
@@ -212,7 +212,7 @@ var table = []method{
 	},
 	{
 		name:   "tls.SetCertificate",
-		doc:    "Replaces a certificate of a context, or gives a client one.",
+		doc:    "Replaces a certificate of a context, or sets the certificate of a client.",
 		params: []param{pEither, pServerName, pCertFile, pKeyFile},
 		result: sZero,
 		call: func(s *session.Session, a args) *session.Call {

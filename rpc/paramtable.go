@@ -76,15 +76,15 @@ var (
 	pID = param{name: "id", typ: anyID, doc: "the id of the call"}
 )
 
-// integerParam is an integer from least to most.
+// integerParam makes a parameter: an integer. The smallest is least, and the largest is most.
 func integerParam(name string, least, most int64, doc string) param {
 	return param{name: name, typ: integer, min: least, max: most, doc: doc}
 }
 
-// handleParam is the number of a handle.
+// handleParam makes a parameter: the number of a handle.
 func handleParam(name, doc string) param { return integerParam(name, 1, math.MaxInt32, doc) }
 
-// stringParam is a string of least to most bytes.
+// stringParam makes a parameter: a string. Its length in bytes has the limits least and most.
 func stringParam(name string, least, most int64, doc string) param {
 	return param{name: name, typ: str, min: least, max: most, doc: doc}
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/sourcegraph/jsonrpc2"
 )
 
-// A call is one request on its way.
+// A call is one request, from its arrival to its answer. "The library" is the jsonrpc2 library.
 type call struct {
-	// Set by the stream.
-	number   uint64          // replaces the id for the library
+	// The stream sets these.
+	number   uint64          // the library gets this number in place of the id
 	id       json.RawMessage // as the caller wrote it; nil: a notification
 	batch    *batch          // nil: not in a batch
 	method   json.RawMessage // a JSON string
@@ -27,7 +27,8 @@ type call struct {
 	cancel   func()         // ends the call early; nil: it does not wait; guarded by server.mu
 }
 
-// message is the request for the library. The call then drops its large members.
+// message returns the request in the form for the library. It takes method and params out of the
+// call, because they may be large.
 func (c *call) message() []byte {
 	defer func() { c.method, c.params = nil, nil }()
 	out := strconv.AppendUint([]byte(`{"jsonrpc":"2.0","id":`), c.number, 10)
@@ -74,7 +75,8 @@ func request(m map[string]json.RawMessage) (c *call, why string) {
 	return c, ""
 }
 
-// repeated returns a name that an object has twice, or "". The library would keep one of the two.
+// repeated returns a name that an object has twice, or "". A decoder would keep only one of the two
+// values.
 func repeated(params json.RawMessage) string {
 	if first(params) != '{' {
 		return ""

@@ -2,5 +2,6 @@
 
 package rpc
 
-// refuseDescriptors does nothing. Only Linux can make a channel refuse descriptors.
+// refuseDescriptors does nothing and finds nothing. Only Linux can make a channel refuse
+// descriptors.
 func refuseDescriptors(int) (some bool) { return false }

@@ -1,14 +1,15 @@
 #!/bin/sh
 # arm64.sh - build tlsd and the plugin for linux/arm64, and run a part of the suites under qemu.
 #
-# A small root is made of Debian's packages for arm64: its libssl, libc and openssl. debian.sh says
-# where they come from. The tests run in a user namespace with a binfmt_misc of its own (Linux 6.7),
-# so the machine's own does not change. qemu-aarch64-static is registered there with two flags: P,
-# because a worker is known by argv[0], and F, because the root has no qemu.
+# The tests run in a root: a folder with the file system of a small Debian for arm64 (libssl, libc,
+# openssl). debian.sh says where the packages come from. The tests run in a user namespace with a
+# binfmt_misc of its own (Linux 6.7), so the machine's binfmt_misc does not change.
+# qemu-aarch64-static is registered there with two flags. P keeps argv[0], by which a program knows
+# that it is a worker. F opens qemu at registration, because the root has no qemu.
 #
-# qemu has neither Landlock nor seccomp, so the confinement of workers is not tested. It does not
-# have the machine's TCP_INFO either: tests that need it are left out. So are tests that start many
-# workers at once. An emulated worker on a busy machine needs more than the 10 s that tlsd gives it.
+# qemu has neither Landlock nor seccomp, so the confinement of workers is not tested. qemu does not
+# pass on TCP_INFO, so tests that need it are left out. Tests that start many workers at once are
+# left out, too: on a busy machine an emulated worker needs more than the 10 s that tlsd gives it.
 #
 # Environment:
 #   TLSD_ARM64_CACHE    folder of the root; default $XDG_CACHE_HOME/tlsd/arm64. A root younger than
@@ -32,9 +33,9 @@ skip() {
 	exit 3
 }
 
-# --enter runs in the namespaces. It registers qemu, and then becomes enter.sh of the matrix. The
-# magic is that of an ELF file for arm64, and the mask covers the bytes that differ between files
-# (binfmt_misc).
+# With --enter, this script runs in the namespaces. It registers qemu, and then executes enter.sh of
+# the matrix. The magic bytes are those of an ELF file for arm64, and the mask leaves out the bytes
+# that differ between such files (binfmt_misc).
 if [ "${1:-}" = --enter ]; then
 	shift
 	mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
@@ -66,7 +67,8 @@ populate() {
 	touch "$cache/complete"
 }
 
-# populate runs in a process of its own, where set -e ends it at the first failure.
+# populate runs in a process of its own, so that set -e ends it at the first failure. In the
+# condition below, a shell would ignore set -e.
 if [ "${1:-}" = --populate ]; then
 	populate
 	exit

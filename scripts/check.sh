@@ -53,7 +53,7 @@ reachable() {
 	}
 }
 
-# The ignored words are names, or slips that a test makes on purpose.
+# The ignored words are names, or wrong spellings that a test needs.
 spelt() {
 	words=fro,hel,fo,gost,inflight,atleast,atmost,defualt,numbr,tru,nulll
 	git ls-files |
@@ -72,8 +72,8 @@ analyzed() {
 	return "$bad"
 }
 
-# All folders but test/ must compile for these systems, with their tests. purego needs the flag for
-# freebsd without cgo.
+# The product's folders must compile for these systems, with their tests. purego needs the flag
+# -std for freebsd without cgo.
 foreign() {
 	bad=0
 	for os in darwin freebsd; do
@@ -83,8 +83,8 @@ foreign() {
 	return "$bad"
 }
 
-# The plugin uses POSIX alone, except in system.c. The C library's headers declare some names of
-# Linux always, so grep looks for these.
+# The plugin uses POSIX alone, except in system.c. gcc cannot find all names of Linux, because the C
+# library's headers always declare some. grep looks for these names.
 portable() {
 	bad=0
 	for source in cmd/tlsshim/plugin/*.c; do

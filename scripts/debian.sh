@@ -1,20 +1,21 @@
 # shellcheck shell=sh
-# debian.sh - functions for other scripts: packages of a Debian release, on any machine. They come
-# from the mirror of this machine's apt, with lists and state of their own. apt checks the
-# signatures against Debian's keyring. Nothing is installed into the system.
+# debian.sh - functions for other scripts, which download packages of a Debian release on any
+# machine. The packages come from the mirror of this machine's apt. The lists and the state of the
+# system's apt are not used. apt checks the signatures against Debian's keyring. Nothing is
+# installed into the system.
 #
 # Environment:
 #   TLSD_DEBIAN_MIRROR   URL of a mirror; default: the first of apt's sources, else deb.debian.org
 #
-# The functions are subshells, so that they change no variable of the script. They find errors by
-# set -e, which a shell ignores in a condition. So do not call them in a condition, but run a process
-# of its own there.
+# The functions are subshells, so that they change no variable of the script. debian_apt,
+# debian_without and debian_unpack need set -e to stop at an error, but a shell ignores set -e in a
+# condition. So do not call these three in a condition: start a process there that calls them.
 
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # The architecture of the packages, such as arm64. Empty: that of this machine.
 debian_architecture=
 
-# debian_lacks prints what this machine lacks: of these tools, and of what the functions need.
+# debian_lacks prints the TOOLs that this machine lacks, and what it lacks for the functions here.
 debian_lacks() ( # TOOL...
 	for tool in apt-get apt-config dpkg-deb flock "$@"; do
 		command -v "$tool" >/dev/null || printf ' %s' "$tool"
@@ -108,9 +109,9 @@ debian_without() ( # DIR PACKAGE...
 	done >>"$dir/status"
 )
 
-# debian_unpack unpacks the packages that apt has downloaded into a new root, and removes them. The
-# root gets what programs look for: users, a name for loopback, places for mounts, and certificate
-# authorities if the package ca-certificates is there.
+# debian_unpack unpacks the packages that apt has downloaded into a new root, and removes the
+# package files. The root also gets what programs look for: users, a name for loopback, folders for
+# mounts, and certificate authorities if the package ca-certificates is in the root.
 debian_unpack() ( # DIR ROOT
 	# Debian's merged /usr. Older packages do not have these links, because the installer makes them.
 	mkdir -p "$2/usr/bin" "$2/usr/sbin" "$2/usr/lib" "$2/usr/lib64"

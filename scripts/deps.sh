@@ -62,7 +62,8 @@ containers)
 		podman:podman crun:crun'
 	headers='stdlib.h:libc6-dev' keyring=1 quiet=1
 	;;
-# Under systemd this package starts a service, so only CI's target asks for it.
+# On a machine with systemd, the package prometheus starts a service at each boot. So only the
+# target of CI installs it.
 monitoring)
 	want='cc:gcc prometheus:prometheus promtool:prometheus'
 	headers='stdlib.h:libc6-dev' quiet=1
@@ -87,7 +88,7 @@ for pair in $headers; do
 done
 # The keys that check the signatures of Debian's packages. Other systems must install them.
 [ -z "${keyring:-}" ] || [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
-# The library itself, under whichever name this release has it.
+# libssl itself. Its folder and its version depend on the system.
 found=
 for so in /usr/lib/*/libssl.so.* /usr/lib64/libssl.so.* /usr/lib/libssl.so.* /lib/*/libssl.so.*; do
 	[ -e "$so" ] && found=1
@@ -112,7 +113,7 @@ get() {
 		printf '#!/bin/sh\nexit 101\n' >"$tmp/policy-rc.d"
 		$sudo install -m 755 "$tmp/policy-rc.d" /usr/sbin/policy-rc.d
 		trap '$sudo rm -f /usr/sbin/policy-rc.d; rm -rf "$tmp"' EXIT
-		trap 'exit 130' INT TERM HUP # dash runs the trap of EXIT only on exit
+		trap 'exit 130' INT TERM HUP # after a signal, dash does not run the trap of EXIT
 	fi
 	export DEBIAN_FRONTEND=noninteractive
 	if ! { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "$@"; } >"$tmp/log" 2>&1; then

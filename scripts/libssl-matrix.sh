@@ -2,9 +2,10 @@
 # libssl-matrix.sh [flags of test/run/matrix] - run the conformance suites against OpenSSL
 # 1.1.1, 3.0, 3.5, 3.6 and 4.0.
 #
-# For each version a small root is made of the packages of the Debian release that has the version:
-# libssl, libc, openssl, curl, python3, GnuTLS and sslscan. debian.sh says where the packages come
-# from. Then test/run/matrix runs the tests in the roots.
+# The script makes a root for each version: a folder with the file system of a small Debian, from
+# the packages of the release that has the version (libssl, libc, openssl, curl, python3, GnuTLS and
+# sslscan). debian.sh says where the packages come from. Then test/run/matrix runs the tests in the
+# roots.
 #
 # Environment:
 #   TLSD_LIBSSL_CACHE   folder of the roots; default $XDG_CACHE_HOME/tlsd/libssl. Roots younger than
@@ -23,7 +24,7 @@ cache=${TLSD_LIBSSL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tlsd/libssl}
 only=${TLSD_LIBSSL_ONLY:-}
 
 # version, suite, package of the library. A suite that is still in development may get another
-# version. That is checked when the package is there.
+# version, so populate checks the version of the package that it has downloaded.
 releases='1.1.1 bullseye libssl1.1
 3.0 bookworm libssl3
 3.5 trixie libssl3t64
@@ -72,8 +73,8 @@ populate() { # version suite library dir
 	echo "$got" >"$new/version"
 }
 
-# fetch puts a complete root into the cache, unless a young one is there. If a root is there at the
-# end, it makes the file NAME.ok.
+# fetch puts the complete root of a version into the cache, unless the root there is young enough.
+# Then it makes the file VERSION.ok.
 fetch() { # version suite library
 	dir=$cache/$1
 	rm -f "$dir.ok"
@@ -88,14 +89,15 @@ fetch() { # version suite library
 missing=$(debian_lacks setsid unshare ip)
 mkdir -p "$cache"
 
-# For fetch_all: one release, in a process group of its own.
+# fetch_all runs this script with --fetch for each release, in a process group of its own.
 if [ "${1:-}" = --fetch ]; then
 	shift
 	fetch "$@"
 	exit
 fi
 
-# fetch_all does this for all versions at once, because most of the time goes into downloads.
+# fetch_all fetches the roots of all versions at the same time, because downloads take most of the
+# time.
 fetch_all() {
 	groups=
 	# shellcheck disable=SC2154 # g is the trap's own
@@ -115,8 +117,8 @@ fetch_all() {
 if [ -z "$missing" ]; then
 	echo "libssl-matrix: roots in $cache"
 	exec 9>"$cache/lock"
-	# Another run may fill the same cache. Or its test/run/matrix runs in the roots, and holds a
-	# shared lock.
+	# Another run of this script may fill the same cache. Or the test/run/matrix of another run
+	# uses the roots, and has a shared lock.
 	flock -n 9 || {
 		echo "libssl-matrix: waiting for another run with the same roots"
 		flock 9
@@ -133,7 +135,7 @@ for version in $(echo "$releases" | cut -d ' ' -f 1); do
 		set -- "$@" "$version=-$(debian_reason "$cache/$version.log")"
 	fi
 done
-# Not go run, which would not pass on signals.
+# go run would not pass on signals. So the program is built first, and then executed.
 CGO_ENABLED=0 go build -o "$cache/matrix" ./test/run/matrix
 [ -n "$missing" ] || exec 9>&-
 exec "$cache/matrix" "$@"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # pristine.sh SUITE [COMMAND...] - run a command in a fresh Debian of this suite (bookworm, trixie),
-# which has no more than Go, gcc, git and apt. The default command is .ci/run.
+# which has only Go, gcc, git and apt. The default command is .ci/run.
 #
 # debootstrap makes the root once, and the cache folder keeps it. What the command writes goes into
 # an overlay, and is removed afterwards. The root has a clone of HEAD at /src, and this machine's Go,
@@ -14,7 +14,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# inside is the first process of the namespaces. It enters the root, and becomes the command.
+# inside is the first process of the namespaces. It enters the root, and executes the command.
 inside() { # root work goroot command...
 	new=$2/root
 	mount --make-rprivate /
@@ -72,18 +72,18 @@ fi
 GOPROXY=$(go env GOPROXY) GOFLAGS=$(go env GOFLAGS)
 export GOPROXY GOFLAGS
 work=$(mktemp -d "$cache/pristine.XXXXXX")
-# The mounts have ended with their namespace by then, so only files are removed.
+# When this trap runs, the namespace and its mounts are gone, so it removes only files.
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 mkdir -p "$work/upper/etc/apt/apt.conf.d" "$work/work" "$work/root"
 git clone -q --no-hardlinks . "$work/upper/src"
 cp /etc/resolv.conf /etc/hosts "$work/upper/etc/"
-# Certificate authorities that were added to this machine, such as that of a proxy.
+# The root gets the certificate authorities that were added to this machine, such as a proxy's.
 if [ -d /usr/local/share/ca-certificates ]; then
 	mkdir -p "$work/upper/usr/local/share"
 	cp -r /usr/local/share/ca-certificates "$work/upper/usr/local/share/"
 fi
-# The proxies of the machine's apt, and whether its lists may be old.
+# The root's apt uses the proxies of the machine's apt, and accepts old lists if that does.
 apt-config dump | grep -iE '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date)' \
 	>"$work/upper/etc/apt/apt.conf.d/90machine" || :
 status=0

@@ -16,7 +16,7 @@ const (
 	connHandshake
 	connReady
 	connBroken // the handshake has failed
-	connFailed // the making call has failed
+	connFailed // the call that makes the connection (NewClient, Accept) has failed
 	connClosed
 )
 
@@ -25,29 +25,29 @@ type connection struct {
 	s        *Session
 	handle   Handle
 	accepted bool
-	peer     string // host and port as the caller of NewClient gave them
+	peer     string // host and port that NewClient got; "" if accepted
 	flow     flow
 
-	local, remote string // addresses; set before the connection is open or ready
+	local, remote string // TCP addresses; set before the state leaves connMaking, then constant
 
 	// Guarded by s.mu.
 	state      connState
 	setup      connSetup // what the handshake will need
 	closing    bool      // a Close has arrived
 	finishSlot bool      // the Close holds an element of finishSlots
-	// for each Handshake, Read and piece of a Write that is made from now on; 0: the session's
-	// timeout
+	// the timeout of each later Handshake and Read, and of each later piece of a Write; 0: the
+	// session's own timeout
 	timeout     time.Duration
 	tls         EngineConn
 	pumps       *pumps          // nil without a data channel
-	controlTail <-chan struct{} // done of the last control call
-	readTail    <-chan struct{} // done of the last Read
-	writeTail   <-chan struct{} // done of the last Write
+	controlTail <-chan struct{} // Call.done of the last control call
+	readTail    <-chan struct{} // Call.done of the last Read
+	writeTail   <-chan struct{} // Call.done of the last Write
 	ahead       *readAhead      // nil unless a Wait reads ahead
 }
 
-// become is the only function that changes the state. It panics if the diagram of the package
-// comment does not have the change. s.mu must be held.
+// become is the only function that changes the state. It panics if the diagram in doc.go does not
+// have a line from the old state to the next. s.mu must be held.
 func (c *connection) become(next connState) {
 	ok := false
 	switch c.state {
@@ -67,7 +67,8 @@ func (c *connection) become(next connState) {
 	c.state = next
 }
 
-// newConnection registers the handle that call will make. s.mu must be held.
+// newConnection registers a connection under the handle h. The parameter call is the NewClient or
+// Accept that makes the connection. s.mu must be held.
 func (s *Session) newConnection(h Handle, call *Call, accepted bool) *connection {
 	c := &connection{s: s, handle: h, accepted: accepted, controlTail: call.done,
 		readTail: closedChan, writeTail: closedChan}
@@ -80,8 +81,8 @@ func (s *Session) newConnection(h Handle, call *Call, accepted bool) *connection
 	return c
 }
 
-// setReady gives an accepted connection its engine's side, after the handshake, and its data
-// channel if there is one.
+// setReady makes an accepted connection ready, after its handshake. t is the engine's connection,
+// and ch the data channel, or nil.
 func (c *connection) setReady(t EngineConn, ch *channel) {
 	t.SetTag(int32(c.handle))
 	c.s.mu.Lock()
@@ -93,7 +94,7 @@ func (c *connection) setReady(t EngineConn, ch *channel) {
 	}
 }
 
-// abandon takes back the handle of a making call that has failed.
+// abandon removes the connection from the session, because the call that makes it has failed.
 func (c *connection) abandon() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -103,7 +104,7 @@ func (c *connection) abandon() {
 	c.s.count()
 }
 
-// unregister takes the handle out of the session. It returns the engine's side, if there is one.
+// unregister removes the connection from the session. It returns the engine's connection, or nil.
 // The pumps must have ended.
 func (c *connection) unregister() EngineConn {
 	c.s.mu.Lock()
@@ -120,7 +121,7 @@ func (c *connection) unregister() EngineConn {
 	return t
 }
 
-// usable returns the engine's side of a connection that has done its handshake.
+// usable returns the engine's connection. It fails before the handshake has succeeded.
 func (c *connection) usable() (EngineConn, error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -134,9 +135,9 @@ func (c *connection) usable() (EngineConn, error) {
 	return c.tls, nil
 }
 
-// channelPumps is for calls that drain the data channel (Flush, Shutdown). It returns the pumps, or
-// nil without a channel. A later Close does not cancel such a call, so the connection may be closed
-// when the call runs. With pumps this is no error.
+// channelPumps is for Flush and Shutdown. It returns the pumps, or nil without a data channel. A
+// later Close does not cancel these calls if there are pumps. So the connection may be closed when
+// they run. Then channelPumps still returns the pumps, and no error.
 func (c *connection) channelPumps() (*pumps, error) {
 	_, err := c.usable()
 	c.s.mu.Lock()
@@ -147,7 +148,8 @@ func (c *connection) channelPumps() (*pumps, error) {
 	return c.pumps, nil
 }
 
-// stateError says why only Close is possible on the connection, or returns nil. s.mu must be held.
+// stateError returns an error in the states failed, broken and closed. On a broken connection Close
+// still works. s.mu must be held.
 func (c *connection) stateError() error {
 	switch c.state {
 	case connFailed:

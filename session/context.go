@@ -17,9 +17,9 @@ type serverContext struct {
 
 	// Guarded by s.mu.
 	closing          bool
-	abandoned        bool                 // the making call has failed
-	created          <-chan struct{}      // done of the making call
-	controlTail      <-chan struct{}      // done of the last call that changes the context
+	abandoned        bool                 // NewServerContext has failed
+	created          <-chan struct{}      // Call.done of NewServerContext
+	controlTail      <-chan struct{}      // Call.done of the last call that changes the context
 	timeout          time.Duration        // for later Accepts; 0: the session's
 	listeners        map[string]*listener // by address
 	listenersChanged chan struct{}        // closed and replaced when a listener is added
@@ -28,17 +28,17 @@ type serverContext struct {
 	lastLook         time.Time     // when refresh last looked at the files
 	shown            []Certificate // the certificates that the meter counts for this context
 
-	// held while the options change, and while files are read for the change; never by a call
-	// that waits
+	// changeMu is held while the options change. Its holder may read files and make an engine
+	// context, but does not wait for a peer or a caller.
 	changeMu   sync.Mutex
 	lack       bool // the last look lacked descriptors or memory; guarded by changeMu
 	toldOfLack bool // the observer knows of the lack; guarded by changeMu
 
-	// guards engine and freed; held shared while a connection is made, so never under the
-	// session's lock
+	// engineMu guards engine and freed. Its read lock is held while the engine makes a
+	// connection. So it is never taken under the session's lock.
 	engineMu sync.RWMutex
 	engine   EngineContext
-	freed    bool // no other engine will come
+	freed    bool // replaceEngine(nil) has been called, and engine stays nil
 }
 
 // NewServerContext loads a certificate chain and its key from PEM files. The paths must be
@@ -99,9 +99,10 @@ func (c *serverContext) abandon() {
 	c.s.count()
 }
 
-// Accept waits for a client that has done its handshake, at host (an address of this machine) and
-// port 1-65535. The result is the Handle of the client's connection. If data is not nil, it becomes
-// the connection's data channel, and the session owns it from now on.
+// Accept waits for a client at host, an address of this machine, and port 1-65535. With host "" and
+// port 0, it waits at all addresses where the context listens. The client has done its handshake,
+// unless the option handshake is "later". The result is the Handle of the client's connection. If
+// data is not nil, it becomes the connection's data channel, and the session owns it from now on.
 func (s *Session) Accept(ctxHandle Handle, host string, port int, data *net.UnixConn) *Call {
 	call := s.accept(ctxHandle, host, port)
 	call.data = data
@@ -153,9 +154,9 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	return call
 }
 
-// CloseServerContext stops listening, drops the clients that no Accept has claimed, and frees the
-// handle. It waits for the Accepts that were made before it, and ends those that go on waiting. The
-// result is 0.
+// CloseServerContext waits for earlier calls on the handle, and ends those that still wait (see
+// stallTimeout). Then it stops listening, closes the clients that no Accept has claimed, and frees
+// the handle. The result is 0.
 func (s *Session) CloseServerContext(h Handle) *Call {
 	const op = "tls.CloseServerContext"
 	s.mu.Lock()
@@ -168,8 +169,8 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 	return s.closeAfterEarlier(op, h, c.close, func() bool { return c.abandoned })
 }
 
-// close frees the context. No Accept must be using it. Clients that no Accept has claimed get
-// close_notify, as far as ctx and Timeouts.Close allow.
+// close frees the context. All Accepts on the context must have ended. Clients that no Accept has
+// claimed get close_notify, as far as ctx and Timeouts.Close allow.
 func (c *serverContext) close(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, c.s.Timeouts.Close)
 	defer stop()
@@ -190,7 +191,7 @@ func (c *serverContext) close(ctx context.Context) error {
 }
 
 // replaceEngine replaces the engine's context, for handshakes from now on. Handshakes that have
-// begun keep the old one. After nil, no other engine is taken.
+// begun keep the old context. After replaceEngine(nil), a later context is freed at once.
 func (c *serverContext) replaceEngine(e EngineContext) {
 	c.engineMu.Lock()
 	old := c.engine
@@ -205,7 +206,7 @@ func (c *serverContext) replaceEngine(e EngineContext) {
 	}
 }
 
-// newServer makes a server's connection. The connection owns nc, also if newServer fails.
+// newServer puts TLS on an accepted TCP connection. It owns nc, and closes nc if it fails.
 func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	c.refresh()
 	c.engineMu.RLock()

@@ -31,8 +31,8 @@ var stateNames = map[connState]string{
 	connBroken:    "broken",
 }
 
-// Describe returns an overview. most limits the number of handles in it. The lowest numbers come
-// first. Describe does not wait, and may be called at any time.
+// Describe returns an overview, with at most the given number of handles. The handles with the
+// lowest numbers come first. Describe does not wait, and may be called at any time.
 func (s *Session) Describe(most int) Overview {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,7 +45,7 @@ func (s *Session) Describe(most int) Overview {
 		if c.accepted {
 			v.Kind = "server"
 		}
-		if c.state != connMaking { // before, remote is not set
+		if c.state != connMaking { // in connMaking, remote may not be set yet
 			v.Peer = c.remote
 		}
 		v.Peer = cmp.Or(v.Peer, c.peer)

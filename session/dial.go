@@ -12,12 +12,12 @@ import (
 	"tlsd/internal/policy"
 )
 
-// How a client connects to a host that has several addresses (RFC 8305). Attempts run side by side.
-// The next attempt begins when an earlier one has failed, or when the last one has run for
-// attemptDelay. The first success wins. The other attempts are ended, and their connections are
-// closed, before race returns. The two families of addresses take turns.
+// If a host has several addresses, NewClient connects to it as in RFC 8305. Attempts run side by
+// side. The next attempt begins when an attempt has failed, or attemptDelay after the start of the
+// previous attempt. The first success wins. Before race returns, it ends the other attempts and
+// closes their connections. IPv4 and IPv6 addresses take turns.
 //
-// The look-up asks for both families, and waits for both answers.
+// The look-up asks for addresses of both families, and waits for both answers.
 
 const (
 	// attemptDelay is the Connection Attempt Delay of RFC 8305.
@@ -26,7 +26,7 @@ const (
 	maxAttempts = 16
 )
 
-// lookUp returns the addresses of a host, the best first.
+// lookUp returns the addresses of a host, in the order of the resolver: the best first.
 func (s *Session) lookUp(ctx context.Context, host policy.Host, port int) (
 	[]netip.AddrPort, error) {
 	if addr, ok := host.Addr(); ok {
@@ -69,24 +69,24 @@ func interleave(list []netip.AddrPort) []netip.AddrPort {
 	return out
 }
 
-// An attempt tries one address. It ends soon after its context.
+// An attempt connects to one address. It returns soon after its context has ended.
 type attempt func(context.Context, netip.AddrPort) (net.Conn, error)
 
 // attempts are the attempts of one race. Only the goroutine of the race uses them.
 type attempts struct {
 	list    []netip.AddrPort
 	try     attempt
-	pause   func() <-chan time.Time
-	ctx     context.Context // of the attempts
-	end     context.CancelFunc
+	pause   func() <-chan time.Time // see race
+	ctx     context.Context         // the context of all attempts
+	end     context.CancelFunc      // ends ctx
 	results chan attempted
 
 	started, running int
-	next             <-chan time.Time // when the next attempt may begin
+	next             <-chan time.Time // receives when the next attempt may begin
 
 	winner net.Conn
-	late   error   // of an attempt that the context of the race has ended
-	errs   []error // by the index of the address
+	late   error   // the error of an attempt that failed after the end of the race's context
+	errs   []error // the other errors, by the index of the address
 }
 
 type attempted struct {
@@ -95,9 +95,10 @@ type attempted struct {
 	err   error
 }
 
-// race connects to the first address that answers. The channel of pause says when the next attempt
-// may begin. The error is the error of the first address. If ctx has ended, it is the error of an
-// attempt that ctx has ended.
+// race returns the first connection that succeeds. pause is called at the start of each attempt. It
+// returns a channel that receives when the next attempt may begin. If all attempts fail, race
+// returns the error of the first address. If ctx has ended, it returns the error of an attempt that
+// failed because of that.
 func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.Time,
 	try attempt) (net.Conn, error) {
 	if len(list) == 1 {
@@ -174,10 +175,10 @@ func connectTo(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", a.String())
 }
 
-// beginConnect calls connect(2) on a socket just before the net package does. A second connect(2)
-// is allowed. A peer on this machine has accepted before the second call, so this call succeeds at
-// once, and no goroutine has to wait. If the first call fails, its error stands for the error of
-// the second.
+// beginConnect calls connect(2) on a socket shortly before the net package does. A second
+// connect(2) is allowed. If the peer is on this machine, the kernel completes the connection during
+// the first call. So the second call succeeds at once, and no goroutine has to wait for the
+// netpoller. If the first call fails, there is no second one: its error is the result.
 func beginConnect(network string, a netip.AddrPort, socket syscall.RawConn) error {
 	if a.Addr().Zone() != "" {
 		return nil // the net package finds the zone's number

@@ -1,6 +1,6 @@
 // Package session has all that one caller owns: its handles, its CA bundle, its last error, and the
-// order of its calls. It decides whether a call may be made. The [Engine] encrypts, and package rpc
-// carries the calls.
+// order of its calls. It decides which calls are allowed. The [Engine] encrypts, and package rpc
+// translates calls from and to JSON.
 //
 // # Promises
 //
@@ -9,12 +9,12 @@
 //     never used twice, and fits in an int32.
 //   - Calls run in the order in which they were made. But a call that waits does not hold up calls
 //     on other handles (see [Call]).
-//   - The Close of a handle ends the calls that wait on the handle, with kind "cancelled". The
-//     Close is answered when the bytes that the caller has sent on the handle's data channel have
-//     left.
+//   - The Close of a handle ends earlier calls that still wait on the handle after stallTimeout,
+//     with kind "cancelled". The Close is answered when the bytes that the caller has sent on the
+//     handle's data channel have left, or cannot leave.
 //   - A stuck peer, or a caller that does not read, delays only its own connection.
-//   - No error of a connection is lost. The call that meets the error returns it, or else Status or
-//     Close does.
+//   - No error of a connection is lost. The call that meets the error returns it. If no call meets
+//     the error, Status or Close returns it.
 //   - After [Session.End] no connection, listener or goroutine of the session is left.
 //   - Nothing blocks under the session's lock.
 //
@@ -31,9 +31,10 @@
 //	closed ◀─────────────────┴──────────────────────────┴───────────────┘
 //
 // Write, Read, Status, Flush, Shutdown, PeerCertSubject and Version need the state ready.
-// SetInsecureSkipVerify needs open. Handshake needs open, and answers at once in ready. SetTimeout
-// works in open and in ready. Close works in all states but closed. Only connection.become changes
-// the state.
+// SetInsecureSkipVerify, SetCertificate, ReadPlain and WritePlain need open. So does SetOption,
+// except for the option watch. Handshake needs open, and succeeds at once in ready. SetTimeout
+// works in open and in ready. Close works in all states but failed and closed. Only
+// connection.become changes the state.
 //
 // # Bytes
 //

@@ -71,14 +71,14 @@ func fail(k kind.Kind, format string, args ...any) *Error {
 	return &Error{Kind: k, Why: fmt.Sprintf(format, args...)}
 }
 
-// Reasons why a call is ended early. They are causes of contexts.
+// Reasons why a call is ended early. A call's context has the reason as its cause (context.Cause).
 var (
 	errCancelled = fail(kind.Cancelled, "cancelled by the caller")
 	errClosed    = fail(kind.Cancelled, "the handle was closed while the call waited")
 	errEnded     = fail(kind.Cancelled, "the session ended while the call waited")
 )
 
-// lookUpError is the name that getaddrinfo(3) has for a failed look-up.
+// lookUpError returns the name of a failed look-up's error, as in getaddrinfo(3).
 func lookUpError(e *net.DNSError) string {
 	switch {
 	case e.IsNotFound:
@@ -89,8 +89,9 @@ func lookUpError(e *net.DNSError) string {
 	return "EAI_FAIL"
 }
 
-// classify makes an *Error of the error of a lower layer. doing is the kind if the error has none
-// of its own.
+// classify makes an *Error from an error of a lower layer. The parameter doing is the kind of an
+// error that has no kind of its own. If err is an *Error already, the result is a copy. Otherwise,
+// if ctx was cancelled, the result is the context's cause.
 func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -124,7 +125,8 @@ func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 	return out
 }
 
-// fromEngine takes the details of an error of OpenSSL. It says whether err is one.
+// fromEngine copies the kind and the details of an error of OpenSSL into e. It returns false if err
+// comes from elsewhere.
 func (e *Error) fromEngine(err error) bool {
 	var (
 		verify    *openssl.VerifyError
@@ -144,7 +146,8 @@ func (e *Error) fromEngine(err error) bool {
 	return true
 }
 
-// fromSystem takes the text of an error of a file, a look-up or the network, without the wrapping.
+// fromSystem sets e.Why to the text of an error of a file, a look-up or the network. It leaves out
+// what the layers in between have added.
 func (e *Error) fromSystem(err error) {
 	var (
 		path  *fs.PathError
@@ -173,8 +176,8 @@ func isTimeout(err error) bool {
 // timeoutText says which timeout has passed, if the context knows it; see withTimeout.
 func timeoutText(ctx context.Context) string {
 	if until, ok := ctx.Deadline(); ok && !time.Now().Before(until) {
-		// ctx ends within a moment: a wait with the same deadline may see the deadline
-		// first.
+		// The deadline has passed, so ctx ends within a moment. The wait that has failed
+		// with the same deadline was a little earlier.
 		<-ctx.Done()
 	}
 	var e *Error

@@ -22,8 +22,8 @@ const (
 	maxKey    = 1 << 20
 )
 
-// An opener opens a file for reading. It must not wait for the file. An error that is an *Error is
-// complete. The path is added to any other error.
+// An opener opens a file for reading. It must not block, for example on a FIFO. If its error is an
+// *Error, readFile returns the error as it is. Otherwise readFile adds the path.
 type opener func() (*os.File, error)
 
 // readPEM reads a regular file of at most limit bytes. It never waits: it refuses a FIFO or a
@@ -33,7 +33,7 @@ func readPEM(path string, limit int64, open opener) ([]byte, error) {
 	return data, err
 }
 
-// readFile is readPEM. It also returns the file's state.
+// readFile is readPEM, and also returns what stat(2) says about the file.
 func readFile(path string, limit int64, open opener) ([]byte, fs.FileInfo, error) {
 	if !filepath.IsAbs(path) {
 		return nil, nil, fail(kind.File, "%q: the path must be absolute", path)

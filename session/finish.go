@@ -2,14 +2,14 @@ package session
 
 import "context"
 
-// How a connection ends. A Close is answered when the handle is free, the calls on it have ended,
-// and the bytes of its data channel have left. The rest happens in the background, within
-// Timeouts.Close: close_notify is sent, and the peer's system acknowledges all bytes. The Close has
-// answered with success, so the session's end does not cut this short. [Session.End] waits for it,
-// and [Session.Hurry] cuts it short.
+// A connection ends in two parts. A Close is answered after the first part: the calls on the handle
+// have ended, the bytes of its data channel have left, and the handle is free. The second part
+// happens in the background, within Timeouts.Close: close_notify is sent, and the peer's system
+// acknowledges all bytes. The caller has its answer by then, so the session's end does not cut the
+// second part short. [Session.End] waits for it. Only [Session.Hurry] cuts it short.
 
-// maxFinishing is the most connections of a session that are closed in the background at the same
-// time. One more Close is answered after its own connection has ended.
+// maxFinishing is the most connections of a session that end in the background at the same time.
+// Further Closes do both parts before they are answered.
 const maxFinishing = 64
 
 // takeFinishSlot takes an element of finishSlots, if there is room.
@@ -22,12 +22,13 @@ func (s *Session) takeFinishSlot() bool {
 	}
 }
 
-// Close frees the handle and sends close_notify, unless writing has failed. It waits for the calls
-// on the handle that were made before it, and ends those that go on waiting. The bytes that the
-// caller has sent on a data channel leave first. If the caller has closed the channel before the
-// Close, a Write of the caller may have been cut short. Then no close_notify is sent. The result is
-// 0. An error says why bytes have not left, if no call has answered with the error before. The
-// handle is freed in any case.
+// Close waits for earlier calls on the handle, and ends those that still wait (see stallTimeout).
+// Then the bytes that the caller has sent on a data channel leave. In any case Close frees the
+// handle. Unless writing has failed, close_notify is sent. The result is 0. An error says why bytes
+// have not left. Close returns the error only if no earlier call has returned it.
+//
+// A caller may close its end of the channel first, perhaps in the middle of its data. Then Close
+// sends no close_notify, and returns no error. Only an earlier Shutdown still sends close_notify.
 func (s *Session) Close(h Handle) *Call {
 	const op = "tls.Close"
 	s.mu.Lock()
@@ -46,8 +47,8 @@ func (s *Session) Close(h Handle) *Call {
 	return call
 }
 
-// drain sends the bytes that the caller has sent. If the caller has closed the channel before,
-// perhaps in the middle of a Write, drain waits no longer than Timeouts.Close for the peer.
+// drain sends the bytes that are still in the data channel. If the caller has closed its end of the
+// channel, drain waits no longer than Timeouts.Close for the peer.
 func (c *connection) drain(ctx context.Context, p *pumps, callerClosed bool) {
 	if callerClosed {
 		var stop context.CancelFunc
@@ -58,8 +59,9 @@ func (c *connection) drain(ctx context.Context, p *pumps, callerClosed bool) {
 }
 
 // close frees the handle and finishes the connection. Without a finish slot, or after the session's
-// end, it finishes the connection before it returns, as far as ctx allows. The error is the error
-// of writing, if no call has answered with it before.
+// end, it finishes the connection before it returns, as far as ctx allows. It returns an error of
+// writing that no earlier call has returned. callerClosed says that the caller had closed its end
+// of the data channel when the Close arrived.
 func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	s := c.s
 	s.mu.Lock()

@@ -7,7 +7,7 @@ import (
 	"tlsd/internal/kind"
 )
 
-// The states of a direction. A direction leaves stateOpen once, and then stays as it is.
+// The states of a direction. A direction leaves stateOpen at most once, and then keeps its state.
 const (
 	stateOpen   = "open"
 	stateEnd    = "end"    // reading: the peer has sent close_notify
@@ -18,15 +18,16 @@ const (
 // A Status is the state of a connection that has done its handshake. It is the result of
 // tls.Status.
 type Status struct {
-	Read, Write           string // each "open", "failed", and "end" or "shut"
+	Read                  string // "open", "end" or "failed"
+	Write                 string // "open", "shut" or "failed"
 	Received              int64  // bytes that were given to the caller
 	Sent                  int64  // bytes that have left for the peer
 	ReadError, WriteError *Error // why a direction has failed, or nil
 }
 
-// A flow is the state of both directions of a connection, with or without a data channel. It
-// changes before the caller can notice the change: before the channel is shut down, and before a
-// call is answered.
+// A flow is the state of both directions of a connection, with or without a data channel. When the
+// caller sees the end of its channel, or the answer to a call, the flow has changed already. So
+// Status then has the reason.
 type flow struct {
 	handle Handle // of the connection, for errors
 	meter  *meter // of the session
@@ -41,8 +42,8 @@ type flow struct {
 type event struct {
 	received, sent int
 	read, write    string
-	err            *Error // of each direction that fails
-	reported       bool   // a call answers with err
+	err            *Error // why a direction fails; for both if both fail
+	reported       bool   // a call returns err to the caller
 }
 
 // change is the only function that changes a flow. The results say which directions the change has
@@ -67,7 +68,8 @@ func (f *flow) change(e event) (readEnded, writeEnded bool) {
 				f.handle), e.reported
 		}
 	case readEnded && e.write == stateFailed && f.sendFailed():
-		f.now.WriteError = e.err.forCall(opWrite, f.handle) // the peer's reason says more
+		// The read has met the peer's reason, which says more than the error of the send.
+		f.now.WriteError = e.err.forCall(opWrite, f.handle)
 	}
 	if f.changed != nil {
 		close(f.changed)
@@ -76,13 +78,14 @@ func (f *flow) change(e event) (readEnded, writeEnded bool) {
 	return readEnded, writeEnded
 }
 
-// sendFailed says whether the network has failed the outgoing direction. f.mu must be held.
+// sendFailed says whether a failure of the network has ended the outgoing direction. f.mu must be
+// held.
 func (f *flow) sendFailed() bool {
 	return f.now.Write == stateFailed && f.now.WriteError.Kind == kind.IO
 }
 
-// forCall returns the error as a call of op reports it. A read may meet a reset that fails a Write
-// too. Then the text must not say "read".
+// forCall returns a copy of the error, with the name and the handle of a call. A reset that a read
+// has met also fails the outgoing direction. For a Write, "read: " in the text becomes "write: ".
 func (e *Error) forCall(op string, h Handle) *Error {
 	d := *e
 	d.Op, d.Handle = op, h

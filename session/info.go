@@ -14,7 +14,7 @@ import (
 	"tlsd/openssl"
 )
 
-// Facts about a handle: each has a name and a text. Times are Unix seconds. Hashes and bytes are
+// A handle has facts. Each fact has a name and a text. Times are Unix seconds. Hashes and bytes are
 // hexadecimal. Yes is "1" and no is "0". The text of a fact that does not exist is "".
 //
 // This package only describes certificates, for people and for programs. OpenSSL has judged them.
@@ -32,8 +32,9 @@ var connFacts = []string{
 
 const opInfo = "tls.Info"
 
-// HandleInfo returns one fact about a connection that has done its handshake, or about a context.
-// Without a name it returns all facts. The result is a string, or Facts.
+// HandleInfo returns one fact about a connection or a context, as a string. Without a name it
+// returns all facts, as Facts. A connection has its addresses before its handshake, and the other
+// facts only after it.
 func (s *Session) HandleInfo(h Handle, name string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,13 +65,14 @@ func (f Facts) pick(name string, known []string) (any, error) {
 		return f, nil
 	}
 	if !slices.Contains(known, name) {
-		return nil, fail(kind.Params, "%.40q cannot be asked of this handle; there are: %s",
+		return nil, fail(kind.Params, "%.40q is not a fact of this handle; there are: %s",
 			name, strings.Join(known, ", "))
 	}
 	return f[name], nil
 }
 
-// facts returns the facts of a connection. Before the handshake only the addresses are known.
+// facts returns the facts of a connection. If name is the name of an address, it returns only the
+// addresses. Otherwise it fails before the handshake.
 func (c *connection) facts(name string) (Facts, error) {
 	f := Facts{"peer-address": c.remote, "local-address": c.local}
 	if _, ok := f[name]; ok {

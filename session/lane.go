@@ -4,8 +4,8 @@ import "context"
 
 // Calls on a connection handle run in lanes. Call describes the lanes.
 
-// onConnection makes a call on a connection handle. The call runs after the calls of the given
-// lanes, and becomes the tail of the last lane. s.mu must be held.
+// onConnection makes a call on a connection handle. The call runs after the earlier calls of the
+// given lanes, and is the new tail of the last of these lanes. s.mu must be held.
 func (s *Session) onConnection(op string, h Handle, lanes func(*connection) []*<-chan struct{},
 	run func(context.Context, *connection) (any, error)) *Call {
 	c, err := s.connection(h)
@@ -22,8 +22,8 @@ func (s *Session) onConnection(op string, h Handle, lanes func(*connection) []*<
 	return call
 }
 
-// beside makes a call on a connection handle. The call runs after the calls of the given lanes, but
-// no later call waits for it. s.mu must be held.
+// beside makes a call on a connection handle. The call runs after the earlier calls of the given
+// lanes, but no later call waits for it. s.mu must be held.
 func (s *Session) beside(op string, h Handle, lanes func(*connection) []*<-chan struct{},
 	run func(context.Context, *connection) (any, error)) *Call {
 	c, err := s.connection(h)

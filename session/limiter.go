@@ -9,8 +9,9 @@ import (
 )
 
 // A limiter limits the time of pieces of work that come one after another. When a piece takes too
-// long, the piece's context ends with kind "timeout". A piece that ends in time allocates nothing
-// and does not touch the timer. A timer that fires early for the current piece is armed again.
+// long, the limiter ends the piece's context, with an error of kind "timeout" as the cause. The
+// timer is not stopped at the end of a piece. If it then fires too early for a later piece, it is
+// armed again. So most pieces do not touch the timer, and allocate nothing.
 type limiter struct {
 	parent context.Context
 
@@ -20,8 +21,8 @@ type limiter struct {
 	timeout  time.Duration // 0: none
 	size     int           // bytes of the piece, for the error's text
 	running  bool          // between begin and end
-	deadline time.Time     // of the piece
-	timer    *time.Timer   // made with the first piece
+	deadline time.Time     // when the piece must have ended; zero: never
+	timer    *time.Timer   // nil before the first piece with a timeout
 	armed    bool          // the timer runs
 	firesAt  time.Time     // when the running timer fires
 }
@@ -32,7 +33,7 @@ func newLimiter(parent context.Context, timeout time.Duration) *limiter {
 	return l
 }
 
-// set changes the timeout. A piece that runs gets the new timeout from now on.
+// set changes the timeout. If a piece runs, its time begins anew, with the new timeout.
 func (l *limiter) set(timeout time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -118,7 +119,8 @@ func (l *limiter) pending() int {
 	return l.size
 }
 
-// notTaken is the error of a peer that does not take size bytes in time. Size 0 is close_notify.
+// notTaken makes the error for a peer that does not take bytes in time. If size is 0, the peer does
+// not take close_notify.
 func notTaken(size int, timeout time.Duration) *Error {
 	if size == 0 {
 		return fail(kind.Timeout, "the peer has not taken close_notify within %v", timeout)

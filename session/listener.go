@@ -13,10 +13,10 @@ import (
 	"tlsd/internal/kind"
 )
 
-// A listener is one address where a context listens. It accepts clients from the first Accept until
-// the context is closed, and does their handshakes side by side. It keeps at most Limits.Pending
-// clients, in the handshake or done, until an Accept claims them. Further clients wait in the
-// kernel's backlog.
+// A listener is one address where a context listens. The first Accept or Listen for the address
+// opens the listener. Until the context is closed, the listener accepts clients, and does their
+// handshakes side by side. Until an Accept claims them, it keeps at most Limits.Pending clients,
+// before or after their handshake. Further clients wait in the kernel's backlog.
 type listener struct {
 	s    *Session
 	addr string
@@ -35,8 +35,8 @@ type listener struct {
 	acceptErrors chan *Error   // why accept(2) fails, for an Accept that waits
 }
 
-// An arrival is a client for an Accept. It has conn after the handshake, tcp if the handshake comes
-// later, or the error of the handshake.
+// An arrival is a client for an Accept. One of three fields is set: conn after the handshake, tcp
+// if the handshake comes later (see the option handshake), or err if the handshake has failed.
 type arrival struct {
 	conn          EngineConn
 	local, remote string // addresses of conn
@@ -44,8 +44,8 @@ type arrival struct {
 	err           *Error
 }
 
-// accept claims the next client of an address. Without an address, it claims the next client of all
-// listeners of the context.
+// accept waits for the next client of an address, and claims it. With host "" and port 0, the
+// client may be of any listener of the context.
 func (c *serverContext) accept(ctx context.Context, host string, port int) (arrival, error) {
 	if host == "" && port == 0 {
 		return c.acceptAny(ctx)
@@ -74,8 +74,8 @@ func (l *listener) claim(a arrival) (arrival, error) {
 	return a, nil
 }
 
-// listener returns the listener of an address. At the first use it opens the listener. op is the
-// call that needs the listener.
+// listener returns the listener of an address. If there is none, it opens one. op is the name of
+// the call, for errors and audit events.
 func (c *serverContext) listener(ctx context.Context, op, addr string) (*listener, error) {
 	for {
 		c.s.mu.Lock()
@@ -120,7 +120,7 @@ func (c *serverContext) listener(ctx context.Context, op, addr string) (*listene
 		case first || l.err.Kind != kind.Cancelled && l.err.Kind != kind.Timeout:
 			return nil, l.err
 		}
-		// Another Accept opened the listener, and was ended early. This Accept tries again.
+		// Another call began to open the listener, and was ended early. So this call tries.
 	}
 }
 
@@ -163,8 +163,8 @@ func (l *listener) serve() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		// Descriptors or memory are used up. A waiting Accept gets the error, and the
-		// clients wait in the backlog until this is over.
+		// Probably the process lacks descriptors or memory. A waiting Accept gets the
+		// error, and the clients wait in the backlog while the lack lasts.
 		<-l.slots
 		e := classify(l.ctx, err, kind.IO)
 		e.Why = fmt.Sprintf("accept on %s: %s", l.addr, e.Why)
@@ -232,8 +232,8 @@ func (l *listener) handshake(nc *net.TCPConn, skip bool) arrival {
 	return a
 }
 
-// close stops listening, ends the handshakes and drops the clients that no Accept has claimed, all
-// at the same time. It returns when this is done.
+// close stops listening and ends the handshakes. Then it closes the clients that no Accept has
+// claimed, all at the same time, and waits until they are closed.
 func (l *listener) close(ctx context.Context) {
 	<-l.opened
 	if l.err != nil {
@@ -254,8 +254,8 @@ func (l *listener) close(ctx context.Context) {
 	l.work.Wait()
 }
 
-// network is "tcp4" for an IPv4 address. With "tcp", Go takes 0.0.0.0 for all addresses, those of
-// IPv6 too.
+// network is "tcp4" for an IPv4 address, and otherwise "tcp". With "tcp" and 0.0.0.0, Go would
+// listen on all IPv6 addresses, too.
 func network(addr string) string {
 	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
 		return "tcp4"

@@ -2,8 +2,8 @@ package session
 
 import "sync/atomic"
 
-// Counters of what sessions do, for the administrator. A count costs a few additions to memory.
-// Nothing runs to report it, so an idle session does nothing.
+// The administrator sees counts of what the sessions do. Counting costs a few additions. No
+// goroutine collects or reports the counts, so an idle session costs nothing.
 
 // A Meter counts what the sessions of a process do. Several goroutines call its methods, which must
 // not wait.
@@ -18,11 +18,11 @@ type Meter interface {
 	// Shows counts uses of a certificate by server contexts. A negative number counts uses that
 	// have ended.
 	Shows(c Certificate, uses int)
-	// Reloaded counts files of a context that have changed, and whether they are used now.
+	// Reloaded counts changes of a context's files. used says whether the new files are in use.
 	Reloaded(used bool)
 }
 
-// A meter counts what one session does, and passes the counts on.
+// A meter counts what one session does, and passes the counts on to the Meter of the process.
 type meter struct {
 	received, sent atomic.Int64
 	next           Meter // or nil
@@ -51,7 +51,7 @@ func (s *Session) count() {
 	}
 }
 
-// shows passes on which certificates the context has from now on. s.mu must be held.
+// shows reports to the Meter which certificates the context uses from now on. s.mu must be held.
 func (c *serverContext) shows(sources map[string]source) {
 	next := c.s.meter.next
 	if next == nil || c.listeners == nil { // closed

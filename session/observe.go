@@ -7,18 +7,20 @@ import (
 	"time"
 )
 
-// Events of a session that an administrator may want to read in the log. Nothing is logged here:
-// the session's owner decides which of them it logs.
+// A session has events that an administrator may want to read in the log. This package logs
+// nothing. The session's owner decides which events it logs.
 
-// An Observer gets the events. The goroutines of calls call its methods, several at the same time.
-// The methods must not wait.
+// An Observer gets the events. Several goroutines of the session may call its methods at the same
+// time. The methods must not wait.
 type Observer interface {
 	// HandshakeDone reports a handshake that has ended, in success or failure.
 	HandshakeDone(Handshake)
-	// Loaded reports a certificate and a key that have been read and taken.
+	// Loaded reports a certificate and a key that have been read and checked, and are used from
+	// now on.
 	Loaded(Certificate)
-	// Reloaded reports that files of a context have changed. nil means that they are in use
-	// now. An error says why the old ones stay. Without a key it is the file of client-ca.
+	// Reloaded reports that files of a context have changed. If err is nil, the new files are
+	// in use. Otherwise err says why the old files stay in use. If keyFile is "", certFile is
+	// the file of the option client-ca.
 	Reloaded(certFile, keyFile string, err error)
 	// Over reports what the session has done. It is the last call.
 	Over(Totals)
@@ -36,8 +38,8 @@ type Handshake struct {
 	t EngineConn
 }
 
-// Version is the version of TLS, as in tls.Version. It is "" after a failure. Only HandshakeDone
-// may call it.
+// Version is the version of TLS, as in tls.Version. It is "" after a failure. Only an Observer's or
+// a Meter's HandshakeDone may call it, because the connection may be freed later.
 func (h Handshake) Version() string {
 	if h.Failure != nil {
 		return ""
@@ -45,8 +47,8 @@ func (h Handshake) Version() string {
 	return h.t.Version()
 }
 
-// Details returns what the handshake has agreed on, or nothing after a failure. Only HandshakeDone
-// may call it, because it asks OpenSSL.
+// Details returns what the handshake has agreed on, or nothing after a failure. Like Version, only
+// HandshakeDone may call it.
 func (h Handshake) Details() (version, cipher, subject, serial string, resumed bool) {
 	if h.Failure != nil {
 		return "", "", "", "", false
@@ -63,7 +65,7 @@ func (h Handshake) Details() (version, cipher, subject, serial string, resumed b
 	return i.Version, i.Cipher, h.t.PeerSubject(), serial, i.Resumed
 }
 
-// A Certificate describes files that have been taken.
+// A Certificate describes the files of a certificate and its key.
 type Certificate struct {
 	CertFile, KeyFile string
 	Serial            *big.Int // nil if only OpenSSL can read the certificate
@@ -73,7 +75,7 @@ type Certificate struct {
 
 // Totals count what a session has done.
 type Totals struct {
-	Handles        int   // all that were made
+	Handles        int   // the numbers that were taken, also by calls that have failed
 	Received, Sent int64 // bytes of connections
 }
 
@@ -95,7 +97,7 @@ func (s *Session) reportCertificate(from source) {
 	}
 }
 
-// reportReload reports files that have changed to the meter and the observer.
+// reportReload reports to the meter and the observer that files have changed.
 func (s *Session) reportReload(certFile, keyFile string, err error) {
 	if s.meter.next != nil {
 		s.meter.next.Reloaded(err == nil)
@@ -105,7 +107,7 @@ func (s *Session) reportReload(certFile, keyFile string, err error) {
 	}
 }
 
-// certificate describes what was read.
+// certificate describes the source's files.
 func (from source) certificate() Certificate {
 	c := Certificate{CertFile: from.certFile, KeyFile: from.keyFile,
 		KeyOpen: from.key.Mode().Perm()&0o004 != 0}
@@ -115,8 +117,8 @@ func (from source) certificate() Certificate {
 	return c
 }
 
-// firstCertificate returns the first certificate of a PEM text. It returns nil if this parser
-// cannot read it.
+// firstCertificate returns the first certificate of a PEM text. It returns nil if there is none, or
+// if package x509 cannot read it.
 func firstCertificate(text []byte) *x509.Certificate {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type == "CERTIFICATE" {

@@ -20,10 +20,10 @@ import (
 // What the administrator's policy does not allow is refused here, with an error of kind "denied"
 // and an audit event. The error names the policy's key. A name is judged before its look-up, an
 // address when it is about to be used, and a file while it is being opened. So nothing can change
-// in between.
+// between the check and the use.
 
-// denied makes the error of a call that is refused. asked is for the audit, and doing for the
-// error.
+// denied makes the error of a call that is refused, and writes the audit event. The event has the
+// text in the parameter asked, and the error has the text in the parameter doing.
 func (s *Session) denied(op, key, asked, doing string) *Error {
 	s.note(audit.Event{Name: audit.Denied, Method: op, Asked: asked, Key: key})
 	return fail(kind.Denied, "%s is not allowed by the administrator's policy (%s)", doing, key)
@@ -77,8 +77,8 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 }
 
 // listen listens on an address that the policy allows. The policy judges the address that is about
-// to be bound. op is the call that listens. addr comes from net.JoinHostPort. The script's host in
-// it may have brackets of its own.
+// to be bound. op is the name of the call. addr comes from net.JoinHostPort, with the host as the
+// script has written it: perhaps with brackets.
 func (s *Session) listen(ctx context.Context, op, addr string) (net.Listener, error) {
 	colon := strings.LastIndexByte(addr, ':')
 	hostText, portText := addr[:colon], addr[colon+1:]
@@ -108,12 +108,12 @@ func (s *Session) listen(ctx context.Context, op, addr string) (net.Listener, er
 	if !s.Policy.MayListenOnPort(port) {
 		return nil, refuse(addr) // before a look-up
 	}
-	// Only this goroutine uses it. Go may call Control twice for an address: for MPTCP, and
-	// then for TCP.
+	// refused is the address that the policy does not allow. Only this goroutine uses it. Go
+	// may call Control twice for an address: for MPTCP, and then for TCP.
 	refused := ""
 	lc.Control = func(network, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
-		// Go also says 0.0.0.0 for all addresses of both families
+		// For all addresses of both families, Go may write 0.0.0.0 in place of [::].
 		if err == nil && a.Addr().IsUnspecified() && network == "tcp6" {
 			a = netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())
 			address = a.String()
@@ -142,8 +142,8 @@ func (s *Session) within(op, key string, folders policy.Folders, path string) op
 	}
 }
 
-// skipVerify judges whether a script may turn off the verification of a server's certificate. In
-// any case it tells the audit.
+// skipVerify judges whether a script may turn off the verification of a server's certificate. It
+// writes an audit event in both cases.
 func (s *Session) skipVerify(peer string) error {
 	const op = "tls.SetInsecureSkipVerify"
 	if !s.Policy.MaySkipVerify() {
@@ -162,8 +162,9 @@ func (s *Session) versions(e EngineContext, err error) (EngineContext, error) {
 	return e, err
 }
 
-// judgeHandshake turns e, the error of a failed handshake, into a refusal if the policy is the
-// reason: no version of TLS is left. err is the engine's error.
+// judgeHandshake returns e, the error of a failed handshake. A handshake may have failed because
+// the peer has no version of TLS that the policy allows. Then e becomes an error of kind "denied",
+// with an audit event. err is the engine's error.
 func (s *Session) judgeHandshake(op, peer string, err error, e *Error) *Error {
 	var h *openssl.HandshakeError
 	if s.Policy.RequiresTLS13() && e.Kind == kind.Handshake && errors.As(err, &h) && h.Version {

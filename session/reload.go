@@ -14,33 +14,35 @@ import (
 	"tlsd/internal/policy"
 )
 
-// Certificates, and CAs of clients, that are renewed on disk, with the option reload set to auto.
-// The rules:
+// With the option reload set to auto, a context uses certificates and client CAs that have been
+// renewed on disk. The rules:
 //
-//   - A handshake that is about to begin looks whether the files have changed. A context looks at
-//     most once in reloadPause. So an idle context does nothing.
-//   - A file has changed if its path leads to another inode, or if its time or size has changed. It
-//     is opened as at first, so the policy's folders and the confinement hold.
-//   - New files are read and checked first. They may be bad, for example while the key is not
-//     replaced yet. Then the old ones stay, and the observer is told once. The files are tried
-//     again when they have changed again.
-//   - A lack of descriptors or memory says nothing about the files. They are tried again after
-//     reloadPause. The observer is told once while the lack lasts.
+//   - Before a handshake begins, the context checks whether the files have changed, but at most
+//     once in reloadPause. So an idle context does nothing.
+//   - A file has changed if its path names another inode, or if its time or size has changed. The
+//     check opens the file as the first load did, so the policy's folders and the confinement apply
+//     to it, too.
+//   - The context reads and checks new files before it uses them. They may be bad, for example
+//     while the key is not replaced yet. Then the old certificates and CAs stay in use, and the
+//     observer gets one report. The context tries the files again when they have changed again.
+//   - A lack of descriptors or memory says nothing about the files. So the context tries the files
+//     again after reloadPause. The observer gets one report while the lack lasts.
 
-// reloadPause is the shortest time between two looks of a context.
+// reloadPause is the shortest time between two checks of a context's files.
 const reloadPause = time.Second
 
-const opReload = "tls.Accept" // the method in errors and audit events: its handshake looks
+// opReload is the method in errors and audit events, because Accept's handshakes cause the reload.
+const opReload = "tls.Accept"
 
-// A source is the files of an identity, and their state at the last look.
+// A source is the files of an identity, and their state at the last check.
 type source struct {
 	certFile, keyFile string
-	cert, key         fs.FileInfo       // nil: the file did not exist
-	leaf              *x509.Certificate // in use; nil: only OpenSSL can read it
+	cert, key         fs.FileInfo       // nil: the file could not be opened
+	leaf              *x509.Certificate // the certificate in use; nil: only OpenSSL can read it
 }
 
-// refresh takes files that have been renewed. If the options are being changed, it leaves the files
-// to a later handshake.
+// refresh checks the context's files, and loads those that have been renewed. If another goroutine
+// is changing the options, refresh does nothing, and a later handshake checks the files.
 func (c *serverContext) refresh() {
 	s := c.s
 	s.mu.Lock()
@@ -76,7 +78,8 @@ func (c *serverContext) refresh() {
 			changed[name] = now
 		}
 	}
-	// All names at once, because each change makes the certificates of all names anew.
+	// First all names in one change, because each change loads the certificates of all names
+	// into a new engine context. If one of them is bad, then name by name.
 	if len(changed) > 1 && c.reload(changed) == nil {
 		return
 	}
@@ -94,8 +97,9 @@ func (c *serverContext) refresh() {
 	}
 }
 
-// failed notes that files could not be taken, and says whether to tell the observer. note records
-// the state of the files, so that they are not tried again. c.changeMu must be held.
+// failed handles the error of a reload, and says whether to report it to the observer. After a lack
+// the files are tried again. After any other error the function in the parameter note records the
+// state of the files, so that they are not tried again. c.changeMu must be held.
 func (c *serverContext) failed(err error, note func(*serverOptions)) (tell bool) {
 	if !isLack(err) {
 		c.remember(note)
@@ -117,8 +121,8 @@ func isLack(err error) bool {
 		errors.Is(err, syscall.ENOMEM)
 }
 
-// reload reads the files of the given names, and makes them hold: all of them, or none. It tells
-// the observer. c.changeMu must be held.
+// reload reads the files of the given names, and uses them from now on: all of them, or none. It
+// reports a success to the observer, and returns a failure. c.changeMu must be held.
 func (c *serverContext) reload(changed map[string]source) error {
 	next := c.copyOptions()
 	for name, from := range changed {
@@ -139,8 +143,8 @@ func (c *serverContext) reload(changed map[string]source) error {
 	return nil
 }
 
-// reloadCA makes the context use the file of client-ca, which has changed, as it is now. If the
-// file is bad, the old CAs stay. c.changeMu must be held.
+// reloadCA reads the file of the option client-ca again, after the file has changed. If it is bad,
+// the old CAs stay in use. The parameter now is the file's new state. c.changeMu must be held.
 func (c *serverContext) reloadCA(path string, now fs.FileInfo) {
 	next := c.copyOptions()
 	err := c.s.readClientCA(opReload, path, &next)
@@ -152,7 +156,7 @@ func (c *serverContext) reloadCA(path string, now fs.FileInfo) {
 	}
 }
 
-// remember records the state of files that could not be taken.
+// remember records the state of files that could not be used. c.changeMu must be held.
 func (c *serverContext) remember(note func(*serverOptions)) {
 	next := c.copyOptions()
 	note(&next)
@@ -161,9 +165,9 @@ func (c *serverContext) remember(note func(*serverOptions)) {
 	c.options = next
 }
 
-// stat returns the file that is at a path now, or nil if none can be opened. An error means a lack
-// of descriptors or memory. stat does not tell the audit that the policy refuses a file. The read
-// after a change does so.
+// stat returns the state of the file at a path, or nil if it cannot be opened. An error means a
+// lack of descriptors or memory. If the policy refuses the file, stat writes no audit event. The
+// read after a change writes one.
 func stat(within policy.Folders, path string) (fs.FileInfo, error) {
 	f, err := within.Open(path)
 	if isLack(err) {

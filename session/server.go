@@ -10,12 +10,13 @@ import (
 	"tlsd/openssl"
 )
 
-// How a server context changes. The engine's context never changes. Another one takes its place,
-// for handshakes from now on. So a change disturbs nothing that is under way. If the new one cannot
-// be made, the old one stays. For this the server context keeps its certificates and keys.
+// A server context can change, but an engine context does not. For a change, the server context
+// makes a new engine context for later handshakes. So a change does not disturb handshakes and
+// connections that exist. If the new engine context cannot be made, the old one stays. To make
+// engine contexts, the server context keeps its certificates and keys in memory.
 
-// maxNames is the most names for which a context has certificates. The library keeps memory for
-// each, also for connections that began before a change.
+// maxNames is the most names for which a context has certificates. OpenSSL keeps memory for each
+// name, and connections that began before a change keep the old names in memory, too.
 const maxNames = 256
 
 // load makes the context's first engine context.
@@ -26,7 +27,8 @@ func (c *serverContext) load(ctx context.Context, certFile, keyFile string) erro
 	return c.setCertificate(ctx, "tls.NewServerContext", "", certFile, keyFile)
 }
 
-// copyOptions returns a copy of the options that may be changed. c.changeMu must be held.
+// copyOptions returns a copy of the options. The caller may change the copy. c.changeMu must be
+// held.
 func (c *serverContext) copyOptions() serverOptions {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -36,7 +38,7 @@ func (c *serverContext) copyOptions() serverOptions {
 	return o
 }
 
-// setIdentity gives the options an identity for a name. Without a name it is the context's own.
+// setIdentity sets the identity for a name. With name "" it sets the context's own identity.
 func (o *serverOptions) setIdentity(name string, id openssl.Identity, from source) {
 	if name == "" {
 		o.config.Default = id
@@ -52,7 +54,8 @@ func (o *serverOptions) setIdentity(name string, id openssl.Identity, from sourc
 	o.sources[name] = from
 }
 
-// apply makes the options hold for later handshakes. c.changeMu must be held.
+// apply makes later handshakes use the options next. If it fails, nothing changes. c.changeMu must
+// be held.
 func (c *serverContext) apply(next serverOptions) error {
 	s := c.s
 	e, err := s.Engine.NewServer(next.config)
@@ -86,11 +89,11 @@ func (s *Session) identity(op, certFile, keyFile string) (
 	return id, from, err
 }
 
-// SetCertificate gives a handle a certificate. On a connection, before its handshake, a client
-// shows the certificate if the server asks for one. On a context without a serverName it replaces
-// the context's own certificate. With a name, or "*." and a name, it adds or replaces the
-// certificate for clients that ask for the name. The files are read and checked first. If they are
-// bad, nothing changes. Paths must be absolute. The result is 0.
+// SetCertificate sets a certificate of a connection or a context. The connection must be a
+// client's, before its handshake: the client shows the certificate if the server asks for one. On a
+// context, serverName "" replaces the context's own certificate. A name, or "*." and a name, adds
+// or replaces the certificate for clients that ask for this name. The files are checked first. If
+// they are bad, nothing changes. Paths must be absolute. The result is 0.
 func (s *Session) SetCertificate(h Handle, serverName, certFile, keyFile string) *Call {
 	const op = "tls.SetCertificate"
 	s.mu.Lock()
@@ -155,7 +158,8 @@ func (c *connection) setCertificate(ctx context.Context,
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
-	// Without a server's context, OpenSSL would check the files only at the handshake.
+	// This engine context is only for the check of the files. Without it, OpenSSL would check
+	// them as late as at the handshake.
 	e, err := s.Engine.NewServer(openssl.ServerConfig{Default: id})
 	if err != nil {
 		return unusable(certFile, keyFile, err)
@@ -172,7 +176,7 @@ func unusable(certFile, keyFile string, err error) *Error {
 	return fail(kind.File, "certificate %s, key %s: %v", certFile, keyFile, err)
 }
 
-// hostPattern reads a DNS name, or "*." and a DNS name, or "".
+// hostPattern checks a DNS name, or "*." and a DNS name, or "". It returns the normal form.
 func hostPattern(s string) (string, error) {
 	if s == "" {
 		return "", nil

@@ -14,22 +14,22 @@ import (
 	"tlsd/openssl"
 )
 
-// A Handle identifies a connection or a server context within one session. Handles count from 1 and
-// fit in an int32.
+// A Handle identifies a connection or a server context within one session. Handles count from 1, or
+// from the number of StartAt, and fit in an int32.
 type Handle int32
 
 // A Session has all that one caller owns. See the package comment.
 type Session struct {
 	Config // immutable
 
-	stallTimeout  time.Duration           // the constant; tests set another
-	reasonTimeout time.Duration           // the constant; tests set another
-	reloadPause   time.Duration           // the constant; tests set another
-	resolver      *net.Resolver           // nil: the system's; tests set another
-	attemptPause  func() <-chan time.Time // ends after attemptDelay; tests set another
-	ctx           context.Context         // done when the session ends
-	cancel        context.CancelCauseFunc
-	running       sync.WaitGroup // calls that have not ended
+	// The constants of the same names. Tests set other values.
+	stallTimeout, reasonTimeout, reloadPause time.Duration
+
+	resolver     *net.Resolver           // nil: the system's; tests set another
+	attemptPause func() <-chan time.Time // see race: waits for attemptDelay; tests set another
+	ctx          context.Context         // done when the session ends
+	cancel       context.CancelCauseFunc
+	running      sync.WaitGroup // calls that have not ended
 
 	// one element for each connection that is being closed in the background
 	finishSlots   chan struct{}
@@ -42,9 +42,9 @@ type Session struct {
 
 	mu         sync.Mutex // guards all below, and the mutable fields of handles
 	seq        uint64
-	calls      map[*Call]struct{} // made and not ended
+	calls      map[*Call]struct{} // the calls that have not ended
 	changed    chan struct{}      // see nextChange; nil if no call waits for it
-	lastHandle Handle             // the highest number in use; the next handle gets one more
+	lastHandle Handle             // the last number that was taken; with StartAt, first-1
 	handleUsed bool               // a number has been taken
 	conns      map[Handle]*connection
 	contexts   map[Handle]*serverContext
@@ -84,9 +84,10 @@ var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); retu
 
 // End ends all calls with kind "cancelled", frees everything that the session owns, and then
 // returns. It cuts open connections without close_notify, so that the peer can tell that the
-// conversation was not complete. First, the bytes on their data channels leave, and the peers'
-// systems acknowledge all bytes (see cut). End also waits for background closes (see Hurry). Each Call
-// that was made must have been Run, or must be Run now. No method may be called after End.
+// conversation was not complete. Before a cut, the bytes on the data channel leave, and the peer's
+// system acknowledges all bytes (see cut). End also waits for background closes (see Hurry), but
+// the cuts do not wait for them. End waits until each Call that was made has been Run. No method
+// may be called after End.
 func (s *Session) End() {
 	s.cancel(errEnded)
 	s.running.Wait()
@@ -107,7 +108,7 @@ func (s *Session) End() {
 }
 
 // LastMoved is the time of the last bytes on a data channel, or the zero time if there were none.
-// The real time may be later by movedGrain.
+// The last bytes may in truth be later, by at most movedGrain.
 func (s *Session) LastMoved() time.Time {
 	if n := s.lastMoved.Load(); n != 0 {
 		return time.Unix(0, n)
@@ -126,15 +127,16 @@ func (s *Session) moved() {
 	}
 }
 
-// Fail makes err the session's last error. It is for requests that made no call.
+// Fail makes err the session's last error. It is for requests that never became a Call, and for
+// Status.
 func (s *Session) Fail(err error) {
 	s.mu.Lock()
 	s.lastError = err.Error()
 	s.mu.Unlock()
 }
 
-// SkipHandle uses up the next number. It is for a call that would have made a handle, but failed
-// before it was made.
+// SkipHandle uses up the next number. It is for a request that would have made a handle, but failed
+// before it became a Call.
 func (s *Session) SkipHandle() {
 	s.mu.Lock()
 	s.nextHandle()
@@ -171,7 +173,8 @@ func (s *Session) nextHandle() Handle {
 	return s.lastHandle
 }
 
-// reserve takes a number for a handle that a call will make. s.mu must be held.
+// reserve takes a number for a handle that a call will make. If the session has too many open
+// handles, it fails, and the number is used up. s.mu must be held.
 func (s *Session) reserve() (Handle, *Error) {
 	h := s.nextHandle()
 	if h == 0 {

@@ -16,12 +16,12 @@ import (
 // of the handshake. TLS begins with the handshake. Before it, scripts may exchange plain text (see
 // starttls.go) and set options (see option.go).
 //
-// The session's lock guards it. The handshake takes the parts that it needs. drop frees the others,
-// and must not be called under the lock.
+// The session's lock guards a connSetup. The handshake takes the parts that it needs. drop
+// frees the rest. drop may wait for OpenSSL, so it is called without the lock.
 type connSetup struct {
 	tcp        *net.TCPConn // nil once TLS owns it
 	serverName string       // of a client: the name to verify, and for SNI
-	store      *trust       // of a client: whom it trusts; retained
+	store      *trust       // of a client: its trust store; the connSetup is a holder
 
 	server *serverContext // of an accepted connection whose handshake comes later
 	data   *channel       // the data channel that came with Accept
@@ -29,7 +29,7 @@ type connSetup struct {
 	insecure     bool
 	noResumption bool // no TLS session is resumed or kept
 	settings     openssl.ClientSettings
-	lax          bool // a cut counts as an end
+	lax          bool // the option eof: an end without close_notify is no error
 	plainUsed    bool // bytes have been exchanged in plain text
 }
 
@@ -55,8 +55,7 @@ func (b *connSetup) drop() {
 	}
 }
 
-// checkBeforeHandshake fails if the handshake has begun, or the connection cannot have one. s.mu
-// must be held.
+// checkBeforeHandshake fails unless the state is open. s.mu must be held.
 func (c *connection) checkBeforeHandshake() error {
 	if err := c.stateError(); err != nil {
 		return err
@@ -67,7 +66,7 @@ func (c *connection) checkBeforeHandshake() error {
 	return nil
 }
 
-// startTLS makes the engine's side. It owns the TCP connection from then on.
+// startTLS makes the engine's connection, which owns the TCP connection from then on.
 func (c *connection) startTLS() (EngineConn, error) {
 	s := c.s
 	s.mu.Lock()
@@ -94,7 +93,7 @@ func (c *connection) startTLS() (EngineConn, error) {
 	return t, nil
 }
 
-// newEngineConn makes the engine's side of a client or a server, with its settings.
+// newEngineConn makes the engine's connection of a client or a server, with its settings.
 func (b *connSetup) newEngineConn() (EngineConn, error) {
 	if b.server != nil {
 		return b.server.newServer(b.tcp)
@@ -122,8 +121,8 @@ func (b *connSetup) configured() bool {
 }
 
 // checkUnread fails if the peer has sent plain text that the caller has not read. After the change
-// to TLS it could pass for a part of the protected conversation (RFC 3207 section 5, "STARTTLS
-// injection"). A server skips the check: the bytes may be the beginning of the client's handshake.
+// to TLS, a caller could take this text for protected text (RFC 3207 section 5, "STARTTLS
+// injection"). A server does not check: the bytes may be the beginning of the client's handshake.
 // If they are not, the handshake fails.
 func (b *connSetup) checkUnread() error {
 	if !b.plainUsed || b.server != nil {
@@ -146,7 +145,8 @@ func (b *connSetup) checkUnread() error {
 	return nil
 }
 
-// A laxConn takes a cut for an end. It serves the option eof with the value lax.
+// A laxConn returns io.EOF if the peer ends the connection without close_notify. A connection uses
+// it if the option eof is lax.
 type laxConn struct{ EngineConn }
 
 func (c laxConn) ReadSome(ctx context.Context, limit int) ([]byte, error) {

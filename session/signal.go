@@ -11,14 +11,15 @@ import (
 
 // A signal tells a caller with an event loop that a client waits for an Accept. The caller makes a
 // pair of stream sockets, and sends both ends. It keeps a duplicate of the first end, which it
-// polls. While a client waits, one byte is in the first end. The session puts the byte in through
-// the second end, and takes it out again through the first. So the caller has nothing to count and
-// nothing to read. Its descriptor is readable exactly while an Accept would not wait.
+// polls. While a client waits, the first end has one byte to read. The session sends this byte on
+// the second end. When no client waits any more, the session itself receives the byte from the
+// first end. So the caller has nothing to count and nothing to read. Its descriptor is readable
+// exactly while an Accept would not wait.
 //
 // The session does not trust the sockets, as with a data channel. No call on them can block.
 type signal struct {
 	polled, second *channel
-	on             bool // the byte is in; guarded by the session's lock
+	on             bool // the first end has the byte; guarded by the session's lock
 }
 
 const opSignal = "tls.Signal"
@@ -60,7 +61,7 @@ func newSignal(polled, second *net.UnixConn) (*signal, error) {
 	return &signal{polled: a, second: b}, nil
 }
 
-// set puts the byte in, or takes it out. g may be nil. The session's lock must be held.
+// set sends the byte or receives it again. g may be nil. The session's lock must be held.
 func (g *signal) set(on bool) {
 	if g == nil || g.on == on {
 		return
@@ -73,7 +74,8 @@ func (g *signal) set(on bool) {
 	g.polled.raw.Control(func(fd uintptr) { _, _ = receive(fd, make([]byte, 1), 0) })
 }
 
-// put puts the byte in. It ignores errors: the caller has closed its end, or filled it.
+// put sends the byte. It ignores errors: the caller has closed the first end, or has filled its
+// queue.
 func (g *signal) put() {
 	const flags = unix.MSG_DONTWAIT | noSignal
 	g.second.raw.Control(func(fd uintptr) {
@@ -81,14 +83,15 @@ func (g *signal) put() {
 	})
 }
 
-// sweepMost is the most messages that one sweep receives from one end. By default a queue holds
-// fewer messages that have descriptors, so one sweep finds all of them. The limit is for a caller
-// that goes on sending, which must not hold up the session.
+// sweepMost is the most messages that one sweep receives from one end. With Linux's default
+// settings, a queue has room for fewer messages with descriptors, so one sweep receives all of
+// them. The limit protects the session from a caller that sends without a pause.
 const sweepMost = 1024
 
-// sweep throws away what the caller has put into the two queues. The kernel closes descriptors in
-// them, because the receive has no room for descriptors. Such a descriptor may be the caller's own
-// end of the control connection, and would keep the session alive. The session's lock must be held.
+// sweep empties the queues of both ends, into which the caller may have sent messages. The kernel
+// closes the messages' descriptors, because the receive has no room for descriptors. Such a
+// descriptor may be the caller's own end of the control connection, and would keep the session
+// alive. At the end sweep sends the session's own byte again. The session's lock must be held.
 func (g *signal) sweep() {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)
@@ -122,8 +125,8 @@ func (c *serverContext) clientWaits() bool {
 	return false
 }
 
-// clientsChanged sets the signal, and wakes the Waits. It is called after a client or a listener
-// was added or removed.
+// clientsChanged updates the signal, and wakes the Waits. It is called after each change of the
+// listeners, and of the clients that wait for an Accept.
 func (c *serverContext) clientsChanged() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -132,8 +135,8 @@ func (c *serverContext) clientsChanged() {
 }
 
 // Attended says whether a context with a signal listens. Such a session is not idle: its caller
-// polls the signal in place of waiting in an Accept. Attended also sweeps all signals, because
-// nothing else reads them. Call it each time that the session may have become idle.
+// polls the signal in place of a call of Accept. Attended also sweeps all signals, because nothing
+// else does. So it must be called at each check for idleness.
 func (s *Session) Attended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

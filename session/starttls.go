@@ -12,9 +12,9 @@ import (
 	"tlsd/internal/kind"
 )
 
-// Plain text before the handshake, for protocols that change to TLS later (STARTTLS). Nothing is
-// read ahead: bytes that ReadPlain does not return stay in the system's socket. A client's
-// handshake refuses to begin while there are such bytes (see checkUnread).
+// Protocols with STARTTLS exchange plain text before the handshake. Nothing is read ahead: bytes
+// that ReadPlain does not return stay in the system's socket. After plain text, a client's
+// handshake fails while the socket has such bytes (see checkUnread).
 
 // ReadPlain waits for bytes of a connection before its handshake. It returns what is there, at most
 // max bytes. The data is empty if the peer has ended its direction.
@@ -60,7 +60,8 @@ func (s *Session) WritePlain(h Handle, data []byte) *Call {
 	return s.onConnection("tls.WritePlain", h, controlLane, run)
 }
 
-// inPlain calls move, which moves bytes in plain text. It interrupts move when ctx ends.
+// inPlain runs the function move, which reads or writes plain text, and interrupts it when ctx
+// ends.
 func (c *connection) inPlain(ctx context.Context,
 	move func(*net.TCPConn) (int, error)) (int, error) {
 	c.s.mu.Lock()
@@ -77,7 +78,8 @@ func (c *connection) inPlain(ctx context.Context,
 		close(over)
 	})
 	n, err := move(nc)
-	if !stop() { // the function runs or has run; its deadline must not end later moves
+	if !stop() {
+		// The deadline is set, or is being set. It must not end later reads and writes.
 		<-over
 		nc.SetDeadline(time.Time{})
 	}

@@ -16,9 +16,8 @@ const (
 )
 
 // Status returns the state of a connection after its handshake. If a direction has failed, its
-// error becomes the session's last error. If both have failed, the error of writing becomes the
-// last error, unless a call has answered with it before. Then the error of reading does. The result
-// is a Status.
+// error becomes the session's last error. If both have failed, this is the error of writing, or the
+// error of reading if an earlier call has returned the error of writing. The result is a Status.
 func (s *Session) Status(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,7 +58,8 @@ func (s *Session) Flush(h Handle, bytes int64) *Call {
 
 // awaitSent waits until at least the given number of bytes has left.
 func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error {
-	over := closedChan // without a channel, the earlier Writes have ended
+	// Without a channel, the Writes before this Flush have ended, so no more bytes will leave.
+	over := closedChan
 	if p != nil {
 		over = p.sendingOver
 	}

@@ -10,8 +10,8 @@ import (
 
 // The timeouts of calls on a handle.
 
-// timeoutOf is the timeout of a call that is being made on a connection handle. preset is the
-// session's own. s.mu must be held.
+// timeoutOf is the timeout of a call that is being made on a connection handle. The parameter
+// preset is the session's own timeout for this call. s.mu must be held.
 func (s *Session) timeoutOf(h Handle, preset time.Duration) time.Duration {
 	if c := s.conns[h]; c != nil {
 		return cmp.Or(c.timeout, preset)
@@ -25,8 +25,8 @@ func (c *connection) writeTimeout() time.Duration { return cmp.Or(c.timeout, c.s
 // noHandshake is the text for a handshake that times out.
 const noHandshake = "no handshake"
 
-// withTimeout gives ctx a timeout. The context's cause is then an error of kind "timeout", which
-// says what is missing. 0 is no timeout.
+// withTimeout returns a copy of ctx that ends after the timeout. The cause is an error of kind
+// "timeout", with the text in the parameter missing. If the timeout is 0, it returns ctx.
 func withTimeout(ctx context.Context, timeout time.Duration, missing string) (
 	context.Context, context.CancelFunc) {
 	if timeout == 0 {
@@ -36,10 +36,10 @@ func withTimeout(ctx context.Context, timeout time.Duration, missing string) (
 		fail(kind.Timeout, "%s within %v", missing, timeout))
 }
 
-// SetTimeout sets the timeout of calls that are made afterwards. On a connection handle these are
-// each Handshake, each Read and each piece of a Write. On a context handle it is each Accept, and
-// with the handle 0 each NewClient. The timeout 0 brings the session's own timeouts back. The
-// result is 0. The call waits for the call that makes the handle.
+// SetTimeout sets the timeout of later calls. On a connection handle, each Handshake, each Read and
+// each piece of a Write gets the timeout. So does each piece from a data channel, at once. On a
+// context handle, each Accept gets it, and with the handle 0 each NewClient. The timeout 0 means
+// the session's own timeouts. The result is 0. The call waits for the call that makes the handle.
 func (s *Session) SetTimeout(h Handle, timeout time.Duration) *Call {
 	const op = "tls.SetTimeout"
 	s.mu.Lock()

@@ -11,23 +11,24 @@ import (
 )
 
 // A trust is a trust store for clients. It serves the clients that are opened from one SetCaBundle
-// to the next. The store exists from the moment the call is made, and is settled when the call has
-// ended. Clients that are opened in between wait for this.
+// to the next. The store exists when SetCaBundle is made, and is settled when SetCaBundle has
+// ended. A client that is opened in between waits until the store is settled.
 //
-// Three sorts of holders keep a store: the session, while the store is current; NewClients that
-// were made meanwhile; and a store that failed to replace this one. The last holder frees the
-// store.
+// A store has holders of three sorts. The session is a holder while the store is current. A client
+// that was opened then is a holder until its handshake. A store that should have replaced this one,
+// but has failed, is a holder, too. The last holder to release the store frees it.
 type trust struct {
 	s       *Session
-	settled <-chan struct{} // closed when the store was loaded or has failed
+	settled <-chan struct{} // closed when the store has been loaded, or has failed to load
 
 	// Set before settled is closed, constant afterwards.
-	fallback *trust   // the store that stays if this one has failed
+	fallback *trust   // the store to use in place of this one; nil: this one has not failed
 	bundle   CABundle // nil: the system's
 
 	refs atomic.Int32 // number of holders
 
-	// guards ctx; held while the engine makes it, so never under the session's lock
+	// mu guards ctx. It is held while the engine makes ctx, so it is never taken under the
+	// session's lock.
 	mu  sync.Mutex
 	ctx EngineContext // made at first use
 }
@@ -65,8 +66,8 @@ func (t *trust) resolve() *trust {
 	return t
 }
 
-// client starts TLS on a TCP connection with this store. The result owns nc, also if client fails.
-// The store must be settled and held.
+// client starts TLS on a TCP connection with this store. It owns nc, and closes nc if it fails. The
+// store must be settled, and the caller must be a holder.
 func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
 	t = t.resolve()
 	t.mu.Lock()
@@ -78,8 +79,8 @@ func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
 	return t.ctx.Client(nc, host)
 }
 
-// prepare makes the engine's context, so that a failure shows early. The store must be settled and
-// held.
+// prepare makes the engine's context, so that NewClient fails if this is not possible, and not the
+// handshake. The store must be settled, and the caller must be a holder.
 func (t *trust) prepare() error {
 	t = t.resolve()
 	t.mu.Lock()
@@ -99,9 +100,9 @@ func (t *trust) load() error {
 	return err
 }
 
-// SetCaBundle reads and checks a PEM file of CA certificates. It makes the file the trust store of
-// clients that are opened afterwards. If this fails, the old store stays. The path must be
-// absolute. An empty path brings the system's store back. The result is 0.
+// SetCaBundle reads and checks a PEM file of CA certificates. It makes them the trust store of
+// clients that are opened afterwards. If SetCaBundle fails, the old store stays. The path must be
+// absolute. An empty path means the system's store. The result is 0.
 func (s *Session) SetCaBundle(path string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +110,8 @@ func (s *Session) SetCaBundle(path string) *Call {
 	next := newTrust(s)
 	c := s.newCall("tls.SetCaBundle", 0, func(ctx context.Context) (any, error) {
 		if err := next.read(path); err != nil {
-			// resolve, because otherwise failed stores would form an ever longer chain.
+			// The fallback is the resolved store. Otherwise failed stores would form an
+			// ever longer chain.
 			next.fallback = before.resolve().retain()
 			before.release()
 			return nil, classify(ctx, err, kind.File)

@@ -2,5 +2,5 @@
 
 package session
 
-// queued is 0, because this system does not tell how many bytes wait in the channel.
+// queued is 0, because this system does not report the number of bytes in the channel.
 func (ch *channel) queued() int { return 0 }

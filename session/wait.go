@@ -17,8 +17,8 @@ import (
 //     and an error make it ready.
 //   - A connection before its handshake is ready, because a Read fails at once. While the handshake
 //     runs, the connection is not ready.
-//   - Ready handles take turns in the order of their numbers, so that a busy handle does not starve
-//     the others.
+//   - Wait returns ready handles in turn, in the order of their numbers. So a busy handle does not
+//     hide the others.
 //   - A connection with a data channel does not take part. Its caller polls the channel.
 
 const (
@@ -135,7 +135,7 @@ func (c *serverContext) watched() bool {
 	return c.s.watched[c.handle] != nil
 }
 
-// isClosed says whether a channel, such as the done of a lane's last call, is closed.
+// isClosed says whether a channel is closed, such as the tail of a lane.
 func isClosed(lane <-chan struct{}) bool {
 	select {
 	case <-lane:
@@ -168,20 +168,21 @@ func (c *serverContext) ready() bool {
 }
 
 // A readAhead has data that was read before a Read asked for it. Only a read can find out whether
-// there is data, because the bytes in the socket need not hold any.
+// there is data, because a record of TLS may have no data for the caller.
 type readAhead struct {
 	stop context.CancelFunc
 	done chan struct{} // closed when data and err are set
-	// The rest belongs to the Read that runs.
+	// Only the goroutine of beginReadAhead uses these until done is closed, then the Read that
+	// runs.
 	data []byte
 	err  error
 }
 
-// aheadBytes is the most that is read ahead. It stays in memory until a Read comes.
+// aheadBytes is the most that is read ahead. The data stays in memory until a Read takes it.
 const aheadBytes = 4 << 10
 
-// beginReadAhead begins to read ahead. No Read must be running; later Reads wait for the result.
-// s.mu must be held.
+// beginReadAhead begins to read ahead. It may be called only while no Read runs. Later Reads wait
+// for the result. s.mu must be held.
 func (c *connection) beginReadAhead() {
 	s, t := c.s, c.tls
 	ctx, stop := context.WithCancel(s.ctx)
@@ -190,8 +191,8 @@ func (c *connection) beginReadAhead() {
 	s.background.Go(func() {
 		defer stop()
 		data, err := t.ReadSome(ctx, aheadBytes)
-		// The clone is small. The engine's buffer is large, and the next Read may come
-		// late.
+		// The data may wait for a long time. So it is copied from the engine's large buffer
+		// into a small one.
 		a.data, a.err = bytes.Clone(data), err
 		openssl.Recycle(data)
 		s.mu.Lock()

@@ -12,24 +12,25 @@ import (
 	"syscall"
 )
 
-// SystemSockets are the sockets of a tlsd for the whole machine: by default, and with systemd's
-// RuntimeDirectory=.
+// SystemSockets are the sockets of a tlsd that serves the whole machine. The first is the default.
+// The second is for systemd's RuntimeDirectory=.
 var SystemSockets = []string{"/run/tlsd.sock", "/run/tlsd/tlsd.sock"}
 
 // maxSocketPath is the size of sockaddr_un.sun_path, less its NUL; unix(7).
 const maxSocketPath = 107
 
 // DefaultSockets returns the sockets at which a tlsd may listen, in the order in which they are
-// tried. The plugin tries the same ones. The first rule that fits decides:
+// tried. The plugin tries the same sockets. conf has the settings of the configuration file. The
+// first rule that fits decides:
 //
 //   - $TLSD_SOCKET is set: this socket alone.
-//   - conf names a socket: this socket. If conf has autostart = yes, the private socket follows.
+//   - conf has a socket: this socket. If conf has autostart = yes, the private socket follows.
 //   - $XDG_RUNTIME_DIR is usable: its tlsd.sock, and then SystemSockets.
 //   - Otherwise: SystemSockets, and then the private socket.
 //
 // The private socket is tlsd.sock in $XDG_RUNTIME_DIR, if that is usable, or else
 // /tmp/tlsd-UID/tlsd.sock. The plugin starts a private daemon there. An empty variable counts as
-// not set. getenv is Getenv, and conf comes from ReadConf; tests have others.
+// not set. Callers pass the function Getenv and the result of ReadConf. Tests pass others.
 func DefaultSockets(getenv func(string) string, conf Conf) []string {
 	if path := getenv("TLSD_SOCKET"); path != "" {
 		return []string{path}
@@ -52,8 +53,8 @@ func DefaultSockets(getenv func(string) string, conf Conf) []string {
 	return append(slices.Clone(SystemSockets), own)
 }
 
-// UsableRuntimeDir says why a runtime directory is not used. A directory that does not exist counts
-// as usable.
+// UsableRuntimeDir returns why a runtime directory cannot be used, or nil. A directory counts as
+// usable if stat(2) fails, for example because it does not exist.
 func UsableRuntimeDir(dir string) error {
 	// "All paths set in these environment variables must be absolute", XDG Base Directory
 	// Specification. A relative path is ignored.
@@ -77,7 +78,7 @@ func UsableRuntimeDir(dir string) error {
 // privateDir is the directory of the private daemon of a user without a runtime directory.
 func privateDir() string { return fmt.Sprintf("/tmp/tlsd-%d", os.Geteuid()) }
 
-// checkPrivateDir fails if another user could have made a socket in dir.
+// checkPrivateDir fails if another user could have made a socket in dir. A missing dir is no error.
 func checkPrivateDir(dir string) error {
 	info, err := os.Lstat(dir)
 	switch {
@@ -96,7 +97,7 @@ func checkPrivateDir(dir string) error {
 }
 
 // DialFirst dials the sockets in order. It returns the client of the first socket that answers, and
-// the socket's path. If none answers, or if ctx ends before, the error is a *NoDaemonError.
+// the socket's path. If no socket answers until ctx ends, the error is a *NoDaemonError.
 func DialFirst(ctx context.Context, paths []string) (*Client, string, error) {
 	none := &NoDaemonError{}
 	for _, path := range paths {

@@ -12,8 +12,8 @@ var ErrTooLong = errors.New("message too long")
 
 // A Reader reads messages, one a line. It is not safe for concurrent use.
 //
-// It keeps at most one line of limited size, and the bytes that it has read ahead. It asks for more
-// bytes only if it has no whole line.
+// It keeps at most one line of limited size, and the bytes that it has read ahead. It reads more
+// bytes only if it does not have a complete line yet.
 type Reader struct {
 	src   *bufio.Reader
 	max   int
@@ -25,7 +25,7 @@ type Reader struct {
 // readAhead is the most bytes that a Reader asks for at once.
 const readAhead = 16 << 10
 
-// NewReader reads messages from r. Their lines must have at most max bytes.
+// NewReader reads messages from r. A line of more than max bytes is the error ErrTooLong.
 func NewReader(r io.Reader, max int) *Reader {
 	return &Reader{src: bufio.NewReaderSize(r, readAhead), max: max}
 }

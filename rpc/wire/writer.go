@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// A Watcher is told when the other side may have a part of a message. It must not wait.
+// A Watcher learns when the other side may have received only a part of a message. Its methods must
+// not wait.
 type Watcher interface {
 	// Writing is called before, and Written after, a write that may reach the other side in
 	// parts. If the write fails, Written is not called.
@@ -14,9 +15,9 @@ type Watcher interface {
 	Written()
 }
 
-// onePiece is the most bytes that a Unix stream socket takes whole or not at all, whatever the size
-// of its buffer. Linux splits only data that is longer than half the buffer, and a buffer has at
-// least 4.5 KiB (socket(7), SO_SNDBUF).
+// onePiece is a number of bytes that a Unix stream socket takes completely or not at all. Linux
+// splits only data that is longer than half the socket's buffer, and a buffer has at least 4.5 KiB
+// (socket(7), SO_SNDBUF).
 const onePiece = 2000
 
 // A Writer writes messages, one a line. It is safe for concurrent use: messages do not mix.
@@ -25,7 +26,7 @@ type Writer struct {
 	conn    net.Conn
 	watch   Watcher // or nil
 
-	mu   sync.Mutex // held while a message is written, within the timeout; guards the rest
+	mu   sync.Mutex // held during the write of a message, at most for timeout; guards the rest
 	err  error      // the error of an earlier write; the stream is broken
 	line []byte     // room for a message and its line feed
 }
