@@ -7,8 +7,8 @@
 // It compiles the programs in src and makes a certificate. It starts one TLS server (the sink), one
 // tlsd and the proxies, all on loopback. The contestants do the same work in turn, for several
 // rounds. Then it prints tables of the medians, the ratios and the goals, and writes all results as
-// JSON. Besides the comparison it measures each step from the script to the wire (the
-// rows hop-…), and how the cost grows (growth-…).
+// JSON. Besides the comparison it measures each step from the script to the wire (the rows hop-…),
+// and how the cost grows (growth-…).
 //
 // With -from it measures nothing. It makes tables and charts from the results of an earlier run.
 //

@@ -15,14 +15,14 @@ import (
 // and its choice is not known. So the steps are measured in both ways.
 const (
 	oneCPU  = "one CPU"  // all processes
-	twoCPUs = "two CPUs" // the client on the first CPU, all other processes on the second
+	twoCPUs = "two CPUs" // the measured program on the first CPU, all others on the second
 	anyCPU  = "free"     // the kernel chooses
 )
 
 var errOneCPU = errors.New("there is one CPU only")
 
 // placement binds families of processes to CPUs, as the parameter how says: oneCPU or twoCPUs. The
-// parameter program is the pid of the client. The function free ends the binding.
+// parameter program is the pid of the measured program. The function free ends the binding.
 func placement(how string, program int, families ...map[int]usage) (free func(), err error) {
 	var all unix.CPUSet
 	free = func() {}
