@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// identity is the identity of the sink: PEM files. The keys are ECDSA on P-256.
+// identity names the PEM files of the sink's certificate, its key, and the CA that issued it. The
+// keys are ECDSA on P-256.
 type identity struct{ ca, cert, key string }
 
 // newIdentity makes a certificate for localhost and 127.0.0.1, issued by a CA that no program

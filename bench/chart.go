@@ -29,8 +29,8 @@ type chart struct {
 	b             bytes.Buffer
 }
 
-// The classes are: ink, muted and grid for text and lines; ours and base for the two series; others
-// for the proxies, and halo for the edge that separates their signs from a bar.
+// The classes of the series are: ours for tlsd (missed if tlsd misses a goal), base for in-process,
+// others for the signs of the proxies, and halo for the edge that separates a sign from a bar.
 const style = `
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .small { font-size: 11px }
@@ -89,13 +89,14 @@ func (c *chart) rect(class string, x, y, width, height float64) {
 		px(x), px(y), px(width), px(height))
 }
 
-// text writes at a base line. anchor is start, middle or end.
+// text writes a text on the base line y. The parameter anchor says which point of the text is at x:
+// start, middle or end.
 func (c *chart) text(class, anchor string, x, y float64, text string) {
 	fmt.Fprintf(&c.b, `<text class="%s" text-anchor="%s" x="%s" y="%s">%s</text>`+"\n", class,
 		anchor, px(x), px(y), escape(text))
 }
 
-// upright writes from below upwards. The middle of the text is at the point (x, y).
+// upright writes a text that runs upwards. The middle of the text is at the point (x, y).
 func (c *chart) upright(class string, x, y float64, text string) {
 	fmt.Fprintf(&c.b,
 		`<text class="%s" text-anchor="middle" transform="translate(%s %s) rotate(-90)">%s</text>`+"\n", class, px(x), px(y), escape(text))
@@ -105,7 +106,7 @@ func (c *chart) dot(class string, x, y float64) {
 	fmt.Fprintf(&c.b, `<circle class="%s" cx="%s" cy="%s" r="3.5"/>`+"\n", class, px(x), px(y))
 }
 
-// path joins points.
+// path draws straight lines from point to point.
 func (c *chart) path(class string, points [][2]float64) {
 	var d []string
 	for _, p := range points {
@@ -130,8 +131,8 @@ func (c *chart) mark(class, who string, x, y float64) {
 	}
 }
 
-// widthOf is about the width of a small text. The reader's font is not known, so it is that of a
-// wide one.
+// widthOf estimates the width of a text of the class small. The reader's font is not known, so the
+// estimate is for a wide font.
 func widthOf(text string) float64 {
 	width := 0.0
 	for _, r := range text {
@@ -167,7 +168,8 @@ func (s scale) at(v float64) float64 {
 	return s.from + (v-lo)/(hi-lo)*(s.to-s.from)
 }
 
-// roundUp gives a linear scale from 0 to a round number, and the values to write at it.
+// roundUp gives the end of a linear scale from 0, and the values to write at the scale. The end is
+// a round number, and is not below the parameter most.
 func roundUp(most float64) (hi float64, ticks []float64) {
 	step := math.Pow(10, math.Floor(math.Log10(most/4)))
 	for _, f := range []float64{1, 2, 2.5, 5, 10} {
@@ -183,7 +185,8 @@ func roundUp(most float64) (hi float64, ticks []float64) {
 	return hi, ticks
 }
 
-// decades gives a logarithmic scale on powers of ten, and the values to write at it.
+// decades gives the two ends of a logarithmic scale, which are powers of ten, and the values to
+// write at the scale.
 func decades(least, most float64) (lo, hi float64, ticks []float64) {
 	lo, hi = math.Pow(10, math.Floor(math.Log10(least))),
 		math.Pow(10, math.Ceil(math.Log10(most)))
@@ -193,5 +196,5 @@ func decades(least, most float64) (lo, hi float64, ticks []float64) {
 	return lo, hi, ticks
 }
 
-// plain writes a number at an axis.
+// plain formats a number for an axis.
 func plain(v float64) string { return strconv.FormatFloat(math.Round(v*1000)/1000, 'f', -1, 64) }

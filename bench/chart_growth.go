@@ -7,12 +7,12 @@ import (
 // A panel is one small chart of growth.
 type panel struct {
 	title, x, y string
-	bytes       bool // what grows is a size
+	bytes       bool // the values of x are sizes in bytes
 	log         bool // both axes are logarithmic; else only x is
 	lines       []curve
 }
 
-// A curve is a series of one contestant.
+// A curve is a series of one contestant, or a goal.
 type curve struct {
 	name, class string
 	points      [][2]float64
@@ -63,7 +63,7 @@ func (r *results) chartGrowth() *chart {
 	return c
 }
 
-// both are the curves of in-process and of tlsd in a series.
+// both gives the curves of in-process and of tlsd in a series.
 func (r *results) both(series string) []curve {
 	return []curve{r.curve(series, inProcess, inProcess, "line base"),
 		r.curve(series, ours, ours, "line ours")}
@@ -79,7 +79,7 @@ func (r *results) curve(series, who, name, class string) curve {
 	return l
 }
 
-// times is a goal: a multiple of the values in-process.
+// times is the curve of a goal: the values of in-process, multiplied by the parameter factor.
 func (r *results) times(series string, factor float64) curve {
 	l := r.curve(series, inProcess, "goal", "line goal")
 	for i := range l.points {
@@ -88,7 +88,8 @@ func (r *results) times(series string, factor float64) curve {
 	return l
 }
 
-// level is a goal: a fraction of the first value of the series.
+// level is the curve of a goal: the contestant's first value of the series, multiplied by the
+// parameter part.
 func (r *results) level(series, who string, part float64) curve {
 	l := r.curve(series, who, "goal", "line goal")
 	for i := len(l.points) - 1; i >= 0; i-- {

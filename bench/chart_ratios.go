@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// chartRatios shows the comparison: for each row the speed of tlsd and the proxies, compared with
-// in-process. In all rows, further to the right is better. The chart is nil if nothing was
-// compared.
+// chartRatios shows the comparison: for each row the speeds of tlsd and of the proxies, divided by
+// that of the row's first contestant (in-process; for the row call, socketpair). In all rows,
+// further to the right is better. The chart is nil if nothing was compared.
 func (r *results) chartRatios() *chart {
 	var rows []*rowResult
 	for _, rr := range r.Rows {
@@ -60,8 +60,8 @@ func (r *results) chartRatios() *chart {
 	return c
 }
 
-// drawRow draws a row at a height: the names, tlsd's bar, the signs of the proxies, and the goals.
-// x maps speeds to coordinates.
+// drawRow draws a row around the height y: its label, tlsd's bar and ratio, the signs of the
+// proxies, and the goals. The parameter x maps speeds to coordinates.
 func (r *results) drawRow(c *chart, rr *rowResult, x scale, y float64) {
 	c.text("small", "end", x.from-10, y+4, rr.label())
 	v, _ := rr.speed(rr.contestant(ours))
@@ -102,8 +102,8 @@ func (c *chart) ratioLegend(x, y float64) {
 	}
 }
 
-// speed is how much faster a contestant is than the row's first one: the ratio, or its inverse if
-// less is better.
+// speed is the speed of a contestant, if that of the row's first contestant is 1: the ratio, or its
+// inverse if less is better. ok is false if there is no ratio.
 func (rr *rowResult) speed(c *contestantResult) (v float64, ok bool) {
 	if c.OfBaseline == nil || *c.OfBaseline <= 0 {
 		return 0, false
@@ -114,7 +114,8 @@ func (rr *rowResult) speed(c *contestantResult) (v float64, ok bool) {
 	return *c.OfBaseline, true
 }
 
-// goalAt is the speed of a goal in this row, if the goal compares within the row.
+// goalAt is the speed that the goal asks for, if that of the row's first contestant is 1. ok is
+// false if the goal is of another row, or does not compare tlsd with a contestant of this row.
 func (rr *rowResult) goalAt(g goalResult) (float64, bool) {
 	want := max(g.AtLeast, g.AtMost)
 	if g.AtMost > 0 {

@@ -1,14 +1,16 @@
 package main
 
-// A goal is a limit for tlsd in a row, compared with a contestant or by itself.
+// A goal is a limit for tlsd's result in a row. The limit is a multiple of another result, or a
+// value.
 type goal struct {
 	row string
-	// than is the contestant to compare with; anyProxy: the proxy with the best median; "":
-	// none.
+	// than is the contestant to compare with; anyProxy: the proxy with the best median; "": no
+	// contestant, and the limit is a value in the row's unit.
 	than string
-	// thanRow is the row to compare with, if it is another one.
+	// thanRow is the row to compare with, if that is not the goal's own row.
 	thanRow string
-	atLeast float64 // one of the two is set
+	// Either atLeast or atMost is set.
+	atLeast float64
 	atMost  float64
 }
 
@@ -49,7 +51,7 @@ type goalResult struct {
 	Value   *float64 `json:"value"`
 	AtLeast float64  `json:"atLeast,omitempty"`
 	AtMost  float64  `json:"atMost,omitempty"`
-	// met, not met, or open: something that it needs was not measured.
+	// met, not met, or open. It is open if something that the goal needs was not measured.
 	Verdict string `json:"verdict"`
 }
 

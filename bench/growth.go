@@ -13,7 +13,8 @@ import (
 // How the cost grows: with the size of Writes, with the connections of a session, and with
 // sessions, which are processes of tlsd. The rows of one series differ in one number.
 
-// growths are the works about growth. The comparison already has some of the series' rows.
+// growths are the works about growth. Some rows of their series are in the comparison already, such
+// as busy-10.
 func growths(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds/2, 'f', -1, 64)
 	two := []string{inProcess, ours}
@@ -53,7 +54,7 @@ func growths(p plan) []work {
 // process on this machine.
 const busySessions = 100
 
-// powersUpTo gives 1, 10, 100 … and the last number itself.
+// powersUpTo gives the powers of ten below the parameter last, and last itself.
 func powersUpTo(last int) []int {
 	var list []int
 	for n := 1; n < last; n *= 10 {
@@ -62,7 +63,7 @@ func powersUpTo(last int) []int {
 	return append(list, last)
 }
 
-// sessions opens n sessions, one after the other, and leaves them open.
+// sessions is the work that opens n sessions, one after the other, and leaves them open.
 func sessions(n int) work {
 	what := fmt.Sprintf("%d sessions with one call each, ", n)
 	name := fmt.Sprintf("growth-sessions-%d-", n)
@@ -112,7 +113,7 @@ func sessions(n int) work {
 }
 
 // series gives the rows of a series, sorted by At. If several rows have the same At, it gives the
-// first, as in does.
+// first one, as the method in does.
 func (r *results) series(name string) []*rowResult {
 	var list []*rowResult
 	for _, rr := range r.Rows {
@@ -124,7 +125,7 @@ func (r *results) series(name string) []*rowResult {
 	return slices.CompactFunc(list, func(a, b *rowResult) bool { return a.At == b.At })
 }
 
-// in is the row of a series with this At, nil if there is none.
+// in returns the first row of a series with this At, nil if there is none.
 func (r *results) in(series string, at int) *rowResult {
 	for _, rr := range r.Rows {
 		if rr.Series == series && rr.At == at {
@@ -181,7 +182,7 @@ func (r *results) growthTable(w io.Writer, what string, number func(int) string,
 	slices.Sort(at)
 	at = slices.Compact(at)
 	if len(at) < 2 {
-		return // nothing grows
+		return // a single line would show no growth
 	}
 	t := table{head}
 	for _, n := range at {

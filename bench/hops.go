@@ -7,9 +7,9 @@ import (
 	"strconv"
 )
 
-// The steps of the way from the script to the wire, each measured by itself: bare sockets between
-// two processes, libssl against libssl in memory, Go's way to wait for data, and the minimum of a
-// process in between (src/relay.c). sums.go adds them up.
+// This file measures the steps from the script to the wire, each by itself: bare sockets between
+// two processes, libssl against libssl in memory, Go's wait for data, and the smallest possible
+// process between client and sink (src/relay.c). sums.go adds up the steps.
 
 // hops are the works about the steps. Their contestants are placements of the processes on CPUs.
 func hops(p plan) []work {
@@ -19,7 +19,7 @@ func hops(p plan) []work {
 		w.group, w.every, w.times = "hop", p.every, 1
 		list = append(list, w)
 	}
-	// one adds a work of a single program.
+	// The function one adds a work of a single C program. t gives the program's task.
 	one := func(t func(a *arena) (task, error), places []string, rows ...row) {
 		add(work{rows: rows, who: places, run: func(ctx context.Context, a *arena,
 			at string) (*outcome, bool, error) {
@@ -55,7 +55,7 @@ func hops(p plan) []work {
 				kind, strconv.Itoa(size), seconds}}, nil
 		}, []string{oneCPU}, rows...)
 	}
-	// through adds a work of a contestant's client.
+	// The function through adds a work of the client of one contestant.
 	through := func(r row, who string, places []string, j job) {
 		add(work{rows: []row{r}, who: places, run: func(ctx context.Context, a *arena,
 			at string) (*outcome, bool, error) {
@@ -136,7 +136,7 @@ func (rr *rowResult) better() string {
 	return "↑"
 }
 
-// cell is what a contestant has reached, with its CPU time.
+// cell is the text of a contestant's result, with the CPU time in brackets.
 func (rr *rowResult) cell(who string) string {
 	c := rr.contestant(who)
 	if c == nil || c.CPU == nil {

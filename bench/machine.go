@@ -55,10 +55,10 @@ func (l load) String() string {
 		100*l.Own, 100*l.Others, 100*l.Stolen)
 }
 
-// cpuTimes are sums since some time in the past.
+// cpuTimes are readings of the clocks. Only the difference of two readings has a meaning.
 type cpuTimes struct{ all, busy, stolen, own time.Duration }
 
-// cpuNow reads the clocks. own counts only child processes that have ended.
+// cpuNow reads the clocks. own counts this process, and child processes that have ended.
 func cpuNow() cpuTimes {
 	const tick = 10 * time.Millisecond // of /proc/stat: USER_HZ is 100 (proc(5))
 	var t cpuTimes

@@ -1,27 +1,27 @@
-// Bench measures tlsd against the other ways to TLS that a program has: libssl
-// in its own process, and the proxies stunnel, haproxy and socat.
+// Bench compares tlsd with the other ways in which a program can speak TLS: libssl in the program's
+// own process, and the proxies stunnel, haproxy and socat.
 //
 //	go run ./bench [-quick] [-only ROW,…] [-rounds N] [-json FILE]
 //	go run ./bench -from FILE[,FILE…] [-text FILE] [-charts FOLDER] [-json FILE]
 //
 // It compiles the programs in src and makes a certificate. It starts one TLS server (the sink), one
 // tlsd and the proxies, all on loopback. The contestants do the same work in turn, for several
-// rounds. Then it prints a table of medians, of ratios, and of the goals that are met, and writes
-// everything as JSON. Besides the comparison it measures each step from the script to the wire (the
-// rows hop-…), and how the cost grows (growth-…).
+// rounds. Then it prints tables of the medians, the ratios and the goals, and writes all results as
+// JSON. Besides the comparison it measures each step from the script to the wire (the rows hop-…),
+// and how the cost grows (growth-…).
 //
 // With -from it measures nothing. It makes tables and charts from the results of an earlier run.
 //
 // Promises:
 //
-//   - Every contestant checks every byte, or the sink does. A run in which a byte is missing or
-//     wrong has no number.
+//   - The client or the sink checks every byte. A measurement in which a byte is missing or wrong
+//     has no result.
 //   - A ratio is the median over the rounds of the ratios within a round, because the speed of a
 //     machine changes while the benchmark runs.
 //   - A contestant that is not installed is reported as absent, and a goal that needs it as open.
-//   - It is no test: a goal that is not met does not change the exit status. The status is 1 only
-//     if something could not be measured.
-//   - All processes that it has started have ended when it ends.
+//   - It is no test: a goal that is not met does not change the exit status. The status is 1 if
+//     something could not be measured, read or written, and 2 if the command line is wrong.
+//   - When it ends, all processes that it has started have ended.
 package main
 
 import (
@@ -75,7 +75,7 @@ func main() {
 	flag.StringVar(&o.bin, "bin", "", "folder with tlsd and TlsPlugin.so (default bin)")
 	flag.StringVar(&o.date, "date", time.Now().UTC().Format(time.RFC3339),
 		"the date to note in the results")
-	flag.IntVar(&o.sessions, "sessions", 0, "how many sessions there are at most (default "+
+	flag.IntVar(&o.sessions, "sessions", 0, "the largest number of sessions (default "+
 		"1000, with -quick 100)")
 	flag.StringVar(&o.from, "from", "", "measure nothing, and take the results from this "+
 		"file, or from several with commas between them: "+
@@ -188,7 +188,7 @@ func measureAll(ctx context.Context, bin, dir string, p plan, chosen []work) (*r
 	return r, nil
 }
 
-// sourceTree is the folder with go.mod, this one or above.
+// sourceTree is the folder with go.mod: the working directory, or the next one above that has it.
 func sourceTree() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -206,8 +206,8 @@ func sourceTree() (string, error) {
 	}
 }
 
-// choose takes the works that have the named rows. A row is named by its whole name or by its
-// beginning. These rows are then measured in each round.
+// choose takes the works of the rows in the parameter only, and lets each round measure them. A
+// name in the list that is no row's whole name stands for all rows that begin with it.
 func choose(all []work, only string) ([]work, error) {
 	if only == "" {
 		return all, nil

@@ -16,7 +16,8 @@ import (
 
 const partnerArg = "partner"
 
-// partnerCommand is the command that starts one.
+// partnerCommand is the command that starts a partner. The parameter how is netpoll or blocking,
+// and kind is pingpong or write.
 func partnerCommand(how, kind string, size int) ([]string, error) {
 	exe, err := os.Executable()
 	return []string{exe, partnerArg, how, kind, strconv.Itoa(size)}, err
@@ -37,17 +38,18 @@ func runPartner(args []string) error {
 		}
 	}
 	done := make(chan error, 1)
-	// Not in this goroutine: init has locked it to the main thread, and a switch to that thread
-	// costs time.
+	// A new goroutine serves, because init has locked this one to the main thread, and a switch
+	// to that thread costs time.
 	go func() { done <- serveBare(c, args[1] == "pingpong", size) }()
 	return <-done
 }
 
+// serveBare sends each message back (pingpong), or answers with the number of bytes at the end.
 func serveBare(c io.ReadWriter, pingpong bool, size int) error {
 	if pingpong {
 		for p := make([]byte, size); ; {
 			if _, err := io.ReadFull(c, p); err != nil {
-				return nil // it is over
+				return nil // bare has ended
 			}
 			if _, err := c.Write(p); err != nil {
 				return err
@@ -65,7 +67,7 @@ func serveBare(c io.ReadWriter, pingpong bool, size int) error {
 	}
 }
 
-// blocking is a descriptor outside the netpoller.
+// blocking is a descriptor that the netpoller does not know: Read and Write block the thread.
 type blocking int
 
 func (fd blocking) Read(p []byte) (int, error) {

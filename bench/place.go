@@ -9,19 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The cost of a message depends on where the two processes run. On one CPU the kernel switches from
-// one process to the other. On two CPUs it must wake the other CPU. If that CPU sleeps, this takes
-// several times as long. By default the kernel chooses the CPUs, so the steps are measured in both
-// ways.
+// The cost of a message depends on the CPUs of its sender and its receiver. On one CPU the kernel
+// switches from one process to the other. On two CPUs the kernel must wake the receiver's CPU. If
+// that CPU sleeps, the message takes several times as long. By default the kernel chooses the CPUs,
+// and its choice is not known. So the steps are measured in both ways.
 const (
 	oneCPU  = "one CPU"  // all processes
-	twoCPUs = "two CPUs" // the program on one, all others on the other one
+	twoCPUs = "two CPUs" // the measured program on the first CPU, all others on the second
 	anyCPU  = "free"     // the kernel chooses
 )
 
 var errOneCPU = errors.New("there is one CPU only")
 
-// placement puts families of processes on CPUs, and returns the function that frees them again.
+// placement binds families of processes to CPUs, as the parameter how says: oneCPU or twoCPUs. The
+// parameter program is the pid of the measured program. The function free ends the binding.
 func placement(how string, program int, families ...map[int]usage) (free func(), err error) {
 	var all unix.CPUSet
 	free = func() {}
@@ -41,7 +42,7 @@ func placement(how string, program int, families ...map[int]usage) (free func(),
 		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		for _, t := range threads {
 			if tid, err := strconv.Atoi(t.Name()); err == nil {
-				unix.SchedSetaffinity(tid, set) // it may have ended
+				unix.SchedSetaffinity(tid, set) // it fails if the thread has ended
 			}
 		}
 	}

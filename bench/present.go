@@ -63,7 +63,8 @@ func joinResults(files []string) (*results, error) {
 	return r, nil
 }
 
-// publish writes the results to the places in the options, or to standard output.
+// publish writes the tables and charts to the files that the options name. If they name none, it
+// prints the tables.
 func (r *results) publish(o options) error {
 	if o.text == "" && o.charts == "" {
 		r.print(os.Stdout)
@@ -94,12 +95,13 @@ func (r *results) publish(o options) error {
 	return os.WriteFile(o.text, text, 0o644)
 }
 
-// The marks around a section in a text.
+// opening and closing are the marks around a section in a text.
 func opening(s section) string { return "<!-- bench: " + s.name + " -->\n" }
 
 const closing = "<!-- /bench -->\n"
 
-// into replaces the sections of a text. A section without measurements stays as it is.
+// into replaces the sections of a text by those of the results. A section without measurements
+// stays as it is.
 func (r *results) into(text []byte) ([]byte, error) {
 	for _, s := range sections {
 		before, rest, found := bytes.Cut(text, []byte(opening(s)))

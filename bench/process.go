@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process is a process that the benchmark has started and will end.
+// A process is a program that the benchmark has started and will end.
 type process struct {
 	cmd   *exec.Cmd
 	log   string // file with its stderr
@@ -26,8 +26,8 @@ type process struct {
 	gone  chan struct{} // closed when it has ended
 }
 
-// launch starts a program that runs until stop. Its standard output goes to
-// out, or to the log.
+// launch starts a program that runs until stop. Its standard output goes to the parameter out, or
+// to the log if out is nil. The program has the files in extra as descriptors from 3 on.
 func launch(dir, name string, out *os.File, extra []*os.File, argv ...string) (*process, error) {
 	p := &process{log: filepath.Join(dir, name+".log"), gone: make(chan struct{})}
 	log, err := os.Create(p.log)
@@ -53,7 +53,7 @@ func launch(dir, name string, out *os.File, extra []*os.File, argv ...string) (*
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// trouble is the process's log, for the text of an error.
+// trouble is the end of the process's log, at most 2,000 bytes, for the text of an error.
 func (p *process) trouble() string {
 	text, _ := os.ReadFile(p.log)
 	if text = bytes.TrimSpace(text); len(text) > 2000 {
@@ -62,7 +62,7 @@ func (p *process) trouble() string {
 	return string(text)
 }
 
-// stop ends the process and its children.
+// stop ends the process and its descendants.
 func (p *process) stop() {
 	tree := family(p.pid())
 	p.stdin.Close()
@@ -142,13 +142,13 @@ func usageOf(pid int) (usage, error) {
 	return u, nil
 }
 
-// settle waits until a family of processes has been quiet for a while. So their own work does not
-// count, such as tlsd's start of a spare worker.
+// settle waits until a family of processes has used nearly no CPU time for a while. So work that no
+// client has asked for does not count, such as tlsd's start of a spare worker.
 func settle(ctx context.Context, root int) (map[int]usage, error) {
 	const (
 		pause = 4 * time.Millisecond
-		quiet = 200 * time.Microsecond // of CPU time in a pause
-		calm  = 4                      // pauses in a row
+		quiet = 200 * time.Microsecond // the limit of CPU time in a calm pause
+		calm  = 4                      // calm pauses in a row
 		bound = 30 * time.Second       // a thousand workers may have to end
 	)
 	last := family(root)
@@ -174,7 +174,7 @@ func settle(ctx context.Context, root int) (map[int]usage, error) {
 func stable(ctx context.Context, root int) (map[int]usage, error) {
 	const (
 		pause = 100 * time.Millisecond
-		calm  = 5 // pauses in a row
+		calm  = 5 // pauses in a row without a start or an end
 		bound = 30 * time.Second
 	)
 	last := family(root)
@@ -194,7 +194,7 @@ func stable(ctx context.Context, root int) (map[int]usage, error) {
 	return last, nil
 }
 
-// idleLoad is the CPU time that a family uses in a second without calls.
+// idleLoad is the CPU time, in seconds, that a family uses in a second without calls.
 func idleLoad(ctx context.Context, root int) (float64, error) {
 	before, begun := family(root), time.Now()
 	if err := sleep(ctx, time.Second); err != nil {
@@ -222,7 +222,8 @@ func growth(before, after map[int]usage) time.Duration {
 	return sum
 }
 
-// busiest is the process of a family that used most CPU time between two readings.
+// busiest is the pid of the process that used most CPU time between two readings, among the
+// processes that are in both.
 func busiest(before, after map[int]usage) int {
 	best, most := 0, time.Duration(-1)
 	for pid, u := range after {
@@ -234,10 +235,10 @@ func busiest(before, after map[int]usage) int {
 }
 
 // memory is the memory of processes, in bytes. pss counts a page that n processes share as the n-th
-// part of a page. dirty counts the pages of one process alone.
+// part of a page. dirty counts pages that one process alone has, and has changed.
 type memory struct{ pss, dirty int64 }
 
-// only is one process of a family.
+// only is the part of a family that is the process pid.
 func only(pid int, family map[int]usage) map[int]usage { return map[int]usage{pid: family[pid]} }
 
 // kernelMemory is the memory that the kernel uses for itself on the whole machine, in bytes: slabs,

@@ -10,21 +10,21 @@ import (
 	"strings"
 )
 
-// A proxy takes plain TCP on a port of loopback and speaks TLS to the sink. It
-// verifies the sink's certificate, as all contestants do.
+// A proxy accepts plain TCP on a port of loopback and speaks TLS to the sink. It verifies the
+// sink's certificate, as all contestants do.
 type proxy struct {
 	*process
 	port int
 }
 
-// A proxyKind knows how to start a proxy. A proxy has its default settings, with two exceptions
-// that make it faster. It has no Nagle delay. It has larger buffers, if there is a setting for
-// them.
+// A proxyKind describes one of the proxies and its command line. A proxy has its default settings,
+// except for what the works need (the sink's certificate, many connections), and two settings that
+// make it faster: no Nagle delay, and larger buffers where they can be set.
 type proxyKind struct {
 	name, exe, pkg string
 	versionArg     string
 	version        func(output string) string
-	// argv is the command line. It may write a configuration file.
+	// argv gives the command line. It writes the configuration file, if the proxy needs one.
 	argv func(a *arena, port int) ([]string, error)
 }
 
@@ -84,7 +84,7 @@ listen sink
 }
 
 // start starts the proxy and waits until it listens. exec.ErrNotFound means that it is not
-// installed.
+// installed. If there is a proxy beside an error, the caller must stop that proxy.
 func (k *proxyKind) start(ctx context.Context, a *arena) (*proxy, error) {
 	exe, err := exec.LookPath(k.exe)
 	if err != nil {
@@ -110,7 +110,8 @@ func (k *proxyKind) start(ctx context.Context, a *arena) (*proxy, error) {
 	return &proxy{p, port}, nil
 }
 
-// pattern returns the first match of the expression.
+// pattern returns a function that finds the first match of the expression, and drops the word
+// "version" before it.
 func pattern(expression string) func(string) string {
 	re := regexp.MustCompile(expression)
 	return func(s string) string { return strings.TrimPrefix(re.FindString(s), "version ") }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// results has everything that is printed and written as JSON.
+// results has everything that the benchmark prints and writes as JSON.
 type results struct {
 	Date     string            `json:"date"`
 	Plan     string            `json:"plan"` // full or quick
@@ -22,7 +22,7 @@ type results struct {
 	Versions map[string]string `json:"versions"`
 	Rows     []*rowResult      `json:"rows"`
 	Goals    []goalResult      `json:"goals"`
-	// Joined are other runs that some rows come from.
+	// Joined has the other runs that some of the rows come from.
 	Joined []partOfRun `json:"joined,omitempty"`
 
 	failures int
@@ -41,7 +41,7 @@ type rowResult struct {
 	Title       string `json:"title"`
 	Unit        string `json:"unit"`
 	LowerBetter bool   `json:"lowerIsBetter"`
-	// Group is the part of the text: "" is the comparison, others are hop and growth.
+	// Group is "" for the comparison, "hop" for the steps, and "growth" for the growth.
 	Group string `json:"group,omitempty"`
 	// Rows of one Series differ in At: the size, or the number of connections or sessions.
 	Series      string              `json:"series,omitempty"`
@@ -52,10 +52,11 @@ type rowResult struct {
 type contestantResult struct {
 	Name   string `json:"name"`
 	Absent bool   `json:"absent,omitempty"`
-	// One for each round; null if the round failed.
+	// One for each time that the contestant did the work; null if that failed.
 	Samples []*float64 `json:"samples"`
 	Median  *float64   `json:"median"`
-	// Median of the ratios to the baseline's samples of the same rounds.
+	// Median of the ratios to the samples of the row's first contestant, each of the same
+	// round.
 	OfBaseline *float64 `json:"ofBaseline,omitempty"`
 	// CPU time in µs for one MB, one round trip or one connection; medians.
 	CPU    *cpuResult `json:"cpuMicroseconds,omitempty"`
@@ -72,7 +73,7 @@ type cpuResult struct {
 
 func (c *cpuResult) sum() float64 { return c.Client + c.Helper + c.Sink }
 
-// runRounds runs the works in rounds. Each contestant works in turn.
+// runRounds runs the works in rounds. In each work, one contestant runs after the other.
 func (a *arena) runRounds(ctx context.Context, p plan, list []work) *results {
 	r := &results{Plan: p.name}
 	rows := make([][]*rowResult, len(list))
@@ -90,7 +91,8 @@ func (a *arena) runRounds(ctx context.Context, p plan, list []work) *results {
 		}
 	}
 	start := time.Now()
-	// the time of the last round with all works, and of the last one with a part of them
+	// took[true] is the time of the last round with all works, and took[false] that of the last
+	// round with a part of them.
 	took := map[bool]time.Duration{}
 	for round := range p.rounds {
 		began := time.Now()
@@ -112,8 +114,8 @@ func (a *arena) runRounds(ctx context.Context, p plan, list []work) *results {
 		say("round %d of %d took %.0f s", r.Rounds, p.rounds, time.Since(began).Seconds())
 		if left := p.budget - time.Since(start); p.budget > 0 && r.Rounds < p.rounds &&
 			took[r.Rounds%p.every == 0] > left {
-			say("the machine is slow or busy: no more than %d rounds in %v; -rounds "+
-				"%d would do all", r.Rounds, p.budget, p.rounds)
+			say("the machine is slow or busy: only %d rounds fit into %v; all of "+
+				"them: -rounds %d", r.Rounds, p.budget, p.rounds)
 			break
 		}
 	}
@@ -136,7 +138,7 @@ func order(n, round int) []int {
 	return order
 }
 
-// runOnce lets the k-th contestant do the work once, and notes the samples.
+// runOnce lets the contestant w.who[k] do the work once, and appends the samples to rows.
 func (a *arena) runOnce(ctx context.Context, w work, k int, rows []*rowResult, r *results) {
 	who := w.who[k]
 	o, ok, err := w.run(ctx, a, who)
@@ -164,7 +166,7 @@ func (a *arena) runOnce(ctx context.Context, w work, k int, rows []*rowResult, r
 	}
 }
 
-// conclude makes the medians.
+// conclude computes the medians from the samples.
 func (rr *rowResult) conclude() {
 	base := rr.Contestants[0]
 	for _, c := range rr.Contestants {
@@ -241,7 +243,7 @@ func (r *results) save(file string) error {
 	return nil
 }
 
-// digits writes a number with three significant digits, or all before the point.
+// digits formats a number with two digits after the point, one from 10 on, and none from 100 on.
 func digits(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 100:

@@ -24,14 +24,16 @@ func (r *results) printHops(w io.Writer) {
 	r.printMegabyte(w)
 }
 
-// A sum has the lines of a table, one after the other.
+// A sum adds up values, and has a line of a table for each of them.
 type sum struct {
 	lines table
 	total float64
-	// open is set if something was not measured. Then there is no sum.
+	// open is set if something was not measured. Then print prints nothing.
 	open bool
 }
 
+// add adds the value v, which comes from the rows that the parameter from names. A nil v was not
+// measured.
 func (s *sum) add(what, from string, v *float64) {
 	if v == nil {
 		s.open = true
@@ -41,7 +43,7 @@ func (s *sum) add(what, from string, v *float64) {
 	s.lines = append(s.lines, []string{what, from, digits(*v)})
 }
 
-// compare writes the sum so far, and the measured value.
+// compare adds two lines: the sum so far, and the value that was measured for the whole.
 func (s *sum) compare(what, from string, measured *float64) {
 	if measured == nil {
 		s.open = true
@@ -60,8 +62,8 @@ func (s *sum) print(w io.Writer, head ...string) {
 }
 
 // printTrip prints the parts of a round trip of 64 bytes between processes that share one CPU. Only
-// one of them works at a time, so their times add up. The values are CPU times, so other processes
-// on the same CPU do not count.
+// one process works at a time, so the times add up. The values are CPU times, so programs outside
+// of the benchmark that use the same CPU do not count.
 func (r *results) printTrip(w io.Writer) {
 	var s sum
 	at := func(row string) *float64 { return r.cpuOf(row, oneCPU) }
@@ -76,11 +78,11 @@ func (r *results) printTrip(w io.Writer) {
 	s.print(w, "one round trip of 64 bytes, all on one CPU", "from the rows", "CPU time, µs")
 }
 
-// printMegabyte prints the CPU time of a megabyte that is written in pieces of 1 MiB. The times of
-// processes that work at once do not add up; their CPU times do.
+// printMegabyte prints the CPU time of a megabyte that is written in pieces of 1 MiB. The processes
+// work at the same time, so elapsed times do not add up. CPU times do.
 func (r *results) printMegabyte(w io.Writer) {
 	var s sum
-	thread := func(row string) *float64 { // of rows that are measured in CPU time
+	thread := func(row string) *float64 { // for rows whose unit is MB for a second of CPU time
 		v := r.medianOf(row, oneCPU)
 		if v == nil {
 			return nil

@@ -15,24 +15,26 @@ import (
 type row struct {
 	name, title, unit string
 	lower             bool // less is better
-	// Rows of a series differ in at: the size in bytes, or the number of connections or
-	// sessions.
+	// Rows of one series differ in the field at: the size in bytes, or the number of
+	// connections or sessions.
 	series string
 	at     int
 	// per is the number of units in one CPU figure of the table; 0: no CPU figure.
 	per float64
-	// of is the result of a contestant.
+	// of computes the row's sample from an outcome.
 	of func(*outcome) float64
 }
 
-// A work is a task that contestants do in turn. One run gives a sample for each of its rows.
+// A work is what the contestants do, one after the other. One run gives a sample for each row of
+// the work.
 type work struct {
-	group string // the part of the text that has the rows: see rowResult
+	group string // see rowResult
 	rows  []row
 	who   []string
-	every int // runs in rounds whose number is a multiple of it
-	times int // runs in such a round
-	run   func(context.Context, *arena, string) (o *outcome, ok bool, err error)
+	every int // the work runs in rounds whose number, from 0, is a multiple of every
+	times int // how often it runs in such a round
+	// run lets a contestant do the work. ok is false if the contestant is absent.
+	run func(context.Context, *arena, string) (o *outcome, ok bool, err error)
 }
 
 // A plan says how long everything takes.
@@ -40,12 +42,12 @@ type plan struct {
 	name    string
 	rounds  int
 	seconds float64 // one measurement
-	idle    int     // connections
-	every   int     // idle connections and growth are measured once in this many rounds
+	idle    int     // the number of idle connections
+	every   int     // steps, growth and idle connections run in every so many rounds
 	// sessions is the limit of sessions at the same time.
 	sessions int
-	// budget is the limit of the whole run: a round is not begun if it would probably end
-	// later.
+	// budget limits the time of all rounds; 0: no limit. A round is not begun if it would
+	// probably end after the budget.
 	budget time.Duration
 }
 
@@ -67,7 +69,7 @@ func works(p plan) []work { return slices.Concat(comparison(p), hops(p), growths
 
 var everybody = append([]string{inProcess, ours}, proxyNames...)
 
-// clients is a work of clients.
+// clients is a work that the contestants' clients do (src/client.c).
 func clients(r row, who []string, j job) work {
 	return work{rows: []row{r}, who: who, every: 1, times: 1,
 		run: func(ctx context.Context, a *arena, who string) (*outcome, bool,
@@ -76,7 +78,8 @@ func clients(r row, who []string, j job) work {
 		}}
 }
 
-// bulk moves pieces of this many bytes on n connections, one way.
+// bulk is the row and the job of a client that moves pieces on n connections in one direction. kind
+// is write or read, and size is in bytes.
 func bulk(kind string, size, n int, seconds string) (row, job) {
 	return row{name: kind + "-" + short(size), title: fmt.Sprintf("bulk %s, %s pieces", kind,
 			long(size)), unit: "MB/s",
@@ -84,7 +87,8 @@ func bulk(kind string, size, n int, seconds string) (row, job) {
 		job{args: []string{kind, strconv.Itoa(size), strconv.Itoa(n), seconds}}
 }
 
-// trips sends messages of this many bytes to and fro on one connection.
+// trips is the row and the job of a client that sends messages of size bytes to and fro on one
+// connection.
 func trips(size int, seconds string) (row, job) {
 	return row{name: "pingpong-" + short(size), title: "ping-pong, " + long(size), unit: "µs",
 			lower: true,
@@ -92,7 +96,7 @@ func trips(size int, seconds string) (row, job) {
 		job{args: []string{"pingpong", strconv.Itoa(size), "1", seconds}}
 }
 
-// comparison is the main table.
+// comparison are the works of the main table.
 func comparison(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds, 'f', -1, 64)
 	var list []work
@@ -147,7 +151,7 @@ func comparison(p plan) []work {
 	return append(list, idle)
 }
 
-// busy writes on n connections of one session at once.
+// busy is the work that writes on n connections of one session at the same time.
 func busy(n int, seconds string) work {
 	r, j := bulk("write", 16<<10, n, seconds)
 	r.name, r.title = fmt.Sprintf("busy-%d", n), fmt.Sprintf("%s, %d connections", r.title, n)
@@ -161,7 +165,7 @@ func busy(n int, seconds string) work {
 	return w
 }
 
-// idling opens n connections in one session and leaves them open.
+// idling is the work that opens n connections in one session and leaves them open.
 func idling(n int, name string) work {
 	what := fmt.Sprintf("%d idle connections, ", n)
 	sample := min(n/2, 100)
@@ -185,10 +189,10 @@ func idling(n int, name string) work {
 	return w
 }
 
-// idleConnections is n, or as many as the limit of descriptors allows. A worker has two for each
-// connection: the data channel and the socket.
+// idleConnections is n, or fewer if the limit of descriptors is too low. A worker has two
+// descriptors for each connection: the data channel and the socket.
 func idleConnections(n int) int {
-	const others = 200 // descriptors that a process has besides
+	const others = 200 // room for a process's other descriptors
 	var l unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil && l.Max < uint64(2*n+others) {
 		fewer := max((int(l.Max)-others)/2, 200)

@@ -11,15 +11,16 @@
 --   local port = server:listen("127.0.0.1", 0)
 --   local c = server:accept()
 --
--- A call that fails raises an error, a table with the fields kind ("verify"), code (-32007) and
--- text. tostring gives the text, and tlsplugin.h lists the kinds. Catch it with pcall:
+-- A call that fails raises an error. The error is a table with the fields kind ("verify"), code
+-- (-32007) and text. tostring gives the text, and tlsplugin.h lists the kinds. pcall catches it:
 --
 --   local ok, e = pcall(tlsd.connect, "example.com", 443)
 --   if not ok and e.kind == "verify" then … end
 --
 -- Options are those of tls_SetOption, with _ instead of -: { min_version = "1.3" }. Times are in
--- seconds. The garbage collector closes connections and servers that are not in use any more. Calls
--- wait. An event loop polls c:fd() or server:fd(); while readable, read or accept does not wait.
+-- seconds. The garbage collector closes connections and servers that are not in use any more. A call
+-- blocks its thread until it has a result. For an event loop, poll the descriptor c:fd() or
+-- server:fd(): while it is readable, read or accept does not wait.
 --
 -- TlsPlugin.so is the file that $TLSPLUGIN names, else the one in the working directory, else the
 -- installed one.
@@ -69,7 +70,7 @@ local function last(get)
 	return ffi.string(buf)
 end
 
--- Gives the result of a C function as a number, or raises its error.
+-- Returns the result n of a C function as a number. If n is negative, it raises the error.
 local function check(n)
 	if n >= 0 then return tonumber(n) end
 	local kind, text = last(library.tls_ErrorKind), last(library.tls_LastError)
@@ -84,7 +85,7 @@ end
 
 local function info(self, name)
 	local size, n = 0, 1023
-	while n >= size do -- it may have grown meanwhile
+	while n >= size do -- the fact may have grown since the last call
 		size = n + 1
 		local buf = ffi.new("char[?]", size)
 		n = check(library.tls_Info(self.handle, whole(name or ""), buf, size))
@@ -95,7 +96,7 @@ end
 local function set_options(handle, options)
 	local names = {}
 	for name in pairs(options or {}) do names[#names + 1] = name end
-	table.sort(names) -- client_ca comes before client_cert
+	table.sort(names) -- client_cert needs client_ca before it
 	for _, name in ipairs(names) do
 		check(library.tls_SetOption(handle, whole((name:gsub("_", "-"))), whole(options[name])))
 	end
@@ -106,7 +107,7 @@ local function set_timeout(self, s) check(library.tls_SetTimeout(self.handle, ma
 -- The descriptor to poll: it is readable when read or accept would not wait. Do not read from it.
 local function fd(self) return check(library.tls_Descriptor(self.handle)) end
 
--- get is tls_Read or tls_ReadPlain. Returns "" when the peer has ended its direction.
+-- The parameter get is tls_Read or tls_ReadPlain. Returns "" when the peer has ended its direction.
 local function read(get, self, most)
 	most = math.min(most or 65536, MOST)
 	local buf = ffi.new("char[?]", most)
@@ -162,8 +163,8 @@ local Server = {
 	close = function(self) close(library.tls_CloseServerContext, self) end,
 }
 
-local function collected(self) pcall(self.close, self) end -- an error has no caller to go to
-local handle = "struct { int64_t handle; bool closed; }" -- metatype makes two different types of it
+local function collected(self) pcall(self.close, self) end -- an error here would have no caller
+local handle = "struct { int64_t handle; bool closed; }" -- each metatype makes a type of its own from it
 local connection = ffi.metatype(handle, { __index = Connection, __gc = collected })
 local server = ffi.metatype(handle, { __index = Server, __gc = collected })
 
@@ -172,8 +173,9 @@ function Server:accept() return connection(check(library.tls_Accept(self.handle,
 
 local tlsd = {}
 
--- Connects and does the handshake. The fields of more are optional: timeout; cert and key, files of
--- a certificate to show; insecure, to verify nothing; plain, to leave out the handshake (STARTTLS).
+-- Connects and does the handshake. The parameter more is nil or a table. Its fields, all optional:
+-- timeout; cert and key, the files of the client's own certificate; insecure, to verify nothing;
+-- plain, to leave out the handshake (STARTTLS).
 function tlsd.connect(host, port, options, more)
 	more = more or {}
 	local c = connection(check(library.tls_NewClient(whole(host), port)))

@@ -1,12 +1,12 @@
 /*
  * bare CARRIER pingpong SIZE SECONDS [PARTNER ARGUMENT…]   messages to and fro
- * bare CARRIER write SIZE SECONDS [PARTNER ARGUMENT…]      pieces to the partner, which drops them
+ * bare CARRIER write SIZE SECONDS [PARTNER ARGUMENT…]      pieces to the partner, which counts them
  * bare memory write SIZE SECONDS                           pieces copied within this process
  * bare check write SIZE SECONDS                            pieces made and checked
  *
- * Measures a way between two processes without TLS and without a protocol. CARRIER is unix (a
- * socketpair) or tcp (loopback). By default the partner is a child of this program that blocks in
- * read(2). PARTNER names another program, which gets the socket as its standard input.
+ * Measures a connection between two processes, without TLS and without a protocol. CARRIER is unix
+ * (a socketpair) or tcp (loopback). By default the partner is a child of this program that blocks
+ * in read(2). PARTNER names another program, which gets the socket as its standard input.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -53,7 +53,7 @@ static void send_all(int fd, const char *p, size_t n)
 			die("bare: write: %s", strerror(errno));
 }
 
-/* Reads n bytes. Returns false if the stream ends before. */
+/* Reads n bytes. Returns false if the stream ends before the last of them. */
 static bool take_all(int fd, char *p, size_t n)
 {
 	for (ssize_t got; n > 0; p += got, n -= (size_t)got)
@@ -62,6 +62,7 @@ static bool take_all(int fd, char *p, size_t n)
 	return true;
 }
 
+/* Sends each message back (pingpong), or answers with the number of bytes at the end (write). */
 static _Noreturn void be_partner(int fd, bool pingpong)
 {
 	size_t most = size < AT_ONCE ? size : AT_ONCE;

@@ -1,8 +1,8 @@
 /*
  * client [-a] [-c CA] [-l PLUGIN] [-r] -p PORT WORK [SIZE [CONNECTIONS [SECONDS]]]
  *
- * Does one kind of work over the link that it was linked with. With -a, traffic on
- * several connections comes from as many processes.
+ * Does one kind of work over one kind of link (link.h), which is chosen when the program is built.
+ * With -a, the works write, read and pingpong use a process of its own for each connection.
  */
 #include <signal.h>
 #include <stdio.h>

@@ -1,6 +1,7 @@
 /*
- * A relay in between: a C program that blocks, with raw frames (hop.h) over a socketpair. -l names
- * the program of the relay. After a comma it may name a second one, which the first one talks to.
+ * A link through a relay (relay.c). Client and relay exchange raw frames (hop.h) over a socketpair,
+ * with blocking calls. -l names the relay's program, and after a comma the program of a second
+ * relay between the first one and the sink.
  */
 #include "hop.h"
 
@@ -74,7 +75,7 @@ struct link *link_open(void)
 	return l;
 }
 
-/* Sends both in one call, if there is room. */
+/* Sends head and then data, in one call if the socket has room. */
 static void send_both(int fd, const void *head, size_t head_len, const void *data, size_t n)
 {
 	struct iovec v[2] = { { (void *)head, head_len }, { (void *)data, n } };

@@ -9,14 +9,17 @@
 
 #include <stdint.h>
 
-/* HOP_WRITE: n bytes follow. HOP_READ asks for at most n bytes; the answer is their number
- * (uint32_t) and the bytes. */
+/* After a frame HOP_WRITE, its n bytes follow. A frame HOP_READ asks for at most n bytes. The
+ * answer is the number of bytes (uint32_t) and the bytes. */
 enum { HOP_WRITE = 1, HOP_READ };
 
 struct hop_frame {
 	uint32_t operation, n;
 };
 
-enum { HOP_SOCKET = 3, HOP_MOST = 128 * 1024 }; /* the relay's descriptor; bytes of one answer */
+enum {
+	HOP_SOCKET = 3,        /* the relay's descriptor */
+	HOP_MOST = 128 * 1024, /* the limit of bytes in one answer */
+};
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * link.h - how a client reaches the sink
  *
- * client.c does the same work over each kind of link. It is linked with one of inprocess.c,
- * plugin.c, plain.c and hop.c. A failure ends the program.
+ * client.c does the same work over each kind of link. A program has one kind: inprocess.c,
+ * plugin.c, plain.c or hop.c. A failure ends the program.
  */
 #ifndef LINK_H
 #define LINK_H
@@ -20,7 +20,7 @@ struct link_options {
 };
 
 /* Whether link_open has done a TLS handshake when it returns. If not, a proxy or a relay may do it
- * later, and only an answer of the sink shows that it was done. */
+ * later, and only an answer of the sink shows that the handshake was done. */
 extern const bool link_does_tls;
 
 void link_setup(const struct link_options *o); /* once, before any link is opened */

@@ -10,9 +10,9 @@
 
 enum {
 	WARM_UP = 20,   /* connections opened and closed beforehand */
-	/* the number of first and of last connections in the result; at most half of all */
+	/* first= and last= are medians over so many connections, but over at most half of all */
 	SAMPLE = 100,
-	PATIENCE = 500, /* looks for marks, 10 ms apart */
+	PATIENCE = 500, /* questions to the sink for its count of marks, 10 ms apart */
 };
 
 static void one_connection(uint64_t tag)
@@ -25,7 +25,7 @@ static void one_connection(uint64_t tag)
 	link_close(l);
 }
 
-/* Waits until the sink has counted all the marks. */
+/* Waits until the sink has counted the wanted number of marks for the tag. */
 static void check_marks(uint64_t tag, uint64_t want)
 {
 	const struct timespec pause = { .tv_nsec = 10000000 };
@@ -68,7 +68,7 @@ static struct link *open_parked(uint64_t i)
 	return l;
 }
 
-/* The connections live until the program's end, and end with it. */
+/* The connections stay open until the program ends. */
 void work_idle(const struct work_options *o)
 {
 	int n = o->connections, sample = n < 2 * SAMPLE ? n / 2 : SAMPLE;
@@ -78,7 +78,8 @@ void work_idle(const struct work_options *o)
 
 	if (n < 2)
 		die("client: at least 2 idle connections are needed");
-	for (int i = 0; i < n; i++) /* so that these pages do not count as growth */
+	/* touches the pages, so that they do not count as growth of memory */
+	for (int i = 0; i < n; i++)
 		took[i] = 0, links[i] = NULL;
 	for (int i = 0; i < WARM_UP; i++)
 		link_close(open_parked((uint64_t)i));

@@ -1,8 +1,8 @@
 /*
  * sessions SOCKET N
  *
- * Opens N sessions of tlsd, one after the other, by connecting to its socket. In each it makes
- * one call, and waits for its answer. They stay until the program's end.
+ * Opens N sessions of tlsd, one after the other, by connecting to tlsd's socket. In each session it
+ * makes one call, and waits for the answer. The sessions stay open until the program ends.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 #include "measure.h"
 #include "stream.h"
 
-enum { SAMPLE = 20 }; /* the number of first and of last sessions in the result */
+enum { SAMPLE = 20 }; /* first= and last= are medians over so many sessions */
 
 static const char call[] =
 	"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tls.Backend\",\"params\":[]}\n";

@@ -1,12 +1,13 @@
 /*
  * sink CERT KEY - the peer of all contestants
  *
- * A TLS 1.3 server with a thread for each connection, for the commands of stream.h. It prints two
- * ports of 127.0.0.1, listens until its standard input ends, and then leaves. The second port sends
- * session tickets, as servers do by default. The first port sends none: no client resumes a session
- * there, and a client may close at once without a reset of the connection.
+ * It is a TLS 1.3 server with a thread for each connection, and carries out the commands of
+ * stream.h. It prints two ports of 127.0.0.1, listens on them until its standard input ends, and
+ * then exits. The second port sends session tickets, as servers do by default. The first port sends
+ * none: no client resumes a session there, and a client may close at once without a reset of the
+ * connection.
  *
- * One cipher suite for all: some proxies would choose a slower one by themselves.
+ * It accepts only one cipher suite. If they had the choice, some proxies would take a slower one.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -28,8 +29,8 @@
 struct peer {
 	SSL *ssl;
 	int fd;
-	uint8_t *buf; /* of room bytes, made when needed */
-	size_t room;
+	uint8_t *buf; /* NULL until a command needs it */
+	size_t room;  /* the size of buf */
 };
 
 struct listener {
@@ -39,12 +40,13 @@ struct listener {
 
 enum { TAGS = 1 << 16 };
 
+/* How many MARKs there were for each tag. A tag of 0 marks a free place of the table. */
 static struct {
-	pthread_mutex_t mu;
+	pthread_mutex_t mu; /* guards at */
 	struct { uint64_t tag, count; } at[TAGS];
 } marks = { .mu = PTHREAD_MUTEX_INITIALIZER };
 
-static int parked; /* epoll */
+static int parked; /* an epoll descriptor for the parked connections; see guard */
 
 static void drop(struct peer *p)
 {
@@ -135,7 +137,7 @@ static bool do_echo(struct peer *p, uint64_t size, uint64_t times)
 	return true;
 }
 
-/* Takes little, so that the client is stuck. */
+/* Reads slowly, so that the client's writes block. */
 static bool do_sip(struct peer *p)
 {
 	const struct timespec pause = { .tv_nsec = 2000000 };
@@ -147,6 +149,7 @@ static bool do_sip(struct peer *p)
 	return false;
 }
 
+/* Adds to the tag's count, and returns the new count. */
 static uint64_t mark(uint64_t tag, uint64_t add)
 {
 	uint64_t count, i = tag % TAGS;
@@ -191,7 +194,7 @@ static void *serve(void *arg)
 		case PARK:
 			if (do_park(p, c.a)) {
 				ERR_clear_error();
-				return NULL; /* it is the guard's now */
+				return NULL; /* from now on guard owns p */
 			}
 			going = false;
 			break;

@@ -3,8 +3,9 @@
  *
  * A warm-up decides the amount of data. It is repeated with twice the amount until it lasts a tenth
  * of the work's time. The first amount is large, so that a single pause of the machine does not
- * look like a low speed. The time of the work ends when everything has arrived: with the sink's
- * answer that all bytes were right (write), or with the last byte (read, pingpong).
+ * look like a low speed. The time of the work ends when everything has arrived: at the sink's
+ * answer that all bytes were right (write), or at the last byte (read, pingpong). A lane is a
+ * connection with the thread or process that uses it.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -33,14 +34,14 @@ struct lane {
 	pthread_t thread;
 };
 
-/* If the lanes are processes, this lies in memory that they share. */
+/* It is in shared memory, because the lanes may be processes. */
 struct traffic {
 	move_function *move;
 	size_t size;
 	int n;
 	const struct link_options *apart; /* NULL if the lanes are threads; see work.h */
 	struct lane *lanes;
-	uint64_t units; /* for each lane; set before the barrier's start */
+	uint64_t units; /* for each lane; set before the barrier start opens */
 	bool over;
 	pthread_barrier_t start, end;
 };
@@ -65,7 +66,7 @@ static void open_lane(struct traffic *t, struct lane *lane)
 	stream_fill(lane->buf, (t->size + BLOCK - 1) / BLOCK * BLOCK);
 }
 
-/* The process of a lane. */
+/* Runs in the process of a lane. */
 static _Noreturn void be_lane(struct traffic *t)
 {
 	struct lane lane;
@@ -74,15 +75,15 @@ static _Noreturn void be_lane(struct traffic *t)
 	signal(SIGCHLD, SIG_DFL);
 	link_setup(t->apart);
 	open_lane(t, &lane);
-	pthread_barrier_wait(&t->end); /* it is open */
+	pthread_barrier_wait(&t->end); /* the lane's link is open */
 	run_lane(&lane);
 	link_close(lane.link);
 	_exit(0);
 }
 
-static struct traffic *shared; /* with processes */
+static struct traffic *shared; /* for lane_ended */
 
-/* Without this, the wait for a lane whose process fails would never end. */
+/* Handles SIGCHLD. Without it, the wait for a lane whose process has failed would never end. */
 static void lane_ended(int unused)
 {
 	int status, before = errno;
@@ -90,7 +91,7 @@ static void lane_ended(int unused)
 	(void)unused;
 	while (waitpid(-1, &status, WNOHANG) > 0)
 		if (status != 0 || !shared->over)
-			_exit(1); /* it has said why */
+			_exit(1); /* the process of the lane has printed the reason */
 	errno = before;
 }
 
@@ -108,7 +109,7 @@ static void open_apart(struct traffic *t)
 	pthread_barrier_wait(&t->end);
 }
 
-/* The processes leave by themselves. */
+/* The processes of the lanes exit when over is set. */
 static void close_apart(struct traffic *t)
 {
 	signal(SIGCHLD, SIG_DFL);
@@ -130,7 +131,8 @@ static void init_barriers(struct traffic *t)
 	pthread_barrierattr_destroy(&attr);
 }
 
-/* A single connection is served by the main thread, several by a thread or process each. */
+/* If apart is set, each connection has a process. Otherwise each has a thread, but a single
+ * connection is used by the main thread. */
 static void open_lanes(struct traffic *t)
 {
 	pthread_attr_t attr;
@@ -171,7 +173,7 @@ static void close_lanes(struct traffic *t)
 	free(t->lanes);
 }
 
-/* Moves the units on every lane, and returns how long it took. */
+/* Moves this number of units on each lane, and returns the time in seconds. */
 static double move_all(struct traffic *t, uint64_t units)
 {
 	double begun = seconds();
@@ -186,6 +188,8 @@ static double move_all(struct traffic *t, uint64_t units)
 	return seconds() - begun;
 }
 
+/* Does the warm-up and the work. The units of a lane are a multiple of step. first is the number of
+ * units of the first warm-up on all lanes together. */
 static void run_traffic(const struct work_options *o, move_function *move, uint64_t step,
 	uint64_t first)
 {

@@ -23,8 +23,8 @@ type auditLog struct {
 	failing bool // the last Write has failed; only the queue's goroutine uses failing
 }
 
-// openAuditLog opens the file, and returns a logger that writes to it. Without a path, it returns
-// nil and the logger audit.
+// openAuditLog opens the file, and returns a logger that writes to it. If the path is empty, it
+// returns nil and its parameter audit.
 func openAuditLog(path string, log, audit *zap.Logger) (*auditLog, *zap.Logger, error) {
 	if path == "" {
 		return nil, audit, nil
@@ -65,8 +65,8 @@ func (a *auditLog) Write(entries []byte) (int, error) {
 	}
 }
 
-// reopen opens the path again, which may name another file by now. If it cannot, the old file stays
-// in use. Only one goroutine may call reopen. Without a file it does nothing.
+// reopen opens the path again, because another file may be there by now. If that fails, the old
+// file stays in use. Only one goroutine may call reopen. On a nil auditLog it does nothing.
 func (a *auditLog) reopen() {
 	if a == nil {
 		return

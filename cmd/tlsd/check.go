@@ -34,7 +34,7 @@ func check(w io.Writer, o *options) int {
 	switch admin, preset := o.adminPath(); {
 	case admin == "":
 		report("admin socket", none, nil)
-	case preset: // tlsd makes the folder, and can run without this socket
+	case preset: // no check: tlsd makes the folder, and can run without this socket
 		report("admin socket", admin, nil)
 	default:
 		report("admin socket", admin, checkSocket(admin))

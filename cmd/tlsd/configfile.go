@@ -44,11 +44,11 @@ func presetConfig() string {
 // A fileValue is the value of one key in the file.
 type fileValue struct {
 	text string // in the form that the flag takes
-	list bool
-	line int
+	list bool   // the value is an array
+	line int    // the line of the key
 }
 
-// readConfig reads a file. The table has the keys that are allowed.
+// readConfig reads the file at the path. A flag of the table with hasKey is an allowed key.
 func readConfig(path string, table []flagInfo) (map[string]fileValue, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {

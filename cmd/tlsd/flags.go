@@ -125,7 +125,7 @@ func flagTable(o *options) []flagInfo {
 				"not start; off: not at all",
 			&choice{&o.confine, []string{"auto", "require", "off"}}},
 		{"", "require-openssl", "MODE",
-			"no: without OpenSSL, every call fails with an error",
+			"no: without OpenSSL, calls that need it fail",
 			"yes: do not start without a usable OpenSSL",
 			&choice{&o.requireOpenSSL, []string{"no", "yes"}}},
 		{"", "readable", "PATH,…", "all that their users may read",
@@ -161,7 +161,7 @@ func flagTable(o *options) []flagInfo {
 			"for written data to reach the peer, after Close has been answered",
 			&duration{&o.timeouts.Close, false}},
 		{"", "answer-timeout", "TIME", "30s",
-			"for the caller to read one answer; then its session ends",
+			"for the caller to read one answer; after this time its session ends",
 			&duration{&o.answerTimeout, false}},
 		{"", "session-idle-timeout", "TIME", "12h",
 			"how long a session may be without calls in flight, messages and data; " +

@@ -80,7 +80,7 @@ func (n *number) Set(s string) error {
 type size struct {
 	p        *int
 	min, max int
-	zero     bool // 0 has a meaning
+	zero     bool // 0 is accepted, even if it is below min
 }
 
 func (n *size) String() string {
@@ -112,7 +112,7 @@ func (n *size) Set(s string) error {
 
 type duration struct {
 	p    *time.Duration
-	zero bool // 0 has a meaning
+	zero bool // 0 is accepted
 }
 
 func (d *duration) String() string {
@@ -203,7 +203,7 @@ func (l *ids) Set(s string) error {
 				id, err = strconv.ParseUint(number, 10, 32)
 			}
 		}
-		if err != nil || id == 1<<32-1 { // (uid_t)-1 is nobody's
+		if err != nil || id == 1<<32-1 { // no user has (uid_t)-1
 			return fmt.Errorf("want names or numbers of %ss, with commas between "+
 				"them; there is no %s %q", l.what, l.what, name)
 		}

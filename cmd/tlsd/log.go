@@ -16,7 +16,7 @@ import (
 // logs are the logs of the daemon's own process. Workers write to the log through the supervisor.
 type logs struct {
 	log, audit *zap.Logger
-	level      zap.AtomicLevel // of log; audit has all of its lines at every level
+	level      zap.AtomicLevel // the level of log; audit writes all lines at every level
 	queue      *logQueue
 	auditFile  *auditLog // nil: audit lines are in the log
 }
@@ -29,7 +29,7 @@ func openLogs(o *options, stderr io.Writer) (*logs, error) {
 	}
 	l := &logs{queue: newLogQueue(place), level: zap.NewAtomicLevelAt(levelOf(o.logLevel))}
 	log, audit := newLogAt(l.queue, l.queue.forAudit(), l.level, forPeople)
-	// With the audit logger, this line is written at every log level.
+	// The audit logger writes this line at every log level; log would not.
 	l.queue.setOnLoss(func(entries int) {
 		audit.Warn("log entries were lost, because they could not be written",
 			zap.Int("entries", entries))
@@ -42,21 +42,20 @@ func openLogs(o *options, stderr io.Writer) (*logs, error) {
 	return l, nil
 }
 
-// close writes the waiting entries, and takes at most twice lastWrite.
+// close writes the waiting entries of both queues, each within lastWrite.
 func (l *logs) close() {
 	l.auditFile.close()
 	l.queue.close()
 }
 
-// newLog makes the log and the audit log. The audit log has all of its lines at every log level. An
-// entry has a time, a level, a text and fields. No entry has payload, a key or a password. The form
-// is JSON, or text for people. In both forms an entry is one line. Control characters in an entry
-// are made visible.
+// newLog makes the log and the audit log. The audit log does not depend on the log level. An entry
+// has a time, a level, a text and fields, and never payload, a key or a password. The form is JSON,
+// or text if forPeople is set. An entry is one line. Its control characters are made visible.
 func newLog(w io.Writer, level string, forPeople bool) (log, audit *zap.Logger) {
 	return newLogAt(w, w, levelOf(level), forPeople)
 }
 
-// levelOf is the level with a name that --log-level takes.
+// levelOf is the level that a value of --log-level names. For another name it is info.
 func levelOf(name string) zapcore.Level {
 	level, err := zapcore.ParseLevel(name)
 	if err != nil {
@@ -65,7 +64,8 @@ func levelOf(name string) zapcore.Level {
 	return level
 }
 
-// newLogAt makes a log whose level can change while the log is in use. auditTo gets the audit log.
+// newLogAt makes the two logs of newLog. The audit log goes to auditTo. The level lvl of the log
+// may change while the log is in use.
 func newLogAt(w, auditTo io.Writer, lvl zapcore.LevelEnabler, forPeople bool) (
 	log, audit *zap.Logger) {
 	cfg := zap.NewProductionEncoderConfig()
@@ -94,9 +94,10 @@ func (p plainLines) Write(entry []byte) (int, error) {
 	return len(entry), nil
 }
 
-// logPlace says where the log goes, and whether people read it. If standard error leads to the
-// journal of systemd, the journal gets the log by its own protocol. The caller must not close the
-// place.
+// logPlace returns the writer for the log, and whether people read it. The log goes to systemd's
+// journal by the journal's own protocol, if the format is journal, or if it is auto and stderr
+// leads to the journal. If auto cannot open the journal, the log goes to stderr. The caller must
+// not close the writer.
 func logPlace(format string, stderr io.Writer) (place io.Writer, forPeople bool, err error) {
 	f, isFile := stderr.(*os.File)
 	ours := format == "auto" && isFile && journal.Is(f, os.Getenv("JOURNAL_STREAM"))

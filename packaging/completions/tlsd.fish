@@ -22,7 +22,7 @@ complete -c tlsd -l accept-timeout -d 'for Accept to get a client; the context g
 complete -c tlsd -l read-timeout -d 'for Read to get data' -x
 complete -c tlsd -l write-timeout -d 'for each 64 KiB of a Write to be sent' -x
 complete -c tlsd -l close-timeout -d 'for written data to reach the peer, after Close has been answered' -x
-complete -c tlsd -l answer-timeout -d 'for the caller to read one answer; then its session ends' -x
+complete -c tlsd -l answer-timeout -d 'for the caller to read one answer; after this time its session ends' -x
 complete -c tlsd -l session-idle-timeout -d 'how long a session may be without calls in flight, messages and data; then it ends; 0: never' -x
 complete -c tlsd -l drain-timeout -d 'for open sessions to end when tlsd stops; then tlsd ends them' -x
 complete -c tlsd -l watchdog -d 'how long a worker with sessions may be silent, or a call into OpenSSL may take; then tlsd kills it; 0: never' -x
