@@ -75,7 +75,7 @@ standard output, one a line. Read writes its bytes unchanged. The data of Write 
 Exit status: 0; 1 a call failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 
 	"shell": `Makes the calls of each line of standard input, all in one session. A line has the words that
-follow "tlsshim call". 'Single quotes' keep every character. "Double quotes" and $'…' have the
+follow "tlsshim call". 'Single quotes' keep every character, and "double quotes" and $'…' have the
 escapes \n \r \t \xNN. Lines that start with # are skipped. After a failed call the rest of its line
 is skipped.
 
