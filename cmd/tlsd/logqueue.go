@@ -19,14 +19,14 @@ type logQueue struct {
 	mu      sync.Mutex // guards all below
 	more    sync.Cond  // signals that waiting or closing has changed
 	waiting []byte     // whole entries
-	lost    int        // lost entries that no log line has counted yet
-	dropped int        // all lost entries, from the start
+	lost    int        // lost entries that no log line has reported yet
+	dropped int        // all lost entries since the start
 	onLoss  func(entries int)
 	closing bool // run must end when the queue is empty
 }
 
 const (
-	// queueBytes limits the bytes in the queue.
+	// queueBytes limits the entries that wait. Those of the write under way do not count.
 	queueBytes = 1 << 20
 	// auditBytes is the room that only audit entries may take, beyond queueBytes.
 	auditBytes = 1 << 20
@@ -61,7 +61,8 @@ func (a auditQueue) Write(entry []byte) (int, error) {
 	return a.q.put(entry, queueBytes+auditBytes)
 }
 
-// put adds an entry, unless the queue would have more than room bytes.
+// put adds an entry. It drops the entry if the queue would then have more bytes than the parameter
+// room.
 func (q *logQueue) put(entry []byte, room int) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -103,14 +104,14 @@ func (q *logQueue) run() {
 			q.lost += left
 			q.dropped += left
 		}
-		lost, tell := q.lost, q.onLoss
-		tells := err == nil && lost > 0 && tell != nil
-		if tells {
+		lost, onLoss := q.lost, q.onLoss
+		reports := err == nil && lost > 0 && onLoss != nil
+		if reports {
 			q.lost = 0
 		}
 		q.mu.Unlock()
-		if tells {
-			tell(lost)
+		if reports {
+			onLoss(lost)
 		}
 	}
 }
@@ -122,8 +123,8 @@ func (q *logQueue) losses() int {
 	return q.dropped
 }
 
-// close waits until everything is written. It waits at most for lastWrite, because the output may
-// have no reader.
+// close lets run write the remaining entries, and waits for that, but not for longer than
+// lastWrite: the output may have no reader.
 func (q *logQueue) close() {
 	q.mu.Lock()
 	q.closing = true

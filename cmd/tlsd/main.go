@@ -5,9 +5,9 @@
 //	tlsd --socket PATH
 //
 // is a normal start. Without --socket the path is $TLSD_SOCKET, else /run/tlsd.sock for root, else
-// $XDG_RUNTIME_DIR/tlsd.sock. Each flag has an environment variable: that of --socket-mode is
-// TLSD_SOCKET_MODE. A flag wins over its variable, and a variable over the configuration file
-// (--config). tlsd --help lists all flags.
+// $XDG_RUNTIME_DIR/tlsd.sock. Each flag with a value has an environment variable: that of
+// --socket-mode is TLSD_SOCKET_MODE. A flag wins over its variable, and a variable over the
+// configuration file (--config). tlsd --help lists all flags.
 //
 // # Who may connect
 //
@@ -23,19 +23,20 @@
 // # Processes
 //
 // The daemon itself only listens and supervises. A worker process serves each session: a worker of
-// its own (--isolation=session), or one of a fixed number (--isolation=shared). If OpenSSL crashes,
-// only the sessions of that worker end. If tlsd runs as root, the worker of another user's session
-// runs with that user's rights, also with --isolation=shared. So the files and ports that a caller
-// names are opened with the caller's rights. If tlsd runs as another user, all workers have that
-// user's rights.
+// its own (--isolation=session), or one of a fixed number (--isolation=shared). If OpenSSL crashes
+// in a worker, only this worker's sessions end. If tlsd runs as root, the worker of another user's
+// session runs with that user's rights, also with --isolation=shared. So the files and ports that a
+// caller names are opened with the caller's rights. If tlsd runs as another user, all workers have
+// that user's rights.
 //
-// Workers ignore SIGTERM.
+// Workers ignore SIGTERM, SIGINT and SIGHUP. A service manager or a terminal may send these signals
+// to all processes of tlsd, and only the daemon obeys them.
 //
 // # Administration
 //
 // With tlsshim, root and tlsd's own user can list sessions, end a session, and read metrics.
 // Tlsshim uses the admin socket (--admin-socket), which the daemon's own process serves. Each order
-// is an audit line.
+// (end, drain, a new log level) is an audit line.
 //
 // # Start and stop
 //
@@ -43,16 +44,17 @@
 // one path. Tlsd replaces the socket of a dead daemon. It never touches another kind of file at the
 // path.
 //
-// Tlsd notifies a service manager by sd_notify. READY=1 means that the first worker has reported.
-// STATUS= has the library and the number of sessions. RELOADING=1 comes at SIGHUP. At a stop, tlsd
-// says how long the stop may take. Tlsd writes a newline to the descriptor of --ready-fd as soon as
-// it listens. Systemd may pass a listening socket (LISTEN_FDS). Then --socket and --socket-mode
-// have no effect.
+// Tlsd notifies a service manager by sd_notify. READY=1 means that the first worker has reported
+// what it has: libssl, and the measures that confine it. STATUS= has the library and the number of
+// sessions. At SIGHUP tlsd sends RELOADING=1. At a stop, it says how long the stop may take. Tlsd
+// writes a newline to the descriptor of --ready-fd as soon as it listens. Systemd may pass a
+// listening socket (LISTEN_FDS). Then --socket and --socket-mode have no effect.
 //
 // On SIGTERM or SIGINT tlsd stops listening, removes the socket and drains: open sessions may
 // finish. After --drain-timeout tlsd ends them. A second signal ends them at once. With --idle-exit
-// tlsd stops by itself after that time without a session. On SIGHUP tlsd reads the configuration
-// file and the policy file again. It logs the settings that need a restart.
+// TIME, tlsd stops by itself when it has had no session for TIME. On SIGHUP tlsd reads the
+// configuration file and the policy file again. It logs which of the changed settings need a
+// restart.
 //
 // # Exit status
 //
@@ -64,11 +66,11 @@
 //
 // The log goes to standard error: as text on a terminal, to systemd's journal with priorities and
 // fields (see package journal), else as JSON. It never has payload, keys or passwords. Lines of the
-// logger "audit" are written at every log level, with --audit-log to a file of their own.
+// logger "audit" are written at every log level. With --audit-log they go to a file of their own.
 //
 // Tlsd never waits for the reader of its log. While the reader is slow or gone, or the disk is
-// full, tlsd keeps at most 1 MiB of entries. Audit entries may take 1 MiB more. Tlsd drops the
-// rest. As soon as a write succeeds again, a warning says how many entries were lost.
+// full, at most 1 MiB of entries wait for the next write. Audit entries may take 1 MiB more. Tlsd
+// drops the rest. As soon as a write succeeds again, a warning says how many entries were lost.
 package main
 
 import (
@@ -133,7 +135,8 @@ func misuse(stderr io.Writer, err error) int {
 	return 2
 }
 
-// start makes the sockets, and serves on them until tlsd is told to stop.
+// start sets tlsd up, and serves until tlsd is told to stop. The parameter read reads the settings
+// again, for a reload.
 func start(ctx context.Context, o *options, read func() (*options, error), stderr io.Writer) error {
 	if err := checkOneUser(); err != nil {
 		return err
@@ -169,7 +172,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 	if err != nil {
 		return err
 	}
-	defer keys.Close() // returns an error if keys is nil
+	defer keys.Close() // does nothing if keys is nil
 	socket, adminSocket, err := listenBoth(o, log)
 	if err != nil {
 		return err
@@ -186,7 +189,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 		level: logs.level, rules: rules, queue: logs.queue}, log, logs.audit)
 	defer stopAdmin()
 	err = daemon.Run(ctx, force)
-	if errors.Is(err, supervisor.ErrDrainTimeout) { // --drain-timeout asks for this end
+	if errors.Is(err, supervisor.ErrDrainTimeout) { // the end that --drain-timeout is for
 		log.Warn(err.Error())
 		return nil
 	}

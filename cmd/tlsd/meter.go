@@ -9,7 +9,7 @@ import (
 	"tlsd/session"
 )
 
-// meter counts what a worker's sessions do, in the worker's page of vitals.
+// meter is the session.Meter of a worker. It counts in the worker's page of package vitals.
 type meter struct {
 	page  *vitals.Page
 	shown *certificateSlots
@@ -47,9 +47,9 @@ func (m meter) Shows(c session.Certificate, uses int) {
 	m.shown.add(m.page, c.Serial, c.NotAfter, uses)
 }
 
-// certificateSlots knows the certificates that the servers of a worker show. The page of vitals has
-// a slot for each. If all slots are taken, a new certificate replaces the one that expires last,
-// unless the new one expires later still.
+// certificateSlots has the certificates that the servers of a worker show. The page has a fixed
+// number of slots, one for each certificate. If all are taken, a new certificate replaces the one
+// that expires last, unless the new certificate expires at the same time or later.
 type certificateSlots struct {
 	mu    sync.Mutex // guards all below
 	slots [vitals.Certificates]struct {
@@ -59,7 +59,8 @@ type certificateSlots struct {
 	}
 }
 
-// add adds uses of a certificate. Negative uses take uses away.
+// add changes the number of uses of a certificate. The parameter uses is negative if uses have
+// ended.
 func (s *certificateSlots) add(page *vitals.Page, serial *big.Int, notAfter time.Time, uses int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,10 +12,11 @@ import (
 	"tlsd/session"
 )
 
-// This file logs the events of a session in a worker: handshakes, and certificates that a script
-// has loaded. The limits for each of the two are observerBurst lines at once and observerRate lines
-// a second. So a port scan, or a script in a loop, does not fill the log. The next line has the
-// number of dropped lines. Texts of peers are limited and plain.
+// This file logs the events of a session in a worker: handshakes, and certificates that were loaded
+// or reloaded. Each of these two groups may write observerBurst lines at once, and then
+// observerRate lines a second. So a port scan, or a script in a loop, does not fill the log. The
+// next line of the group has the number of dropped lines. Texts of peers and scripts are cut to
+// longestText bytes, and their hidden characters are escaped.
 const (
 	observerBurst = 50
 	observerRate  = 5
@@ -27,8 +28,8 @@ const (
 // sessionObserver logs the events of one session. It is safe for concurrent use.
 type sessionObserver struct {
 	log *zap.Logger // with the session's number
-	// Strangers can cause handshakes without end. So certificates have a limiter of their own,
-	// and their lines do not get lost.
+	// Strangers can cause handshakes without end. So that the lines about certificates do not
+	// get lost then, certificates have a limiter of their own.
 	handshakes, certificates *audit.Limiter
 
 	now    func() time.Time
@@ -44,8 +45,8 @@ func newObserver(log *zap.Logger, number uint64) *sessionObserver {
 	}
 }
 
-// line writes a line, unless the log level or the limiter forbids it. It calls fields only if it
-// writes.
+// line writes a line, unless the log level or the limiter forbids it. It calls the function fields
+// only if it writes the line.
 func (o *sessionObserver) line(limiter *audit.Limiter, level zapcore.Level, text string,
 	fields func() []zap.Field) {
 	entry := o.log.Check(level, text)
@@ -115,12 +116,12 @@ func serialOf(c session.Certificate) string {
 	return c.Serial.Text(16)
 }
 
-// warning describes a problem of a usable certificate. It returns "" if there is none.
+// warning describes a problem of a certificate that was loaded. It returns "" if there is none.
 func (o *sessionObserver) warning(c session.Certificate) string {
 	switch left := c.NotAfter.Sub(o.now()); {
 	case c.KeyOpen:
 		return "every user of this machine can read the key " + c.KeyFile +
-			"; take this right away (chmod o-r)"
+			"; remove their read permission (chmod o-r)"
 	case c.NotAfter.IsZero():
 		return ""
 	case left <= 0:

@@ -10,7 +10,8 @@ import (
 // This file opens the audit log and the key log. Only tlsd may have access to them; see
 // [safefile.Append].
 
-// appendTo opens a file at its end, or makes it. The file's name is the absolute path.
+// appendTo opens a file for appending, and creates it if there is none. The path may be relative.
+// The Name of the result is the absolute path.
 func appendTo(path string) (*os.File, error) {
 	full, err := filepath.Abs(path)
 	if err != nil {
@@ -19,7 +20,7 @@ func appendTo(path string) (*os.File, error) {
 	return safefile.Append(full, uint32(os.Geteuid()))
 }
 
-// checkAppend says whether appendTo could open the file, and does not make it.
+// checkAppend returns the error that appendTo would return. It does not create the file.
 func checkAppend(path string) error {
 	full, err := filepath.Abs(path)
 	if err != nil {

@@ -21,8 +21,8 @@ type setting struct {
 // settings lists the settings in force, in the order of the help.
 func settings(o *options) []setting {
 	copied := *o
-	table := flagTable(&copied) // sets the defaults
-	copied = *o
+	table := flagTable(&copied) // replaces the values in copied by the defaults
+	copied = *o                 // the table's values are in copied
 	var list []setting
 	for _, f := range table {
 		if f.hasKey() {
@@ -37,7 +37,7 @@ func settings(o *options) []setting {
 func (f flagInfo) tomlValue() string {
 	switch v := f.value.(type) {
 	case *number:
-		if *v.p < v.min { // not set
+		if *v.p < v.min { // a value below the minimum means: not set
 			return ""
 		}
 		return v.String()

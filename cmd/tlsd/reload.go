@@ -9,11 +9,12 @@ import (
 	"tlsd/internal/supervisor"
 )
 
-// changeable lists the settings that a running daemon takes from its configuration file at SIGHUP.
-// The other settings belong to processes and to a socket that exist already.
+// changeable lists the settings that a running daemon can change at SIGHUP. The other settings need
+// a restart, because processes and sockets that exist already depend on them.
 var changeable = []string{"log-level", "policy"}
 
-// reloader carries out SIGHUP. Only the goroutine that handles signals uses it, except for daemon.
+// reloader carries out SIGHUP. The goroutine of start sets daemon. Apart from that, only the
+// goroutine that handles signals uses the reloader.
 type reloader struct {
 	read    func() (*options, error) // reads the settings as at a start
 	running *options                 // the settings in force
@@ -21,10 +22,11 @@ type reloader struct {
 	rules   *rules
 	audits  *auditLog // nil: audit lines are in the log
 
-	daemon atomic.Pointer[supervisor.Supervisor] // nil until it runs
+	daemon atomic.Pointer[supervisor.Supervisor] // nil until start has made it
 }
 
-// hangUp carries out a SIGHUP. The daemon tells the service manager and the workers.
+// hangUp carries out a SIGHUP. Supervisor.Reload also notifies the service manager, and replaces
+// the idle workers.
 func (r *reloader) hangUp(log *zap.Logger) {
 	d := r.daemon.Load()
 	if d == nil {
@@ -33,7 +35,7 @@ func (r *reloader) hangUp(log *zap.Logger) {
 	}
 	d.Reload(func() {
 		r.reload(log)
-		d.SetLogLevel(r.level.Level().String()) // replaces the level that an order has set
+		d.SetLogLevel(r.level.Level().String()) // instead of a level of tlsshim log-level
 	})
 }
 

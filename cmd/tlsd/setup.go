@@ -39,7 +39,7 @@ func supervisorConfig(o *options) supervisor.Config {
 }
 
 // listenBoth makes the socket for callers, and the admin socket. adminSocket is nil if the settings
-// want none.
+// name no admin socket.
 func listenBoth(o *options, log *zap.Logger) (socket, adminSocket *supervisor.Socket, err error) {
 	if socket, err = listen(o); err != nil {
 		return nil, nil, err
@@ -67,7 +67,8 @@ func listen(o *options) (*supervisor.Socket, error) {
 		return nil, err
 	}
 	err = socket.GiveTo(o.socketGroup, o.socketMode)
-	if errors.Is(err, unix.EPERM) { // not in the group: all may connect, and tlsd decides
+	if errors.Is(err, unix.EPERM) { // tlsd's user is not in the group: all may connect
+		// tlsd checks each caller anyway.
 		err = socket.GiveTo(-1, 0o666)
 	}
 	if err != nil {
@@ -98,14 +99,15 @@ func workerSettings(o *options) (json.RawMessage, error) {
 	})
 }
 
-// readable lists what workers may read besides the system's files. The list includes the folder of
-// the library of --libssl.
+// readable lists what workers may read besides the system's files: the paths of --readable, and the
+// folder of the library of --libssl. Without --readable the list is empty, and workers may read all
+// that their users may read.
 func readable(o *options) []string {
 	if len(o.readable) == 0 || !strings.Contains(o.libssl, "/") {
 		return o.readable
 	}
 	list := slices.Clone(o.readable)
-	if path, err := filepath.Abs(o.libssl); err == nil { // otherwise loading fails, too
+	if path, err := filepath.Abs(o.libssl); err == nil { // workerSettings reports an error
 		list = append(list, filepath.Dir(path))
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			list = append(list, filepath.Dir(real))
@@ -114,7 +116,7 @@ func readable(o *options) []string {
 	return list
 }
 
-// logSettings logs where the settings come from. It warns of settings with an effect that may
+// logSettings logs which configuration file was read. It warns of settings whose effect may
 // surprise.
 func logSettings(o *options, log *zap.Logger) {
 	if o.config != none {
@@ -125,13 +127,13 @@ func logSettings(o *options, log *zap.Logger) {
 			"use files and ports with the rights of tlsd's own user",
 			zap.Int("uid", os.Geteuid()))
 	}
-	const perSession, own = 4, 64 // descriptors of the supervisor
+	const perSession, other = 4, 64 // descriptors that the supervisor needs
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil ||
 		o.isolation != "session" {
 		return
 	}
-	need := uint64(o.maxSessions)*perSession + own
+	need := uint64(o.maxSessions)*perSession + other
 	if uint64(limit.Cur) < need { // Cur is signed on some systems
 		log.Warn("the limit of open files (RLIMIT_NOFILE) is too low for --max-sessions",
 			zap.Uint64("limit", uint64(limit.Cur)), zap.Uint64("needed", need),
@@ -139,8 +141,9 @@ func logSettings(o *options, log *zap.Logger) {
 	}
 }
 
-// limitStacks makes the stacks of workers' threads small. Workers inherit this limit, and the C
-// library makes each stack as large as the limit. The whole stack counts as the worker's memory.
+// limitStacks lowers the limit of stacks (RLIMIT_STACK) for workers, which inherit it. The C
+// library makes the stack of each thread as large as the limit, and the whole stack counts as the
+// worker's memory (--max-memory).
 func limitStacks(log *zap.Logger) {
 	const enough = 1 << 20
 	var limit unix.Rlimit

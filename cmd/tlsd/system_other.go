@@ -4,12 +4,12 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// userIDs and groupIDs give the real and the effective ID of the process. The system does not tell
-// the saved ones.
+// userIDs and groupIDs return the real and the effective ID of the process. The system does not
+// report the saved ID. The effective ID is returned in its place.
 func userIDs() (r, e, s int)  { return unix.Getuid(), unix.Geteuid(), unix.Geteuid() }
 func groupIDs() (r, e, s int) { return unix.Getgid(), unix.Getegid(), unix.Getegid() }
 
-// nameThread does nothing: ps(1) shows a worker's zeroth argument.
+// nameThread does nothing on this system. ps(1) shows a worker by its zeroth argument.
 func nameThread(string) {}
 
 // closeOnExec prevents workers from inheriting the descriptors that tlsd was started with.

@@ -7,7 +7,7 @@ import (
 )
 
 // otherVariables are variables that begin with TLSD_ and have no effect on tlsd. The plugin, the Go
-// client, or scripts of this source tree read them. The environment of tlsd may have them.
+// client, or scripts of this source tree read them. So they are no error in tlsd's environment.
 var otherVariables = []string{
 	"TLSD_AUTOSTART", "TLSD_EXE", "TLSD_LOG", "TLSD_STRICT_WRITES",
 	"TLSD_DEBIAN_MIRROR", "TLSD_KERNEL_CACHE", "TLSD_KERNEL_ONLY", "TLSD_KERNEL_RUN",

@@ -18,17 +18,17 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// This file has the subcommands for the administrator. Each makes one request to the admin socket.
-// None opens a session.
+// This file has the subcommands for the administrator, except for the exporter. Each makes one
+// request to the admin socket; sessions --watch repeats it. None opens a session.
 
 // adminTime is the default timeout of an answer. The slowest subcommand is "end", because tlsd
-// answers when the session has ended.
+// answers only after the session has ended.
 const adminTime = 30 * time.Second
 
-// watchEvery is the pause between two lists of sessions --watch.
+// watchEvery is the pause between two lists that sessions --watch prints.
 const watchEvery = 2 * time.Second
 
-// noAdminError: no daemon answers at the admin socket.
+// noAdminError: no usable answer has come from the admin socket.
 type noAdminError struct {
 	path string
 	why  error
@@ -40,9 +40,6 @@ func (e *noAdminError) Error() string {
 
 func (e *noAdminError) Unwrap() error { return e.why }
 
-// refusedError: the daemon refuses to report its health.
-type refusedError struct{ error }
-
 // report prints the error, and what the user can do about it.
 func (e *noAdminError) report(w io.Writer) {
 	fmt.Fprintf(w, "tlsshim: %s\n      to mend it: start tlsd with --admin-socket=PATH, "+
@@ -50,12 +47,15 @@ func (e *noAdminError) report(w io.Writer) {
 		clean(e.Error()))
 }
 
+// refusedError: the daemon refuses to report its health.
+type refusedError struct{ error }
+
 // adminPath is the path of the admin socket.
 func (c *command) adminPath() string {
 	return cmp.Or(c.adminSocket, c.getenv("TLSD_ADMIN_SOCKET"), admin.DefaultSocket)
 }
 
-// request makes a request to the daemon, and reads its result into result.
+// request makes a request to the daemon. The variable at the pointer result receives the result.
 func (c *command) request(ctx context.Context, method string, params, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.timeout, adminTime))
 	defer cancel()
@@ -129,7 +129,7 @@ func (c *command) showSessions(list []admin.Session) error {
 	return c.write([]byte(cleanLines(b.String())))
 }
 
-// peersOf names the first peers of a session.
+// peersOf names the first peers of a session, and adds the number of further connections.
 func peersOf(s admin.Session) string {
 	const some = 2
 	var names []string

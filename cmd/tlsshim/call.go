@@ -70,7 +70,7 @@ func (inv *invocation) make(ctx context.Context, session *client.Client) (any, e
 		return p, err
 	}
 	var r json.RawMessage
-	var params any // nil instead of an empty array
+	var params any // without arguments nil, not an empty array
 	if len(inv.args) > 0 {
 		params = inv.args
 	}
@@ -78,8 +78,9 @@ func (inv *invocation) make(ctx context.Context, session *client.Client) (any, e
 	return r, err
 }
 
-// readInput reads a blob from standard input until ctx ends. A read from a terminal or a pipe
-// cannot be cancelled. So its goroutine is left behind, and ends with the process.
+// readInput reads a blob from standard input, up to its end. If ctx ends before, readInput returns.
+// A read from a terminal or a pipe cannot be cancelled. So the goroutine that reads is left behind,
+// and ends with the process.
 func readInput(ctx context.Context, r io.Reader) ([]byte, error) {
 	type outcome struct {
 		data []byte

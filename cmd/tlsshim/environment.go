@@ -9,7 +9,7 @@ import (
 
 // This file judges the environment of the caller: variables and installed programs.
 
-// environment judges the caller's environment variables. The daemon has other ones.
+// environment judges the caller's environment variables. The daemon has an environment of its own.
 func environment(f facts, add adder) {
 	for _, name := range watched {
 		v, set := f.env[name]
@@ -68,12 +68,13 @@ func runtimeDir(d fileFact, uid int, v string) (s severity, remark, mend string)
 		return warn, "it is not a directory", "name a directory, or unset it"
 	case int(d.uid) == uid && d.mode.Perm()&0o022 != 0:
 		return warn, fmt.Sprintf("not used: its mode is %04o, and others can write to it",
-			d.mode.Perm()), "take this right away (chmod go-w), or unset it"
+				d.mode.Perm()),
+			"remove the write permission of others (chmod go-w), or unset it"
 	case int(d.uid) != uid:
 		return warn, fmt.Sprintf("not used: it belongs to user %d, not to you (user %d)",
 				d.uid, uid),
 			"set it to a directory of your own, or unset it; su and sudo often keep " +
-				"the old one"
+				"the old value"
 	}
 	return ok, "", ""
 }

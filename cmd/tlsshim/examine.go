@@ -41,7 +41,7 @@ type facts struct {
 	plugin     []string // paths of TlsPlugin.so
 }
 
-// watched lists the environment variables that matter.
+// watched lists the environment variables that doctor examines.
 var watched = []string{"TLSD_SOCKET", "TLSD_EXE", "TLSD_AUTOSTART", "XDG_RUNTIME_DIR",
 	"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
@@ -86,7 +86,7 @@ func (c *command) examine(ctx context.Context) facts {
 		if abs, err := filepath.Abs(exe); err != nil {
 			f.exeErr = err
 		} else {
-			_, f.exeErr = exec.LookPath(abs) // has a slash: checks just this file
+			_, f.exeErr = exec.LookPath(abs) // abs has a slash, so PATH is not searched
 		}
 	}
 	self, _ := os.Executable()
@@ -155,8 +155,9 @@ func (c *command) ask(outer context.Context, session *client.Client, f *facts) {
 	}
 }
 
-// foreignModules lists the modules in the line "hosts:" of an nsswitch.conf(5) that tlsd does not
-// ask. Tlsd has Go's resolver, which knows only files and dns.
+// foreignModules returns the modules that tlsd does not ask for addresses. The parameter text is
+// the content of nsswitch.conf(5), whose lines "hosts:" list the modules. Tlsd has Go's resolver,
+// which knows only files and dns.
 func foreignModules(text string) []string {
 	var found []string
 	for line := range strings.Lines(text) {
@@ -184,11 +185,12 @@ func foreignModules(text string) []string {
 	return found
 }
 
-// found returns the paths that exist, and each file only once. It tries in this order:
+// found returns the paths of regular files, each file only once. It tries these paths in this
+// order:
 //
-//   - chosen, a path that the user has chosen, or "";
-//   - name and the relative path installed, both from the folder of the program self;
-//   - name in each folder of path, a value of $PATH.
+//   - the parameter chosen, a path that the user has chosen; "": none;
+//   - the parameters name and installed, relative to the folder of self, this program's path;
+//   - name in each absolute folder of the parameter path, a value of $PATH.
 func found(chosen, self, path, name, installed string) []string {
 	candidates := []string{chosen}
 	if self != "" {

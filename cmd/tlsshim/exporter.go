@@ -16,8 +16,8 @@ import (
 )
 
 // The exporter is an HTTP server in tlsshim, so that the daemon needs none. It asks the daemon at
-// each request, and keeps nothing. A client that reaches its address can read the metrics, and do
-// nothing else.
+// each request, and keeps no metrics. A client that reaches the exporter's address can only read
+// the metrics.
 
 const (
 	// scrapeTime is the default timeout of a question to the daemon. Prometheus waits for 10 s
@@ -75,7 +75,8 @@ type failure struct {
 	last string // guarded by mu
 }
 
-// changed prints a failure that differs from the last one.
+// changed notes the outcome of a request, and prints a failure that differs from the last one. err
+// may be nil.
 func (f *failure) changed(w io.Writer, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -75,9 +75,9 @@ standard output, one a line. Read writes its bytes unchanged. The data of Write 
 Exit status: 0; 1 a call failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 
 	"shell": `Makes the calls of each line of standard input, all in one session. A line has the words that
-follow "tlsshim call". In it 'single quotes' keep every character, and "double quotes" and $'…'
-have the escapes \n \r \t \xNN. Lines that start with # are skipped. A failed call
-ends only its line.
+follow "tlsshim call". 'Single quotes' keep every character, and "double quotes" and $'…' have the
+escapes \n \r \t \xNN. Lines that start with # are skipped. After a failed call the rest of its line
+is skipped.
 
 Exit status: 0; 1 a call failed; 2 a line was not understood; 3 no tlsd answers; 130 interrupted.`,
 
@@ -112,7 +112,7 @@ session begins at once.
 Exit status: 0; 1 it has not ended; 2 wrong usage; 3 no tlsd answers.`,
 
 	"log-level": `Prints or changes the log level of tlsd and its workers: debug, info, warn or error. A change
-holds until SIGHUP or the end of tlsd. Audit lines are written at every level.
+lasts until SIGHUP or the end of tlsd. Audit lines are written at every level.
 
 Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 
@@ -133,9 +133,9 @@ tlsd starts, and keep their values when workers end.
 Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 
 	"exporter": `Serves the output of "metrics" to Prometheus: GET /metrics at ADDRESS, such as 127.0.0.1:9911. It
-asks tlsd at each request, and runs until SIGINT or SIGTERM. While tlsd does not answer, it serves
-only tlsd_up 0, and standard error has the reason. A client that reaches the address can read the
-metrics.
+asks tlsd at each request, and runs until SIGINT or SIGTERM. While tlsd does not answer, the
+exporter serves only tlsd_up 0, and standard error has the reason. A client that reaches the address
+can read the metrics.
 
 Exit status: 0 SIGTERM has stopped it; 1 it cannot listen; 2 wrong usage; 130 interrupted.`,
 }

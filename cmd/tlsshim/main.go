@@ -17,13 +17,13 @@
 //	tlsshim metrics                                   print tlsd's metrics in Prometheus' format
 //	tlsshim exporter --listen ADDRESS                 serve the metrics to Prometheus by HTTP
 //
-// Each takes --help. These flags may stand before or after the subcommand:
+// Each subcommand takes --help. These flags may stand before or after the subcommand:
 //
 //	--socket PATH   the daemon's socket. Without this flag: $TLSD_SOCKET, else the socket of
 //	                /etc/tlsd/client.conf, else the first of these sockets that answers:
 //	                $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock, /run/tlsd/tlsd.sock, and
 //	                /tmp/tlsd-UID/tlsd.sock (if there is no runtime directory)
-//	--timeout TIME  the timeout of the connection, and of each call, such as 5s or 1m30s.
+//	--timeout TIME  the timeout of connecting, and of each call, such as 5s or 1m30s.
 //	                Without it: tlsd's own timeouts for call and shell, 5s for status,
 //	                doctor and exporter, and 30s for all other subcommands
 //	--json          results for programs
@@ -59,7 +59,7 @@
 // the JSON of Info and rpc.discover. Read writes its bytes unchanged, and adds no line feed. Errors
 // go to standard error.
 //
-// With --json each call prints one line, also after an error. Blobs are base64:
+// With --json each call prints one line, also a call that fails. Blobs are base64:
 //
 //	{"method":"tls.Version","result":"OpenSSL 3.0.19 27 Jan 2026"}
 //	{"method":"tls.Close","error":{"code":-32001,"message":"…","data":{"kind":"handle",…}}}
@@ -70,8 +70,8 @@
 //
 // A line has the words that follow "call" on a command line, quoted as in a shell. 'Single quotes'
 // keep every character. "Double quotes" and $'…' have the escapes \n \r \t \0 \e \\ \" \' and \xNN.
-// Empty lines and lines that start with # are skipped. All lines share one session. A failed call
-// ends its line, and the next line follows. When the session is lost, tlsshim ends.
+// Empty lines and lines that start with # are skipped. All lines share one session. After a failed
+// call, tlsshim goes on with the next line. When the session is lost, tlsshim ends.
 //
 // # Administration
 //

@@ -54,8 +54,8 @@ var (
 	pKeyFile  = param{name: "keyFile", typ: file}
 )
 
-// methods follows proto.md, section 4. It lacks tls.Hello, because connecting calls it. It lacks
-// data channels, because words cannot carry descriptors.
+// methods follows proto.md, section 4. It lacks tls.Hello, because client.Dial makes this call. It
+// lacks tls.Signal and the parameters "channel", because words cannot carry descriptors.
 var methods = []method{
 	{"tls.NewClient", []param{pHost, pPort}, false, "open a connection"},
 	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},
@@ -191,7 +191,7 @@ func parseCall(words []string, src *source) (invocation, error) {
 	return inv, nil
 }
 
-// add adds an argument.
+// add checks a word, and adds it as the argument for p.
 func (inv *invocation) add(p param, word string, src *source) error {
 	if !utf8.ValidString(word) && p.typ != blob {
 		return fmt.Errorf("%q is not UTF-8, which JSON needs", word)
@@ -250,7 +250,8 @@ func parseFile(word string, mayEmpty bool) (string, error) {
 	return filepath.Abs(word)
 }
 
-// read gives the data of a word. The data is not nil, and at most one byte longer than the limit.
+// read returns the data that a word stands for, never nil. If the data is longer than the limit,
+// wire.MaxBlob, the result is longer by at least one byte, and need not be complete.
 func (s *source) read(word string) ([]byte, error) {
 	if literal, ok := strings.CutPrefix(word, "text:"); ok {
 		return []byte(literal), nil

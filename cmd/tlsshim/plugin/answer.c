@@ -1,6 +1,6 @@
 /*
- * answer.c - the answers of tlsd. A line must be an answer of JSON-RPC 2.0. Its result or error
- * goes to the call with the same id. Any other line ends the session.
+ * answer.c - the answers of tlsd. A line must be an answer of JSON-RPC 2.0 with the id of a call
+ * that waits. This call gets the result or the error. Any other line ends the session.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -21,7 +21,7 @@ struct answer {
 	struct span result;
 };
 
-/* Takes a line apart; false if it is no answer of JSON-RPC 2.0. */
+/* Takes a line apart. Returns false if the line is no answer of JSON-RPC 2.0. */
 static bool parse(struct span line, struct answer *a)
 {
 	struct span id, error;
@@ -46,8 +46,8 @@ static bool parse(struct span line, struct answer *a)
 	return true;
 }
 
-/* Takes the reason of a line without an id. Drops its "lost: ", because the host's error begins
- * with the same word. */
+/* Adds the message of a line that ends the session to the parameter why. It leaves out the
+ * message's "lost: ", because the host's error begins with the same word. */
 static void take_reason(const struct answer *a, char *why)
 {
 	char *message = a->error.at ? json_text(a->error) : NULL;

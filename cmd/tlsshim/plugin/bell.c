@@ -78,7 +78,7 @@ void bell_leave(struct bell *b, int which, bool rung)
 		return;
 	p = &b->pipes[which];
 	pthread_mutex_lock(&b->mu);
-	if (rung) /* or the host has closed an end: the pipe is of no use any more */
+	if (rung) /* by bell_ring, or because the host has closed an end; the pipe is used up */
 		ring(p);
 	if (--p->users == 0 && !atomic_load(&p->write_end)) {
 		owned_close(p->read_end);

@@ -2,7 +2,7 @@
  * bell.h - one bell for all waits of a process.
  *
  * A ring ends the sleep of all threads that listen at that moment. It takes no lock, because
- * tls_Cancel rings the bell, in a signal handler too.
+ * tls_Cancel rings the bell, and may run in a signal handler.
  *
  * A bell is a pipe into which nothing is written. Listeners poll its reading end. To ring the bell
  * is to close the writing end: from then on poll(2) returns at once for each listener. A pipe can
@@ -11,7 +11,7 @@
  *
  * No listener is missed. A thread first makes its change, and then rings. A listener first takes
  * the newest pipe, then looks for changes, and then sleeps. So it either sees the change, or sleeps
- * on a pipe that is rung after that.
+ * on a pipe that the first thread rings after the change.
  */
 #ifndef TLSPLUGIN_BELL_H
 #define TLSPLUGIN_BELL_H
@@ -25,7 +25,7 @@ enum { BELL_PIPES = 8 }; /* the newest, and rung ones whose listeners have not r
 
 struct bell {
 	pthread_mutex_t mu; /* guards read_end and users; held for a moment only */
-	atomic_int newest;  /* of pipes, or -1 */
+	atomic_int newest;  /* the index in pipes, or -1 */
 	struct bell_pipe {
 		struct owned *read_end;
 		_Atomic(struct owned *) write_end; /* NULL: rung, or not in use */
@@ -36,11 +36,12 @@ struct bell {
 void bell_init(struct bell *b);
 void bell_destroy(struct bell *b);
 
-/* Begins to listen. *fd becomes the descriptor to poll with POLLIN. It is -1 if there can be no
- * pipe; then the caller must look from time to time. Returns the number for bell_leave. */
+/* Begins to listen. *fd becomes the descriptor to poll with POLLIN. *fd is -1 if no pipe can be
+ * made; then the caller must look for changes from time to time. Returns the parameter which of
+ * bell_leave. */
 int bell_listen(struct bell *b, int *fd);
 
-/* Ends the listening. rung says that poll(2) has returned an event of *fd. */
+/* Ends the listening. rung says whether poll(2) has returned an event of the descriptor. */
 void bell_leave(struct bell *b, int which, bool rung);
 
 /* Safe in a signal handler. */

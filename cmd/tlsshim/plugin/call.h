@@ -1,5 +1,5 @@
 /*
- * call.h - one call to tlsd over control, and the methods.
+ * call.h - one call to tlsd over the control socket, and the methods.
  */
 #ifndef TLSPLUGIN_CALL_H
 #define TLSPLUGIN_CALL_H
@@ -11,19 +11,19 @@
 #include "error.h"
 #include "owned.h"
 
-/* What is special about a method. */
+/* The flags of a method. */
 enum {
 	OPENS = 1,        /* it needs no handle, so it may open a session */
 	NAMES_ZERO = 2,   /* with OPENS: its parameters begin with the handle 0 */
 	MAKES_HANDLE = 4, /* its result is a handle */
 	SETTINGS = 8,     /* the session gets the process's settings before the call (client.h) */
-	QUIET = 16,       /* the host gets no error of it, unless it was cancelled */
+	QUIET = 16,       /* the host gets no error of the call, unless the call is cancelled */
 	FAILS = 32,       /* tlsd must refuse it; the plugin makes it to get tlsd's error text */
 };
 
-enum result { NOTHING /* 0 */, NUMBER, TEXT, OBJECT /* as JSON */ };
+enum result { NOTHING /* a number that becomes 0 */, NUMBER, TEXT, OBJECT /* as JSON */ };
 
-enum sort { NEITHER, CONNECTION, CONTEXT };
+enum sort { NEITHER, CONNECTION, CONTEXT }; /* of a handle */
 
 /* A parameter that is a text. A path is made absolute. An OPTION_VALUE is a path if the option has
  * a path as its value. */
@@ -61,7 +61,7 @@ struct call {
 	struct owned *pass;       /* a descriptor to send and then to close, or NULL */
 	struct owned *pass_first; /* a descriptor to send before pass and to keep, or NULL */
 	bool is_part;             /* a part of a longer operation (use.h), which sets began */
-	unsigned began;           /* the process's cancels when the call began */
+	unsigned began;           /* p->cancels when the call began */
 
 	int64_t number;   /* the result, if it is a NUMBER; else 0 */
 	char *text;       /* the result, if it is a TEXT or an OBJECT; the caller frees it */
@@ -69,15 +69,16 @@ struct call {
 
 	const char *params; /* JSON array, made by client_run */
 
-	/* The session's, guarded by the process's mu. One of the waiting threads is the leader,
-	 * which reads the answers (exchange.c). */
+	/* These members belong to the session, and the process's mu guards them. One of the waiting
+	 * threads is the leader, which reads the answers (exchange.c). */
 	struct call *next;
 	int64_t id;
 	bool done, failed, lost;
 	bool parked;      /* its thread waits on woken */
 	bool sent;        /* it is sent or being sent: only an answer or session_lose ends it now */
 	bool cancel_sent; /* tlsd knows that it is cancelled */
-	/* Of a cancelled call: the time when the session is lost if no answer has come. Else 0. */
+	/* The time when the session is lost if this call is cancelled and no answer has come. 0:
+	 * the call is not cancelled. */
 	int64_t cancel_by;
 	pthread_cond_t woken;
 };

@@ -2,9 +2,9 @@
  * channel.h - the handles of a session as the plugin knows them. A connection has its data channel
  * and the state of its two directions. A context has its descriptor.
  *
- * A data channel is one end of a pair of stream sockets; tlsd has the other end. tlsd writes the
- * bytes that are sent on the channel to the TLS connection. It sends the bytes that it reads from
- * the TLS connection on the channel.
+ * A data channel is one end of a pair of stream sockets; tlsd has the other end. tlsd receives
+ * bytes from the channel, and writes them to the TLS connection. It reads bytes from the TLS
+ * connection, and sends them on the channel.
  *
  * mu of the process guards everything here, except where a comment says otherwise.
  */
@@ -22,7 +22,7 @@ enum { CHANNEL_BUCKETS = 1024 };
 
 enum state {
 	OPEN,
-	ENDED_WELL, /* reading: the peer has ended its direction; writing: tls_Shutdown has */
+	ENDED_WELL, /* reading: the peer has ended it; writing: tls_Shutdown has ended it */
 	BROKEN_OFF, /* error says why */
 	CUT_SHORT,  /* writing: a Write failed after some of it was sent */
 };
@@ -45,7 +45,7 @@ struct channel {
 	bool context;      /* the handle is a context; fd is readable while a client waits */
 	bool handshake_later; /* of a context: tls_Handshake, not tls_Accept, makes the channel */
 	int64_t timeout;   /* of a Read, in ms; 0: the session's */
-	atomic_bool closing; /* tls_Close has begun; it may be read without mu */
+	atomic_bool closing; /* a Close has begun; the member may be read without mu */
 	int64_t sent;      /* bytes; belongs to the thread with the turn to write */
 	struct direction reading, writing;
 	int idle_spins, skip_spins; /* of data.c; belong to the thread with the turn to read */
@@ -55,9 +55,9 @@ struct channels {
 	struct channel *buckets[CHANNEL_BUCKETS]; /* by the low bits of the handle */
 };
 
-/* Find the channel of a handle, or make one. They return NULL if there is no channel, or no memory
- * for one. A caller that keeps the channel after it has given up mu must count up refs, and call
- * channel_release later. */
+/* channel_find returns the channel of a handle, or NULL if there is none. channel_make makes it if
+ * there is none, and returns NULL if there is no memory. A caller that keeps the channel after it
+ * has given up mu must count up refs, and call channel_release later. */
 struct channel *channel_find(struct channels *t, int64_t handle);
 struct channel *channel_make(struct channels *t, int64_t handle);
 void channel_release(struct channel *ch); /* it may be NULL */

@@ -9,7 +9,7 @@
 #include "params.h"
 #include "text.h"
 
-/* The calls that make the process's settings, in the order in which a new session gets them. */
+/* The calls that change the process's settings, in the order in which a new session gets them. */
 static const struct method setters[SETTINGS_KEPT] = {
 	{ .name = "tls.SetCaBundle", .texts = { { "path", PATH_OR_EMPTY } }, .flags = OPENS },
 	{ .name = "tls.SetTimeout", .number = true, .flags = OPENS | NAMES_ZERO },
@@ -79,11 +79,11 @@ static int restore_settings(struct process *p, struct session *s, const struct c
 	}
 	pthread_mutex_unlock(&p->mu);
 	if (result < 0 && process_cancelled(p, c->began))
-		session_cancelled(p, c); /* replaces the setter's name by the call's */
+		session_cancelled(p, c); /* so that the error names the call, not the setter */
 	return result;
 }
 
-/* Makes the call and keeps its parameters. */
+/* Makes the call setters[which]. If it succeeds, its parameters are kept for later sessions. */
 static int64_t set(struct process *p, struct call *c, int which)
 {
 	struct session *s = NULL;

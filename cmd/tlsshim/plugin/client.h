@@ -15,8 +15,8 @@
 #include "session.h"
 
 /* Makes the call and waits for its answer. Returns 0, or -1 with the process's error set. It closes
- * c->pass in any case. p may be NULL. If the handle's data channel has an error of writing that
- * the host does not know, the call fails with that error, unless it is_part. */
+ * c->pass in any case. p may be NULL. If the handle's data channel has an error of writing that the
+ * host does not know, the call fails with that error, unless c->is_part is set. */
 int client_run(struct process *p, struct call *c);
 
 /* Returns the session of a handle, with a reference; or NULL with the error set. op is the name of
@@ -30,7 +30,7 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 int64_t client_set_ca(struct process *p, struct call *c);
 int64_t client_set_timeout(struct process *p, struct call *c);
 
-/* Ends the process's session, at the end of the library. No call may be going on. */
+/* Ends the process's session when the library is unloaded. No call may be going on. */
 void client_end(struct process *p);
 
 #endif

@@ -1,4 +1,4 @@
-#define _XOPEN_SOURCE 700 /* POSIX with what it has of X/Open: realpath, S_ISVTX */
+#define _XOPEN_SOURCE 700 /* POSIX 2008 and its X/Open part: realpath, S_ISVTX */
 #include "clientconf.h"
 
 #include <errno.h>
@@ -20,8 +20,9 @@ static const char *const blanks = " \t\r";
  * each of them, whose target is the user's number. Only root can write there. */
 #define DYNAMIC_USERS "/run/systemd/dynamic-uid/direct:"
 
-/* Cuts off the text before the first character of ends, or all of the rest. Returns NULL if nothing
- * is left. */
+/* Returns the text at *rest up to the first character that is in the parameter ends, or up to the
+ * end. *rest becomes the text after that character, or NULL at the end. Returns NULL if *rest is
+ * NULL. */
 static char *cut(char **rest, const char *ends)
 {
 	char *first = *rest, *end;
@@ -34,9 +35,10 @@ static char *cut(char **rest, const char *ends)
 	return first;
 }
 
-/* --- opening it --- */
+/* --- opening the file --- */
 
-/* Returns false, with why, if another user than root can change a file or folder. */
+/* Returns false, with why, if another user than root can change the file, or replace an entry of
+ * root in the folder. In a sticky folder nobody but root can do that. */
 static bool only_root_changes(const char *path, const struct stat *st, char *why, size_t cap)
 {
 	bool sticky = S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX);
@@ -46,7 +48,7 @@ static bool only_root_changes(const char *path, const struct stat *st, char *why
 			 "(chown)", path, (unsigned)st->st_uid);
 	else if ((st->st_mode & 022) && !sticky)
 		text_add(why, cap, "%s has the mode %04o, so that users besides root can change "
-			 "it; take this right away (chmod go-w)", path,
+			 "it; remove their write permission (chmod go-w)", path,
 			 (unsigned)st->st_mode & 07777);
 	else
 		return true;
@@ -84,7 +86,7 @@ static int open_safely(const char *path, char *why, size_t cap)
 			text_add(why, cap, "%s: %s", path, errno_text(errno));
 		return -1;
 	}
-	/* The way to a link, and the way to its target. */
+	/* If path is a symbolic link, the folders of the link and of its target both count. */
 	if (folders_are_safe(path, why, cap) && folders_are_safe(real, why, cap)) {
 		fd = open(real, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0 || fstat(fd, &st) < 0)
@@ -102,7 +104,8 @@ static int open_safely(const char *path, char *why, size_t cap)
 	return fd;
 }
 
-/* Reads to the end, but at most cap bytes, and adds a NUL. Returns -1 with errno if it fails. */
+/* Reads to the end, but at most cap bytes, and adds a NUL. So the buffer has cap + 1 bytes. Returns
+ * the number of bytes, or -1 with errno. */
 static ssize_t read_all(int fd, char *to, size_t cap)
 {
 	size_t have = 0;
@@ -201,7 +204,7 @@ static const char *set_trusted(struct client_conf *conf, char *value)
 	return NULL;
 }
 
-/* Returns what is wrong, or NULL. */
+/* Stores one setting. Returns what is wrong, or NULL. */
 static const char *set(struct client_conf *conf, const char *key, char *value)
 {
 	if (strcmp(key, "socket") == 0) {

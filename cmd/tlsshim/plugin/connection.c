@@ -25,7 +25,8 @@ bool connection_make_pair(struct process *p, struct call *c, struct owned *ends[
 	return false;
 }
 
-/* The socket end becomes the data channel of the connection; else it is closed. */
+/* Makes the parameter end the data channel of the connection. Closes it if the connection has a
+ * data channel already, if the session is lost, or if there is no memory. */
 static int attach(struct process *p, const char *op, int64_t handle, struct owned *end)
 {
 	struct channel *ch;

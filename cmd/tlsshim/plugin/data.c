@@ -59,8 +59,8 @@ static int64_t now_us(void)
 
 /* Spins: tries again for SPIN_US before the thread sleeps. On an idle machine a CPU that sleeps
  * needs 30 to 60 us to wake up. A spin without data makes the next wait sleep at once. Each further
- * one doubles the number of such waits, up to MOST_SKIPS. One thread of the process spins at a
- * time, and none if there is only one CPU. Returns what recv(2) returns.
+ * spin without data doubles the number of waits that sleep at once, up to MOST_SKIPS. One thread of
+ * the process spins at a time, and none if there is only one CPU. Returns what recv(2) returns.
  *
  * Measured in a prototype, on a machine of 2 CPUs, with round trips of 64 bytes: on the idle
  * machine a round trip takes 167 us with spins, and 209 us without. Beside twenty busy processes 1
@@ -105,7 +105,7 @@ static int fail_late(struct use *u, int64_t timeout)
 	return use_fail(u, "timeout", why);
 }
 
-/* What a Read gives when its direction is no longer open. mu is held. */
+/* The result of a Read whose direction is no longer open. mu is held. */
 static int result_at_end(struct use *u)
 {
 	if (u->ch->reading.state != BROKEN_OFF)
@@ -125,7 +125,8 @@ static int at_end(struct use *u)
 	return result;
 }
 
-/* Reads what is there, or waits for it; timeout in ms, or 0. The call has the turn. */
+/* Receives what is there. If nothing is there, it waits for bytes or the end. The parameter timeout
+ * is in ms; 0: none. The call has the turn. */
 static int64_t receive(struct use *u, void *buf, size_t cap, int64_t timeout)
 {
 	int64_t deadline = 0;
@@ -198,8 +199,8 @@ int64_t data_read(struct process *p, struct call *c)
 
 /* --- writing --- */
 
-/* Sends the bytes, and returns how many it has sent. If not all, the error is set. The call has the
- * turn. */
+/* Sends the bytes, and returns how many it has sent. If it could not send all, it sets the error.
+ * The call has the turn. */
 static size_t send_all(struct use *u, const char *at, size_t len)
 {
 	size_t sent = 0;
@@ -214,8 +215,8 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 		if (n > 0) {
 			sent += (size_t)n;
 		} else if (n < 0 && errno == EAGAIN) {
-			/* With a deadline: if the other side stops receiving, Linux does not wake a
-			 * thread that waits for room. */
+			/* This wait needs a deadline: if the other side stops receiving, Linux does
+			 * not wake a thread that waits for room. */
 			if (use_wait(u, fd, POLLOUT, now_ms() + TICK_MS) == ENDED) {
 				use_fail_ended(u);
 				break;
@@ -223,7 +224,7 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 		} else if (n < 0 && errno != EINTR) {
 			if (use_ask(u)) {
 				pthread_mutex_lock(&u->p->mu);
-				use_can_write(u);
+				use_can_write(u); /* sets the error that use_ask has learnt */
 				pthread_mutex_unlock(&u->p->mu);
 			}
 			break;
@@ -232,7 +233,8 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 	return sent;
 }
 
-/* Waits until all that was sent, so many bytes, has left. */
+/* Waits until tlsd has sent to the peer as many bytes of this connection as the parameter total
+ * says. */
 static bool flush_all(struct use *u, int64_t total)
 {
 	struct call c = use_call(u, &flush);
@@ -242,7 +244,7 @@ static bool flush_all(struct use *u, int64_t total)
 		return true;
 	pthread_mutex_lock(&u->p->mu);
 	if (u->ch->writing.state == OPEN && process_cancelled(u->p, u->began))
-		u->ch->writing.state = CUT_SHORT; /* it is not known how many bytes have left */
+		u->ch->writing.state = CUT_SHORT; /* nobody knows how many bytes tlsd has sent */
 	else if (c.failed && strcmp(c.kind.name, "limit") != 0)
 		u->ch->writing.reported = true; /* tls.Flush has returned the error of writing */
 	pthread_mutex_unlock(&u->p->mu);

@@ -2,7 +2,7 @@
  * data.h - the bytes of connections whose handshake is done. Usually tls_Read and tls_Write make
  * one system call on the data channel, and no call to tlsd.
  *
- * Both set the process's error and return -1 if they fail.
+ * data_read and data_write set the process's error and return -1 if they fail.
  */
 #ifndef TLSPLUGIN_DATA_H
 #define TLSPLUGIN_DATA_H
@@ -16,8 +16,8 @@ enum { DATA_MAX_BYTES = 16777216 }; /* of a Read and of a Write */
 int64_t data_read(struct process *p, struct call *c);  /* up to c->room bytes into c->buf */
 int64_t data_write(struct process *p, struct call *c); /* c->blob */
 
-/* Say whether there is room for a Read, and whether the data of a Write is good. If not, they set
- * the error. */
+/* data_has_room checks the buffer of a Read, and data_is_good checks the data of a Write. If the
+ * parameter is wrong, they set the error and return false. */
 bool data_has_room(struct process *p, const struct call *c, const char *op);
 bool data_is_good(struct process *p, const struct call *c, const char *op);
 

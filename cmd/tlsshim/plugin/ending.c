@@ -17,8 +17,8 @@ static const struct method
 	close_ = { .name = "tls.Close", .closes = CONNECTION },
 	close_context = { .name = "tls.CloseServerContext", .closes = CONTEXT };
 
-/* Changes the state of a connection that has a channel, so that no Write comes after tls.Shutdown.
- * Returns 1 if tlsd must be called; else the result. */
+/* Ends the writing direction of a connection that has a channel, so that no Write comes after
+ * tls.Shutdown. Returns 1 if tlsd must be called; else the result of the Shutdown. */
 static int begin_shutdown(struct use *u)
 {
 	int result = -1;
@@ -56,8 +56,9 @@ int64_t connection_shutdown(struct process *p, struct call *c)
 	return result;
 }
 
-/* Ends the calls of other threads on the channel. If a Write was cut short, it shuts the channel
- * down, so that tlsd sees the end before the Close. Then tlsd sends no close_notify. */
+/* Ends the calls of other threads on the channel. If a Write was cut short, begin_close shuts both
+ * directions of the channel down. tlsd sees this end before the Close, and sends no
+ * close_notify. */
 static void begin_close(struct use *u)
 {
 	struct channel *ch = u->ch;
@@ -67,7 +68,7 @@ static void begin_close(struct use *u)
 	pthread_mutex_lock(&u->p->mu);
 	ch->closing = true;
 	turn_wake_all(&ch->reading.turn);
-	if (ch->refs > 2) /* the table's and our own */
+	if (ch->refs > 2) /* more than the table's reference and ours: another thread waits */
 		bell_ring(&u->p->bell);
 	/* Waits for a Write that is going on. */
 	if (turn_take(u->p, &ch->writing.turn, u->began))
@@ -103,7 +104,7 @@ static int close_handle(struct process *p, const struct method *m, struct call *
 	ready = use_has_data(&u) && m->closes == CONNECTION;
 	if (ready)
 		begin_close(&u);
-	/* tlsd refuses a Close of the wrong kind. Then the handle stays watched. */
+	/* A Close of the wrong sort of handle fails in tlsd. Then the handle stays watched. */
 	if (u.ch && u.ch->context == (m->closes == CONTEXT))
 		watch_set(p, u.ch, false);
 	result = client_run(p, c);

@@ -49,9 +49,10 @@ struct kind kind_read(struct span error)
 
 /* --- the last error ---
  *
- * A key, and not _Thread_local, because the loader allocates a thread's _Thread_local variables at
- * their first use. It does so under a lock. If another thread holds the lock during a fork(2), the
- * child waits for the lock for ever. If there is no memory, the loader ends the process. */
+ * Each thread's error is stored with a pthread key, not in a _Thread_local variable. The loader
+ * allocates such a variable at its first use, under a lock. If another thread holds the lock during
+ * a fork(2), the child waits for the lock for ever. If there is no memory, the loader ends the
+ * process. */
 
 struct last_error {
 	struct last_error *next, **link; /* in its process's list; guarded by mu */
@@ -74,8 +75,8 @@ static struct last_error *find(const struct process *p)
 	return e && e->of == p ? e : NULL;
 }
 
-/* Returns the same, and makes it if there is none. Returns NULL if there is no memory. mu is
- * held. */
+/* Returns this thread's last error, and makes it if there is none. Returns NULL if there is no
+ * memory. mu is held. */
 static struct last_error *find_or_make(struct process *p)
 {
 	struct last_error *e = find(p);

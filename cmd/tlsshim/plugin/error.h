@@ -1,8 +1,8 @@
 /*
  * error.h - the errors that the host can ask for: a text, a kind and the kind's code.
  *
- * Each thread has its own last error, which needs no lock. The process has the last error of all
- * threads, which mu of the process guards. If there is no memory for a thread's error, the
+ * Each thread has its own last error, which needs no lock. The process has the most recent error of
+ * all threads, which mu of the process guards. If there is no memory for a thread's error, the
  * process's error takes its place, without a kind.
  */
 #ifndef TLSPLUGIN_ERROR_H
@@ -20,7 +20,7 @@ struct kind {
 	int32_t code;          /* of JSON-RPC */
 };
 
-/* The kind of proto.md with this name, and its code. */
+/* The kind of proto.md with this name, and its code; "internal" if there is no such kind. */
 struct kind kind_of(const char *name);
 
 /* The kind of an error object that tlsd has sent; "internal" if the object has none. */
@@ -47,13 +47,15 @@ void error_clear(struct process *p);
 /* The kind of this thread's last call. p may be NULL. */
 struct kind error_kind(const struct process *p);
 
-/* Called when the library is unloaded. After it, nothing runs at the end of a thread. */
+/* Call it when the library is unloaded. Afterwards no function of the library runs when a thread
+ * ends. */
 void error_end(void);
 
 /* Frees the errors of all threads, when nobody uses the process any more. */
 void errors_free(struct process *p);
 
-/* Copies the text of this thread's last error, or of the process's. mu is not held. */
+/* Copies the text of this thread's last error, or of the process's if the thread has none. mu is
+ * not held. */
 void error_text(struct process *p, char text[ERROR_BYTES]);
 
 #endif

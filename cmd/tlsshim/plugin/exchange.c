@@ -60,7 +60,7 @@ static void note_cancels(struct process *p, struct session *s)
 	turn_wake_all(&s->sending);
 }
 
-/* Sends a cancel request. No other thread is sending. Returns false if there is no room. */
+/* Sends a cancel request. No other thread may be sending. Returns false if there is no room. */
 static bool send_cancel(struct session *s, struct call *c)
 {
 	char line[96] = "";
@@ -72,7 +72,7 @@ static bool send_cancel(struct session *s, struct call *c)
 
 /* A wait of the leader, or of the sender of c. */
 struct control_wait {
-	struct wait wait; /* first, because the looks cast a pointer to it */
+	struct wait wait; /* first: the functions look cast its address to a control_wait */
 	struct process *p;
 	struct session *s;
 	int64_t by; /* the leader's own deadline; 0: none */
@@ -81,7 +81,8 @@ struct control_wait {
 
 /* --- reading --- */
 
-/* The leader's look: sends cancel requests, and sets deadline and tick for the next look. */
+/* The function look of the leader's wait (wait.h). It sends cancel requests, and sets the deadline
+ * and the tick of the next sleep. */
 static void look_from_reading(struct wait *w)
 {
 	struct control_wait *r = (struct control_wait *)w;
@@ -146,8 +147,9 @@ static void await(struct process *p, struct session *s, struct call *c)
 
 /* --- sending --- */
 
-/* The sender's look: its deadline is that of its cancelled call. It wakes a leader if there is
- * none, because tlsd may not receive until answers are read. */
+/* The function look of a sender's wait. If the sender's call is cancelled, the wait has the
+ * deadline of the call. If there is no leader, it wakes a thread to lead, because tlsd may not
+ * receive until answers are read. */
 static void look_from_sending(struct wait *w)
 {
 	struct control_wait *out = (struct control_wait *)w;
@@ -269,7 +271,7 @@ static bool send_in_turn(struct process *p, struct session *s, struct call *c)
 	if (!c->done) {
 		write_request(&lines, s, c);
 		c->sent = !lines.failed;
-		c->done = c->failed = lines.failed; /* without a message: out of memory */
+		c->done = c->failed = lines.failed; /* without a text: out of memory */
 	}
 	if (c->sent) {
 		pthread_mutex_unlock(&p->mu);

@@ -14,7 +14,7 @@
 #include "text.h"
 
 enum {
-	CONNECT_WAIT_MS = 10000, /* when the server's queue is full */
+	CONNECT_WAIT_MS = 10000, /* the longest wait while the server's queue is full */
 	RACE_WAIT_MS = 1000,     /* for the tlsd that another process has just started */
 	RACE_STEP_MS = 10,
 };
@@ -50,8 +50,8 @@ static int connect_in_time(int fd, const struct sockaddr_un *to, struct wait *w)
 	return -1;
 }
 
-/* Returns a connected socket. If it fails, errno says why, and the attempt is added to f. errno is
- * EPERM if the library must not talk to the server. */
+/* Returns a connected socket, or NULL with errno. Then it adds the attempt to f. errno is EPERM if
+ * the library must not talk to the server. */
 static struct owned *try_socket(struct search *f, const char *path)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
@@ -85,7 +85,7 @@ static struct owned *try_socket(struct search *f, const char *path)
 	return NULL;
 }
 
-/* --- starting one --- */
+/* --- starting a tlsd --- */
 
 /* Returns the path of the tlsd to start, which the caller frees; NULL if there is none. */
 static char *find_exe(void)
@@ -98,7 +98,7 @@ static char *find_exe(void)
 	for (const char *end; dir; dir = *end ? end + 1 : NULL) {
 		char *candidate;
 		end = dir + strcspn(dir, ":");
-		if (*dir != '/') /* a relative one would depend on the working directory */
+		if (*dir != '/') /* a relative path would depend on the working directory */
 			continue;
 		candidate = text_make("%.*s/tlsd", (int)(end - dir), dir);
 		if (!candidate)
@@ -120,7 +120,7 @@ static bool make_private(const char *dir, struct search *f)
 	return place_is_private(f, dir);
 }
 
-/* Names the files of another user at the place of our private tlsd. */
+/* Notes the files of another user at the paths that our private tlsd needs. */
 static void note_obstacles(const char *path, struct search *f)
 {
 	static const char *const suffixes[] = { "", ".lock" };
@@ -138,7 +138,8 @@ static void note_obstacles(const char *path, struct search *f)
 	}
 }
 
-/* Starts exe on a socket where no tlsd answered, and connects to it. */
+/* Starts exe on a socket where no tlsd has answered, and connects to this socket. The parameter
+ * where is the absolute form of path. */
 static struct owned *start_and_connect(struct search *f, const char *exe, const char *where,
 				       const char *path)
 {
@@ -199,7 +200,7 @@ struct owned *find_tlsd(struct search *f)
 		const char *at = places.candidates[i];
 
 		if (at == places.own && *places.dir && !place_is_private(f, places.dir)) {
-			startable = false; /* another user might listen in it */
+			startable = false; /* a socket in this directory could be another user's */
 			continue;
 		}
 		sock = try_socket(f, at);

@@ -1,5 +1,5 @@
 /*
- * find.h - the way to a tlsd.
+ * find.h - finds a tlsd, or starts one.
  *
  *   - If $TLSD_SOCKET is set, the library tries only this socket. Else, if client.conf names a
  *     socket, it tries only that socket. Else it tries $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock
@@ -9,6 +9,7 @@
  *     tlsd, because a private tlsd would bypass the policy. The system has a tlsd if client.conf
  *     names a socket, or if $TLSD_SOCKET is one of the two paths in /run. Without $TLSD_SOCKET, a
  *     file at one of these paths is enough. client.conf can also forbid or allow a private tlsd.
+ *     TLSD_AUTOSTART=0 forbids it, too. A set-id program starts none.
  *   - The library talks to a server only if root, our own user, or one of client.conf's
  *     trusted-users runs the server.
  *   - A directory that another user could have made is checked before the library connects to a
@@ -31,7 +32,7 @@ enum {
 };
 
 struct search {
-	struct wait *wait; /* ends the search early; the search sets its deadline */
+	struct wait *wait; /* its look can end the search; the search sets the wait's deadline */
 	struct client_conf conf;
 	char path[SOCKET_PATH_BYTES]; /* of the socket that was found */
 	char tried[TRIED_BYTES];      /* what was tried, for people */
@@ -41,18 +42,19 @@ struct search {
  * tick. */
 struct owned *find_tlsd(struct search *f);
 
-/* Adds an attempt to tried. (places.c) */
+/* Adds a text to f->tried. (places.c) */
 __attribute__((format(printf, 2, 3)))
 void search_note(struct search *f, const char *format, ...);
 
 /* A variable of the environment; NULL if it is empty or ignored. (places.c) */
 const char *search_setting(const char *name);
 
-/* Where a tlsd may be. candidates[private] is the place for a private one. */
+/* The sockets where a tlsd may listen. candidates[private] is the socket for a private tlsd.
+ * private is -1 if client.conf names a socket and does not allow a private tlsd. */
 struct places {
 	const char *candidates[4];
 	int n, private;
-	char own[PATH_MAX];          /* the socket of our user's private tlsd */
+	char own[PATH_MAX];          /* our user's default socket; "" if $TLSD_SOCKET is set */
 	char dir[SOCKET_PATH_BYTES]; /* its directory, if the library must make it; else "" */
 };
 
@@ -70,16 +72,16 @@ bool may_start(struct search *f);
 enum started { LISTENS, HAS_ENDED, CANNOT_START };
 
 /* Starts exe as a daemon that listens on the socket, and waits until it listens. If it does not
- * listen, why says why. The daemon is no child of this process: it leaves no zombie and sends no
- * SIGCHLD. If the wait ends early, the daemon lives on, for the next caller. (start.c) */
+ * listen, why gets the reason. The daemon is no child of this process: it leaves no zombie and
+ * sends no SIGCHLD. If the wait ends early, the daemon lives on, for the next caller. (start.c) */
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES]);
 
 /* Says whether the hard limits are enough for a tlsd. If not, why names the limit. log says whether
  * tlsd writes to a log file; only then does the limit of file sizes matter. (limits.c) */
 bool limits_suffice(bool log, char why[TRIED_BYTES]);
 
-/* Raises the soft limits to the hard limits. But it forbids dumps of memory, which could have keys
- * in them. (limits.c) */
+/* Raises the soft limits to the hard limits, except for the limit of stacks, which it raises to at
+ * most 8 MiB. It forbids dumps of memory, because they could have keys in them. (limits.c) */
 void raise_limits(void);
 
 #endif

@@ -53,9 +53,9 @@ int64_t connection_new_context(struct process *p, struct call *c)
 	return c->number;
 }
 
-/* Gives a context its descriptor, unless it has one. The descriptor is the first end of a pair;
- * tlsd has a copy of it. Returns false with the error set if there can be none. One thread at a
- * time makes it. */
+/* Gives a context its descriptor, unless the context has one. The descriptor is the first end of a
+ * pair; tlsd gets a copy of it, and the second end. Returns false with the error set if it fails.
+ * One thread at a time makes the pair. */
 static bool make_signal(struct use *u)
 {
 	struct call c = use_call(u, &signal_);
@@ -70,7 +70,7 @@ static bool make_signal(struct use *u)
 		c.pass_first = ends[0];
 		has = client_run(u->p, &c) == 0;
 		pthread_mutex_lock(&u->p->mu);
-		gone = u->ch->closing || u->s->lost; /* another thread has ended it */
+		gone = u->ch->closing || u->s->lost; /* another thread has done this */
 		if (has && !gone) {
 			u->ch->fd = ends[0];
 			ends[0] = NULL;
@@ -86,7 +86,7 @@ static bool make_signal(struct use *u)
 	return has && !gone;
 }
 
-/* Says why a handle has no descriptor. Only tlsd knows whether there is such a handle. */
+/* Sets the error of a handle that has no descriptor. Only tlsd knows whether the handle exists. */
 static void fail_without_descriptor(struct use *u)
 {
 	struct call c = use_call(u, &status);
@@ -127,7 +127,7 @@ static int watch_handle(struct process *p, int64_t handle, bool on)
 	bool good;
 
 	if (!use_begin(&u, p, set_option.name, handle))
-		return 0; /* the next call says that the session is lost */
+		return 0; /* the session is lost, and the next call reports that */
 	good = u.ch || use_fail(&u, "limit", "out of memory") == 0;
 	if (good && on && u.ch->context)
 		good = make_signal(&u);

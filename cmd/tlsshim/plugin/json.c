@@ -30,7 +30,7 @@ bool json_put_string(struct text *out, const char *text)
 	return true;
 }
 
-/* --- checking: skip_x(p, end) returns what follows the x at p, or NULL if there is none --- */
+/* --- checking: skip_x(p, end) returns what follows the x at p, or NULL if there is no x --- */
 
 /* What to look for while skip_list passes over an object or an array: the value of the member named
  * text, or an element equal to text. */
@@ -192,7 +192,8 @@ bool json_valid(struct span line)
 
 /* --- looking up --- */
 
-/* Looks through a list that begins with this character. */
+/* Searches list for text, as struct search says. It finds nothing if list does not begin with the
+ * parameter first. */
 static struct search look(struct span list, char first, const char *text)
 {
 	struct search s = { .text = text };
@@ -227,7 +228,7 @@ bool json_is(struct span value, const char *literal)
 
 bool json_int(struct span value, int64_t *n)
 {
-	char digits[24], *end; /* longer ones do not fit */
+	char digits[24], *end; /* longer numbers do not fit into an int64_t */
 	int before = errno;
 	bool fits;
 

@@ -9,8 +9,8 @@
 
 enum { USUAL_STACK = 8 << 20 };
 
-/* Hard limits, which only root can raise. With lower limits a tlsd would serve other programs
- * badly. */
+/* The hard limits that a tlsd needs to serve other programs well. Only root can raise a hard
+ * limit. */
 static const struct need {
 	int limit;
 	rlim_t least;
@@ -32,7 +32,7 @@ void raise_limits(void)
 			continue;
 		if (i == RLIMIT_CORE)
 			limit.rlim_cur = 0;
-		else if (i != RLIMIT_STACK) /* without a limit, the layout of memory changes */
+		else if (i != RLIMIT_STACK) /* an unlimited stack changes the layout of memory */
 			limit.rlim_cur = limit.rlim_max;
 		else if (limit.rlim_cur < USUAL_STACK)
 			limit.rlim_cur = limit.rlim_max < USUAL_STACK ? limit.rlim_max :

@@ -9,9 +9,9 @@
 enum { LAST_LINE_WAIT_MS = 1000 /* for the rest of a line that has come in part */ };
 
 struct opening {
-	struct wait wait; /* first, because look_from_search casts a pointer to it */
+	struct wait wait; /* first, because look_from_search casts its address to an opening */
 	struct process *p;
-	unsigned began;
+	unsigned began; /* p->cancels when the call began */
 };
 
 static void look_from_search(struct wait *w)
@@ -73,14 +73,14 @@ static struct session *current(struct process *p)
 	if (!s)
 		return NULL;
 	s->refs++;
-	/* No call waits. So a line or an end that can be read now means that tlsd ends the
+	/* If no call waits, a line or an end that can be read now means that tlsd ends the
 	 * session. */
 	while (!s->lost && !s->calls && !s->has_leader && wire_has_input(&s->wire))
 		session_lead(p, s, now_ms() + LAST_LINE_WAIT_MS);
 	session_wake_leader(s);
 	if (!s->lost)
 		return s;
-	session_release(p, s);
+	session_release(p, s); /* gives mu up */
 	pthread_mutex_lock(&p->mu);
 	return NULL;
 }

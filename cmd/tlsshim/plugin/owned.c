@@ -2,7 +2,7 @@
  * owned.c - see owned.h.
  *
  * The entries are in blocks that are never moved. So a signal handler and the child of a fork may
- * read them at any moment. An entry is taken and given back by its number alone, atomically.
+ * read them at any moment. Only the member number, which is atomic, says whether an entry is free.
  *
  * A fork must not come between the making of a descriptor and its entry, because the child would
  * keep a copy that it does not know. So make_mu is held meanwhile, and a fork takes make_mu first.
@@ -71,7 +71,8 @@ static struct owned *find_entry(void)
 	}
 }
 
-/* Makes a descriptor an owned one. make_mu is held. */
+/* Makes an owned descriptor of fd. If it fails, it closes fd, and returns NULL. fd may be -1.
+ * make_mu is held. */
 static struct owned *take(int fd)
 {
 	struct owned *o = NULL;

@@ -1,10 +1,10 @@
 /*
  * owned.h - the descriptors that the library keeps from one call to the next.
  *
- * A number is never trusted. A host may close descriptors that are not its own, as programs
- * do that become daemons, and open others under the same numbers. So each descriptor is
- * remembered with its device and inode. These are compared before each use, and before the
- * close. A number that has become another file is never used, and never closed.
+ * A number is never trusted. A host may close descriptors that are not its own, and open other
+ * files under the same numbers. Programs that become daemons do this. So each descriptor is
+ * remembered with its device and inode. These are compared before each use, and before the close. A
+ * number that now belongs to another file is never used, and never closed.
  *
  * No owned descriptor is 0, 1 or 2, and each is close-on-exec. After a fork the child closes
  * all of them. Otherwise its copies would keep a socket open that the parent has closed.
@@ -16,20 +16,21 @@
 
 struct owned;
 
-/* Make a Unix stream socket, a pair of them, and a pipe (the reading end, the writing end). They
- * return NULL or false, with errno, if they fail. */
+/* Make a Unix stream socket, a pair of connected ones, and a pipe: ends[0] is for reading, ends[1]
+ * for writing. They return NULL or false, with errno, if they fail. */
 struct owned *owned_socket(void);
 bool owned_socketpair(struct owned *ends[2]);
 bool owned_pipe(struct owned *ends[2]);
 
-/* The descriptor, or -1 if its number has become another file. Safe in a signal handler. */
+/* The descriptor, or -1 if its number now belongs to another file. o may be NULL: -1. Safe in a
+ * signal handler. */
 int owned_fd(const struct owned *o);
 
-/* Closes the descriptor, unless its number has become another file. o may be NULL. Safe in a signal
- * handler. */
+/* Closes the descriptor, unless its number now belongs to another file. o may be NULL. Safe in a
+ * signal handler. */
 void owned_close(struct owned *o);
 
-/* Frees memory at the end of the library. All descriptors must have been closed. */
+/* Frees memory when the library is unloaded. All descriptors must have been closed. */
 void owned_end(void);
 
 #endif

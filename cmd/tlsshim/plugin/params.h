@@ -1,9 +1,9 @@
 /*
  * params.h - the parameters of a call as JSON.
  *
- * The plugin checks the mistakes of a C host that tlsd cannot see: pointers, lengths, text that is
- * not UTF-8. It makes paths absolute, because only this process knows its working directory. tlsd
- * checks everything else.
+ * The plugin looks for mistakes of a C host that tlsd cannot see: NULL pointers, lengths, text that
+ * is not UTF-8. It makes paths absolute, because only this process knows its working directory.
+ * tlsd checks everything else.
  */
 #ifndef TLSPLUGIN_PARAMS_H
 #define TLSPLUGIN_PARAMS_H

@@ -93,7 +93,8 @@ void places_find(struct places *p, struct search *f)
 		add_private(p, p->own);
 }
 
-/* Returns the socket which shows that the system has a tlsd; NULL if there is none. */
+/* Returns the path of a socket that means that the system has a tlsd (find.h); NULL if there is
+ * none. */
 static const char *sign_of_system(void)
 {
 	const char *named = search_setting("TLSD_SOCKET");
@@ -125,7 +126,8 @@ bool may_start(struct search *f)
 	const char *autostart = search_setting("TLSD_AUTOSTART"), *sign = sign_of_system();
 	const struct client_conf *conf = &f->conf;
 
-	/* Otherwise the tlsd would give the rights of one user to the other's programs. */
+	/* A private tlsd of a set-id program would give the rights of one user to programs of the
+	 * other. */
 	if (getuid() != geteuid())
 		return refuse(f, ", because the real user of this program is %u and the effective "
 			      "one %u", (unsigned)getuid(), (unsigned)geteuid());
