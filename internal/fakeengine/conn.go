@@ -407,8 +407,8 @@ func (c *conn) Info() (openssl.Info, error) {
 
 func (c *conn) CloseContext(ctx context.Context) error { return c.close(ctx, true) }
 
-// CutContext discards what the peer sends, until the peer's system has acknowledged all data. If data
-// were unread, the close would discard data that is still on its way.
+// CutContext discards what the peer sends, until the peer's system has acknowledged all data. If
+// data were unread, the close would discard data that is still on its way.
 func (c *conn) CutContext(ctx context.Context) error {
 	c.mu.Lock()
 	established := c.done && !c.closed
