@@ -368,8 +368,8 @@ func Recycle(p []byte) {
 }
 
 // ReadSome is a Read that provides the memory itself. It returns at most as many bytes as the
-// parameter limit says, which must be positive, and at most 128 KiB. A ReadSome that waits for
-// data has no memory for the data, so any number of ReadSomes can wait. With an error it returns no
+// parameter limit says, which must be positive, and at most 128 KiB. A ReadSome that waits for data
+// has no memory for the data, so any number of ReadSomes can wait. With an error it returns no
 // data. See Recycle.
 func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	o, err := c.reader()

@@ -10,7 +10,7 @@ import (
 // A Context has what connections share: a client's trust store, or a server's certificate and key.
 // Its SSL_CTX does not change after the first connection is made, because it must not change after
 // the first SSL_new (openssl-threads(7)). Many goroutines may make connections with one Context, in
-// any number. Call Free after the last one is made. The connections live on.
+// any number. Call Free after the last connection is made. The connections live on.
 type Context struct {
 	lib    *Library
 	server bool

@@ -37,14 +37,14 @@
 //
 // # The socket and the SSL
 //
-// An SSL is OpenSSL's object for one connection. A stay in the library begins when a thread
-// passes the gate, and ends when the thread leaves it (exclusive in call.go).
+// An SSL is OpenSSL's object for one connection. A stay in the library begins when a thread passes
+// the gate, and ends when the thread leaves it (exclusive in call.go).
 //
 // The SSL reads the socket itself (SSL_set_rfd), and only inside RawConn.Read and RawConn.Write;
 // io.go has the rules. It writes to memory, a BIO pair. Before the thread leaves the library, Go
 // takes the bytes out of the pair, and sends them or keeps them (out.go). One write(2) sends up to
-// 64 KiB of data. If the SSL wrote to the
-// socket itself, it would make one write(2) for each record.
+// 64 KiB of data. If the SSL wrote to the socket itself, it would make one write(2) for each
+// record.
 //
 // SSL_write never has to wait for the socket. So the SSL never has a half-sent record. With such a
 // record a KeyUpdate from the peer would end the connection. A failed send is no failure of the
@@ -55,8 +55,7 @@
 //
 //	go test -run '^$' -bench 'Read|Write|Echo' ./openssl
 //
-// It prints the CPU time of both ends together. For comparison it prints the same for
-// crypto/tls.
+// It prints the CPU time of both ends together. For comparison it prints the same for crypto/tls.
 //
 // # Pitfalls, for changes of this package
 //

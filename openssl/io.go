@@ -28,9 +28,9 @@ import (
 //   - Conn.mu is held for one stay in the library and the sends around it, and never during a wait.
 //
 // Only the operation that has locked Conn.writing waits until the socket is writable. Only the
-// operation that has locked Conn.reading waits until the socket is readable. The second is usually
-// a Read or a WaitReset. It can also be a Handshake, or a Write or CloseWrite in the middle of a
-// message of the peer's handshake layer. Operations that need Conn.reading take turns.
+// operation that has locked Conn.reading waits until the socket is readable. Usually a Read or a
+// WaitReset locks Conn.reading. A Handshake does, too, and a Write or CloseWrite in the middle of a
+// message of the peer's handshake layer. These operations take turns.
 //
 // If a context ends, watch sets a deadline in the past for the direction in which the operation
 // waits. If a connection fails, fail sets such a deadline for both directions.

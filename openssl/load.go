@@ -74,8 +74,8 @@ var loaded = struct {
 
 // Load loads libssl from path, which is passed to dlopen(3): a file, or a bare name that the
 // dynamic linker looks for. With "" it tries the names of this platform, the newest version first,
-// and takes the first usable library. A usable library has all the symbols, and is OpenSSL 1.1.1,
-// 3.x or 4.x.
+// and takes the first usable library. A usable library is OpenSSL 1.1.1, 3.x or 4.x, has all needed
+// symbols, and has a libcrypto of the same build, as far as tlsd can check.
 //
 // The error is a *LoadError. Loading the same library again returns the same *Library.
 func Load(path string) (*Library, error) {
@@ -171,8 +171,8 @@ func bind(name string, handle uintptr) (*Library, error) {
 	if err := l.checkFiles(); err != nil {
 		return nil, err
 	}
-	// OPENSSL_init_ssl(3) must come before the library makes its first object. initNoAtexit:
-	// an atexit handler would free memory that other threads still use.
+	// OPENSSL_init_ssl(3) must come before the library makes its first object. initNoAtexit: an
+	// atexit handler would free memory that other threads still use.
 	ok := false
 	q := l.exclusive(func() {
 		ok = int32(call(l.sym.initSSL,
@@ -223,8 +223,8 @@ func (l *Library) Version() string { return l.version }
 func (l *Library) Path() string { return l.path }
 
 // QueuedErrors empties the error queue of the calling goroutine's thread, and returns the number of
-// errors that were on it. It is for tests. A test locks its goroutine to a thread and
-// expects 0, because every method of this package leaves the queue empty.
+// errors that were on it. It is for tests. A test locks its goroutine to a thread and expects 0,
+// because every method of this package leaves the queue empty.
 func (l *Library) QueuedErrors() int {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -196,7 +196,7 @@ func (o *op) barred() error {
 	c := o.c
 	switch {
 	case o.kind == opHandshake:
-		// A failed send does not end it, because the peer's reason may still be read.
+		// A failed send does not end the handshake: the peer's reason may still be read.
 		return c.readErr
 	case o.kind == opShutdown && o.done && c.writeErr == ErrShut: // o itself has set ErrShut
 		return c.failed
@@ -267,7 +267,7 @@ func (o *op) lookForReset(fd uintptr) direction {
 	case c.sendErrno == 0 && poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
 		return readable
 	case c.sendErrno == 0:
-		// If another operation has taken the socket's error already, it is not known here.
+		// The error that counts if another operation has taken the socket's own error.
 		err := error(syscall.ECONNRESET)
 		if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
 			err = syscall.Errno(n)

@@ -80,7 +80,7 @@ func (o *op) callSSL() bool {
 	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
 	if o.cErrno == nil {
 		if o.cErrno = o.lib().errno(); o.code == sslErrorWantRead {
-			return true // errno was not cleared before this call, so make the call again
+			return true // again, because this time errno was not cleared before
 		}
 	}
 	switch errno := syscall.Errno(*o.cErrno); {

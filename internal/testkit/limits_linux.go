@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenFiles lists the descriptors of a process, in order. It skips the test if this user may
-// not look into the process.
+// OpenFiles lists the descriptors of a process, in order. It skips the test if this user may not
+// look into the process.
 func OpenFiles(tb testing.TB, pid int) []int {
 	tb.Helper()
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))

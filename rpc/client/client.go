@@ -13,10 +13,10 @@
 //     session owns.
 //   - Many goroutines may call the methods at once. The client sends the calls one after another.
 //     proto.md, section 3, says in which order tlsd runs them.
-//   - A call whose context ends is cancelled in tlsd too. The method returns tlsd's answer. So
-//     a call that ended before the cancellation returns its own result or error. The client waits
-//     two seconds for the answer. If none comes, the client ends the session, because the state of
-//     the call is unknown.
+//   - A call whose context ends is cancelled in tlsd too. The method returns tlsd's answer. So a
+//     call that ended before the cancellation returns its own result or error. The client waits two
+//     seconds for the answer. If none comes, the client ends the session, because the state of the
+//     call is unknown.
 //   - An error that tlsd answers is an *[Error]. The errors for the end of the connection and for a
 //     cancelled call are of the same type. After the end of the connection every call fails,
 //     usually with kind "lost". Such a client cannot connect again; [Dial] a new one.
