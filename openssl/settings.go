@@ -15,8 +15,8 @@ type ClientSettings struct {
 
 	// Sessions, if not nil, is a cache. The connection resumes a TLS session from the cache,
 	// and adds the sessions that the server gives. Only connections with the same settings,
-	// server name, trust store and Place share sessions. Place is the server's address, in any
-	// form that the caller chooses.
+	// server name, trust store and Place share sessions. Place is the server's address as text.
+	// This package only compares it.
 	Sessions *SessionCache
 	Place    string
 }

@@ -27,7 +27,8 @@ make --no-print-directory BIN=$work/build VERSION="$VERSION" DESTDIR="$root" PRE
 # The packages depend on the newest version of the C library that the programs need.
 LIBC=$(readelf -VW "$root/usr/lib/tlsd/TlsPlugin.so" "$root/usr/bin/tlsd" | sed -n 's/.*Name: GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -1)
 export LIBC
-# pkg-config looks into /usr/share on Debian and on Fedora, but into /usr/lib only on Debian.
+# pkg-config looks into /usr/share on Debian and on Fedora. In place of /usr/lib, where make install
+# puts the file, Fedora's looks into /usr/lib64.
 mv "$root/usr/lib/pkgconfig" "$root/usr/share/"
 doc=$root/usr/share/doc/tlsd
 # The packages have this sample as /etc/tlsd/tlsd.toml, so it is no document.

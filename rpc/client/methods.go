@@ -78,8 +78,8 @@ type Status struct {
 	WriteError *Error // nil unless writing has failed
 }
 
-// Flush waits until so many bytes have left for the peer, counted from the handshake of the
-// connection, as the parameter bytes says.
+// Flush waits until the number of bytes that have left for the peer has reached the parameter
+// bytes. The number counts from the handshake of the connection.
 func (c *Client) Flush(ctx context.Context, h Handle, bytes int64) error {
 	return c.Call(ctx, "tls.Flush", []any{h, bytes}, nil)
 }
