@@ -5,12 +5,14 @@ import (
 	"unsafe"
 )
 
-// harden makes a server's context choose suites as a careful server does. The server's own order
-// counts. ChaCha20 comes first for clients that prefer it, because they have no AES in hardware. In
-// TLS 1.2 only suites with authenticated encryption and ephemeral keys remain (RFC 9325 section
-// 4.2; CBC allows LUCKY13). The choice is among the suites that OpenSSL and openssl.cnf allow,
-// whatever the version of OpenSSL. If it leaves none, all suites of TLS 1.2 stay, because then the
-// administrator has set them in openssl.cnf. Call it inside exclusive.
+// harden sets which cipher suites a server's context chooses. The order of the server decides, and
+// not that of the client. But ChaCha20 comes first for clients that prefer it, because they have no
+// AES in hardware.
+//
+// Of the TLS 1.2 suites that OpenSSL and openssl.cnf allow, harden keeps those with authenticated
+// encryption and ephemeral keys (RFC 9325 section 4.2; CBC allows LUCKY13). If there is none, it
+// keeps all of them, because then the administrator has chosen them in openssl.cnf. Call harden
+// inside exclusive.
 func (l *Library) harden(ctx uintptr) {
 	call(l.sym.ctxSetOptions, ctx, opCipherServerPreference|opPrioritizeChaCha)
 	const most = 1000 // OpenSSL has about 200
@@ -18,7 +20,8 @@ func (l *Library) harden(ctx uintptr) {
 	var names []string
 	for i := range min(int32(call(l.sym.skNum, suites)), most) {
 		suite := call(l.sym.skValue, suites, uintptr(i))
-		// the suites of TLS 1.3 have another kx, and a list of their own
+		// kx is the key exchange. The suites of TLS 1.3 have another one here, and their
+		// own list.
 		kx := int32(call(l.sym.cipherKXNid, suite))
 		if int32(call(l.sym.cipherIsAEAD, suite)) == 1 &&
 			(kx == nidKXECDHE || kx == nidKXDHE) {
@@ -29,6 +32,6 @@ func (l *Library) harden(ctx uintptr) {
 		return
 	}
 	list := cString(strings.Join(names, ":"))
-	// the call keeps the security level and the suites of TLS 1.3
+	// This call does not change the security level, and not the suites of TLS 1.3.
 	call(l.sym.ctxSetCipherList, ctx, uintptr(unsafe.Pointer(list)))
 }

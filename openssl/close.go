@@ -19,18 +19,21 @@ func (c *Conn) Close() error {
 	return c.CloseContext(ctx)
 }
 
-// CloseContext ends the waiting Reads, Writes and Handshakes, which return net.ErrClosed. It frees
-// the SSL when the last of them has left, and closes the socket. It is idempotent. Every call
-// returns when all of that is done.
+// CloseContext ends the waiting Reads, Writes and Handshakes, which return net.ErrClosed. When the
+// last of them has returned, it frees the SSL and closes the socket. Only the first call does this.
+// A later call waits until the first has ended, and returns nil.
 //
-// After a handshake it first sends close_notify, unless that is sent already, the connection has
-// failed, or its outgoing stream is broken. It never waits for the peer's close_notify. But it
-// makes sure that written data arrives. If incoming data is unread when a socket is closed, or
-// comes later, the system discards the data that it has not yet sent (RFC 1122 section 4.2.2.13).
-// TLS 1.3 servers send session tickets that nobody reads. So CloseContext ends its direction,
-// discards incoming data, and waits until the peer's system has acknowledged everything, usually
-// one round trip, or until ctx is done. If ctx is done already, it sends what it can send at once.
-// The end of ctx is no error.
+// After a handshake CloseContext sends close_notify before it closes the socket. It does not if
+// close_notify is sent already, the connection has failed, or its outgoing stream is broken. It
+// never waits for the peer's close_notify.
+//
+// After close_notify CloseContext makes sure that written data arrives. If a socket is closed with
+// unread data, or data comes later, the system discards the data that it has not yet sent (RFC 1122
+// section 4.2.2.13). Such data is usual: TLS 1.3 servers send session tickets that no call reads.
+// So CloseContext ends the outgoing direction of the socket and discards incoming data. It does so
+// until the peer's system has acknowledged everything, usually for one round trip, or until ctx is
+// done. If ctx is done already, CloseContext sends what the system takes at once. The end of ctx is
+// no error.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	var err error
 	c.closer.Do(func() { err = c.close(ctx, orderly) })
@@ -91,9 +94,9 @@ func (c *Conn) close(ctx context.Context, how ending) error {
 	return c.nc.Close()
 }
 
-// lastWords sends the unsent data, and close_notify after it unless that is sent already. It says
-// whether everything has left. If the connection has failed, it sends what the system takes at
-// once: an alert.
+// lastWords sends the unsent data, and then close_notify, unless close_notify is sent already. It
+// returns true if everything has left. If the connection has failed, it sends only what the system
+// takes at once, which may be an alert, and returns false.
 func (c *Conn) lastWords(ctx context.Context) (sent bool) {
 	c.mu.Lock()
 	why := c.writeErr
@@ -104,7 +107,7 @@ func (c *Conn) lastWords(ctx context.Context) (sent bool) {
 	case ErrShut:
 		return true
 	}
-	_ = c.raw.Control(func(fd uintptr) { // an error loses only the alert, which is no promise
+	_ = c.raw.Control(func(fd uintptr) { // an error costs only the alert, which is not promised
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.push(fd)
@@ -119,13 +122,13 @@ func (c *Conn) writeFailed() bool {
 	return c.writeErr != nil && c.writeErr != ErrShut
 }
 
-// closeNotify sends the alert and says whether it has left.
+// closeNotify sends the unsent data and the alert close_notify. It returns true if both have left.
 func (c *Conn) closeNotify(ctx context.Context) (sent bool) {
 	o := c.op()
 	defer o.giveBack()
 	o.prepare(ctx, opShutdown, nil)
 	try := func(fd uintptr) bool {
-		// It does not wait for a library that wants to read first.
+		// If OpenSSL wants to read first, closeNotify gives up.
 		for !o.finished {
 			switch o.once(fd) {
 			case none:
@@ -146,7 +149,8 @@ func (c *Conn) closeNotify(ctx context.Context) (sent bool) {
 // trash has buffers for data that nobody reads.
 var trash = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
-// flush reads and discards until the peer's system has everything, or the peer is gone.
+// flush reads and discards data until the peer's system has acknowledged everything, the peer is
+// gone, or ctx has ended.
 func (c *Conn) flush(ctx context.Context) {
 	buf := trash.Get().(*[16 << 10]byte)
 	defer trash.Put(buf)
@@ -157,7 +161,7 @@ func (c *Conn) flush(ctx context.Context) {
 			case n > 0 || err == syscall.EINTR:
 			case err == syscall.EAGAIN:
 				over = unacknowledged(fd) == 0
-				return over // false: wait for more to discard
+				return over // false: wait until there is more to discard
 			default: // the end, or an error
 				over = true
 				return true

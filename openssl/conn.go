@@ -12,14 +12,14 @@ import (
 	"syscall"
 )
 
-// A Conn is one TLS connection. Close it, or its SSL is never freed.
+// A Conn is one TLS connection. Without a call of Close or Abort its SSL is never freed.
 //
 // All methods are safe for concurrent use. One Read and one Write run side by side, and neither
 // waits for the other. Several Reads wait for one another, and so do several Writes.
 //
 //	new ──Handshake ok──▶ established ──Close──▶ closed
 //	 │                        │
-//	 └─────error──────▶ failed ◀─┘   only Close works; all else repeats the error
+//	 └─────error──────▶ failed ◀─┘   Reads and Writes return the error; call Close
 //
 // An established connection has two directions, and each can end alone. Reading ends at the peer's
 // close_notify (io.EOF), or when the peer cuts its direction (ErrTruncated). Writing ends at
@@ -30,13 +30,13 @@ type Conn struct {
 	nc      *net.TCPConn
 	raw     syscall.RawConn
 	client  bool
-	peer    peerName // the name that a client expects
-	store   string   // the store that a client trusts, for people
-	trust   string   // an id of this store, for resumption
-	tls13   bool     // no older version is used
-	verdict *verdict // of the verification in the handshake, if there is one
+	peer    peerName // of a client: the server that it expects
+	store   string   // the trust store that verifies the peer, for error texts
+	trust   string   // of a client: an id of this store, for resumption
+	tls13   bool     // older versions are refused
+	verdict *verdict // of the verification; nil without one, and after the handshake
 
-	settings *serverSettings     // a server's, held; nil for clients and once the SSL is freed
+	settings *serverSettings     // of a server: a reference; nil after free
 	pins     [][sha256.Size]byte // of a client; set before the handshake
 	tag      atomic.Int32
 
@@ -45,24 +45,25 @@ type Conn struct {
 
 	lifeMu sync.Mutex // guards the next three
 	closed bool
-	users  int           // calls that are running
-	idle   chan struct{} // if not nil, closed when the last of them has left
+	users  int           // the number of calls that are running
+	idle   chan struct{} // if not nil, it is closed when users becomes 0
 
 	writing sem // held by a Write, Handshake or CloseWrite
 	reading sem // held by the operation that waits for data (io.go)
 
-	// held for one stay in the library and the sends around it, which never wait; guards the
-	// rest
+	// mu guards the rest. An operation holds it for one stay in the library and the sends
+	// around the stay, and never waits meanwhile.
 	mu       sync.Mutex
 	ssl      uintptr // 0 once it is freed
 	wbio     uintptr // the thread's BIO that the SSL writes to
-	readErr  error   // why reading is over: no SSL_read
-	writeErr error   // why writing is over: no SSL_write
-	failed   error   // why both are over
+	readErr  error   // if set, no SSL_read may follow; says why
+	writeErr error   // if set, no SSL_write may follow; says why
+	failed   error   // if set, the connection has failed; says why
 	out      outbox  // sealed and unsent bytes
-	sending  bool    // the holder of writing waits for room in the socket, and will send c.out
-	mute     bool    // nothing more is sent: a send has failed, or was given up
-	// the number of whole records of the current piece that had left when mute was set
+	sending  bool    // the holder of `writing` waits for the socket, and will send `out`
+	mute     bool    // no byte may be sent any more: a send has failed, or was given up
+	// whole is the number of whole records of the current piece that had left when mute was
+	// set.
 	whole     int
 	shut      bool          // close_notify is sealed, so nothing can follow it
 	sendErrno syscall.Errno // why a send has failed
@@ -70,13 +71,13 @@ type Conn struct {
 	identity  bool          // of a client: it has a certificate to show
 	refused   bool          // the peer has asked for a renegotiation
 	verify    bool          // of a client; does not change after begun is set
-	resume    *resumption   // of a client; nil: it neither resumes nor keeps sessions
+	resume    *resumption   // of a client; nil: no session is resumed or kept
 
 	established      atomic.Bool // the handshake is done
-	subject, version string      // set before established is
+	subject, version string      // set before `established`, and constant from then on
 }
 
-// newConn makes a connection over nc. The connection owns nc, also if newConn fails.
+// newConn makes a connection over nc, which owns nc. If newConn fails, it closes nc.
 func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	defer func() {
 		if err != nil {
@@ -127,7 +128,7 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	})
 	if !ok {
 		cn.free()
-		// since 4.0 OpenSSL has rules of its own for what can be a name
+		// Since 4.0 OpenSSL has its own rules for the form of a host name.
 		if !expects && len(q) == 0 {
 			return nil, fmt.Errorf("%q is not a host name to %s", name, l.version)
 		}
@@ -140,7 +141,8 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	return cn, nil
 }
 
-// free frees the SSL. No other goroutine uses it any more.
+// free frees the SSL, and releases the server's settings. Call it when no other goroutine uses the
+// SSL any more.
 func (c *Conn) free() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -157,7 +159,8 @@ func (c *Conn) free() {
 	}
 }
 
-// enter says that a call uses the SSL until leave. It fails with net.ErrClosed.
+// enter notes that a call uses the SSL. The call must end with leave. After the beginning of Close
+// enter fails with net.ErrClosed.
 func (c *Conn) enter() error {
 	c.lifeMu.Lock()
 	defer c.lifeMu.Unlock()
@@ -177,7 +180,7 @@ func (c *Conn) leave() {
 	}
 }
 
-// enterReady is enter for calls that need a finished handshake. If it fails, it has not entered.
+// enterReady is enter for calls that need a finished handshake. If it fails, do not call leave.
 func (c *Conn) enterReady() error {
 	if err := c.enter(); err != nil {
 		return err
@@ -189,7 +192,7 @@ func (c *Conn) enterReady() error {
 	return err
 }
 
-// ready says why nothing can be read or written yet.
+// ready returns nil if the handshake is done. Otherwise it returns the reason why not.
 func (c *Conn) ready() error {
 	if c.established.Load() {
 		return nil
@@ -202,8 +205,9 @@ func (c *Conn) ready() error {
 	return ErrNoHandshake
 }
 
-// SetVerify turns the verification of the server's certificate on or off. At first it is on. It
-// fails with ErrServerSide, ErrHandshakeDone, or net.ErrClosed.
+// SetVerify turns the verification of the server's certificate on or off. Without SetVerify it is
+// on. SetVerify fails with ErrServerSide, with ErrHandshakeDone after the beginning of Handshake,
+// or with net.ErrClosed.
 func (c *Conn) SetVerify(on bool) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -226,9 +230,9 @@ func (c *Conn) SetVerify(on bool) error {
 	return nil
 }
 
-// Handshake does the TLS handshake. After a success it does nothing. The error is a *VerifyError, a
-// *HandshakeError, net.ErrClosed, or that of ctx. After an error of ctx, Handshake may be called
-// again to go on.
+// Handshake does the TLS handshake. If the handshake is done already, Handshake returns nil. The
+// error is a *VerifyError, a *HandshakeError, net.ErrClosed, or that of ctx. After an error of ctx,
+// another call of Handshake goes on with the same handshake.
 func (c *Conn) Handshake(ctx context.Context) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -258,7 +262,8 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	return c.establish()
 }
 
-// establish looks at the results of the handshake.
+// establish checks and stores the results of the handshake. If a check fails, so does the
+// connection.
 func (c *Conn) establish() error {
 	l := c.lib
 	c.mu.Lock()
@@ -275,9 +280,9 @@ func (c *Conn) establish() error {
 		}
 	})
 	if c.client && c.verify {
-		// This checks OpenSSL, which should have failed the handshake in both cases. The
-		// first case is needed, because the result is also "ok" if there was nothing to
-		// verify (SSL_get_verify_result(3)).
+		// OpenSSL should have failed the handshake in both cases. The first case has a
+		// check of its own, because code is 0 ("ok") also if there was no certificate
+		// (SSL_get_verify_result(3)).
 		switch {
 		case cert == 0:
 			c.fail(&VerifyError{Code: -1, Reason: "the server has shown no certificate",
@@ -311,13 +316,14 @@ func (c *Conn) establish() error {
 // SetTag gives the connection a number for the library's Watcher.
 func (c *Conn) SetTag(tag int32) { c.tag.Store(tag) }
 
-// Read waits for data and returns what is there: at least one byte, unless p is empty, and as much
-// of p as can be filled without waiting.
+// Read waits for data and returns at least one byte, unless p is empty. It returns the data of the
+// next record, and after a full record that of the following one, as far as p has room and no wait
+// is needed.
 //
-// The error is io.EOF after the peer's close_notify (also of every later Read), ErrTruncated, a
-// *ProtocolError, one that wraps a syscall.Errno, ErrNoHandshake, net.ErrClosed, or that of ctx. A
-// Read that ends with the error of ctx has lost nothing. After a failed Write, Reads still return
-// the data that has arrived.
+// The error is io.EOF after the peer's close_notify, also for every later Read. Other errors are
+// ErrTruncated, a *ProtocolError, an error that wraps a syscall.Errno, ErrNoHandshake,
+// net.ErrClosed, and the error of ctx. A Read that ends with the error of ctx has lost no data.
+// After a failed Write, Reads still return the data that has arrived.
 func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
 	o, err := c.reader()
 	if o == nil {
@@ -331,7 +337,8 @@ func (c *Conn) Read(ctx context.Context, p []byte) (int, error) {
 	return o.run(ctx, opRead, p)
 }
 
-// reader returns an op for reading. If it returns an error, there is no op, and c is not entered.
+// reader enters c and returns an op for reading. If it fails, the op is nil, and the caller must
+// not call leave.
 func (c *Conn) reader() (*op, error) {
 	if err := c.enterReady(); err != nil {
 		return nil, err
@@ -339,7 +346,7 @@ func (c *Conn) reader() (*op, error) {
 	c.mu.Lock()
 	err := c.readErr
 	c.mu.Unlock()
-	if err != nil { // now, because the op would wait for a WaitReset that holds c.reading
+	if err != nil { // the op would first wait for a WaitReset, which holds c.reading
 		c.leave()
 		return nil, err
 	}
@@ -352,17 +359,18 @@ const someBytes = 8 * fullRecord
 // someMemory has free memory for ReadSome.
 var someMemory = sync.Pool{New: func() any { return new([someBytes]byte) }}
 
-// Recycle takes back the result of a ReadSome, for a later one. The caller must not use it any
-// more. Calling Recycle is optional.
+// Recycle takes back the memory of a ReadSome's result, for later calls of ReadSome. The caller
+// must not use the memory any more. Calling Recycle is optional.
 func Recycle(p []byte) {
 	if cap(p) == someBytes {
 		someMemory.Put((*[someBytes]byte)(p[:someBytes]))
 	}
 }
 
-// ReadSome is Read into memory of its own, at most limit bytes. limit must be positive. While it
-// waits for data it has no memory, so any number of ReadSomes can wait. If it returns an error,
-// there is no data. See Recycle.
+// ReadSome is a Read that provides the memory itself. It returns at most as many bytes as the
+// parameter limit says, which must be positive, and at most 128 KiB. A ReadSome that waits for data
+// has no memory for the data, so any number of ReadSomes can wait. With an error it returns no
+// data. See Recycle.
 func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	o, err := c.reader()
 	if o == nil {
@@ -373,16 +381,19 @@ func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	return o.runSome(ctx, limit)
 }
 
-// Write sends all of p, or fails. n is the number of bytes that are known to have left: the system
-// has taken them, in whole records. An empty p sends nothing. After the peer's close_notify writing
-// is still possible.
+// Write sends all of p, or fails. The result n counts the bytes that the system has taken in whole
+// records. An empty p sends nothing. After the peer's close_notify writing is still possible.
 //
-// The error is ErrShut, ErrWriteBroken, one that wraps a syscall.Errno if the system cannot send,
-// net.ErrClosed, or that of ctx. If the connection has failed, also during the Write, it is the
-// connection's error (see Read). After every error but that of ctx, all later Writes fail too. If
-// ctx ends a Write whose data has left in part, no data can follow, and later Writes return
-// ErrWriteBroken. After a failed send Reads go on. If they meet the peer's alert, the alert becomes
-// the error of later Writes.
+// The error is ErrNoHandshake, ErrShut, ErrWriteBroken, net.ErrClosed, or that of ctx. If the
+// system cannot send, the error wraps a syscall.Errno. If the connection has failed, also during
+// the Write, the error is the connection's (see Read).
+//
+// After ErrNoHandshake, and usually after the error of ctx, a later Write can succeed. If ctx ends
+// a Write after OpenSSL has sealed some of its data, and not all sealed bytes have left, later
+// Writes return ErrWriteBroken. After any other error all later Writes fail.
+//
+// After a failed send Reads go on. If a Read meets the peer's alert, the alert becomes the error of
+// later Writes.
 func (c *Conn) Write(ctx context.Context, p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, c.idleWrite()
@@ -400,7 +411,7 @@ func (c *Conn) idleWrite() error {
 }
 
 // CloseWrite sends close_notify after the written data. Reads go on. Later Writes return ErrShut.
-// It fails as a Write does. A second CloseWrite does nothing.
+// The errors are those of Write. A second CloseWrite returns nil.
 func (c *Conn) CloseWrite(ctx context.Context) error {
 	_, err := c.outgoing(ctx, opShutdown, nil)
 	if err == ErrShut {
@@ -424,10 +435,11 @@ func (c *Conn) outgoing(ctx context.Context, kind opKind, p []byte) (n int, err 
 	return o.run(ctx, kind, p)
 }
 
-// WaitReset waits, after a Read has returned io.EOF or ErrTruncated, for the events that can still
-// come: the peer's system resets the connection, or does not answer any more. It returns that
-// error, which is then the error of later Writes. If the connection has failed, it returns the
-// connection's error. Otherwise it returns net.ErrClosed, or the error of ctx.
+// WaitReset may be called after a Read has returned io.EOF or ErrTruncated. It waits for the two
+// events that can still come: the peer's system resets the connection, or does not answer any more.
+// It returns the error of this event, which also becomes the error of later Writes, unless they
+// fail already. If the connection has failed, WaitReset returns the connection's error. Otherwise
+// it returns net.ErrClosed, or the error of ctx.
 func (c *Conn) WaitReset(ctx context.Context) error {
 	if err := c.enterReady(); err != nil {
 		return err
@@ -448,7 +460,7 @@ func (c *Conn) WaitReset(ctx context.Context) error {
 // PeerSubject is the subject of the peer's certificate in OpenSSL's one-line form,
 // "/C=DE/CN=example.com" (X509_NAME_oneline(3)): ASCII, other bytes as \xNN, of any length. It is
 // "" before the handshake, and if the peer has shown no certificate, which is usual for clients. It
-// stays after Close.
+// stays the same after Close.
 func (c *Conn) PeerSubject() string {
 	if !c.established.Load() {
 		return ""
@@ -456,8 +468,8 @@ func (c *Conn) PeerSubject() string {
 	return c.subject
 }
 
-// Version is the negotiated version, "TLSv1.3" or "TLSv1.2", or "" before the
-// handshake. It stays after Close.
+// Version is the negotiated version, "TLSv1.3" or "TLSv1.2", or "" before the handshake. It stays
+// the same after Close.
 func (c *Conn) Version() string {
 	if !c.established.Load() {
 		return ""

@@ -8,27 +8,27 @@ import (
 )
 
 // A Context has what connections share: a client's trust store, or a server's certificate and key.
-// It does not change once it is made, because an SSL_CTX must not change after the first SSL_new
-// (openssl-threads(7)). Any goroutine can make any number of connections from it. Free it when no
-// more connections will be made. Its connections live on.
+// Its SSL_CTX does not change after the first connection is made, because it must not change after
+// the first SSL_new (openssl-threads(7)). Many goroutines may make connections with one Context, in
+// any number. Call Free after the last connection is made. The connections live on.
 type Context struct {
 	lib    *Library
 	server bool
-	store  string // a client's trust store, for people
-	trust  string // equal for the same store, and different for any other
+	store  string // the trust store that verifies peers, for error texts
+	trust  string // of a client: an id of this store, which no other store has
 
-	min uintptr // the lowest version of TLS, if it is above that of ctx
+	min uintptr // the lowest version of TLS for each SSL; 0: that of ctx
 
-	clientAuth ClientAuth      // a server's
-	settings   *serverSettings // a server's, for the callbacks
+	clientAuth ClientAuth      // of a server
+	settings   *serverSettings // of a server, for the callbacks; nil after Free
 
-	mu  sync.RWMutex // held by Free; shared by the users of ctx
+	mu  sync.RWMutex // guards ctx and settings: Free writes, newConn reads
 	ctx uintptr      // 0 after Free
 }
 
-// RequireTLS13 refuses older versions of TLS on the connections of the context. Call it before the
-// first connection is made. (The setting is not in the SSL_CTX, because contexts without this
-// requirement may share it.)
+// RequireTLS13 makes the connections of the context refuse versions of TLS before 1.3. Call it
+// before the first connection is made. (The setting is not in the SSL_CTX, because contexts without
+// this requirement may share the SSL_CTX.)
 func (c *Context) RequireTLS13() { c.min = tls13 }
 
 // NewClientContext makes a context for clients that trust the bundle, or with nil the system's
@@ -52,18 +52,19 @@ func (l *Library) NewClientContext(bundle *CABundle) (*Context, error) {
 		nil
 }
 
-// NewServerContext makes a context for servers. certPEM has the server's own certificate first. The
-// certificates of the authorities between it and the root follow, if there are any. keyPEM has the
-// private key. Either may have other blocks too, so both can be the same file. Keys with a password
-// are refused, because nobody can be asked for it. The error is usually a *PEMError, its What
-// "certificate" or "key".
+// NewServerContext makes a context for servers. certPEM has the server's own certificate first.
+// Intermediate certificates follow, if there are any. keyPEM has the private key. Both may have
+// other blocks too, so both can be the same file. An encrypted key is refused, because nobody can
+// be asked for its password. The error is usually a *PEMError, whose What is "certificate" or
+// "key".
 func (l *Library) NewServerContext(certPEM, keyPEM []byte) (*Context, error) {
 	return l.NewServer(ServerConfig{Default: Identity{Cert: certPEM, Key: keyPEM}})
 }
 
-// identify gives a context its certificate, chain and key.
+// identify gives a context its certificate, chain and key. sameFile says that certs and keys are
+// from one file, for the text of an error.
 func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) error {
-	var leaf uintptr // freed at the end, because the check of the key needs it
+	var leaf uintptr // the check of the key needs it, so the end of the function frees it
 	defer func() {
 		if leaf != 0 {
 			l.exclusive(func() { call(l.sym.x509Free, leaf) })
@@ -169,7 +170,8 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		}
 		call(l.sym.ctxCtrl, ctx, ctrlMode,
 			modePartialWrite|modeMovingBuffer|modeReleaseBuffer, 0)
-		// One SSL_read must not answer a peer that asks without end.
+		// With SSL_MODE_AUTO_RETRY one SSL_read would answer a peer that asks without end
+		// (see doc.go).
 		call(l.sym.ctxCtrl, ctx, ctrlClearMode, modeAutoRetry, 0)
 		options := uintptr(opNoCompression | opNoRenegotiation)
 		if l.major >= 3 {
@@ -178,10 +180,10 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 			options |= opIgnoreEOF
 		}
 		call(l.sym.ctxSetOptions, ctx, options)
-		// one read(2) a record instead of two
+		// With this setting a record costs one read(2) instead of two.
 		call(l.sym.ctxCtrl, ctx, ctrlSetReadAhead, 1, 0)
 		l.tellSecrets(ctx)
-		// If a client certificate is asked for, resumption fails without an id
+		// If a server asks for client certificates, resumption fails without such an id
 		// (SSL_CTX_set_session_id_context(3)).
 		call(l.sym.ctxSetSessionIDContext, ctx, uintptr(unsafe.Pointer(&id[0])),
 			uintptr(len(id)))
@@ -193,7 +195,7 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 	return ctx, nil
 }
 
-// refCtx makes a reference to an SSL_CTX. freeCtx frees it.
+// refCtx adds a reference to an SSL_CTX. freeCtx drops a reference.
 func (l *Library) refCtx(ctx uintptr) error {
 	ok := false
 	q := l.exclusive(func() { ok = int32(call(l.sym.ctxUpRef, ctx)) == 1 })
@@ -209,7 +211,8 @@ func (l *Library) freeCtx(ctx uintptr) {
 	}
 }
 
-// Free gives up the context. Its connections live on. It is idempotent.
+// Free drops the context's reference to its SSL_CTX. The connections live on. A second Free does
+// nothing.
 func (c *Context) Free() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,8 +224,8 @@ func (c *Context) Free() {
 	}
 }
 
-// NewClient makes a client's connection over nc. The connection owns nc from then on, even if
-// NewClient fails. host is the expected peer: a name (with or without a final dot) or an IP address
+// NewClient makes a client's connection over nc, which owns nc. If NewClient fails, it closes nc.
+// The parameter host is the expected peer: a name (with or without a final dot) or an IP address
 // (an IPv6 zone is ignored). Nothing is sent before Handshake.
 func (c *Context) NewClient(nc *net.TCPConn, host string) (*Conn, error) {
 	name, err := parsePeerName(host)
@@ -236,8 +239,8 @@ func (c *Context) NewClient(nc *net.TCPConn, host string) (*Conn, error) {
 	return c.newConn(nc, name)
 }
 
-// NewServer makes a server's connection over nc. The connection owns nc from then on, even if
-// NewServer fails. Nothing is sent before Handshake.
+// NewServer makes a server's connection over nc, which owns nc. If NewServer fails, it closes nc.
+// Nothing is sent before Handshake.
 func (c *Context) NewServer(nc *net.TCPConn) (*Conn, error) {
 	if !c.server {
 		nc.Close()

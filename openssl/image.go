@@ -16,7 +16,7 @@ type image struct {
 	mem []byte
 }
 
-// openImage opens a file, which the caller closes.
+// openImage maps the ELF file at path. The caller must close the image.
 func openImage(path string) (*image, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -54,7 +54,7 @@ func (i *image) section(name string) []byte {
 	return i.mem[s.Offset : s.Offset+s.FileSize]
 }
 
-// dynamic gives the strings of a tag of the dynamic section, such as DT_NEEDED.
+// dynamic returns the strings that the dynamic section has for a tag, such as DT_NEEDED.
 func (i *image) dynamic(tag elf.DynTag) (list []string) {
 	offsets, _ := i.DynValue(tag)
 	names := i.section(".dynstr")

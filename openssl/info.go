@@ -12,8 +12,8 @@ type Info struct {
 	Version    string // "TLSv1.3"
 	Cipher     string // OpenSSL's name of the cipher suite
 	ALPN       string // the application protocol (RFC 7301)
-	Group      string // of the key exchange; needs OpenSSL 3.0
-	ServerName string // by SNI: asked for by a client, received by a server
+	Group      string // the group of the key exchange; needs OpenSSL 3.0
+	ServerName string // the name of SNI (RFC 6066) that the client has sent
 	Resumed    bool   // the handshake has resumed an earlier session
 
 	// Chain has the peer's certificates in DER, its own first, as the peer has sent them.
@@ -22,7 +22,7 @@ type Info struct {
 	// (X509_NAME_oneline(3)).
 	Issuer string
 	// KeySHA256 is the hash of the peer's public key (SubjectPublicKeyInfo, RFC 7469 section
-	// 2.4). It is zero without a certificate.
+	// 2.4). If the peer has shown no certificate, all bytes are 0.
 	KeySHA256 [sha256.Size]byte
 	// Verified says that the peer has shown a certificate, and that OpenSSL has verified it.
 	Verified bool
@@ -31,7 +31,7 @@ type Info struct {
 }
 
 // Info returns the results of the handshake. It fails with ErrNoHandshake, with net.ErrClosed, or
-// with the error that has ended the connection before its handshake.
+// with the error of a failed handshake.
 func (c *Conn) Info() (Info, error) {
 	if err := c.enterReady(); err != nil {
 		return Info{}, err
@@ -131,7 +131,7 @@ func (l *Library) encodeCert(cert uintptr) ([]byte, bool) {
 	if cert == 0 {
 		return nil, false
 	}
-	out := new(uintptr) // NULL: the function allocates (d2i_X509(3))
+	out := new(uintptr) // it has NULL, so i2d_X509 allocates (d2i_X509(3))
 	n := int32(call(l.sym.i2dX509, cert, uintptr(unsafe.Pointer(out))))
 	return l.take(*out, n)
 }

@@ -14,23 +14,26 @@ import (
 // How an operation waits. The socket is Go's: non-blocking and known to the netpoller. The SSL
 // reads it by its file descriptor (SSL_set_rfd) and writes to memory (out.go). So these rules hold:
 //
-//   - Every SSL call that may read, and every write(2), is made inside a function that RawConn.Read
-//     or RawConn.Write calls. Meanwhile these keep the descriptor open. Outside of them its number
-//     may already belong to another connection.
-//   - Such a function returns false, which means to wait, in one case only: its own last call has
-//     met EAGAIN in the direction that the RawConn waits for. That is SSL_read in Read, and
-//     write(2) in Write. The netpoller is edge-triggered, and forgets old readiness when the
-//     RawConn call begins. In any other case the wake-up would never come.
-//   - errno shows whether SSL_read has met EAGAIN. If the library wants to wait without EAGAIN, the
-//     call is made again, and after mostTurns calls the connection fails.
+//   - Every SSL call that may read, and every write(2), is made inside a function that
+//     RawConn.Read, RawConn.Write or RawConn.Control calls. While this function runs, the
+//     descriptor stays open. At other times the descriptor's number may already belong to another
+//     connection.
+//   - If such a function returns false, RawConn waits. The function may do so in one case only: its
+//     own last call has met EAGAIN in the direction in which RawConn waits. For RawConn.Read that
+//     call is SSL_read, and for RawConn.Write it is write(2). In any other case the wake-up might
+//     never come: the netpoller is edge-triggered, and forgets old readiness when RawConn.Read or
+//     RawConn.Write begins.
+//   - errno shows whether SSL_read has met EAGAIN. If OpenSSL asks for a wait without EAGAIN, the
+//     SSL call is made again. After mostTurns such calls the connection fails.
 //   - Conn.mu is held for one stay in the library and the sends around it, and never during a wait.
 //
-// In the direction of writing only the holder of Conn.writing waits. In the direction of reading
-// the holder of Conn.reading waits. That is usually a Read. It can also be a Handshake, or a Write
-// in the middle of a message of the peer's handshake layer. They take turns.
+// Only the operation that has locked Conn.writing waits until the socket is writable. Only the
+// operation that has locked Conn.reading waits until the socket is readable. Usually a Read or a
+// WaitReset locks Conn.reading. A Handshake does, too, and a Write or CloseWrite in the middle of a
+// message of the peer's handshake layer. These operations take turns.
 //
-// A context ends a wait by a deadline in the past, set on the direction in which the operation
-// waits. A connection that fails ends the waits of both directions in the same way.
+// If a context ends, watch sets a deadline in the past for the direction in which the operation
+// waits. If a connection fails, fail sets such a deadline for both directions.
 
 // A direction is the readiness that an operation waits for.
 type direction int
@@ -39,14 +42,14 @@ const (
 	readable direction = iota
 	writable
 	none    // no wait is needed
-	nothing // the library wants to wait, and no event would end the wait
+	nothing // OpenSSL asks for a wait, but no event would end it: call again
 )
 
 // aLongTimeAgo is a deadline that has passed.
 var aLongTimeAgo = time.Unix(1, 0)
 
 func (c *Conn) setDeadline(d direction, t time.Time) {
-	// It fails only if the socket is closed, and that ends the wait too.
+	// An error means that the socket is closed, which ends the wait too.
 	if d == readable {
 		_ = c.nc.SetReadDeadline(t)
 	} else {
@@ -54,7 +57,7 @@ func (c *Conn) setDeadline(d direction, t time.Time) {
 	}
 }
 
-// A sem is a mutex whose wait ends with a context.
+// A sem is a mutex. A context can end the wait for it.
 type sem struct {
 	held    chan struct{}
 	waiting *atomic.Int32 // the number of waiting goroutines
@@ -91,8 +94,8 @@ func (s sem) lock(ctx context.Context, done <-chan struct{}) error {
 
 func (s sem) unlock() { <-s.held }
 
-// wait calls try, in the RawConn method that its direction needs, until the
-// operation is finished, its context ends, or the Conn is closed.
+// wait does the operation. It lets RawConn.Read or RawConn.Write call try, by the direction o.dir,
+// until the operation is finished, its context ends, or the Conn is closed.
 func (o *op) wait() error {
 	for !o.finished {
 		if err := o.waitOnce(); err != nil {
@@ -102,7 +105,7 @@ func (o *op) wait() error {
 	return o.err
 }
 
-// waitOnce is one call of a RawConn method.
+// waitOnce makes one call of RawConn.Read or RawConn.Write.
 func (o *op) waitOnce() (err error) {
 	c, d := o.c, o.dir
 	o.parked = false
@@ -122,9 +125,9 @@ func (o *op) waitOnce() (err error) {
 	}
 	o.forget()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// The deadline has ended this wait, so it can be undone, whoever has set it. Close
-		// sets its deadline after it closes done, and fail after it sets the error. Both
-		// are checked before the next wait.
+		// The deadline has done its work, so waitOnce removes it. No end is lost: Close
+		// sets its deadline after it closes c.done, and fail after it sets the error.
+		// c.done and the error are checked before the next wait.
 		c.setDeadline(d, time.Time{})
 		return o.ctx.Err()
 	}
@@ -134,9 +137,9 @@ func (o *op) waitOnce() (err error) {
 	return err
 }
 
-// mostTurns limits how often in a row a call is made again because the library wants to wait
-// without EAGAIN. A correct library does so after each message of the handshake layer that empties
-// its buffer. A peer may send thousands of such messages in a row.
+// mostTurns limits how often in a row an operation repeats its call because OpenSSL asks for a wait
+// without EAGAIN. OpenSSL may rightly do so after each message of the handshake layer (see
+// sslErrorWantNothing), and a peer may send thousands of these messages in a row.
 const mostTurns = 1 << 16
 
 // try is the function that RawConn calls: at once, and after each wait.
@@ -148,7 +151,7 @@ func (o *op) try(fd uintptr) bool {
 			return true
 		case want == none:
 			if o.dir == readable && o.kind == opWrite {
-				o.dir = writable // and the return gives c.reading back
+				o.dir = writable // waitOnce unlocks c.reading after this return
 				return true
 			}
 		case o.turns > mostTurns:
@@ -156,7 +159,7 @@ func (o *op) try(fd uintptr) bool {
 			return true
 		case want == nothing:
 			o.turns++
-			if o.interrupted() { // nothing else would notice, because there is no wait
+			if o.interrupted() { // check here, because no wait notices it
 				return true
 			}
 		case want != o.dir:
@@ -164,7 +167,7 @@ func (o *op) try(fd uintptr) bool {
 			o.dir = want
 			return true
 		case want == readable && o.parked && o.c.reading.waiting.Load() > 0:
-			return true // another operation has the turn; this one queues behind it
+			return true // o had its turn; it queues behind the operation that waits
 		default:
 			o.parked, o.turns = true, 0
 			o.watch()
@@ -186,7 +189,7 @@ func (o *op) interrupted() bool {
 	return true
 }
 
-// watch makes the end of the context end the next wait.
+// watch makes sure that the end of the context ends the next wait.
 func (o *op) watch() {
 	if o.unwatch != nil || o.ctx.Done() == nil {
 		return
@@ -199,14 +202,15 @@ func (o *op) watch() {
 	})
 	o.unwatch = func() {
 		if !stop() {
-			// The function runs, or has run. Its deadline must not outlive this wait.
+			// The function above runs, or has run. Wait for it, and remove its
+			// deadline, which must not end a later wait.
 			<-over
 			c.setDeadline(d, time.Time{})
 		}
 	}
 }
 
-// forget ends watch.
+// forget undoes watch.
 func (o *op) forget() {
 	if o.unwatch != nil {
 		o.unwatch()
@@ -214,7 +218,7 @@ func (o *op) forget() {
 	}
 }
 
-// poll returns the ready events: those of wanted, POLLERR and POLLHUP.
+// poll returns which of the wanted events, POLLERR and POLLHUP have come. It does not wait.
 func poll(fd uintptr, wanted int16) int16 {
 	for {
 		fds := [1]unix.PollFd{{Fd: int32(fd), Events: wanted}}
@@ -229,7 +233,7 @@ func poll(fd uintptr, wanted int16) int16 {
 	}
 }
 
-// giveUp ends an operation if the library wants to wait although there is nothing to wait for.
+// giveUp fails the connection, and ends the operation, after mostTurns calls without progress.
 func (o *op) giveUp() {
 	c := o.c
 	c.mu.Lock()

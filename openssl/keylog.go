@@ -1,7 +1,7 @@
 package openssl
 
-// The secrets of connections. With them a program can decrypt captured packets. So OpenSSL is asked
-// for the secrets only if Library.KeyLog is set.
+// This file gives the secrets of connections to Library.KeyLog. With the secrets a program can
+// decrypt captured packets. So OpenSSL is asked for them only if Library.KeyLog is set.
 
 // logSecret is the callback of all contexts (SSL_CTX_set_keylog_callback(3)).
 func (l *Library) logSecret(_, line uintptr) (result uintptr) {

@@ -15,16 +15,16 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// A Library is a libssl, with the libcrypto that it depends on, loaded into this
-// process. It stays loaded until the process ends. Its methods are safe for concurrent use.
+// A Library is a libssl that is loaded into this process, with its libcrypto. It stays loaded until
+// the process ends. All methods are safe for concurrent use.
 type Library struct {
-	// Watcher, if not nil, is called for each stay of a thread in the library. Set it before
-	// the Library is used.
+	// Watcher, if not nil, is called when a thread enters the library and when it leaves. Set
+	// Watcher before the first use of the Library.
 	Watcher Watcher
 
-	// KeyLog, if it is not nil, is given the secrets of each connection, as lines of the NSS
-	// key log format without the line feeds. It must be set before the Library is used. It is
-	// called in the middle of handshakes, by several goroutines.
+	// KeyLog, if not nil, is called with the secrets of each connection, as lines of the NSS
+	// key log format without the line feeds. Several goroutines call it at the same time, in
+	// the middle of handshakes. Set KeyLog before the first use of the Library.
 	KeyLog func(line string)
 
 	sym     symbols
@@ -49,11 +49,11 @@ type Library struct {
 	trustMu  sync.Mutex // guards the next three; held while trust files are read
 	trust    *trustState
 	trustCtx uintptr // SSL_CTX for trust; one reference is ours
-	trustGen int     // counts the contexts that trustCtx has had
+	trustGen int     // counts the different values of trustCtx
 }
 
-// tested are the major versions that this package is known to work with, each with its smallest
-// OPENSSL_VERSION_NUMBER. OpenSSL may break its ABI with a major version.
+// tested are the major versions of OpenSSL with which this package was tested. The field least is
+// the smallest OPENSSL_VERSION_NUMBER that is accepted. A new major version may have another ABI.
 var tested = []struct {
 	major int
 	least uint64
@@ -63,9 +63,9 @@ var tested = []struct {
 	{4, 0x40000000},
 }
 
-// loaded remembers the libraries that Load has loaded. A library is never unloaded, because the
-// destructors of thread-local data are in its code. So a second Library of the same file would only
-// take memory.
+// loaded has the libraries that Load has loaded. A library is never unloaded: a thread that ends
+// later runs destructors of thread-local data, which are in the library's code. So a second Library
+// of the same file would only take memory.
 var loaded = struct {
 	sync.Mutex
 	byName   map[string]*Library
@@ -74,8 +74,8 @@ var loaded = struct {
 
 // Load loads libssl from path, which is passed to dlopen(3): a file, or a bare name that the
 // dynamic linker looks for. With "" it tries the names of this platform, the newest version first,
-// and takes the first usable library. A usable library has all the symbols, and is OpenSSL 1.1.1,
-// 3.x or 4.x.
+// and takes the first usable library. A usable library is OpenSSL 1.1.1, 3.x or 4.x, has all needed
+// symbols, and has a libcrypto of the same build, as far as tlsd can check.
 //
 // The error is a *LoadError. Loading the same library again returns the same *Library.
 func Load(path string) (*Library, error) {
@@ -113,7 +113,7 @@ func searchList(goos string) []string {
 				prefix+"openssl@1.1/lib/libssl.1.1.dylib")
 		}
 		return names
-	case "freebsd": // The base system's, by its own numbering.
+	case "freebsd": // The base system has its own numbers: 35, 30 and 111.
 		return []string{"libssl.so.4", "libssl.so.35", "libssl.so.30", "libssl.so.111",
 			"libssl.so.3", "libssl.so.1.1"}
 	default:
@@ -130,7 +130,7 @@ func load(name string) (*Library, error) {
 		return nil, errors.New("only 64-bit machines are supported: OpenSSL's 64-bit " +
 			"arguments are passed as one word here")
 	}
-	// dlerror(3) is about the calling thread's last failure.
+	// Dlopen calls dlerror(3), which reports the last failure of the calling thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	handle, err := purego.Dlopen(name, purego.RTLD_NOW|purego.RTLD_LOCAL)
@@ -148,8 +148,8 @@ func load(name string) (*Library, error) {
 	return l, nil
 }
 
-// bind makes a Library of a dlopen handle. libcrypto's symbols are looked up through the same
-// handle, which finds the libcrypto that this libssl is linked with.
+// bind makes a Library of a dlopen handle. The same handle finds the symbols of the libcrypto with
+// which this libssl is linked.
 func bind(name string, handle uintptr) (*Library, error) {
 	lookup := func(name string) uintptr {
 		p, _ := purego.Dlsym(handle, name) // an error means 0, and resolve reports it
@@ -171,8 +171,8 @@ func bind(name string, handle uintptr) (*Library, error) {
 	if err := l.checkFiles(); err != nil {
 		return nil, err
 	}
-	// This must come before any other call (OPENSSL_init_ssl(3)). There are no atexit handlers,
-	// because they would free memory that other threads still use.
+	// OPENSSL_init_ssl(3) must come before the library makes its first object. initNoAtexit: an
+	// atexit handler would free memory that other threads still use.
 	ok := false
 	q := l.exclusive(func() {
 		ok = int32(call(l.sym.initSSL,
@@ -219,11 +219,11 @@ func checkVersion(num uint64, text string) (major int, err error) {
 func (l *Library) Version() string { return l.version }
 
 // Path is the file that the library was loaded from, with symbolic links resolved. If the system
-// does not tell, it is the name given to Load.
+// has no /proc/self/maps, it is the name that Load was given.
 func (l *Library) Path() string { return l.path }
 
 // QueuedErrors empties the error queue of the calling goroutine's thread, and returns the number of
-// errors that were on it. It is for tests. They lock a goroutine to its thread and expect 0,
+// errors that were on it. It is for tests. A test locks its goroutine to a thread and expects 0,
 // because every method of this package leaves the queue empty.
 func (l *Library) QueuedErrors() int {
 	runtime.LockOSThread()
@@ -231,7 +231,8 @@ func (l *Library) QueuedErrors() int {
 	return len(l.drain())
 }
 
-// mappedFile is the file that is mapped at an address, or "" (proc_pid_maps(5)).
+// mappedFile returns the path of the file that is mapped at an address, or "" if it is not known
+// (proc_pid_maps(5)).
 func mappedFile(addr uintptr) string {
 	f, err := os.Open("/proc/self/maps")
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The work of an operation between two waits: it sends, makes one stay in the library (step.go),
-// and judges the result. All of this happens under Conn.mu and never waits.
+// This file has what an operation does between two waits: it sends, makes one stay in the library
+// (step.go), and judges the result. Conn.mu is locked during all of this, and nothing waits.
 
 // The kinds of operation.
 type opKind int
@@ -24,54 +24,58 @@ const (
 	opRead
 	opWrite
 	opShutdown
-	opReset // makes no SSL call
+	opReset // WaitReset, which makes no SSL call
 )
 
-// An op is a Read, a Write, a Handshake or a shutdown. Ops are used again, by any Conn that needs
-// one. So an operation that need not wait allocates nothing, and a Conn without an operation needs
-// no memory for one.
+// An op is the state of one Read, Write, Handshake, WaitReset or shutdown (CloseWrite, or
+// close_notify in Close). A pool keeps ops for later operations of any Conn. So an operation that
+// need not wait allocates nothing, and an idle Conn has no op.
 type op struct {
 	c    *Conn
 	kind opKind
 	ctx  context.Context
 	// the data to read or write; a field keeps it on the heap, because C gets its address
 	buf []byte
-	// of a ReadSome, else 0: its limit; it takes buf for each stay, and gives an empty buf back
+	// Of a ReadSome: the largest number of bytes to return; else 0. A ReadSome takes buf from
+	// someMemory for each stay. If no data has come, it puts buf back.
 	most int
-	at   int   // bytes of buf that the library has done: read, or sealed
-	n    int   // bytes done: read, or sent
-	err  error // the error that has ended it
+	at   int   // the number of bytes of buf that OpenSSL has read or sealed
+	n    int   // the number of bytes that the operation has read or sent
+	err  error // the error that has ended the operation
 
 	finished bool
-	// of a Handshake or shutdown: the library has done its part, and only the send is left
+	// of a Handshake or shutdown: no SSL call is left to do, only sending
 	done    bool
-	dir     direction // the readiness that it waits for
-	parked  bool      // it has waited since it got its turn
-	unwatch func()    // set while ctx is watched
-	// calls since the last wait or success that wanted to wait without EAGAIN
+	dir     direction // the readiness that the operation waits for
+	parked  bool      // the operation has waited since it locked Conn.reading
+	unwatch func()    // ends watch; nil while ctx is not watched
+	// the number of SSL calls since the last wait or success that asked for a wait without
+	// EAGAIN, or for another direction
 	turns int
 
-	// One stay and its result.
+	// The rest is for one stay: the arguments and the results of its SSL calls.
 	fn     uintptr
-	args   []uintptr // of argv
-	fd     uintptr   // of the socket, during a stay
+	args   []uintptr // the part of argv that fn takes
+	fd     uintptr   // the socket's number, valid during a stay
 	argv   [3]uintptr
 	errArg [2]uintptr
 	ret    int32
-	code   int32  // SSL_get_error, unless the call has succeeded
+	code   int32  // the result of SSL_get_error; 0 if no call has failed
 	cErrno *int32 // C's errno on this thread; nil: not yet looked up
 	errno  syscall.Errno
-	until  int // of buf: the end of the data for this stay
-	// Of a Write: how many records it has sealed, how much data each of them but the last has,
-	// and how many records without data come before them.
+	until  int // this stay reads or seals at most buf[:until]
+	// Of a Write, in this stay: sealed is the number of records with its data. first is the
+	// number of data bytes in each of these records but the last. besides is the number of
+	// records without data that come before them.
 	sealed, first, besides int
 
-	closed bool // at the end of the readable data: the peer's close_notify is there
-	// of a Read: it has sealed an alert; if the Read succeeds, the alert refuses a
-	// renegotiation
+	closed bool // all data is read, and the peer's close_notify has come
+	// Of a Read: SSL_read has sealed an alert. If this Read succeeds, the alert refuses a
+	// renegotiation.
 	alerted bool
-	sound   bool // the library's statements about the bytes to send agree
-	// unexplained says that the system should have a reason for the failed call, and has none.
+	sound   bool // what OpenSSL reports about the bytes to send fits together (collect)
+	// unexplained says that OpenSSL reports an error of the system, but errno is EAGAIN, which
+	// is no failure.
 	unexplained bool
 
 	stepFn func(*thread)      // step, bound once
@@ -84,7 +88,7 @@ var ops = sync.Pool{New: func() any {
 	return o
 }}
 
-// op returns an op for the Conn. It must be given back.
+// op returns an op for the Conn. The caller must call giveBack at the end.
 func (c *Conn) op() *op {
 	o := ops.Get().(*op)
 	o.c = c
@@ -141,7 +145,9 @@ func (o *op) runSome(ctx context.Context, limit int) ([]byte, error) {
 	return p[:o.n], nil
 }
 
-// conclude notes what was given up in the middle.
+// conclude ends an operation, with its error. If a Write or shutdown was given up in the middle,
+// the Conn sends nothing more (ErrWriteBroken). For a Write, conclude adds to o.n the bytes of the
+// last piece that have left.
 func (o *op) conclude(err error) {
 	c := o.c
 	o.ctx, o.buf, o.err = nil, nil, nil
@@ -159,12 +165,12 @@ func (o *op) conclude(err error) {
 		c.writeErr = ErrWriteBroken
 		c.silence()
 	}
-	if o.at > o.n { // the last piece has left in part
+	if o.at > o.n {
 		o.n = min(o.at, o.n+max(0, whole-o.besides)*o.first)
 	}
 }
 
-// method is the method for a Watcher.
+// method is the tls method that a Watcher gets for the operation.
 func (o *op) method() string {
 	switch o.kind {
 	case opRead:
@@ -185,21 +191,22 @@ func (o *op) method() string {
 	return "tls.Accept"
 }
 
-// barred says why the operation cannot go on.
+// barred returns the error that forbids the operation to go on, or nil.
 func (o *op) barred() error {
 	c := o.c
 	switch {
 	case o.kind == opHandshake:
-		// not the error of a failed send, because the peer's reason may still be read
+		// A failed send does not end the handshake: the peer's reason may still be read.
 		return c.readErr
-	case o.kind == opShutdown && o.done && c.writeErr == ErrShut: // by this operation itself
+	case o.kind == opShutdown && o.done && c.writeErr == ErrShut: // o itself has set ErrShut
 		return c.failed
 	}
 	return c.writeErr
 }
 
-// once sends the unsent bytes, makes one stay in the library, and sends the result. It returns the
-// readiness that the operation wants to wait for, or sets finished, with the error.
+// once sends the unsent bytes, makes one stay in the library, and sends the new bytes. It returns
+// the readiness that the operation needs. If the operation has ended, once sets o.finished and
+// o.err.
 func (o *op) once(fd uintptr) (want direction) {
 	c := o.c
 	c.mu.Lock()
@@ -251,7 +258,7 @@ func (o *op) once(fd uintptr) (want direction) {
 	return want
 }
 
-// lookForReset looks for an error of the socket without a read, because there is nothing to read.
+// lookForReset looks for an error of the socket. It does not read, because the stream has ended.
 func (o *op) lookForReset(fd uintptr) direction {
 	c := o.c
 	switch {
@@ -260,7 +267,8 @@ func (o *op) lookForReset(fd uintptr) direction {
 	case c.sendErrno == 0 && poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
 		return readable
 	case c.sendErrno == 0:
-		err := error(syscall.ECONNRESET) // if another operation has got the error already
+		// The error that counts if another operation has taken the socket's own error.
+		err := error(syscall.ECONNRESET)
 		if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
 			err = syscall.Errno(n)
 		}
@@ -269,7 +277,7 @@ func (o *op) lookForReset(fd uintptr) direction {
 	return o.end(os.NewSyscallError("read", c.sendErrno))
 }
 
-// judge notes the result of a stay.
+// judge decides by the results of a stay how the operation goes on. Its result is that of once.
 func (o *op) judge(q queue) (want direction) {
 	c := o.c
 	if o.kind == opRead {
@@ -288,7 +296,7 @@ func (o *op) judge(q queue) (want direction) {
 			return o.end(nil)
 		case o.fn == c.lib.sym.sslShutdown:
 			c.writeErr, c.shut = ErrShut, true
-		case o.kind == opShutdown: // the handshake message is complete now
+		case o.kind == opShutdown: // SSL_do_handshake has read the rest of the message
 			o.fn = c.lib.sym.sslShutdown
 			return none
 		}
@@ -302,7 +310,8 @@ func (o *op) judge(q queue) (want direction) {
 	switch o.code {
 	case sslErrorWantRead:
 		return readable
-	case sslErrorWantNothing, sslErrorWantWrite: // the memory was full, and is empty now
+	case sslErrorWantNothing, sslErrorWantWrite:
+		// With WantWrite the pair was full. Now it is empty.
 		return nothing
 	case sslErrorZeroReturn:
 		if o.kind == opRead && o.closed {
@@ -310,12 +319,13 @@ func (o *op) judge(q queue) (want direction) {
 		}
 	}
 	if o.kind == opShutdown && q.has(reasonShutdownInInit) {
-		// SSL_do_handshake reads the rest of a message of the handshake layer
+		// SSL_shutdown fails in the middle of a message of the handshake layer.
+		// SSL_do_handshake reads the rest of this message.
 		o.fn = c.lib.sym.sslDoHandshake
 		return nothing
 	}
 	if o.kind == opRead && o.cut(q) {
-		// the system reports a reset only once, and a send has got the report
+		// The system reports a reset only once, and here a send has got the report.
 		if c.sendErrno != 0 {
 			return o.fail(os.NewSyscallError("read", syscall.ECONNRESET))
 		}
@@ -327,7 +337,7 @@ func (o *op) judge(q queue) (want direction) {
 	return o.fail(c.failure(o, q))
 }
 
-// problem is an error of the operation.
+// problem makes the error of a fault that this package finds.
 func (o *op) problem(why string) error {
 	if o.kind == opHandshake {
 		return &HandshakeError{Reason: why}
@@ -335,8 +345,8 @@ func (o *op) problem(why string) error {
 	return &ProtocolError{Reason: why}
 }
 
-// readEnds ends reading; writing may go on. Data that was read in the same stay is returned first:
-// the next Read reports the end.
+// readEnds ends reading; writing may go on. If the same stay has read data, this Read returns the
+// data, and the next Read returns the error.
 func (o *op) readEnds(err error) direction {
 	o.c.readErr = err
 	if o.n > 0 {
@@ -345,7 +355,7 @@ func (o *op) readEnds(err error) direction {
 	return o.end(err)
 }
 
-// fail ends the connection. The caller holds mu.
+// fail fails the connection, and ends the operation as readEnds does. The caller holds c.mu.
 func (o *op) fail(err error) direction {
 	o.c.fail(err)
 	if o.kind == opRead && o.n > 0 {
@@ -360,9 +370,9 @@ func (o *op) end(err error) direction {
 	return none
 }
 
-// fail ends both directions. No SSL call is made any more but SSL_free. Waiting operations end with
-// the same error. If a send had failed before, the peer's message is the better reason. The caller
-// holds c.mu.
+// fail ends both directions with err. No operation calls the SSL after that. Waiting operations end
+// with the same error. If a send has failed before, Writes have the error of the send. A
+// *ProtocolError replaces it, because it has the peer's reason. The caller holds c.mu.
 func (c *Conn) fail(err error) {
 	c.readErr, c.failed = err, err
 	var protocol *ProtocolError

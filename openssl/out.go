@@ -7,29 +7,32 @@ import (
 	"unsafe"
 )
 
-// Outgoing bytes. An SSL writes into memory: into the BIO pair of its current thread. Before the
-// thread leaves the library, everything is taken out of the pair. The records of a Write are sent
-// from there. All other bytes are appended to the Conn's unsent bytes, and so is what the system
-// does not take. The rules:
+// This file sends outgoing bytes. An SSL writes into memory: into the BIO pair of its current
+// thread. Before the thread leaves the library, collect takes all bytes out of the pair. It sends
+// the records of a Write at once. It appends all other bytes, and those that the system does not
+// take, to the Conn's unsent bytes. The rules:
 //
-//   - Unsent bytes are sent in order, by write(2) that cannot block, under Conn.mu. The next
-//     operation sends them: the Write that has made them, a Read, another Write, Close.
-//   - A Write, a Handshake and a CloseWrite wait until their bytes have left. A Read does not. Its
-//     bytes (an answer to KeyUpdate, an alert) are sent at once, or by the next operation. RFC 8446
-//     wants such an answer before the next data, so this is soon enough.
+//   - Unsent bytes are sent in order, with a write(2) that cannot block, while Conn.mu is locked.
+//     The operation that has added them sends them. If it ends before, the next operation does: a
+//     Read, a Write or Close.
+//   - A Write, a Handshake and a CloseWrite wait until their bytes have left. A Read does not. If
+//     the system takes its bytes (an answer to KeyUpdate, an alert) at once, they leave at once,
+//     else with the next operation. RFC 8446 wants the answer to KeyUpdate before the next data, so
+//     this is soon enough.
 //   - A send that fails, or is given up in the middle, mutes the Conn: nothing more is sent. The
-//     SSL does not know, and goes on reading.
+//     SSL does not notice, so reading goes on.
 //   - A Conn without unsent bytes has no memory for them.
 
 const (
 	// piece is the most data that is sealed in one stay in the library.
 	piece = 64 << 10
-	// outBytes is room for a piece in records.
+	// outBytes is the size of the memory for unsent bytes: a piece, and the headers and tags of
+	// its records.
 	outBytes = piece + 8<<10
-	// bioBytes is the size of a pair. A Write has room for its piece there, also in records of
-	// 64 bytes (RFC 8449 section 4). A longer handshake message takes several stays.
+	// bioBytes is the size of a pair. A piece fits in, even in records of 64 bytes (RFC 8449
+	// section 4). A handshake message that does not fit in takes several stays.
 	bioBytes = 2 * piece
-	// mostOwed limits the answers to a peer that asks and does not read.
+	// mostOwed is the most unsent bytes of answers to a peer that asks and does not read.
 	mostOwed = 64 << 10
 )
 
@@ -37,14 +40,13 @@ var outMemory = sync.Pool{New: func() any { return new([outBytes]byte) }}
 
 // An outbox has the bytes that are sealed and not yet sent. Conn.mu guards it.
 type outbox struct {
-	mem  []byte // nil if there are none
-	sent int    // mem[:sent] has left
+	mem  []byte // nil if the outbox is empty
+	sent int    // mem[:sent] has left already
 	owed int    // bytes that Reads have added since the outbox was last empty
 }
 
 func (b *outbox) empty() bool { return b.mem == nil }
 
-// add appends p.
 func (b *outbox) add(p []byte) {
 	if b.mem == nil {
 		b.mem = outMemory.Get().(*[outBytes]byte)[:0]
@@ -52,7 +54,7 @@ func (b *outbox) add(p []byte) {
 	b.mem = append(b.mem, p...)
 }
 
-// drop drops all bytes.
+// drop empties the outbox, and gives its memory back to outMemory.
 func (b *outbox) drop() {
 	if cap(b.mem) == outBytes {
 		outMemory.Put((*[outBytes]byte)(b.mem[:outBytes]))
@@ -60,8 +62,9 @@ func (b *outbox) drop() {
 	*b = outbox{}
 }
 
-// attach makes the SSL write to the thread's pair. The SSL keeps this BIO until it runs on another
-// thread. Meanwhile other SSLs may have the same BIO, but only the one that runs uses it.
+// attach makes the SSL write to the thread's pair, and returns false if that fails. The SSL keeps
+// the thread's BIO until the SSL runs on another thread. Meanwhile other SSLs may have the same
+// BIO, but only the SSL that runs on the thread uses it.
 func (c *Conn) attach(t *thread) bool {
 	switch t.bio {
 	case 0: // newBIOPair has failed
@@ -71,7 +74,7 @@ func (c *Conn) attach(t *thread) bool {
 	}
 	sym := &c.lib.sym
 	t.arg[0] = t.bio
-	if int32(call(sym.bioUpRef, t.arg[:1]...)) != 1 { // the SSL frees its reference
+	if int32(call(sym.bioUpRef, t.arg[:1]...)) != 1 { // one reference for the SSL
 		return false
 	}
 	t.arg[0], t.arg[1] = c.ssl, t.bio
@@ -80,9 +83,10 @@ func (c *Conn) attach(t *thread) bool {
 	return true
 }
 
-// collect takes the SSL's output out of the pair. It says whether the library's statements about it
-// fit together. For a Write the records must be whole, and at least as many as the Write has
-// sealed. For a Handshake or shutdown the size must be the one that the library reports.
+// collect takes the SSL's output out of the pair. The result sound says whether the output fits
+// what OpenSSL reports about it. Of a Write the records must be whole, and at least as many as
+// SSL_write has sealed. Of a Handshake or shutdown the output must have the size that OpenSSL
+// reports. The output of a Read is not checked.
 func (o *op) collect(t *thread) (sound bool) {
 	c := o.c
 	n, want := 0, 0
@@ -115,21 +119,22 @@ func (o *op) collect(t *thread) (sound bool) {
 	if c.mute || c.shut {
 		c.out.drop()
 	}
-	if !sound { // Bytes of one connection must not come into another's stream.
+	if !sound { // no byte of this connection may come into the stream of another
 		t.freeBIOPair(c.lib)
 		c.lib.newBIOPair(t)
 	}
 	return sound
 }
 
-// written is the number of bytes that an SSL has written.
+// written is the number of bytes that an SSL has written to the pair and that are still in it.
 func (t *thread) written(l *Library) int {
 	t.arg[0], t.arg[1], t.arg[2], t.arg[3] = t.far, bioCtrlPending, 0, 0
 	return int(int64(call(l.sym.bioCtrl, t.arg[:4]...)))
 }
 
-// take returns bytes that an SSL has written. They are valid until an SSL writes again. A pair that
-// becomes empty begins anew at its start, so one take returns all (BIO_nread, BIO_s_bio(3)).
+// take takes the bytes that an SSL has written out of the pair. They are valid until an SSL writes
+// again. The pair is a ring. When it is empty, it begins again at its start, so usually one take
+// returns all bytes (BIO_nread, BIO_s_bio(3)).
 func (t *thread) take(l *Library) []byte {
 	t.taken = 0
 	t.arg[0], t.arg[1], t.arg[2] = t.far, uintptr(unsafe.Pointer(&t.taken)), bioBytes
@@ -140,8 +145,8 @@ func (t *thread) take(l *Library) []byte {
 	return unsafe.Slice((*byte)(pointer(t.taken)), n)
 }
 
-// sendRecords sends the records of a Write. There are no unsent bytes before them. If the system
-// does not take all, sendRecords keeps them.
+// sendRecords sends the records of a Write. Call it if there are no unsent bytes. If the system
+// does not take all of p, sendRecords keeps the rest.
 func (c *Conn) sendRecords(fd uintptr, p []byte) {
 	sent, err := send(fd, p)
 	if sent == len(p) {
@@ -154,16 +159,16 @@ func (c *Conn) sendRecords(fd uintptr, p []byte) {
 	}
 }
 
-// beginsWithAlert says whether the output of a Read begins with an alert. In TLS 1.2 a record shows
-// its type. The only alert of a Read that does not fail is no_renegotiation (RFC 5246 section
-// 7.2.2).
+// beginsWithAlert says whether the output of a Read begins with an alert of TLS 1.2, whose records
+// show their type. If the Read succeeds, this alert is no_renegotiation (RFC 5246 section 7.2.2).
 func (c *Conn) beginsWithAlert(p []byte) bool {
 	const alert = 21
 	return p[0] == alert && c.version == "TLSv1.2"
 }
 
-// push sends what the system takes at once, and says whether nothing is left. The caller holds
-// c.mu, and is in a function that RawConn calls.
+// push sends the unsent bytes that the system takes at once. It returns true if none is left, also
+// after a failed send, which drops them. The caller holds c.mu, and is in a function that RawConn
+// calls.
 func (c *Conn) push(fd uintptr) (all bool) {
 	n, err := send(fd, c.out.mem[c.out.sent:])
 	c.out.sent += n
@@ -180,7 +185,7 @@ func (c *Conn) push(fd uintptr) (all bool) {
 	return true
 }
 
-// send is write(2) until the system takes no more, which is no error.
+// send calls write(2) until p is sent, or the system takes no more bytes, which is no error.
 func send(fd uintptr, p []byte) (sent int, err error) {
 	for sent < len(p) {
 		n, err := syscall.Write(int(fd), p[sent:])
@@ -200,7 +205,7 @@ func send(fd uintptr, p []byte) (sent int, err error) {
 // sendFailed ends the outgoing direction. The caller holds c.mu.
 func (c *Conn) sendFailed(err error) {
 	c.sendErrno, _ = err.(syscall.Errno)
-	// with ErrShut and unsent bytes, close_notify has not left
+	// After CloseWrite, unsent bytes mean that close_notify has not left.
 	if c.writeErr == nil || c.writeErr == ErrShut && !c.out.empty() {
 		c.writeErr = os.NewSyscallError("write", err)
 	}

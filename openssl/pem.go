@@ -11,22 +11,22 @@ import (
 	"unsafe"
 )
 
-// PEM (RFC 7468) is divided into its blocks here. So an error can name the bad block, and OpenSSL
-// sees only blocks of the wanted kind. Given a whole file, OpenSSL may skip what it does not
-// understand, or meet an encrypted key and ask for its password. OpenSSL alone decides about the
-// content of a block.
+// This file divides PEM (RFC 7468) into its blocks, and passes OpenSSL one block at a time. So an
+// error can name the bad block, and OpenSSL sees only blocks of the wanted kind. In a whole file
+// OpenSSL might skip a block that it does not understand, or ask for the password of an encrypted
+// key. OpenSSL alone decides about the content of a block.
 
-// MaxPEM is the limit of a file: 32 MiB. A usual CA bundle has 0.2 MiB.
+// MaxPEM is the most bytes that a file may have: 32 MiB. A usual CA bundle has 0.2 MiB.
 const MaxPEM = 32 << 20
 
-// MaxCAs is the limit of different certificates in a CA bundle. A usual bundle has 150. OpenSSL
-// before 4.0 sorts its store after each addition, so the time grows with the square of the number:
-// 1,000 take 0.2 s, 5,000 2 s, 16,000 24 s.
+// MaxCAs is the most different certificates that a CA bundle may have. A usual bundle has 150.
+// OpenSSL before 4.0 sorts its store after each addition, so the time grows with the square of the
+// number: 1,000 take 0.2 s, 5,000 2 s, 16,000 24 s.
 const MaxCAs = 5000
 
 // A pemBlock is one block of a file, from BEGIN to END.
 type pemBlock struct {
-	number, line int    // both from 1
+	number, line int    // of the block in the file, and of its BEGIN line; both count from 1
 	label        string // "CERTIFICATE"
 	text         []byte // with the lines BEGIN and END
 	encrypted    bool
@@ -45,7 +45,8 @@ func (b *pemBlock) fault(what, reason string, q queue) *PEMError {
 		Queue: q.strings()}
 }
 
-// splitPEM finds the blocks of a file. Text around them is comment.
+// splitPEM finds the blocks of a file. It ignores the text around them. The parameter what names
+// the file in errors.
 func splitPEM(what string, data []byte) ([]pemBlock, error) {
 	bad := func(format string, args ...any) error {
 		return &PEMError{What: what, Reason: fmt.Sprintf(format, args...)}
@@ -117,7 +118,8 @@ func cutMarker(line, prefix string) (label string, ok bool) {
 	return strings.CutSuffix(rest, "-----")
 }
 
-// withBIO runs f with a BIO that has a copy of data. Call it inside exclusive.
+// withBIO runs f with a BIO that has a copy of data. If data is empty, or OpenSSL cannot make the
+// BIO, f does not run. Call withBIO inside exclusive.
 func (l *Library) withBIO(data []byte, f func(bio uintptr)) {
 	bio := call(l.sym.bioNew, call(l.sym.bioSMem))
 	if bio == 0 || len(data) == 0 {
@@ -130,8 +132,8 @@ func (l *Library) withBIO(data []byte, f func(bio uintptr)) {
 	}
 }
 
-// noPassword is the answer to OpenSSL's question for a password: an empty one. With NULL it would
-// open /dev/tty and wait there (pem_password_cb(3)).
+// noPassword is the password for OpenSSL, an empty one. Without it OpenSSL would open /dev/tty, and
+// wait there for a password (pem_password_cb(3)).
 var noPassword = cString("")
 
 // readCert makes an X509 of a block. x509Free frees it.
@@ -166,12 +168,12 @@ func withCString(s string, f func(p uintptr)) {
 	runtime.KeepAlive(p)
 }
 
-// A CABundle is a set of certificates that a client trusts. It does not change. Free it, or leave
-// it to the garbage collector. Contexts that were made with it live on.
+// A CABundle is a set of certificates that a client trusts. It does not change. Free frees it, or
+// else the garbage collector does. Contexts that were made with it live on.
 type CABundle struct {
 	lib     *Library
 	name    string
-	id      string // of its content
+	id      string // a hash of the PEM, for resumption
 	cleanup runtime.Cleanup
 
 	mu  sync.Mutex
@@ -180,8 +182,8 @@ type CABundle struct {
 
 // ParseCABundle reads CA certificates in PEM, at least one. Comments, CRLF, repeated certificates
 // and blocks that are not certificates are allowed. A certificate that OpenSSL cannot read is an
-// error, even if others are good. More than MaxCAs are an error too. name is for error messages:
-// the path of the file. The error is usually a *PEMError.
+// error, even if all others are good. More than MaxCAs certificates are an error too. The parameter
+// name is the path of the file, for error messages. The error is usually a *PEMError.
 //
 // Each certificate is an anchor of trust, whether it is self-signed or not
 // (X509_V_FLAG_PARTIAL_CHAIN), as with curl and crypto/tls.
@@ -230,7 +232,7 @@ func (l *Library) trustBlocks(ctx uintptr, name string, blocks []pemBlock) error
 		}
 		ok := false
 		q = l.exclusive(func() {
-			// a repeated certificate is accepted
+			// OpenSSL accepts a certificate that is in the store already.
 			ok = int32(call(l.sym.storeAddCert, call(l.sym.ctxGetCertStore, ctx),
 				cert)) == 1
 			call(l.sym.x509Free, cert)
@@ -245,7 +247,7 @@ func (l *Library) trustBlocks(ctx uintptr, name string, blocks []pemBlock) error
 	return nil
 }
 
-// Free gives up the bundle. It is idempotent.
+// Free drops the bundle's reference to its SSL_CTX. A second Free does nothing.
 func (b *CABundle) Free() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// The meaning of OpenSSL's reasons, for people.
+// This file turns the reasons that OpenSSL gives into texts for people.
 
 // handshakeFailure says why a handshake has failed. The caller holds c.mu.
 func (c *Conn) handshakeFailure(o *op, q queue) error {
@@ -15,7 +15,7 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 		v := c.verdict
 		return c.lib.verifyError(v.code, v.depth, v.subject, c.store, c.peer.String())
 	}
-	// the system reports a reset only once, and a send has got the report
+	// The system reports a reset only once, and here a send has got the report.
 	if c.sendErrno != 0 && o.cut(q) {
 		o.errno, q = c.sendErrno, nil
 	}
@@ -49,12 +49,13 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 	return e
 }
 
-// renegotiation is the end of an error's text if the peer has asked for a renegotiation before.
+// renegotiation is the end of an error's text if the peer asked for a renegotiation before the
+// error.
 const renegotiation = "; it had asked for a renegotiation, which is refused"
 
-// uncertified is the end of an error's text if the server wanted a certificate and the client has
-// none. In TLS 1.2 the library remembers the server's request. In TLS 1.3 the alert says so. The
-// caller holds c.mu.
+// uncertified returns the end of an error's text if the server has asked for a certificate and the
+// client has none; otherwise "". In TLS 1.2 OpenSSL remembers the request of the server. In TLS 1.3
+// the peer's alert shows that there was one. The caller holds c.mu.
 func (c *Conn) uncertified(q queue) string {
 	if !c.client || c.identity || c.ssl == 0 {
 		return ""
@@ -72,7 +73,7 @@ func (c *Conn) uncertified(q queue) string {
 	return "; the server asked for a client certificate, and none is set (tls.SetCertificate)"
 }
 
-// explain returns the queue as one phrase, or ifEmpty.
+// explain returns the queue as one phrase, or the text ifEmpty if the queue is empty.
 func (q queue) explain(ifEmpty string) string {
 	for _, e := range q {
 		if n := e.reason - reasonAlert; e.lib == libSSL && 0 <= n && n < 256 {
@@ -86,7 +87,7 @@ func (q queue) explain(ifEmpty string) string {
 		return ifEmpty
 	}
 	if q.has(reasonBadRecordMAC) {
-		// since 3.0 the code of the cipher queues another error too, in TLS 1.2
+		// Since 3.0 the cipher's code queues a second error in TLS 1.2. Leave it out.
 		return "decryption failed or bad record mac"
 	}
 	var parts []string

@@ -9,15 +9,16 @@ import (
 	"unsafe"
 )
 
-// A server context can do more than show one certificate. An SSL_CTX does not change once it is
-// made, so other settings need another Context. Connections of the old Context live on.
+// This file has the settings of server contexts. An SSL_CTX must not change after its first
+// connection, so new settings need a new Context. Connections of the old Context live on.
 
 // ClientAuth says whether a server asks its clients for a certificate.
 type ClientAuth int
 
 const (
 	ClientAuthNone ClientAuth = iota
-	// a client may show none; a certificate that is not accepted ends the handshake
+	// The server asks, and accepts a client without a certificate. A certificate that does not
+	// verify ends the handshake.
 	ClientAuthRequest
 	ClientAuthRequire
 )
@@ -30,14 +31,15 @@ type Identity struct {
 
 // ServerConfig has the settings of a server context.
 type ServerConfig struct {
-	Default Identity // for clients that ask for no name, or for one that is not in Hosts
-	// Hosts are further identities, by the name that a client asks for with SNI. A name is a
-	// DNS name in lower case. "*." before a name stands for exactly one label.
+	Default Identity // for clients that ask for no name, or for a name that is not in Hosts
+	// Hosts has further identities. Its keys are the names for which clients ask with SNI: DNS
+	// names in lower case. "*." before a name stands for exactly one label.
 	Hosts map[string]Identity
 	ALPN  []string // the server's order of preference
 
 	ClientAuth ClientAuth
-	// PEM; the CAs that verify client certificates. Needed unless ClientAuth is none
+	// ClientCAs has the CAs that verify client certificates, in PEM. It may be empty only if
+	// ClientAuth is ClientAuthNone.
 	ClientCAs []byte
 	CAName    string // for errors: the path of ClientCAs
 
@@ -45,7 +47,8 @@ type ServerConfig struct {
 }
 
 // serverSettings are for the callbacks, which find them by number. They do not change. Their
-// Context and each of its connections hold them, because a handshake may outlast the Context.
+// Context and each of its connections have a reference (hold, release), because a handshake may
+// outlast the Context.
 type serverSettings struct {
 	lib    *Library
 	number uintptr
@@ -60,7 +63,7 @@ func (s *serverSettings) hold() *serverSettings {
 	return s
 }
 
-// release frees the settings when no holder is left.
+// release drops a reference. After the last one it frees the settings.
 func (s *serverSettings) release() {
 	if s.holders.Add(-1) > 0 {
 		return
@@ -138,7 +141,7 @@ func (l *Library) newServerCtx(cfg ServerConfig, id Identity, number uintptr) (u
 	return ctx, nil
 }
 
-// setUpServer makes the settings that cannot fail. Call it inside exclusive.
+// setUpServer sets what cannot fail. Call it inside exclusive.
 func (l *Library) setUpServer(ctx uintptr, cfg ServerConfig, number uintptr) {
 	l.harden(ctx)
 	if len(cfg.ALPN) > 0 {
@@ -151,7 +154,7 @@ func (l *Library) setUpServer(ctx uintptr, cfg ServerConfig, number uintptr) {
 	}
 }
 
-// askClients makes a server ask for certificates of the CAs.
+// askClients makes a server ask its clients for certificates, and verify them by ClientCAs.
 func (l *Library) askClients(ctx uintptr, cfg ServerConfig) error {
 	blocks, err := splitPEM(cfg.CAName, cfg.ClientCAs)
 	if err != nil {
@@ -165,8 +168,8 @@ func (l *Library) askClients(ctx uintptr, cfg ServerConfig) error {
 		mode |= verifyFailIfNone
 	}
 	l.exclusive(func() { call(l.sym.ctxSetVerify, ctx, mode, l.verifyCB) })
-	// The names of the CAs help a client to choose. If a name cannot be added, only this help
-	// is lost.
+	// The server tells clients the names of the CAs. The names help a client to choose a
+	// certificate. If a name cannot be added, only this help is lost.
 	for i := range blocks {
 		if b := &blocks[i]; b.isCert() {
 			cert, _ := l.readCert(b)
@@ -181,9 +184,9 @@ func (l *Library) askClients(ctx uintptr, cfg ServerConfig) error {
 	return nil
 }
 
-// chooseHost is the callback for the name that a client asks for
-// (SSL_CTX_set_tlsext_servername_callback(3)). An unknown name gets the default identity, as with
-// other servers. The client decides whether it accepts that.
+// chooseHost is the callback that chooses the identity for the name that a client asks for
+// (SSL_CTX_set_tlsext_servername_callback(3)). For an unknown name the default identity stays, as
+// with other servers. The client decides whether it accepts this identity.
 func (l *Library) chooseHost(ssl, _, number uintptr) (result uintptr) {
 	result = alpnOK
 	defer func() { _ = recover() }() // a panic must not unwind C's frames
@@ -209,7 +212,7 @@ func (s *serverSettings) host(name string) uintptr {
 	return 0
 }
 
-// useIdentity gives a client's connection its certificate, before the handshake.
+// useIdentity gives a client's connection its certificate and key. Call it before the handshake.
 func (l *Library) useIdentity(ssl uintptr, id Identity) error {
 	// The files are loaded into a temporary context, which checks them as for a server. The
 	// connection takes the certificate, the chain and the key from there.

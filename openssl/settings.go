@@ -7,14 +7,16 @@ import (
 // ClientSettings are a client's settings for its handshake, besides the name of the server.
 type ClientSettings struct {
 	ALPN []string // offered, in this order
-	// one of them must be the hash of the server's key, in addition to verification; nil: any
+	// Pins are hashes of keys (Info.KeySHA256). One of them must be that of the server's key.
+	// The certificate is verified too. nil: any key
 	Pins     [][sha256.Size]byte
-	TLS13    bool      // no older version
+	TLS13    bool      // refuse older versions
 	Identity *Identity // shown if the server asks for a certificate; nil: none
 
-	// Sessions, if not nil, is the cache from which a session is resumed, and into which the
-	// server's sessions go. Only connections with the same settings, name, trust and Place
-	// share sessions. Place is the server's address, as the caller knows it.
+	// Sessions, if not nil, is a cache. The connection resumes a TLS session from the cache,
+	// and adds the sessions that the server gives. Only connections with the same settings,
+	// server name, trust store and Place share sessions. Place is the server's address as text.
+	// This package only compares it.
 	Sessions *SessionCache
 	Place    string
 }

@@ -7,9 +7,10 @@ import (
 	"unsafe"
 )
 
-// An operation's stay in the library: the calls, and what their results mean (SSL_get_error(3)).
+// This file has an operation's stay in the library: the SSL calls, and what their results mean
+// (SSL_get_error(3)).
 
-// step is a stay in the library, for exclusive.
+// step makes the SSL calls of one stay. exclusiveFor calls it.
 func (o *op) step(t *thread) {
 	o.until = len(o.buf)
 	if o.kind == opWrite {
@@ -20,7 +21,8 @@ func (o *op) step(t *thread) {
 		return
 	}
 	o.cErrno = nil
-	// errno matters for reading. A Write or shutdown usually reads nothing.
+	// callSSL needs errno only for calls that read. A Write or shutdown usually reads nothing,
+	// so there callSSL looks errno up when it is needed.
 	if o.kind != opWrite && o.kind != opShutdown {
 		o.cErrno = o.lib().errno()
 	}
@@ -28,8 +30,9 @@ func (o *op) step(t *thread) {
 	}
 	o.sound = o.collect(t)
 	// With opIgnoreEOF the end of the stream looks like close_notify. The socket's BIO shows
-	// the difference: it is at its end only after the end of the stream. To trust this, the
-	// library must also report the end of an empty memory BIO, which is at its end.
+	// the difference: it is at its end only if the stream has ended. The empty memory BIO is a
+	// probe: if OpenSSL does not report its end, the answer about the socket's BIO proves
+	// nothing.
 	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(o.lib().empty) &&
 		!o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
 		int32(call(o.lib().sym.sslGetShutdown, o.c.ssl))&receivedShutdown != 0
@@ -37,20 +40,20 @@ func (o *op) step(t *thread) {
 
 func (o *op) lib() *Library { return o.c.lib }
 
-// ends says whether a BIO is at its end. An empty memory BIO is.
+// ends says whether OpenSSL reports that a BIO is at its end.
 func (l *Library) ends(bio uintptr) bool {
 	return int64(call(l.sym.bioCtrl, bio, bioCtrlEOF, 0, 0)) != 0
 }
 
-// fullRecord is the most that one TLS record carries (RFC 8446 section 5.1).
+// fullRecord is the most bytes of data in one TLS record (RFC 8446 section 5.1).
 const fullRecord = 1 << 14
 
-// sslErrorWantNothing is our own code: the library wants to wait for data without having met
-// EAGAIN, so nothing would end the wait. Without SSL_MODE_AUTO_RETRY it does so after a message of
-// the handshake layer, even if it has more data in a buffer.
+// sslErrorWantNothing is a code of this package: OpenSSL asks for a wait for data, but has not met
+// EAGAIN, so no event would end the wait. Without SSL_MODE_AUTO_RETRY OpenSSL does so after a
+// message of the handshake layer, even if it has more data in a buffer.
 const sslErrorWantNothing = -1
 
-// callSSL makes one SSL call. It says whether another should follow.
+// callSSL makes one SSL call. It returns true if another call should follow in the same stay.
 func (o *op) callSSL() bool {
 	sym := &o.c.lib.sym
 	if len(o.args) == 3 {
@@ -77,12 +80,12 @@ func (o *op) callSSL() bool {
 	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
 	if o.cErrno == nil {
 		if o.cErrno = o.lib().errno(); o.code == sslErrorWantRead {
-			return true // again, because errno was not cleared before this call
+			return true // again, because this time errno was not cleared before
 		}
 	}
 	switch errno := syscall.Errno(*o.cErrno); {
 	case o.code == sslErrorSyscall && errno == syscall.EAGAIN:
-		// EAGAIN is no failure, and as an error it would look like a timeout
+		// EAGAIN is no failure. As the error of the operation it would look like a timeout.
 		o.unexplained = true
 	case o.code == sslErrorSyscall:
 		o.errno = errno
@@ -92,34 +95,35 @@ func (o *op) callSSL() bool {
 	return false
 }
 
-// succeeded says whether the call has done its work. A result that its manual page does not allow
-// is a failure.
+// succeeded says whether the last SSL call has succeeded. A result that the manual page of the
+// function does not allow is a failure.
 func (o *op) succeeded() bool {
 	switch o.kind {
 	case opHandshake:
 		return o.ret == 1
 	case opShutdown:
-		// 0 is no error and not for SSL_get_error (SSL_shutdown(3))
+		// 0 is no error, and SSL_get_error must not be asked (SSL_shutdown(3)).
 		return o.ret == 0 || o.ret == 1
 	default:
 		return o.ret > 0 && !o.beyond()
 	}
 }
 
-// beyond says whether the call claims to have read or written more bytes than it was asked for.
+// beyond says whether OpenSSL reports more bytes read or written than the call has asked for.
 func (o *op) beyond() bool {
 	return (o.kind == opRead || o.kind == opWrite) && o.ret > 0 && uintptr(o.ret) > o.argv[2]
 }
 
-// cut says whether OpenSSL has met the end of the connection without close_notify. 3.x and 4.x
-// report it in the first two ways, 1.1.1 in the third (SSL_get_error(3)).
+// cut says whether OpenSSL has met the end of the connection without close_notify. Of the three
+// conditions, the first two are for OpenSSL 3.x and 4.x, and the third is for 1.1.1
+// (SSL_get_error(3)).
 func (o *op) cut(q queue) bool {
 	return o.code == sslErrorZeroReturn || q.has(reasonUnexpectedEOF) ||
 		o.lib().major < 3 && o.code == sslErrorSyscall && o.errno == 0 &&
 			!o.unexplained && len(q) == 0
 }
 
-// failure says why an SSL call has failed for good.
+// failure returns the error of an SSL call that has failed and cannot be repeated.
 func (c *Conn) failure(o *op, q queue) error {
 	if o.kind == opHandshake {
 		return c.handshakeFailure(o, q)
@@ -129,7 +133,7 @@ func (c *Conn) failure(o *op, q queue) error {
 		return &ProtocolError{Reason: fmt.Sprintf("OpenSSL says that it has moved %d "+
 			"bytes where %d were asked for", o.ret, o.argv[2])}
 	case o.errno != 0:
-		// SSL_write too can fail only in a read(2), because Go does the writing
+		// Go does all writing, so SSL_write too can fail only in a read(2).
 		return os.NewSyscallError("read", o.errno)
 	case o.cut(q):
 		return ErrTruncated

@@ -80,8 +80,8 @@ func (s *symbols) table() []symbol {
 	return []symbol{
 		{"OPENSSL_init_ssl", &s.initSSL, false},
 
-		// The queue. ERR_get_error_all exists since 3.0. There the older function is
-		// deprecated, and a build may lack it.
+		// The error queue. Since 3.0 there is ERR_get_error_all, and a build may lack the
+		// older ERR_get_error_line_data, which is deprecated.
 		{"ERR_clear_error", &s.errClear, false},
 		{"ERR_peek_error", &s.errPeek, false},
 		{"ERR_get_error_all", &s.errGetAll, optional},
@@ -203,7 +203,8 @@ func (s *symbols) table() []symbol {
 	}
 }
 
-// versionTable is looked up first, because the version decides whether the rest is looked up.
+// versionTable has the symbols that are looked up first. The version decides whether the others are
+// looked up at all.
 func (s *symbols) versionTable() []symbol {
 	return []symbol{
 		{"OpenSSL_version_num", &s.opensslVersionNum, false},
@@ -211,7 +212,8 @@ func (s *symbols) versionTable() []symbol {
 	}
 }
 
-// resolve fills a table. Its error names all missing symbols.
+// resolve looks up the symbols of a table, and stores their addresses. The error names all missing
+// symbols.
 func resolve(table []symbol, lookup func(name string) uintptr) error {
 	var missing []string
 	for _, sym := range table {
@@ -258,7 +260,7 @@ const (
 	modeAutoRetry     = 0x04 // SSL_MODE_AUTO_RETRY
 	modeReleaseBuffer = 0x10 // SSL_MODE_RELEASE_BUFFERS
 
-	// SSL_OP_IGNORE_UNEXPECTED_EOF, since 3.0; before, the bit was another option
+	// SSL_OP_IGNORE_UNEXPECTED_EOF, since 3.0. In 1.1.1 the bit is another option.
 	opIgnoreEOF              = 1 << 7
 	opNoTicket               = 1 << 14 // SSL_OP_NO_TICKET
 	opNoCompression          = 1 << 17 // SSL_OP_NO_COMPRESSION
@@ -305,9 +307,9 @@ const (
 	libSys        = 2          // ERR_LIB_SYS
 	libSSL        = 20         // ERR_LIB_SSL
 	txtString     = 0x02       // ERR_TXT_STRING
-	errSystemFlag = 0x80000000 // ERR_SYSTEM_FLAG, since 3.0, as the next two
-	errLibOffset  = 23         // ERR_LIB_OFFSET
-	errReasonMask = 0x7fffff   // ERR_REASON_MASK
+	errSystemFlag = 0x80000000 // ERR_SYSTEM_FLAG, since 3.0
+	errLibOffset  = 23         // ERR_LIB_OFFSET, of 3.0 and later
+	errReasonMask = 0x7fffff   // ERR_REASON_MASK, of 3.0 and later
 
 	reasonHTTPSProxyRequest   = 155
 	reasonHTTPRequest         = 156

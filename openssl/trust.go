@@ -14,38 +14,39 @@ import (
 	"time"
 )
 
-// The place of the system's CA certificates is compiled into libcrypto. SSL_CERT_FILE and
-// SSL_CERT_DIR override it (X509_get_default_cert_file(3)). OpenSSL takes a missing place for an
-// empty one, and then trusts nobody. That happens to every libcrypto that was built with another
-// prefix. So this file asks the library for its places, looks for certificates there and in other
-// usual places, and tells the library what to load. SystemTrust reports what is loaded.
+// The paths of the system's CA certificates are compiled into libcrypto. The environment variables
+// SSL_CERT_FILE and SSL_CERT_DIR override the paths (X509_get_default_cert_file(3)). OpenSSL treats
+// a path that does not exist like an empty store, and then trusts nobody. A libcrypto that was
+// built with another prefix has such paths. So this file asks libcrypto for its paths, looks for
+// certificates there and in other usual places, and tells OpenSSL what to load. SystemTrust reports
+// what is loaded.
 
 // The sources of a TrustStore.
 const (
-	TrustCompiledIn = "compiled-in"   // libcrypto's own locations
-	TrustEnvFile    = "SSL_CERT_FILE" // the environment of this process
-	TrustEnvDir     = "SSL_CERT_DIR"  // likewise, and SSL_CERT_FILE is not set
-	// libcrypto's locations are empty, and a usual place of another system has certificates
+	TrustCompiledIn = "compiled-in"   // the paths that are compiled into libcrypto
+	TrustEnvFile    = "SSL_CERT_FILE" // this environment variable is set
+	TrustEnvDir     = "SSL_CERT_DIR"  // this one is set, and SSL_CERT_FILE is not
+	// libcrypto's paths have no certificates, and a usual path of another system has some.
 	TrustFallback = "fallback"
-	// there is nothing anywhere: no certificate will be accepted
+	// No path has certificates, so no certificate will be accepted.
 	TrustNone = "none"
 )
 
 // TrustStore describes the system's trust store.
 type TrustStore struct {
 	Source string // one of the constants above
-	File   string // PEM file that was or will be loaded as a whole; "" if none
-	// directories of certificates named by their hash (openssl-rehash(1)), separated by colons;
-	// "" if none
+	File   string // the PEM file that OpenSSL loads as a whole; "" if there is none
+	// Dir has directories, separated by colons; "" if there are none. OpenSSL looks in them for
+	// files that are named by a certificate's hash (openssl-rehash(1)).
 	Dir string
 
-	// Certificates is the number of certificates in File and Dir; those that are in both count
-	// twice.
+	// Certificates is the number of certificates in File and Dir. A certificate that is in both
+	// counts twice.
 	Certificates int
 
-	// Empty are the places that were tried and have no certificates, each with the reason, such
-	// as "/etc/ssl/cert.pem does not exist". It is nil if the certificates are where libcrypto
-	// or the environment says.
+	// Empty has the paths that were tried and have no certificates, each with the reason, such
+	// as "/etc/ssl/cert.pem does not exist". It is nil if a path of libcrypto or of the
+	// environment has certificates.
 	Empty []string
 }
 
@@ -75,7 +76,8 @@ func (t TrustStore) String() string {
 	return s
 }
 
-// Usual places, tried in this order when libcrypto's own are empty.
+// The usual paths of CA certificates on other systems. findTrust tries them in this order if
+// libcrypto's own paths have none.
 var (
 	fallbackFiles = []string{
 		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine, Arch
@@ -83,7 +85,7 @@ var (
 		"/etc/ssl/ca-bundle.pem",                            // SUSE
 		"/etc/ssl/cert.pem",                                 // BSD, macOS
 		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL
-		// SUSE, where the one in /etc is a link to it
+		// SUSE; the file in /etc/ssl above is a link to this one
 		"/var/lib/ca-certificates/ca-bundle.pem",
 	}
 	fallbackDir = "/etc/ssl/certs"
@@ -92,7 +94,7 @@ var (
 // trustState is a TrustStore, with the facts that show whether its file has changed.
 type trustState struct {
 	store TrustStore
-	found []string  // store.Empty as findTrust has set it
+	found []string  // store.Empty as findTrust has set it, before loadTrust added to it
 	mtime time.Time // of File
 	size  int64
 }
@@ -102,7 +104,7 @@ type trustState struct {
 func (l *Library) SystemTrust() TrustStore {
 	l.trustMu.Lock()
 	defer l.trustMu.Unlock()
-	_ = l.loadTrust() // a place that cannot be loaded is not a part of the store
+	_ = l.loadTrust() // on an error l.trust is still up to date
 	return l.trust.store
 }
 
@@ -120,8 +122,8 @@ func (l *Library) systemContext() (ctx uintptr, store, id string, err error) {
 	return l.trustCtx, l.trust.store.String(), fmt.Sprintf("system %d", l.trustGen), nil
 }
 
-// loadTrust brings l.trust up to date and makes its context. The context is made again only when
-// the store changes, because loading takes some 10 ms. The caller holds trustMu.
+// loadTrust brings l.trust and l.trustCtx up to date. It makes a new trustCtx only if the store has
+// changed, because loading takes some 10 ms. The caller holds trustMu.
 func (l *Library) loadTrust() error {
 	l.refreshTrust()
 	if l.trustCtx != 0 {
@@ -131,8 +133,8 @@ func (l *Library) loadTrust() error {
 	if err != nil {
 		return err
 	}
-	// A place that cannot be loaded counts as empty. OpenSSL itself takes all of a file or
-	// nothing of it.
+	// A file that OpenSSL cannot load counts as empty. OpenSSL loads either all certificates of
+	// a file or none.
 	s := &l.trust.store
 	if emptyFile(s.File) == "" {
 		loaded := false
@@ -147,7 +149,7 @@ func (l *Library) loadTrust() error {
 		}
 	}
 	l.exclusive(func() {
-		// OpenSSL reads the directories later
+		// OpenSSL reads the directories during each verification, not now.
 		withCString(s.Dir, func(p uintptr) {
 			call(l.sym.ctxLoadVerifyLocations, ctx, 0, p)
 		})
@@ -157,7 +159,7 @@ func (l *Library) loadTrust() error {
 	return nil
 }
 
-// refreshTrust brings l.trust up to date and drops the context of an outdated store. The caller
+// refreshTrust brings l.trust up to date. If the store has changed, it drops trustCtx. The caller
 // holds trustMu.
 func (l *Library) refreshTrust() {
 	now := findTrust(l.locations(), fallbackFiles, fallbackDir)
@@ -175,7 +177,8 @@ func (l *Library) refreshTrust() {
 	}
 }
 
-// count sets Certificates, and drops the empty places if they do not matter.
+// count sets Certificates. It clears Empty if a path of libcrypto or of the environment has
+// certificates.
 func (t *TrustStore) count() {
 	t.Certificates = countFile(t.File) + countDirs(t.Dir)
 	if t.Certificates > 0 && t.Source != TrustFallback {
@@ -183,10 +186,10 @@ func (t *TrustStore) count() {
 	}
 }
 
-// locations are libcrypto's statements about its trust store.
+// locations are the paths of the trust store that libcrypto reports.
 type locations struct {
 	file, dir       string // compiled in
-	fileEnv, dirEnv string // names of the environment variables that override them
+	fileEnv, dirEnv string // names of the environment variables that override file and dir
 }
 
 func (l *Library) locations() (loc locations) {
@@ -209,8 +212,8 @@ func findTrust(loc locations, fallbackFiles []string, fallbackDir string) *trust
 		}
 		return empty == ""
 	}
-	// A location that was set on purpose stays, even if nothing is there: an administrator's
-	// restriction must not be widened.
+	// A path from the environment stays, even if it has no certificates: a fallback would widen
+	// the restriction that an administrator has set.
 	envFile, envDir := os.Getenv(loc.fileEnv), os.Getenv(loc.dirEnv)
 	if file := cmp.Or(envFile, loc.file); has(file, emptyFile(file)) || envFile != "" {
 		s.File = file
@@ -244,8 +247,8 @@ func findTrust(loc locations, fallbackFiles []string, fallbackDir string) *trust
 	return t
 }
 
-// emptyFile says why a file has no certificates, or returns "". A file that is not regular is not
-// opened, because that may take for ever.
+// emptyFile says why a file cannot have certificates, or returns "". It opens only regular files,
+// because to open another one, such as a FIFO, may take for ever.
 func emptyFile(path string) string {
 	switch st, err := os.Stat(path); {
 	case err != nil:
@@ -265,7 +268,7 @@ func emptyFile(path string) string {
 	return ""
 }
 
-// emptyDirs is the same for directories separated by colons.
+// emptyDirs says why the directories, separated by colons, have no certificates, or returns "".
 func emptyDirs(dirs string) string {
 	if countDirs(dirs) > 0 {
 		return ""
@@ -281,7 +284,7 @@ func emptyDirs(dirs string) string {
 	return "has no certificates named by their hash"
 }
 
-// reason is an error of the system without the operation and the file.
+// reason is the text of a system error, without the operation and the path.
 func reason(err error) string {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "does not exist"
@@ -311,7 +314,8 @@ func countFile(path string) (n int) {
 	return n
 }
 
-// hashed says whether OpenSSL finds a certificate of this name in a directory: 0123abcd.0.
+// hashed says whether a file has a name under which OpenSSL looks for a certificate, such as
+// 0123abcd.0.
 func hashed(name string) bool {
 	hash, number, _ := strings.Cut(name, ".")
 	return len(hash) == 8 && strings.Trim(hash, "0123456789abcdef") == "" &&
@@ -325,7 +329,7 @@ func countDirs(dirs string) (n int) {
 		if err != nil {
 			continue
 		}
-		names, _ := f.Readdirnames(-1) // the names that could be read count
+		names, _ := f.Readdirnames(-1) // on an error, count the names that came before
 		f.Close()
 		for _, name := range names {
 			if hashed(name) {

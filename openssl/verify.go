@@ -8,8 +8,9 @@ import (
 	"unsafe"
 )
 
-// Verification is OpenSSL's alone. This file remembers why it failed. OpenSSL keeps only a number,
-// and passes depth and certificate to a callback during the verification.
+// OpenSSL alone verifies certificates. This file stores why a verification has failed, because
+// OpenSSL keeps only a number. It passes the depth and the certificate to a callback, during the
+// verification.
 
 // A verdict is the first failure of a verification. The callback writes it during SSL_do_handshake,
 // on the goroutine that has called SSL_do_handshake. The same goroutine reads it afterwards.
@@ -20,9 +21,9 @@ type verdict struct {
 	subject string
 }
 
-// recordVerify is the SSL_verify_cb of all connections (SSL_set_verify(3)). It returns its argument
-// and so changes nothing. There is one callback for each Library, because purego cannot free one.
-// The verdict of an SSL is found by the SSL's address.
+// recordVerify is the SSL_verify_cb of all connections (SSL_set_verify(3)). It returns preverifyOK,
+// so OpenSSL's decision stands. A Library has only one such callback, because purego cannot free a
+// callback. So recordVerify finds the verdict by the address of the SSL.
 func (l *Library) recordVerify(preverifyOK, storeCtx uintptr) (result uintptr) {
 	result = preverifyOK
 	// A panic must not unwind C's frames. A lost verdict only costs detail.
@@ -44,9 +45,9 @@ func (l *Library) recordVerify(preverifyOK, storeCtx uintptr) (result uintptr) {
 	return
 }
 
-// subject is the whole subject of an X509 in the one-line form. ok is false if there is no X509, or
-// if OpenSSL fails. OpenSSL writes bytes that are not printable ASCII as \xNN. Call it inside
-// exclusive.
+// subject is the whole subject of an X509 in the one-line form. OpenSSL writes bytes that are not
+// printable ASCII as \xNN. The result ok is false if x509 is 0, or if OpenSSL fails. Call subject
+// inside exclusive.
 func (l *Library) subject(x509 uintptr) (text string, ok bool) {
 	if x509 == 0 {
 		return "", false
@@ -59,7 +60,7 @@ func (l *Library) oneLine(name uintptr) (text string, ok bool) {
 	if name == 0 {
 		return "", false
 	}
-	s := call(l.sym.x509NameOneline, name, 0, 0) // no buffer: it allocates
+	s := call(l.sym.x509NameOneline, name, 0, 0) // without a buffer OpenSSL allocates one
 	if s == 0 {
 		return "", false
 	}
@@ -67,7 +68,7 @@ func (l *Library) oneLine(name uintptr) (text string, ok bool) {
 	return goString(s), true
 }
 
-// verifyError makes the error of a verdict.
+// verifyError makes the error of a failed verification.
 func (l *Library) verifyError(code, depth int, subject, store, host string) *VerifyError {
 	e := &VerifyError{Code: code, Depth: depth, Subject: subject, Store: store}
 	l.exclusive(func() { e.Reason = goString(call(l.sym.x509VerifyString, uintptr(code))) })
@@ -77,7 +78,7 @@ func (l *Library) verifyError(code, depth int, subject, store, host string) *Ver
 	return e
 }
 
-// A peerName is the peer that a client wants: one of the two fields is set.
+// A peerName is the server that a client expects. One of the two fields is set.
 type peerName struct {
 	dns string // without the final dot of an absolute name (RFC 6066 section 3)
 	ip  string // without zone
@@ -93,10 +94,10 @@ func parsePeerName(host string) (peerName, error) {
 	if name == "" {
 		return peerName{}, fmt.Errorf("%q is not a host name: it is empty", host)
 	}
-	if name[0] == '.' { // SSL_set1_host(3) would accept any name below it
+	if name[0] == '.' { // SSL_set1_host(3) would accept any name that ends with it
 		return peerName{}, fmt.Errorf("%q is not a host name: it begins with a dot", host)
 	}
-	// A final dot is forbidden in SNI (RFC 6066 section 3), and peers end the handshake.
+	// SNI must have no final dot (RFC 6066 section 3). Peers end the handshake if it has one.
 	if name[len(name)-1] == '.' {
 		return peerName{}, fmt.Errorf("%q is not a host name: it ends with two dots", host)
 	}
@@ -114,8 +115,8 @@ func parsePeerName(host string) (peerName, error) {
 	return peerName{dns: name}, nil
 }
 
-// expect tells an SSL for which name or address the certificate must be. A name also goes into SNI.
-// Call it inside exclusive.
+// expect sets the name or the address that the server's certificate must have. It also puts a name
+// into SNI. It returns false if OpenSSL refuses the name. Call it inside exclusive.
 func (l *Library) expect(ssl uintptr, name peerName) bool {
 	if name.ip != "" {
 		ip := cString(name.ip)

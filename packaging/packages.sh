@@ -4,32 +4,34 @@
 #   VERSION      of the packages; by default that of the source
 #   MAINTAINER   as package managers show it: Name <address>
 #
-# nfpm, a Go program, makes the packages; the go command fetches it. It is no dependency of tlsd.
+# nfpm, a Go program, makes the packages. The go command fetches it. tlsd does not depend on nfpm.
 set -eu
 cd "$(dirname "$0")/.."
 out=${1:-bin/packages}
 VERSION=$(sh scripts/version.sh "${VERSION:-}")
 MAINTAINER=${MAINTAINER:-The tlsd authors <tlsd@example.invalid>}
 ARCH=$(go env GOARCH)
-# The time of all files is that of the commit, so that two builds are equal.
+# All files get the time of the commit, so that two builds are equal.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 1767225600)}
 export VERSION MAINTAINER ARCH SOURCE_DATE_EPOCH
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
-# root is in both packages, pages are documents for the .rpm, and debian is in the .deb alone.
+# The files of root and pages are for both packages. The .rpm marks those of pages as documents. The
+# tree debian is for the .deb only.
 work=bin/packages root=$work/root pages=$work/pages debian=$work/debian
 rm -rf "$root" "$pages" "$debian"
 mkdir -p "$root" "$pages" "$debian" "$out"
-# STRIP leaves out the symbols. The report of a crash of a Go program does not need them.
+# STRIP removes the symbols. The report of a Go program's crash does not need them.
 make --no-print-directory BIN=$work/build VERSION="$VERSION" STRIP=1 LDFLAGS=-s build $work/build/NOTICES
 make --no-print-directory BIN=$work/build VERSION="$VERSION" DESTDIR="$root" PREFIX=/usr install
 # The packages depend on the newest version of the C library that the programs need.
 LIBC=$(readelf -VW "$root/usr/lib/tlsd/TlsPlugin.so" "$root/usr/bin/tlsd" | sed -n 's/.*Name: GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -1)
 export LIBC
-# pkg-config looks into share on Debian and on Fedora. Fedora does not look into lib, but into lib64.
+# pkg-config looks into /usr/share on Debian and on Fedora. In place of /usr/lib, where make install
+# puts the file, Fedora's looks into /usr/lib64.
 mv "$root/usr/lib/pkgconfig" "$root/usr/share/"
 doc=$root/usr/share/doc/tlsd
-# The package has the sample as /etc/tlsd/tlsd.toml.
+# The packages have this sample as /etc/tlsd/tlsd.toml, so it is no document.
 rm -f "$doc/tlsd.toml"
 {
 	cat LICENSE

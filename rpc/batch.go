@@ -8,10 +8,10 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// A batch collects the answers of a batch until all are there.
+// A batch collects the answers to a JSON-RPC batch until all have come.
 type batch struct {
-	mu       sync.Mutex // guards all
-	missing  int        // answers that have not come; one more while queueBatch counts calls
+	mu       sync.Mutex // guards the other fields
+	missing  int        // the number of answers to come; one more while queueBatch runs
 	buffered int        // bytes that tlsd keeps for the batch
 	answers  [][]byte
 }
@@ -22,14 +22,14 @@ func (b *batch) add() {
 	b.mu.Unlock()
 }
 
-// addBuffered adds bytes that are released when the batch is complete.
+// addBuffered adds n bytes to those that batchDone releases when the batch is complete.
 func (b *batch) addBuffered(n int) {
 	b.mu.Lock()
 	b.buffered += n
 	b.mu.Unlock()
 }
 
-// queueBatch queues the good calls of a batch, and answers the others.
+// queueBatch queues the valid calls of a batch, and answers the invalid ones.
 func (st *stream) queueBatch(line []byte) {
 	elements := splitBatch(line)
 	switch {
@@ -41,7 +41,7 @@ func (st *stream) queueBatch(line []byte) {
 			wire.MaxBatch), nil)
 		return
 	}
-	b := &batch{missing: 1} // the end of this function takes it off
+	b := &batch{missing: 1} // batchDone at the end of this function takes the 1 off
 	for _, e := range elements {
 		c, why, _ := parse(e)
 		if c == nil {
@@ -58,8 +58,8 @@ func (st *stream) queueBatch(line []byte) {
 	_ = st.batchDone(b, nil)
 }
 
-// splitBatch returns the elements of an array, which must be good JSON. It stops one element above
-// the limit, because a line has room for millions.
+// splitBatch returns the elements of an array, which must be valid JSON. It returns at most one
+// more than the limit, because a line has room for millions.
 func splitBatch(line []byte) []json.RawMessage {
 	var elements []json.RawMessage
 	d := json.NewDecoder(bytes.NewReader(line))
@@ -74,8 +74,8 @@ func splitBatch(line []byte) []json.RawMessage {
 	return elements
 }
 
-// batchDone takes one answer off the missing ones. After the last one it writes all answers. A nil
-// answer is not written.
+// batchDone notes that an answer has come. After the last one it writes all answers as one array.
+// If answer is nil, there is nothing to write for it.
 func (s *server) batchDone(b *batch, answer []byte) error {
 	b.mu.Lock()
 	b.missing--

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenFiles lists the descriptors of a process, in order. It skips the test if the tester may not
+// OpenFiles lists the descriptors of a process, in order. It skips the test if this user may not
 // look into the process.
 func OpenFiles(tb testing.TB, pid int) []int {
 	tb.Helper()
@@ -30,8 +30,8 @@ func OpenFiles(tb testing.TB, pid int) []int {
 	return fds
 }
 
-// LeaveDescriptors lowers a process's limit of open files, so that n more can be opened. The
-// returned function undoes that. The end of the test calls it too.
+// LeaveDescriptors lowers a process's limit of open files, so that the process can open n more. The
+// function restore, which the end of the test calls too, sets the old limit again.
 func LeaveDescriptors(tb testing.TB, pid, n int) (restore func()) {
 	tb.Helper()
 	limit, free := 0, 0
@@ -43,14 +43,14 @@ func LeaveDescriptors(tb testing.TB, pid, n int) (restore func()) {
 	return Limit(tb, pid, unix.RLIMIT_NOFILE, uint64(limit))
 }
 
-// Limit lowers a limit of a process (getrlimit(2)). The returned function undoes that. The end of
-// the test calls it too.
+// Limit sets the soft limit of a resource of a process (getrlimit(2)). The function restore, which
+// the end of the test calls too, sets the old limit again.
 func Limit(tb testing.TB, pid, resource int, limit uint64) (restore func()) {
 	tb.Helper()
 	var old unix.Rlimit
 	Must(tb, unix.Prlimit(pid, resource, nil, &old))
 	Must(tb, unix.Prlimit(pid, resource, &unix.Rlimit{Cur: limit, Max: old.Max}, nil))
-	// fails if it is gone
+	// Prlimit fails if the process has ended.
 	restore = func() { _ = unix.Prlimit(pid, resource, &old, nil) }
 	tb.Cleanup(restore)
 	return restore

@@ -10,7 +10,7 @@ import (
 )
 
 // SocketPair makes a connected pair of Unix sockets of a type, such as syscall.SOCK_STREAM. The end
-// of the test closes what is still open of it.
+// of the test closes both.
 func SocketPair(tb testing.TB, typ int) (a, b *os.File) {
 	tb.Helper()
 	fds, err := sockets.Pair(typ)
@@ -20,7 +20,7 @@ func SocketPair(tb testing.TB, typ int) (a, b *os.File) {
 	return a, b
 }
 
-// UnixConn makes a connection of a Unix socket. It closes the file. The end of the test closes the
+// UnixConn makes a net.UnixConn of the Unix socket f, and closes f. The end of the test closes the
 // connection.
 func UnixConn(tb testing.TB, f *os.File) *net.UnixConn {
 	tb.Helper()

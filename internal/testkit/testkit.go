@@ -1,6 +1,6 @@
 // Package testkit has what the tests of many packages need: a limit for hangs, ways to wait, the
 // search for the machine's tools, and servers as peers. Of the project it imports only
-// internal/sockets, so that each package's tests may import it.
+// internal/sockets, so the tests of every other package may import testkit.
 package testkit
 
 import (
@@ -35,8 +35,9 @@ type Test interface {
 	Fatalf(format string, args ...any)
 }
 
-// Until waits until ok returns true. After Patience it ends the test, and names what did not
-// happen. It asks every few milliseconds. Use it for events that have no other signal.
+// Until calls the function ok every few milliseconds, until ok returns true. After Patience it ends
+// the test. The text what names the event that did not happen. Use Until only for events that give
+// no signal.
 func Until(t Test, what string, ok func() bool) {
 	if h, is := t.(testing.TB); is {
 		h.Helper()
@@ -48,8 +49,8 @@ func Until(t Test, what string, ok func() bool) {
 	}
 }
 
-// Receive waits for a value of a channel, or for its end. After Patience it ends the test, and
-// names what did not happen.
+// Receive waits for a value from a channel, or until the channel is closed. After Patience it ends
+// the test. The text what names the event that did not happen.
 func Receive[V any](t Test, from <-chan V, what string) (v V) {
 	if h, is := t.(testing.TB); is {
 		h.Helper()

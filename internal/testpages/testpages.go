@@ -20,8 +20,8 @@ var update = flag.Bool("update", false, "write the generated parts of manual pag
 
 const begin, end = "begin generated", "end generated"
 
-// Hold compares the generated part of the file with text, which ends with a newline. With -update
-// it writes the part instead.
+// Hold fails the test if the generated part of the file differs from text, which must end with a
+// newline. With -update it writes text into the file instead.
 func Hold(t *testing.T, path, text string) {
 	t.Helper()
 	file, err := os.ReadFile(path)
@@ -44,7 +44,8 @@ func Hold(t *testing.T, path, text string) {
 	}
 }
 
-// split divides a file into the text up to the line that begins the part, the part, and the rest.
+// split divides a file into three: all up to and with the line "begin generated", the generated
+// part, and the rest.
 func split(file string) (before, part, after string) {
 	var b [3]strings.Builder
 	i := 0
@@ -60,7 +61,8 @@ func split(file string) (before, part, after string) {
 	return b[0].String(), b[1].String(), b[2].String()
 }
 
-// Text escapes a text for mdoc(7) and breaks it after each sentence and at 78 columns.
+// Text escapes a text for mdoc(7). It begins a new line after each sentence, and before a line
+// would have more than 78 columns.
 func Text(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "…", "...", "’", "'").Replace(s)
 	var b strings.Builder
@@ -90,10 +92,11 @@ func Text(s string) string {
 	return strings.TrimSuffix(b.String(), "\n") + "\n"
 }
 
-// Quote quotes a text without backslashes, for a completion of bash, zsh or fish.
+// Quote puts a text in single quotes, for a completion of bash, zsh or fish. The text must have no
+// backslashes, because only fish would interpret them.
 func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// Argument escapes a word that is an argument of a macro.
+// Argument quotes a text that is one argument of a macro of mdoc(7).
 func Argument(s string) string {
 	s = strings.NewReplacer(`\`, `\e`, "…", "...", `"`, `\(dq`).Replace(s)
 	return `"` + s + `"`

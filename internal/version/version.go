@@ -11,12 +11,12 @@ import (
 // -ldflags "-X tlsd/internal/version.Version=0.1.0-3".
 var Version = "0.1.0"
 
-// commit is for a packager who builds without the Git folder. Otherwise the go command notes the
-// commit.
+// commit is "" unless the packager sets it (make COMMIT=…), to build without the Git folder. From
+// the Git folder the go command puts the commit into the program itself.
 var commit string
 
-// Commit is the commit that this program is built from, with "+changes" if the source had changes
-// that were not committed. It is "" if the commit is not known.
+// Commit is the commit that this program is built from, or "" if it is not known. "+changes"
+// follows if the source had changes that were not committed.
 func Commit() string {
 	if commit != "" {
 		return commit

@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// The page has the certificates that a worker's servers show, behind the counters. So the
-// administrator can see when they expire. A slot has 4 words of 64 bits: the end of the certificate
-// in Unix time, or 0 for an empty slot, and its serial number.
+// After the counters the page has slots for the certificates that a worker's servers show. So the
+// administrator can see when these certificates expire. A slot has 4 words of 64 bits. The first is
+// the end of the certificate in Unix time, or 0 if the slot is empty. The others are its serial
+// number.
 //
-// The worker is not trusted. So there are few slots, and their values are checked.
+// The worker is not trusted. So the reader gets few slots at most, and checks their values.
 
 // Certificates is the number of slots.
 const Certificates = 16
@@ -28,9 +29,9 @@ type Certificate struct {
 	NotAfter int64  // Unix time
 }
 
-// ShowCertificate puts a certificate in a slot. It does nothing in these cases: the serial is too
-// long or negative, or the certificate ends before 1970 or after 9999. No two goroutines may write
-// to the same slot.
+// ShowCertificate puts a certificate in a slot. In these cases the slot stays as it is: the serial
+// is too long or negative, or the certificate ends before 1970 or after 9999. Two goroutines must
+// not write to the same slot at the same time.
 func (p *Page) ShowCertificate(slot int, serial *big.Int, notAfter time.Time) {
 	var b [8 * serialWords]byte
 	end := notAfter.Unix()

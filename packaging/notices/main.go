@@ -1,5 +1,5 @@
-// Notices prints the licences of what is linked into the programs: of each module, and of Go. A
-// package of the programs must have them.
+// Notices prints the licences of the code that is linked into the programs: of Go, and of each
+// module. A .deb or .rpm of the programs must contain these licences.
 //
 //	go run ./packaging/notices >NOTICES
 package main
@@ -17,7 +17,7 @@ import (
 	"strings"
 )
 
-// programs are the packages whose dependencies count.
+// programs are the Go packages whose dependencies are linked.
 var programs = []string{"./cmd/tlsd", "./cmd/tlsshim"}
 
 type module struct {
@@ -56,7 +56,7 @@ func run(w io.Writer) error {
 	return nil
 }
 
-// linked lists the modules that the programs are made of, without this one.
+// linked lists the modules that are linked into the programs, without the module of tlsd.
 func linked() ([]module, error) {
 	args := append([]string{"list", "-deps", "-json=Module"}, programs...)
 	out, err := exec.Command("go", args...).Output()
@@ -81,7 +81,7 @@ func linked() ([]module, error) {
 
 var licenceName = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([.-].*)?$`)
 
-// licence is the text of a module's files of licences.
+// licence is the text of all licence files of a module.
 func licence(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -16,9 +16,10 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Call calls any method. params is a slice or a struct that encoding/json encodes as an array or an
-// object, or nil for none. encoding/json decodes the result into result; nil drops it. A blob is a
-// []byte, as a parameter and as a result.
+// Call calls any method. encoding/json encodes params, a slice, a map or a struct, as an array or
+// an object. If params is nil, the request has no parameters. encoding/json decodes the answer into
+// result. If result is nil, the answer is dropped. A blob is a []byte, as a parameter and as a
+// result.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
 	value, err := c.exchange(ctx, method, params, nil)
 	if err != nil || result == nil {
@@ -36,8 +37,8 @@ func decode(method string, value json.RawMessage, result any) error {
 	return nil
 }
 
-// exchange sends a call, with a descriptor if f is not nil, and waits for the answer. An error is
-// always an *Error.
+// exchange sends a call, and waits for the answer. If f is not nil, the descriptor of f goes with
+// the call. An error of exchange is always an *Error.
 func (c *Client) exchange(ctx context.Context, method string, params any, f *os.File) (
 	json.RawMessage, error) {
 	a := c.roundTrip(ctx, method, params, f)
@@ -67,7 +68,7 @@ func (c *Client) roundTrip(ctx context.Context, method string, params any, f *os
 		return failedAnswer(kind.Cancelled, err, "cancelled before it was sent: %v", err)
 	case err != nil:
 		c.disconnect(fmt.Errorf("send to tlsd: %w", err))
-		return <-ch // the reader ends soon, and fails the call
+		return <-ch // the goroutine that reads ends soon, and fails the call
 	}
 	select {
 	case a := <-ch:
@@ -119,7 +120,8 @@ func failedAnswer(k Kind, cause error, format string, args ...any) answer {
 	return answer{err: newError(k, cause, format, args...)}
 }
 
-// cancel asks tlsd to end the call, and waits for the answer.
+// cancel asks tlsd to end the call, and waits for the answer to the call. If none comes within
+// cancelTimeout, it ends the session.
 func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer {
 	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), c.cancelTimeout)
 	defer stop()
@@ -145,7 +147,7 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 //   - false, an error: nothing was written, because ctx has ended. The error is ctx's.
 //   - false, nil: nothing was written, because the session is lost.
 //
-// If tlsd does not take the message, send gives up cancelTimeout after ctx has ended.
+// If tlsd does not take the message, send ends when cancelTimeout has passed after the end of ctx.
 func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -172,7 +174,7 @@ func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error)
 	return true, err
 }
 
-// write sends a line, and a descriptor with its first byte.
+// write sends a line. If f is not nil, the descriptor of f goes with the first byte.
 func (c *Client) write(line []byte, f *os.File) error {
 	if f != nil {
 		rc, err := f.SyscallConn()

@@ -13,12 +13,13 @@
 //     session owns.
 //   - Many goroutines may call the methods at once. The client sends the calls one after another.
 //     proto.md, section 3, says in which order tlsd runs them.
-//   - A call whose context ends is cancelled in tlsd too. The method returns tlsd's answer: a call
-//     that ended before its cancellation has succeeded. The client waits two seconds for the
-//     answer. If none comes, the client ends the session, because the state of the call is unknown.
-//   - An error that tlsd has answered is an *[Error]. So are the end of the connection and a
-//     cancelled call. After the end of the connection every call fails with kind "lost". A lost
-//     client stays lost; [Dial] a new one.
+//   - A call whose context ends is cancelled in tlsd too. The method returns tlsd's answer. So a
+//     call that ended before the cancellation returns its own result or error. The client waits two
+//     seconds for the answer. If none comes, the client ends the session, because the state of the
+//     call is unknown.
+//   - An error that tlsd answers is an *[Error]. The errors for the end of the connection and for a
+//     cancelled call are of the same type. After the end of the connection every call fails,
+//     usually with kind "lost". Such a client cannot connect again; [Dial] a new one.
 //   - The protocol's limits bound the memory for what is read from the socket.
 //   - [Client.HandshakeConn] and [Client.AcceptConn] return a net.Conn. Programs that move data
 //     should use it. [Client.Read] and [Client.Write] carry the data as base64.
@@ -44,9 +45,9 @@ import (
 )
 
 const (
-	dialTimeout   = 10 * time.Second // for connect and tls.Hello, if the context allows more
-	cancelTimeout = 2 * time.Second  // for an answer after a cancellation
-	reasonTimeout = time.Second      // to read the reason after a failed write
+	dialTimeout   = 10 * time.Second // the most time for connect and tls.Hello together
+	cancelTimeout = 2 * time.Second  // the wait for an answer after a cancellation
+	reasonTimeout = time.Second      // the wait for tlsd's reason after a failed write
 )
 
 // A Client is a session of tlsd.
@@ -54,12 +55,12 @@ type Client struct {
 	conn          net.Conn
 	sendLock      chan struct{} // has an element while a message is written
 	done          chan struct{} // closed when the reader has ended
-	cancelTimeout time.Duration // the constant; tests set another
+	cancelTimeout time.Duration // the constant of this name; tests set another value
 	peer          Peer
 
 	mu      sync.Mutex // guards the rest
 	lastID  uint64
-	waiters map[uint64]chan answer // calls that wait for an answer; nil after the end
+	waiters map[uint64]chan answer // calls that wait for an answer; nil when done is closed
 	cause   error                  // why this side has ended the connection; nil if it has not
 	err     *Error                 // why all calls fail; nil while the connection lives
 }
@@ -130,8 +131,7 @@ func unwrapNet(err error) error {
 	return err
 }
 
-// New makes a client of a connection, and owns the connection from then on. Unlike Dial it sends
-// nothing.
+// New makes a client that uses conn, and owns conn. Unlike Dial, New sends nothing.
 func New(conn net.Conn) *Client {
 	c := &Client{
 		conn:          conn,
@@ -154,8 +154,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// disconnect stores why this side ends the connection. The reader may read on for reasonTimeout,
-// because tlsd may have sent its own reason. Then the reader ends.
+// disconnect stores why this side ends the connection. The goroutine that reads goes on for
+// reasonTimeout, because tlsd may have sent its own reason. Then it ends.
 func (c *Client) disconnect(cause error) {
 	c.mu.Lock()
 	if c.cause == nil {
@@ -196,7 +196,8 @@ func (c *Client) read() {
 	}
 }
 
-// readAnswers returns an *Error if tlsd has refused the whole session. Such an error names no call.
+// readAnswers hands out answers until the connection ends, and returns why. The reason is an *Error
+// if tlsd has sent an error that names no call (id null), which is about the whole session.
 func (c *Client) readAnswers() error {
 	r := wire.NewReader(c.conn, wire.MaxLine)
 	for {

@@ -14,16 +14,16 @@ import (
 	"tlsd/internal/safefile"
 )
 
-// ConfPath is the file in which root tells callers of tlsd about the system's tlsd. It has lines of
-// "key = value". Empty lines and lines that begin with # are ignored.
+// ConfPath is the path of root's settings for all callers of tlsd on this machine. The file has
+// lines of "key = value". Empty lines and lines that begin with # are ignored.
 //
 //	socket = PATH             the system's tlsd listens here; no other socket is tried
 //	autostart = yes | no      whether a private tlsd may be started
 //	trusted-users = USER …    names or numbers of users whose daemons are trusted like root's
 //
-// It is an error if a user other than root can change the file. An unknown line is an error too,
-// because to ignore it could allow what it forbids. The plugin reads the file by the same rules
-// (clientconf.h).
+// It is an error if a user other than root can change the file. An unknown key is an error too,
+// because its line may be a restriction, which must not be ignored. The plugin reads the file by
+// the same rules (clientconf.h).
 const ConfPath = "/etc/tlsd/client.conf"
 
 // maxConf is the largest file, in bytes.
@@ -34,8 +34,8 @@ type Conf struct {
 	There        bool     // the file exists
 	Socket       string   // "" if the file names none
 	Autostart    string   // "yes", "no", or "" if the file has no such line
-	TrustedUsers []uint32 // those that exist
-	UnknownUsers []string // names among trusted-users that no user has
+	TrustedUsers []uint32 // the numbers of trusted-users
+	UnknownUsers []string // the names in trusted-users that no user has
 }
 
 // ReadConf reads the file at ConfPath. A file that does not exist is an empty Conf, and no error.
@@ -110,8 +110,8 @@ func (c *Conf) set(key, value string, users userDatabase) error {
 // trusts says whether the user's daemon is trusted.
 func (c Conf) trusts(uid uint32) bool { return slices.Contains(c.TrustedUsers, uid) }
 
-// A userDatabase finds users without asking other programs or the network. The plugin does the
-// same.
+// A userDatabase finds the number of a user in files alone. It asks no other program and no server.
+// The plugin finds users in the same way.
 type userDatabase struct {
 	passwd string // file
 	// Folder of systemd for users of DynamicUser=. Each has a link: its name is direct:NAME,

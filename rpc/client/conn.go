@@ -17,8 +17,8 @@ import (
 	"tlsd/internal/kind"
 )
 
-// A Conn is a TLS connection as a net.Conn. Its bytes go over a data channel (proto.md, section 2),
-// so connections do not wait for one another. The rules:
+// A Conn is a TLS connection as a net.Conn. Its bytes go over a data channel of its own (proto.md,
+// section 2), so one Conn does not wait for another. The rules:
 //
 //   - Read gives io.EOF only after the peer's close_notify. Any other end is an *Error, of the kind
 //     that tls.Read would have.
@@ -26,7 +26,7 @@ import (
 //     the peer. If sending fails later, a later Write, Flush or Close returns the error.
 //   - CloseWrite sends close_notify after all that was written. Reading goes on.
 //   - Close sends all that was written, sends close_notify, and frees the handle. If the last Write
-//     was cut short, by its deadline or by the Close, no close_notify is sent. So the peer can see
+//     was cut short, by its deadline or by Close, Close sends no close_notify. So the peer can see
 //     that the data is not complete.
 //   - Deadlines limit this side's waits. A Read whose deadline passes loses no data. tlsd's
 //     timeouts limit the sending to the peer.
@@ -40,8 +40,8 @@ type Conn struct {
 	closed atomic.Bool
 	sent   atomic.Int64 // bytes that were put on the channel
 
-	writeMu sync.Mutex // held by the Write that runs; Close ends the Write
-	cut     bool       // the last Write that has sent bytes was cut short; guarded by writeMu
+	writeMu sync.Mutex // locked while a Write runs; Close ends the Write; guards cut
+	cut     bool       // the last Write that has sent bytes was cut short
 
 	mu       sync.Mutex // guards the rest
 	shut     bool       // CloseWrite was called
@@ -83,8 +83,8 @@ func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, 
 	return &Conn{c: c, h: h, ch: ch}, nil
 }
 
-// withChannel makes a pair of sockets. The function send makes a call with one end. If the call
-// succeeds, withChannel returns the other end.
+// withChannel makes a pair of sockets, and calls the function send, which must make a call with the
+// end theirs. If the call succeeds, withChannel returns the other end.
 func (c *Client) withChannel(method string, send func(theirs *os.File) error) (
 	*net.UnixConn, error) {
 	if _, ok := c.conn.(*net.UnixConn); !ok {
@@ -129,7 +129,7 @@ func socketpair() (*net.UnixConn, *os.File, error) {
 	return conn.(*net.UnixConn), theirs, nil
 }
 
-// Handle is the connection's handle, for [Client.PeerCertSubject] and the like.
+// Handle is the connection's handle, for methods of [Client] such as [Client.PeerCertSubject].
 func (c *Conn) Handle() Handle { return c.h }
 
 // Read waits for data, and returns what is there.
@@ -141,7 +141,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return 0, c.explain(err, &c.readErr)
 }
 
-// Write puts all of p on the channel.
+// Write puts all of p on the channel, or fails.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	shut := c.shut
@@ -185,10 +185,10 @@ func (c *Conn) CloseWrite() error {
 // Close is CloseContext with a context that never ends.
 func (c *Conn) Close() error { return c.CloseContext(context.Background()) }
 
-// CloseContext ends Reads and Writes that wait. Then tlsd sends all that was written, within its
-// timeouts, and close_notify, and frees the handle. If ctx ends, the sending ends. If writing has
-// failed and no other call has returned the error, CloseContext returns it. Only the first call
-// does something. Later ones return net.ErrClosed.
+// CloseContext ends Reads and Writes that wait. Then tlsd sends all that was written and
+// close_notify, within its timeouts, and frees the handle. If ctx ends, the sending ends. If
+// writing has failed and no other call has returned the error, CloseContext returns it. Only the
+// first call does this. Later calls return net.ErrClosed.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
@@ -196,7 +196,8 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	c.ch.SetDeadline(time.Unix(1, 0))
 	c.writeMu.Lock()
 	if c.cut {
-		// To tlsd these two calls look like a closed channel. So it sends no close_notify.
+		// For tlsd the channel is then closed before tls.Close, so it sends no
+		// close_notify.
 		_ = c.ch.CloseRead()
 		_ = c.ch.CloseWrite()
 	}
@@ -206,8 +207,8 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	return err
 }
 
-// explain says why a Read or Write of the channel has failed. It stores the reason in last. Later
-// calls get the same reason.
+// explain returns why a Read or Write of the channel has failed. It stores the reason in *last,
+// which is c.readErr or c.writeErr, so that later calls return the same reason.
 func (c *Conn) explain(err error, last *error) error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -258,8 +259,7 @@ func (c *Conn) SetDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetDe
 // SetReadDeadline sets the deadline of Reads.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetReadDeadline, t) }
 
-// SetWriteDeadline sets the deadline of Writes. Until then, a Write waits for
-// tlsd to take the data.
+// SetWriteDeadline sets the deadline of Writes. A Write waits for tlsd to take the data.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.unlessClosed(c.ch.SetWriteDeadline, t)
 }
@@ -271,7 +271,7 @@ func (c *Conn) unlessClosed(set func(time.Time) error, t time.Time) error {
 	return set(t)
 }
 
-// LocalAddr names the handle, because the addresses of the TCP connection are tlsd's.
+// LocalAddr names the handle, because the TCP connection belongs to tlsd.
 func (c *Conn) LocalAddr() net.Addr { return Addr(c.h) }
 
 // RemoteAddr names the handle, like LocalAddr.

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// connect connects to the socket at path. The kernel's error for a full backlog is EAGAIN, because
-// the socket does not block. connect then waits and tries again, as a blocking socket would.
+// connect connects to the socket at path. If the backlog of the socket is full, the kernel returns
+// EAGAIN, because the caller's socket does not block. Then connect waits and tries again.
 func connect(ctx context.Context, path string) (*net.UnixConn, error) {
 	const longest = 100 * time.Millisecond
 	var d net.Dialer

@@ -7,7 +7,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// A Kind says why a call failed, in few categories on which a program can act.
+// A Kind is one of a few categories of failure, by which a program can decide.
 type Kind = kind.Kind
 
 // The kinds. proto.md, section 5, says what each means.
@@ -39,11 +39,11 @@ const (
 type Error struct {
 	Code    int            // of JSON-RPC
 	Kind    Kind           // never empty
-	Message string         // for people; if tlsd has answered it, LastError returns the same
+	Message string         // for people; if it is tlsd's, LastError returns the same text
 	Data    wire.ErrorData // Op, Handle and details, if they are known
 
 	cause error
-	local bool // made by this package, not answered by tlsd
+	local bool // this package has made the error, and not tlsd
 }
 
 // Error returns the message.
@@ -53,7 +53,7 @@ func (e *Error) Error() string { return e.Message }
 // both. It is nil if tlsd has ended the call.
 func (e *Error) Unwrap() error { return e.cause }
 
-// newError makes an error that tlsd has not answered.
+// newError makes an error of this package, which does not come from tlsd.
 func newError(k Kind, cause error, format string, args ...any) *Error {
 	return &Error{
 		Code:    wire.Codes[k],
@@ -65,8 +65,8 @@ func newError(k Kind, cause error, format string, args ...any) *Error {
 	}
 }
 
-// forMethod returns the error with the method. The text of an error that tlsd has answered stays as
-// it is, because LastError returns the same text.
+// forMethod returns the error with the name of the method. The text of an error that came from tlsd
+// does not change, because LastError returns the same text.
 func (e *Error) forMethod(method string) *Error {
 	c := *e
 	if c.Data.Op == "" {
@@ -78,8 +78,8 @@ func (e *Error) forMethod(method string) *Error {
 	return &c
 }
 
-// fromWire makes an Error of an answer. If an error has no kind, its code gives the kind. Errors of
-// tlsd always have a kind.
+// fromWire makes an Error of an answer. tlsd's errors always have a kind. For an error without one
+// the code gives the kind.
 func fromWire(w *wire.Error) *Error {
 	e := &Error{Code: w.Code, Message: w.Message}
 	if w.Data != nil {

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// moreRights asks the kernel (AT_SECURE, getauxval(3)). Every Linux kernel answers. Without an
-// answer the process counts as one with more rights.
+// moreRights says whether the process has more rights than its user, as the kernel knows it
+// (AT_SECURE, getauxval(3)). Every Linux kernel has this entry. Without it the answer is true.
 var moreRights = sync.OnceValue(func() bool {
 	const atSecure = 23
 	vector, err := unix.Auxv()

@@ -16,8 +16,8 @@ import (
 // A Handle names a connection or a server context of one session: 1 to 2147483647.
 type Handle int32
 
-// NewClient opens a TCP connection to host, a name or an address, and port, 1 to 65535. TLS starts
-// with Handshake. The caller must close the handle with CloseConn.
+// NewClient opens a TCP connection. The parameter host is a name or an address, and port is 1 to
+// 65535. TLS starts with Handshake. The caller must close the handle with CloseConn.
 func (c *Client) NewClient(ctx context.Context, host string, port int) (Handle, error) {
 	return call[Handle](ctx, c, "tls.NewClient", host, port)
 }
@@ -41,9 +41,9 @@ func (c *Client) Write(ctx context.Context, h Handle, data []byte) (int, error) 
 	return call[int](ctx, c, method, h, data)
 }
 
-// Read waits for data and returns what is there: 1 to maxBytes bytes, which the caller owns. No
-// bytes and no error mean that the peer has ended its direction with close_notify. A connection
-// that was cut is an error of kind "io". maxBytes is 1 to 16777216.
+// Read waits for data and returns what is there: 1 to maxBytes bytes, which the caller owns. An
+// empty result without an error means that the peer has ended its direction with close_notify. A
+// connection that was cut is an error of kind "io". maxBytes is 1 to 16777216.
 func (c *Client) Read(ctx context.Context, h Handle, maxBytes int) ([]byte, error) {
 	return call[[]byte](ctx, c, "tls.Read", h, maxBytes)
 }
@@ -54,8 +54,8 @@ func (c *Client) CloseConn(ctx context.Context, h Handle) error {
 	return c.Call(ctx, "tls.Close", []any{h}, nil)
 }
 
-// Status returns the state of the two directions of a connection. If it has returned an error,
-// CloseConn does not return the same error again.
+// Status returns the state of the two directions of a connection. CloseConn does not return again
+// the WriteError that a Status has.
 func (c *Client) Status(ctx context.Context, h Handle) (Status, error) {
 	w, err := call[wire.Status](ctx, c, "tls.Status", h)
 	s := Status{Read: w.Read, Write: w.Write, Received: w.Received, Sent: w.Sent}
@@ -78,8 +78,8 @@ type Status struct {
 	WriteError *Error // nil unless writing has failed
 }
 
-// Flush waits until this number of bytes has left for the peer, counted from the handshake of the
-// connection.
+// Flush waits until the number of bytes that have left for the peer has reached the parameter
+// bytes. The number counts from the handshake of the connection.
 func (c *Client) Flush(ctx context.Context, h Handle, bytes int64) error {
 	return c.Call(ctx, "tls.Flush", []any{h, bytes}, nil)
 }
@@ -107,10 +107,10 @@ func (c *Client) SetTimeout(ctx context.Context, h Handle, bound time.Duration) 
 	return c.Call(ctx, "tls.SetTimeout", []any{h, wire.Milliseconds(bound)}, nil)
 }
 
-// Wait waits for a handle on which a Read or an Accept would not wait, and returns the handle. It
-// returns 0 after bound, which is rounded up to milliseconds. A negative bound is no limit. Handles
-// take part if their option watch is "1". A Conn does not take part, because its data goes over a
-// data channel.
+// Wait waits for a handle on which a Read or an Accept would not wait, and returns the handle. If
+// the duration bound passes before, Wait returns 0. bound is rounded up to milliseconds. With a
+// negative bound the wait has no limit. Wait looks at the handles whose option "watch" is "1". It
+// does not look at the handle of a Conn, because its data goes over a data channel.
 func (c *Client) Wait(ctx context.Context, bound time.Duration) (Handle, error) {
 	return call[Handle](ctx, c, "tls.Wait", wire.Milliseconds(bound))
 }
@@ -131,8 +131,8 @@ func (c *Client) NewServerContext(ctx context.Context, certFile, keyFile string)
 	return call[Handle](ctx, c, method, cert, key)
 }
 
-// Accept waits for a client on host, an address of this machine, and port, 1 to 65535, and does the
-// handshake. tlsd listens from the first Accept until CloseServerContext.
+// Accept waits for a client, and does the handshake. The parameter host is an address of this
+// machine, and port is 1 to 65535. tlsd listens from the first Accept until CloseServerContext.
 func (c *Client) Accept(ctx context.Context, ctxHandle Handle, host string, port int) (
 	Handle, error) {
 	return call[Handle](ctx, c, "tls.Accept", ctxHandle, host, port)
@@ -159,7 +159,7 @@ func (c *Client) SetCaBundle(ctx context.Context, path string) error {
 }
 
 // PeerCertSubject is the subject of the peer's certificate, such as "/CN=example.com". It is "" if
-// the peer has shown none.
+// the peer has shown no certificate.
 func (c *Client) PeerCertSubject(ctx context.Context, h Handle) (string, error) {
 	return call[string](ctx, c, "tls.PeerCertSubject", h)
 }
@@ -178,18 +178,18 @@ func (c *Client) Version(ctx context.Context, h Handle) (string, error) {
 	return call[string](ctx, c, "tls.Version", h)
 }
 
-// LastError is the text of the session's most recent error, or "". It has only errors that tlsd has
-// answered.
+// LastError is the text of the session's most recent error, or "". Errors that this package makes
+// do not count.
 func (c *Client) LastError(ctx context.Context) (string, error) {
 	return call[string](ctx, c, "tls.LastError")
 }
 
 // ErrVersion says that the daemon and this package have no version of the protocol in common.
-// Install a daemon and a program that fit together.
+// Install a daemon and a program of versions that fit.
 var ErrVersion = errors.New("the versions of the protocol do not fit")
 
 // Hello greets tlsd, asks for data channels and checks the version of the protocol. The error may
-// be ErrVersion. Dial has called it; another call does no harm.
+// be ErrVersion. Dial calls Hello; another call does no harm.
 func (c *Client) Hello(ctx context.Context) (wire.Hello, error) {
 	var h wire.Hello
 	p := wire.HelloParams{Version: wire.Version, Capabilities: []string{wire.CapabilityData}}
@@ -223,8 +223,8 @@ func call[R any](ctx context.Context, c *Client, method string, params ...any) (
 	return r, err
 }
 
-// absolute makes a path absolute. It fails for a path that is not UTF-8, because JSON would
-// silently make another path of it.
+// absolute makes a path absolute. It fails for an empty path. It also fails for a path that is not
+// UTF-8, because encoding/json would silently replace bytes.
 func absolute(method, path string) (string, error) {
 	if !utf8.ValidString(path) {
 		return "", newError(kind.Params, nil,

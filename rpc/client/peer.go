@@ -13,7 +13,7 @@ import (
 // service manager that passed the socket to the daemon. tls.Hello names the process that serves the
 // session.
 type Peer struct {
-	PID      int // 0 if the system does not tell
+	PID      int // 0 if the system does not report it
 	UID, GID uint32
 }
 
@@ -34,8 +34,8 @@ func (e *StrangerError) Error() string {
 		e.Path, e.Peer.UID, os.Geteuid(), ConfPath)
 }
 
-// checkTrusted fails for the socket of a user who is not trusted. read is ReadConf; tests have
-// another function.
+// checkTrusted fails if the socket at path belongs to a user who is not trusted. The function read
+// is ReadConf, except in tests.
 func (p Peer) checkTrusted(path string, euid int, read func() (Conf, error)) error {
 	if p.UID == 0 || int(p.UID) == euid {
 		return nil
