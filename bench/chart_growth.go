@@ -27,11 +27,11 @@ func (r *results) chartGrowth() *chart {
 		{title: "Ping-pong, by size", x: "bytes in one message", y: "µs, logarithmic",
 			bytes: true, log: true, lines: r.both("pingpong")},
 		{title: "Busy connections of one session", x: connections, y: "MB/s in all",
-			lines: append(r.both("busy"), r.level("busy", ours, 0.8))},
+			lines: r.both("busy")},
 		{title: "Busy sessions, one connection each", x: sessions, y: "MB/s in all",
 			lines: r.both("sessions-busy")},
 		{title: "Idle connections: memory each", x: connections, y: "KiB",
-			lines: append(r.both("idle-memory"), r.times("idle-memory", 1.25))},
+			lines: append(r.both("idle-memory"), r.goal("idle-memory"))},
 		{title: "Idle connections: opening the next", x: connections, y: "µs",
 			lines: r.both("idle-last")},
 		{title: "Sessions: memory each", x: sessions, y: "MiB", lines: []curve{
@@ -79,23 +79,19 @@ func (r *results) curve(series, who, name, class string) curve {
 	return l
 }
 
-// times is the curve of a goal: the values of in-process, multiplied by the parameter factor.
-func (r *results) times(series string, factor float64) curve {
-	l := r.curve(series, inProcess, "goal", "line goal")
-	for i := range l.points {
-		l.points[i][1] *= factor
+// goal is the curve of a row's goal: the values of in-process, multiplied by the goal's limit. It is
+// empty if the row has no goal of this kind.
+func (r *results) goal(row string) curve {
+	for _, g := range goals {
+		if g.row == row && g.than == inProcess && g.atMost != 0 {
+			l := r.curve(row, inProcess, "goal", "line goal")
+			for i := range l.points {
+				l.points[i][1] *= g.atMost
+			}
+			return l
+		}
 	}
-	return l
-}
-
-// level is the curve of a goal: the contestant's first value of the series, multiplied by the
-// parameter part.
-func (r *results) level(series, who string, part float64) curve {
-	l := r.curve(series, who, "goal", "line goal")
-	for i := len(l.points) - 1; i >= 0; i-- {
-		l.points[i][1] = l.points[0][1] * part
-	}
-	return l
+	return curve{}
 }
 
 func (c *chart) panel(p panel, left, top, width, height float64) {
