@@ -146,8 +146,8 @@ func parseNet(s string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		switch {
 		case addr.Zone() != "":
-			return netip.Prefix{}, errors.New("a zone cannot be given: a rule applies " +
-				"to all zones")
+			return netip.Prefix{}, errors.New("a zone cannot be given: a rule " +
+				"applies to all zones")
 		case addr.Is4In6():
 			return netip.Prefix{}, fmt.Errorf("write it as IPv4: %s", addr.Unmap())
 		}
