@@ -35,7 +35,7 @@ func run(m *testing.M, afterwards []func() error) int {
 	}
 	defer os.RemoveAll(dir)
 	built = dir
-	os.Setenv("TLSD_CONFIG", "none") // keeps daemons of tests from the machine's configuration file
+	os.Setenv("TLSD_CONFIG", "none") // not the machine's configuration file
 	code := m.Run()
 	for _, look := range afterwards {
 		if err := look(); err != nil {

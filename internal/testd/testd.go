@@ -24,8 +24,9 @@
 //   - On Linux, a daemon does not outlive the test process, however the test process ends.
 //   - If a test has failed, the log of its daemon is shown.
 //
-// If something fails, the functions end the test. Only Spawn returns the error, and Stop and
-// Restart return how the daemon exited. All but Restart are safe for concurrent use.
+// If something fails, the functions end the test. Only Spawn and WriteProgram return the error.
+// Stop and Restart return how the daemon exited. All functions but Restart are safe for concurrent
+// use.
 package testd
 
 import (
