@@ -21,7 +21,7 @@ import (
 //
 //   - the user, if the user database has its number;
 //   - the user to whom the number is subordinate;
-//   - the group: one account for all callers that are neither.
+//   - the group, as one account for all callers for which neither exists.
 //
 // Without cgo the user database is /etc/passwd. Then users of other databases, such as LDAP, are
 // not found, and share the account of their group. A user that --allow-uid names has an account of

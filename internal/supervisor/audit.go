@@ -22,7 +22,7 @@ const (
 
 // writeAudit writes the audit line of an event. The parameter missed is the number of events that
 // the worker dropped before this one. If e is nil, only dropped events are reported. number is the
-// session's, or 0 without a session.
+// number of the session, or 0 if there is no session.
 func (s *Supervisor) writeAudit(peer Peer, number uint64, e *audit.Event, missed uint64) {
 	s.countAudit(e, missed)
 	limiter := s.auditLimiter(peer.account())

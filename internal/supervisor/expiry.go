@@ -52,8 +52,8 @@ func (w *worker) serves() (as account, ok bool) {
 	return as, ok
 }
 
-// firstToEnd returns the certificates of list that expire first, sorted, and no more than the
-// number limit. If several have the same serial, only the first to expire counts. It changes list.
+// firstToEnd sorts list, and returns the certificates that expire first. The parameter limit bounds
+// their number. If several have the same serial, only the first to expire is kept.
 func firstToEnd(list []vitals.Certificate, limit int) []vitals.Certificate {
 	slices.SortFunc(list, func(a, b vitals.Certificate) int {
 		return cmp.Or(cmp.Compare(a.NotAfter, b.NotAfter), cmp.Compare(a.Serial, b.Serial))

@@ -203,8 +203,8 @@ func operationInLibrary(w *worker) string {
 	return name
 }
 
-// copyOf duplicates the connection's descriptor. The copy is a bare number, without Go's netpoller.
-// In the netpoller each message of the caller would wake the supervisor.
+// copyOf duplicates the connection's descriptor. The copy is not in Go's netpoller, because there
+// each message of the caller would wake the supervisor.
 func copyOf(conn *net.UnixConn) (int, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -57,7 +57,7 @@ func (p Peer) inGroup(gid uint32) bool { return gid == p.GID || slices.Contains(
 // Policy says which users may connect. The daemon's own user always may.
 type Policy struct {
 	UIDs []uint32
-	GIDs []uint32 // one of them must be a primary or supplementary group of the caller
+	GIDs []uint32 // members may connect, also those with the group as a supplementary one
 }
 
 // Allows returns nil if the peer may connect. The text of the error is for the peer.

@@ -67,7 +67,7 @@ func signalName(sig unix.Signal) string {
 	return cmp.Or(unix.SignalName(sig), fmt.Sprintf("signal %d", int(sig)))
 }
 
-// inOrder says whether the process has exited by itself with status 0.
+// inOrder says whether the process has exited with status 0, and not by a signal.
 func (e exit) inOrder() bool { return e == exit{peak: e.peak} }
 
 // reap reaps the processes that have ended, of w and of workers that were left behind. It keeps the

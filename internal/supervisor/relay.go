@@ -29,8 +29,8 @@ import (
 // A share asks a second limiter, which the workers of one user share, about an entry that the
 // worker's own limiter lets pass. The parameter weight is the size of the entry, as for relayBurst.
 // The parameter missed is the number of entries that the worker's own limiter has dropped since the
-// last call. The result ok is true if the entry may pass. Then before is the number of entries that
-// both limiters have dropped since the last one that passed.
+// last call. The result ok is true if the entry may pass. Then the result before is the number of
+// entries that both limiters have dropped since the last entry that passed.
 type share func(missed uint64, weight int) (before uint64, ok bool)
 
 const (

@@ -11,8 +11,8 @@ import (
 // another user. The rules:
 //
 //   - The field limit is the number of workers that may start at the same time. More would only
-//     compete for the processors. The field limitPerUser is the number for one user. It does not
-//     hold for the daemon's own user.
+//     compete for the processors. The field limitPerUser is the number for one user. The daemon's
+//     own user has no such limit.
 //   - Users that wait are served in turn. The callers of one user are served in the order in which
 //     they came.
 //   - If a spare worker becomes a user's worker, this counts as a start, too, because it takes as

@@ -26,7 +26,7 @@ import (
 const (
 	refusedDenied   = "denied"
 	refusedLimit    = "limit"
-	refusedLeft     = "left" // the caller has hung up before
+	refusedLeft     = "left" // the caller has hung up before its session began
 	refusedNoWorker = "no_worker"
 	refusedFault    = "fault"
 	refusedNotTaken = "descriptors"

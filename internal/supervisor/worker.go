@@ -38,7 +38,7 @@ type worker struct {
 	engaged     chan struct{} // closed when the configuration is sent
 	ready       chan struct{} // closed when report is set
 	libraryFile os.FileInfo   // of the library; set before ready is closed; nil: not known
-	otherUser   bool          // for another user: must not name files to open
+	otherUser   bool          // for another user: its report names a file that is not opened
 	report      handoff.Ready // set before ready is closed
 	gone        chan struct{} // closed when the process is reaped or left behind
 	cause       string        // such as "died of SIGSEGV"; set before gone is closed
