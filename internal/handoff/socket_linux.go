@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal prevents SIGPIPE when the receiver of a send is gone.
+// noSignal is a flag of sends. A send to a receiver that is gone then causes no SIGPIPE.
 const noSignal = unix.MSG_NOSIGNAL
 
 // domainOf gives the address family of a socket.
@@ -15,8 +15,8 @@ func domainOf(fd int) (int, error) {
 	return domain, os.NewSyscallError("getsockopt SO_DOMAIN", err)
 }
 
-// pending is the length of the next message, and 0 at the end of the channel. The message stays in
-// the socket. If there is neither a message nor an end, the error is EAGAIN.
+// pending returns the length of the next message without taking it, or 0 at the end of the channel.
+// Before either has come, the error is EAGAIN.
 func pending(fd int) (int, error) {
 	for {
 		n, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal is not needed: a Go program survives SIGPIPE of a socket, and darwin has no such flag.
+// noSignal sets no flag, because darwin lacks MSG_NOSIGNAL. SIGPIPE of a socket does not end a Go
+// program.
 const noSignal = 0
 
 // domainOf gives the address family of a Unix or internet socket, and -1 for any other socket.
@@ -28,9 +29,9 @@ func domainOf(fd int) (int, error) {
 	return -1, nil
 }
 
-// pending is the length of the longest possible message, because the system does not tell the
-// length of the next one. If there is neither a message nor the end of the channel, the error is
-// EAGAIN.
+// pending returns MaxMessage when a message has come, because the system does not report the
+// length. It returns MaxMessage at the end of the channel, too. Before either has come, the error
+// is EAGAIN.
 func pending(fd int) (int, error) {
 	for {
 		_, _, err := unix.Recvfrom(fd, make([]byte, 1), unix.MSG_PEEK)

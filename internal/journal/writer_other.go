@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// A Writer sends lines to the journal, which this system lacks.
+// A Writer would send lines to the journal of systemd. This system has no journal.
 type Writer struct{}
 
 var errNone = errors.New("this system has no journal of systemd")
@@ -21,5 +21,5 @@ func (*Writer) Close() error { return nil }
 // Write always fails.
 func (*Writer) Write([]byte) (int, error) { return 0, errNone }
 
-// Is says whether f is the stream to the journal: there is none.
+// Is always returns false, because no stream leads to a journal.
 func Is(*os.File, string) bool { return false }

@@ -10,8 +10,8 @@ import (
 	"tlsd/session"
 )
 
-// This file has further calls of a Session: options, facts, certificates, addresses to listen on,
-// plain text, waits for several handles, and the end of one direction.
+// This file has further methods of a Session, at the in-process level and at the plugin level.
+// *client.Client has these methods already, for the daemon level.
 
 type options interface {
 	SetOption(ctx context.Context, h client.Handle, name, value string) error

@@ -1,13 +1,12 @@
-// Package ours gives tests our side of TLS, at each of three levels:
+// Package ours gives tests a TLS client or server made by this project, at one of three levels:
 //
 //   - in process: package session over package openssl, in the test's own process, without daemon,
 //     worker or messages;
 //   - daemon: a running tlsd, called by rpc/client;
 //   - plugin: TlsPlugin.so in a host in C, with a running tlsd behind it.
 //
-// A test that is written for a [Level] makes the same calls at each level, and expects the same
-// errors, to the letter. There is one difference: the plugin's interface has only the text of an
-// error. See [Untold].
+// A test that takes a [Level] makes the same calls at every level, and expects the same errors with
+// the same texts. At the plugin level an error has nothing but its text. See [Untold].
 //
 // The in-process level uses the libssl that openssl.Load finds, or that TLSD_TEST_LIBSSL names.
 // TLSD_TEST_OPENSSL can require its version ("3.5").
@@ -26,7 +25,8 @@ import (
 )
 
 // A Session has the functions of the plugin's interface; package client describes them. The error
-// of a call is a *client.Error. Several calls may run at once. The end of ctx cancels a call.
+// of a call is a *client.Error. Several calls may run at once. When ctx ends, its call is
+// cancelled. At the plugin level this cancels all calls of the session.
 type Session interface {
 	NewClient(ctx context.Context, host string, port int) (client.Handle, error)
 	Handshake(ctx context.Context, h client.Handle) error
@@ -44,28 +44,30 @@ type Session interface {
 	Version(ctx context.Context, h client.Handle) (string, error)
 	LastError(ctx context.Context) (string, error)
 	options
-	// Close ends the session. Its connections are cut without close_notify.
+	// Close ends the session, and cuts its connections without close_notify.
 	Close() error
 }
 
-// A Level is a way to sessions.
+// A Level opens sessions, all of the same kind: in process, by the daemon, or by the plugin.
 type Level interface {
 	String() string
 	// Open opens a session, which is closed at the end of the test.
 	Open(testing.TB) Session
 }
 
-// Untold is the kind of errors at a level that has only texts of errors. Their Data is empty.
+// Untold is the Kind of an error at the plugin level, which has only the texts of errors. The Data
+// of these errors is empty.
 const Untold client.Kind = ""
 
-// Failure is the error of a call, or nil if another package made the error.
+// Failure returns err as the error of a call. It returns nil if err is another error, or nil.
 func Failure(err error) *client.Error {
 	var e *client.Error
 	errors.As(err, &e)
 	return e
 }
 
-// Is says whether an error is of a kind. It is true for every kind if the level has no kinds.
+// Is says whether an error is the error of a call and of this kind. An error without a kind counts
+// as one of every kind.
 func Is(err error, kind client.Kind) bool {
 	e := Failure(err)
 	return e != nil && (e.Kind == kind || e.Kind == Untold)
@@ -77,8 +79,8 @@ type Daemon struct{ D *testd.Daemon }
 func (Daemon) String() string               { return "daemon" }
 func (l Daemon) Open(tb testing.TB) Session { tb.Helper(); return l.D.Dial(tb) }
 
-// A Stream is a connection after its handshake. Read returns io.EOF after the peer's close_notify.
-// One Read and one Write may run at the same time.
+// A Stream is a connection whose handshake has been done. Read returns io.EOF after the peer's
+// close_notify. One Read and one Write may run at the same time.
 type Stream struct {
 	TB  testing.TB
 	Ctx context.Context // of all calls
@@ -101,10 +103,11 @@ func (s *Stream) Read(p []byte) (int, error) {
 
 func (s *Stream) Write(p []byte) (int, error) { return s.S.Write(s.Ctx, s.H, p) }
 
-// Close ends the connection, and not the session.
+// Close ends the connection. The session remains.
 func (s *Stream) Close() error { return s.S.CloseConn(s.Ctx, s.H) }
 
-// PeerSubject is the subject of the peer's certificate. Version is the version of TLS.
+// PeerSubject is the subject of the peer's certificate. Version is the version of TLS. If one of
+// these calls fails, the test fails.
 func (s *Stream) PeerSubject() string { return s.ask(s.S.PeerCertSubject(s.Ctx, s.H)) }
 func (s *Stream) Version() string     { return s.ask(s.S.Version(s.Ctx, s.H)) }
 
@@ -121,7 +124,8 @@ type Trust struct {
 	Insecure bool   // accept every server
 }
 
-// Dial opens a session of its own, connects to a port of this machine, and does the handshake.
+// Dial opens a session, connects to the host and port, and does the handshake. If the handshake
+// fails, Dial returns the Stream with the error.
 func Dial(ctx context.Context, tb testing.TB, l Level, host string, port int,
 	trust Trust) (*Stream, error) {
 	s := &Stream{tb, ctx, l.Open(tb), 0}
@@ -147,12 +151,12 @@ type Listener struct {
 	TB   testing.TB
 	Ctx  context.Context // of all calls
 	S    Session
-	H    client.Handle // of the context
+	H    client.Handle // the handle of the server context
 	Port int
 }
 
-// Listen listens on a free port, in a session of its own. It uses up two numbers of handles: one
-// for the context, and one for the Accept that it cancels.
+// Listen opens a session, and listens on a free port. Two numbers of handles are then used: one for
+// the context, and one for the Accept that Listen cancels.
 func Listen(ctx context.Context, tb testing.TB, l Level, certFile, keyFile string) *Listener {
 	tb.Helper()
 	ln := &Listener{tb, ctx, l.Open(tb), 0, testkit.Port(tb)}
@@ -160,8 +164,8 @@ func Listen(ctx context.Context, tb testing.TB, l Level, certFile, keyFile strin
 	if ln.H, err = ln.S.NewServerContext(ctx, certFile, keyFile); err != nil {
 		tb.Fatal(err)
 	}
-	// A context listens from its first Accept on. This one is cancelled. Clients that come wait
-	// for the next Accept.
+	// The first Accept makes the context listen. Listen cancels this Accept when the port
+	// listens. Clients that connect then wait for the next Accept.
 	short, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() {

@@ -15,8 +15,9 @@ import (
 // Plugin is the level of the plugin. Each session has a host process of its own.
 type Plugin struct {
 	D *testd.Daemon
-	// StrictWrites makes each Write wait until everything is sent, so that a Write returns its
-	// own error, as at the other levels. By default Writes run ahead.
+	// StrictWrites makes each Write wait until its data is sent. So a Write returns its own
+	// error, as at the other levels. By default a Write does not wait, and a later call may
+	// return its error.
 	StrictWrites bool
 }
 
@@ -42,10 +43,10 @@ func (l Plugin) Open(tb testing.TB) Session {
 	return s
 }
 
-// viaPlugin is a host.
+// viaPlugin is a Session that calls the plugin in a host process.
 type viaPlugin struct{ h *testhost.Host }
 
-// call makes a call in a thread of its own.
+// call calls a function of the plugin, in a new thread of the host.
 func (p *viaPlugin) call(ctx context.Context, op string, args ...any) (testhost.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return testhost.Result{}, &client.Error{Message: err.Error()}
@@ -54,8 +55,8 @@ func (p *viaPlugin) call(ctx context.Context, op string, args ...any) (testhost.
 	if err != nil {
 		return testhost.Result{}, &client.Error{Message: err.Error()}
 	}
-	// tls_Cancel ends all calls of the session. So a test must not let a context end while
-	// other calls run.
+	// tls_Cancel cancels all calls of the session. So a context of a test must not end while
+	// calls with another context run.
 	stop := context.AfterFunc(ctx, func() { p.h.Send("Cancel") })
 	defer stop()
 	r, err := c.Wait()
@@ -150,7 +151,7 @@ func (p *viaPlugin) LastError(ctx context.Context) (string, error) {
 	return p.text(ctx, "LastError")
 }
 
-// Close ends the calls that wait, and the host.
+// Close cancels the calls that still run, and then ends the host.
 func (p *viaPlugin) Close() error {
 	if c, err := p.h.Send("Cancel"); err == nil {
 		c.Wait()

@@ -1,5 +1,6 @@
-// Package plain makes foreign text fit for a log or a terminal. No character of the result ends a
-// line, moves a cursor, or changes how other characters are shown.
+// Package plain makes foreign text fit for a log or a terminal. The characters of a result do not
+// end a line, move a cursor, or change how other characters are shown. Line alone keeps tabs and a
+// newline at the end.
 package plain
 
 import (
@@ -10,7 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// Text escapes the hidden characters of s, and cuts s after at most max bytes.
+// Text cuts s after max bytes, escapes the hidden characters, and marks a cut with "…". So the
+// result may be longer than max.
 func Text(s string, max int) string {
 	cut := len(s) > max
 	if cut {
@@ -34,9 +36,9 @@ func Text(s string, max int) string {
 	return s
 }
 
-// Line escapes the hidden characters in one entry of a log, except its tabs and the newline at its
-// end. The escapes are those of JSON, so that JSON stays JSON. If nothing is to be escaped, it
-// returns entry itself.
+// Line escapes the hidden characters in one entry of a log, except the tabs and the newline at the
+// end. The escapes are those of JSON, so an entry in JSON is valid JSON afterwards. If there is
+// nothing to escape, Line returns entry itself.
 func Line(entry []byte) []byte {
 	text := strings.TrimSuffix(string(entry), "\n")
 	if strings.IndexFunc(text, hiddenInLine) < 0 && utf8.ValidString(text) {
@@ -58,7 +60,7 @@ func Line(entry []byte) []byte {
 	return []byte(b.String())
 }
 
-// hidden are characters that are not shown, or that change how others are shown.
+// hidden says whether a character is invisible, or changes how other characters are shown.
 func hidden(r rune) bool {
 	return !unicode.IsGraphic(r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
 }

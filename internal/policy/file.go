@@ -29,12 +29,15 @@ const (
 // of the user database or a number.
 type File struct {
 	preset Policy
-	users  map[uint32]Policy // a key that the user's table lacks is the default's
-	names  map[uint32]string // the names in the file
+	// users has the policies of users with a table. If the table lacks a key, the policy has
+	// the default's value.
+	users map[uint32]Policy
+	names map[uint32]string // the NAME of each of these users in the file
 }
 
-// Load reads a file. Only root and this process's user may be able to change the file, and the
-// folders and links on the way to it. A file that seems to be cut off is refused.
+// Load reads a file. Load refuses a file that users besides root and this process's user can
+// change. The same holds for the folders and links on the way. Load also refuses a file whose last
+// line has no end, because the file was probably cut off.
 func Load(path string) (*File, error) {
 	text, err := safefile.Read(path, maxFile, uint32(os.Geteuid()))
 	if err != nil {
@@ -51,9 +54,9 @@ func Load(path string) (*File, error) {
 	return f, nil
 }
 
-// Parse reads the text of a file. The text must have a table: an empty file was probably cut off,
-// and must not allow everything. An error begins with the number of the line and a colon, or with a
-// space if the line is not known.
+// Parse reads the text of a file. The text must have a table. An empty file was probably cut off,
+// and must not allow everything. The error begins with "LINE:" if the line is known, and else with
+// a space. So "PATH:" can stand before it.
 func Parse(text []byte) (*File, error) { return parse(text, lookup) }
 
 // For is the policy of a user. A nil File restricts nothing.
@@ -67,7 +70,8 @@ func (f *File) For(uid uint32) Policy {
 	return f.preset
 }
 
-// Users lists the users that have a table, in order, with the names in the file.
+// Users lists the users that have a table, in the order of their numbers. names has each user's
+// NAME in the file.
 func (f *File) Users() (uids []uint32, names map[uint32]string) {
 	return slices.Sorted(maps.Keys(f.names)), f.names
 }
@@ -105,7 +109,7 @@ func parse(text []byte, lookup func(name string) (uint32, error)) (*File, error)
 		}
 		if other, there := f.names[uid]; there {
 			return nil, fmt.Errorf(" [user.%s] and [user.%s] are both user %d: "+
-				"make one of them", other, name, uid)
+				"merge them into one table", other, name, uid)
 		}
 		p := f.preset.over(tables.User[name])
 		if err := checkSize(p); err != nil {
@@ -131,7 +135,7 @@ func located(err error) error {
 	case errors.As(err, &bad):
 		line, _ := bad.Position()
 		why := strings.TrimPrefix(bad.Error(), "toml: ")
-		// The rest of such a text is about types of Go.
+		// After " into " the text names types of Go, which say nothing to an administrator.
 		if i := strings.Index(why, " into "); i > 0 &&
 			strings.HasPrefix(why, "cannot decode TOML ") {
 			why = why[:i] + " here: it is of the wrong type"
@@ -144,8 +148,8 @@ func located(err error) error {
 	return fmt.Errorf(" %s", strings.TrimPrefix(err.Error(), "toml: "))
 }
 
-// checkCase refuses keys that differ from ours only in case. The library would accept them, and
-// take two such keys for one.
+// checkCase refuses keys with capital letters. The TOML library ignores the case, and would take
+// "Listen" and "listen" for the same key.
 func checkCase(text []byte) error {
 	var all map[string]any
 	if err := toml.Unmarshal(text, &all); err != nil {

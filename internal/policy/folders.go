@@ -2,19 +2,20 @@ package policy
 
 import "errors"
 
-// Folders are the folders that a file may be in, at any depth. Nil is every folder.
+// Folders are the folders that a file may be in, at any depth. Nil allows every folder.
 //
 // # The rules
 //
-//   - The real place of the file counts. A symbolic link, ".." or a renaming during the open cannot
-//     evade the rule.
+//   - The file's real path must be in a folder. A symbolic link, "..", or a rename during the open
+//     cannot evade this rule.
 //   - The kernel enforces the rule: the file is opened below the folder, with openat2(2),
 //     RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS.
 //   - The links of /proc, such as /proc/PID/root, are not followed. They can lead to another mount
 //     namespace, where the path of a folder leads to another folder.
-//   - Nothing outside the folders is opened, except as a path without access (O_PATH).
-//   - Linux before 5.6 and other systems have no openat2(2). There a policy with folders opens no
-//     file.
+//   - Outside the folders a file is opened with O_PATH at most, which gives no access to its
+//     content.
+//   - Linux before 5.6 and other systems have no openat2(2). On these systems a policy with folders
+//     opens no file.
 //   - A hard link is a file of the folder that has the link. A user who may write into a folder
 //     decides which files it has.
 type Folders []Folder

@@ -12,8 +12,8 @@ import (
 )
 
 // Open opens a file for reading, and never waits for it. If the file is in none of the folders, the
-// error is ErrOutside. The error is the same for a missing file whose name is in none of the
-// folders. So the error does not reveal which files exist elsewhere.
+// error is ErrOutside. A missing file whose path is in none of the folders gives the same error. So
+// the error does not reveal which files exist elsewhere.
 func (l Folders) Open(path string) (*os.File, error) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	if l == nil {
@@ -29,8 +29,8 @@ func (l Folders) Open(path string) (*os.File, error) {
 		if lack(err) {
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
-		// ELOOP is the error of a link of /proc, and of links in a circle. Such a path
-		// counts as outside, even if its name is below a folder.
+		// A link of /proc, or links in a circle, cause ELOOP. Such a path counts as
+		// outside, even if its text begins with an allowed folder.
 		if l.holdName(path) && !errors.Is(err, unix.ELOOP) {
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
@@ -56,7 +56,8 @@ func (l Folders) Open(path string) (*os.File, error) {
 	return nil, ErrOutside
 }
 
-// open opens a file by its real path, if that is below the folder.
+// open opens a file by its real path. held is false if the path is not below the folder, or if the
+// folder cannot be opened.
 func (f Folder) open(real string, flags uint64) (file *os.File, held bool, err error) {
 	fd, err := unix.Open(f.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if lack(err) {
@@ -77,7 +78,7 @@ func (f Folder) open(real string, flags uint64) (file *os.File, held bool, err e
 	return file, true, err
 }
 
-// openat2 is the system call; its error has no path.
+// openat2 is openat2(2). Its error is the bare errno, without the path.
 func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 	for {
 		fd, err := unix.Openat2(dir, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC,
@@ -85,8 +86,8 @@ func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 		if err == nil {
 			return os.NewFile(uintptr(fd), path), nil
 		}
-		// After EAGAIN there is no other try: the holder of a lease (fcntl(2)) could cause
-		// EAGAIN for ever.
+		// openat2 does not try again after EAGAIN, because the holder of a lease (fcntl(2))
+		// could cause it for ever.
 		if err != unix.EINTR {
 			return nil, err
 		}
@@ -100,8 +101,8 @@ func lack(err error) bool {
 		errors.Is(err, unix.ENOMEM)
 }
 
-// noOpenat2 says whether the kernel, or a sandbox around the process, lacks openat2(2). Then
-// openat2(2) does not open even the root.
+// noOpenat2 says whether err, an error of openat2, comes from a kernel without openat2(2), or from
+// a sandbox that forbids the call. In both cases openat2 cannot even open "/".
 func noOpenat2(err error) bool {
 	if err != unix.ENOSYS && err != unix.EPERM && err != unix.EACCES {
 		return false
@@ -113,7 +114,8 @@ func noOpenat2(err error) bool {
 	return err != nil
 }
 
-// holdName says whether a missing file would be in one of the folders, by its name alone.
+// holdName says whether the text of a path names a file below one of the folders. Links are not
+// followed.
 func (l Folders) holdName(path string) bool {
 	for _, folder := range l {
 		if beneath(folder.path, filepath.Clean(path)) {

@@ -8,15 +8,15 @@ import (
 )
 
 // A Host is the host of a destination, as a script names it: an address or a name. ParseHost reads
-// it once. The policy judges the value that was read, and the session dials the same value.
+// the text once. The policy judges the resulting Host, and the session dials the same Host.
 //
 // # The rules
 //
 //   - An address is written as in RFC 4291 and RFC 5952, or as four decimal numbers. Brackets
 //     around IPv6 are accepted.
-//   - An IPv4 address in IPv6 form is the IPv4 address.
+//   - An IPv4 address in IPv6 form (::ffff:192.0.2.1) counts as the IPv4 address.
 //   - A zone is accepted only with a link-local address (fe80::/10), because no other address needs
-//     one. Rules ignore it.
+//     one. The rules of a policy ignore the zone.
 //   - A name has labels as in RFC 1123, and may have a final dot. Underscores are accepted too,
 //     because real hosts have them.
 //   - A name whose last label is a number ("127.1", "2130706433", "0x7f.1") is refused, because
@@ -25,14 +25,15 @@ import (
 //
 // So no name can be read as an address, and no address as a name.
 type Host struct {
-	addr     netip.Addr // not valid: it is a name
+	addr     netip.Addr // not valid if the host is a name
 	name     string     // in lower case, without a final dot
 	absolute bool       // the name had a final dot; the resolver ignores its search list
 }
 
 var linkLocal = netip.MustParsePrefix("fe80::/10")
 
-// ParseHost reads a host. The error says which hosts are accepted, and repeats the host.
+// ParseHost reads a host. The error quotes the host, at most 80 characters of it, and says what is
+// accepted.
 func ParseHost(s string) (Host, error) {
 	h, err := parseHost(s)
 	if err != nil {
@@ -76,7 +77,8 @@ func parseAddr(s string) (netip.Addr, error) {
 	if zone == "" {
 		return addr.Unmap(), nil
 	}
-	if !linkLocal.Contains(addr.WithZone("")) { // netip counts 169.254.0.0/16 in IPv6 form, too
+	// IsLinkLocalUnicast of netip would accept 169.254.0.0/16 in IPv6 form, too.
+	if !linkLocal.Contains(addr.WithZone("")) {
 		return netip.Addr{}, fmt.Errorf("the address %s takes no zone; only link-local "+
 			"ones (fe80::/10) do", addr.WithZone(""))
 	}
@@ -105,7 +107,8 @@ func parseName(s string) (string, error) {
 		}
 		last = label
 	}
-	// The name is ASCII here. Of the Kelvin sign, ToLower would make the letter k.
+	// The name is only ASCII here. Otherwise ToLower could make ASCII of other characters, such
+	// as k of the Kelvin sign.
 	name := strings.ToLower(s)
 	if isNumber(strings.ToLower(last)) {
 		return "", errors.New("it is neither a name nor an address: its last label is a " +
@@ -138,11 +141,11 @@ func isNumber(label string) bool {
 	return strings.Trim(label, "0123456789") == ""
 }
 
-// Addr is the address, if the host is one. It is never an IPv4 address in IPv6 form.
+// Addr returns the address, if the host is an address. An IPv4 address never has the IPv6 form.
 func (h Host) Addr() (addr netip.Addr, ok bool) { return h.addr, h.addr.IsValid() }
 
-// String is the host for a resolver or for the check of a certificate. ParseHost reads the string
-// as the same Host.
+// String returns the host as text, for a resolver or for the check of a certificate. ParseHost of
+// this text gives the same Host.
 func (h Host) String() string {
 	switch {
 	case h.addr.IsValid():

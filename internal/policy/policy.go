@@ -1,11 +1,11 @@
-// Package policy has the rules of an administrator for scripts: the file with the rules, and the
-// decisions that follow from them. The rules bind the calls of a session, and package session asks
-// for the decisions. The rules do not bind code that has taken over a worker.
+// Package policy has an administrator's policy for scripts: it reads the policy file, and decides
+// what a script may do. Package session asks it before it carries out a call. A policy does not
+// stop an attacker who runs code of his own in a worker.
 //
 // # The rules
 //
 //   - A missing key restricts nothing. An empty list allows nothing.
-//   - A key of a user's table replaces the default's key as a whole; lists are not joined.
+//   - A key in a user's table replaces the same key of [default] as a whole. Lists are not joined.
 //   - What cannot be judged is not allowed.
 package policy
 
@@ -15,7 +15,7 @@ import (
 	"slices"
 )
 
-// The keys of a table. The error of a refused call names one.
+// The keys of a table. The error of a refused call names the key that forbids the call.
 const (
 	KeySkipVerify   = "insecure-skip-verify"
 	KeyMinTLS       = "min-tls"
@@ -25,8 +25,8 @@ const (
 	KeyCAFolders    = "ca-folders"
 )
 
-// Policy says what one session may do. The zero value allows everything. A Policy is the content of
-// a table of the file. It also travels as JSON from the supervisor to a worker.
+// Policy says what one session may do. The zero value allows everything. A table of the file is
+// read into a Policy. The supervisor sends a Policy to a worker as JSON.
 type Policy struct {
 	SkipVerify *bool `toml:"insecure-skip-verify" json:"insecure-skip-verify,omitzero"`
 
@@ -37,7 +37,7 @@ type Policy struct {
 	CAFolders    Folders       `toml:"ca-folders" json:"ca-folders,omitzero"`
 }
 
-// over returns p, with q's keys in place of its own.
+// over returns a copy of p in which each key that q sets has the value of q.
 func (p Policy) over(q Policy) Policy {
 	if q.SkipVerify != nil {
 		p.SkipVerify = q.SkipVerify
@@ -60,7 +60,8 @@ func (p Policy) over(q Policy) Policy {
 	return p
 }
 
-// Keys is the policy for people: the keys that are set, with a bool, a string or a []string.
+// Keys returns the keys that are set, to be shown to people. A value is a bool, a string or a
+// []string.
 func (p Policy) Keys() map[string]any {
 	keys := map[string]any{}
 	if p.SkipVerify != nil {
@@ -98,7 +99,7 @@ func (p Policy) MaySkipVerify() bool { return p.SkipVerify == nil || *p.SkipVeri
 // RequiresTLS13 says whether TLS below 1.3 is forbidden. Without a policy, TLS 1.2 is the minimum.
 func (p Policy) RequiresTLS13() bool { return p.MinTLS.text == "1.3" }
 
-// An Answer is the verdict on a destination, by the host that a script names.
+// An Answer is the verdict on a host that a script names, before the resolver is asked.
 type Answer int
 
 const (
@@ -107,8 +108,8 @@ const (
 	ByAddress               // MayConnectTo decides on each address
 )
 
-// MayConnect judges a host that a script names, before it is looked up. For an address it says Yes
-// or No.
+// MayConnect judges a host that a script names, before the resolver is asked. If the host is an
+// address, the answer is Yes or No.
 func (p Policy) MayConnect(host Host, port int) Answer {
 	if p.Destinations == nil {
 		return Yes
@@ -133,10 +134,10 @@ func (p Policy) MayConnect(host Host, port int) Answer {
 	return answer
 }
 
-// MayConnectTo judges the address of a connection before the connection is made. The host is this
-// address, or a name for which MayConnect says ByAddress. An IPv4 address in IPv6 form is the IPv4
-// address. A zone is ignored. The unspecified address is the machine itself, because the kernel
-// connects it there.
+// MayConnectTo judges the address of a connection before the connection is made. The script's host
+// is this address, or a name for which MayConnect has returned ByAddress. An IPv4 address in IPv6
+// form counts as the IPv4 address. A zone is ignored. The unspecified address counts as the
+// loopback address, because the kernel connects there.
 func (p Policy) MayConnectTo(a netip.AddrPort) bool {
 	addr := plain(a.Addr())
 	switch addr {
@@ -153,15 +154,16 @@ func (p Policy) MayConnectTo(a netip.AddrPort) bool {
 }
 
 // MayListenOnPort says whether the policy allows the port on at least one address. Port 0 stands
-// for any free port, and needs a rule that allows every port.
+// for any free port. Only a rule for all ports allows it.
 func (p Policy) MayListenOnPort(port int) bool {
 	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {
 		return l.allowsPort(port)
 	})
 }
 
-// MayListen judges the address of a listener. The unspecified address stands for all addresses of
-// the machine. That of IPv6 also stands for those of IPv4. Port 0 is as for MayListenOnPort.
+// MayListen judges the address of a listener. 0.0.0.0 stands for all IPv4 addresses of the machine,
+// and :: for all addresses. A rule allows 0.0.0.0 or :: only if it has no address, or if its
+// network contains 0.0.0.0 or ::. Port 0 is as for MayListenOnPort.
 func (p Policy) MayListen(a netip.AddrPort) bool {
 	addr := plain(a.Addr())
 	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {

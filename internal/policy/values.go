@@ -10,19 +10,20 @@ import (
 	"strings"
 )
 
-// This file has the types of the values of keys. Each type reads a value from a text. Its error
-// says which values are accepted. A value is written as it was read.
+// This file has the types of the keys' values. UnmarshalText reads a value, and its error says
+// which values are accepted. MarshalText returns the text that was read. For a Folder it returns
+// the shortest form of the path.
 
-// Version is a version of TLS: "1.2" or "1.3"; "" is none. (It is a struct, because the TOML
-// library ignores UnmarshalText of a string type.)
+// Version is a version of TLS: "1.2" or "1.3". The text "" means that no version is given. Version
+// is a struct, because the TOML library ignores UnmarshalText of a string type.
 type Version struct{ text string }
 
 func (v Version) String() string { return v.text }
 
-// MarshalText writes it.
+// MarshalText writes the version.
 func (v Version) MarshalText() ([]byte, error) { return []byte(v.text), nil }
 
-// UnmarshalText reads it.
+// UnmarshalText reads the version.
 func (v *Version) UnmarshalText(b []byte) error {
 	if s := string(b); s != "1.2" && s != "1.3" {
 		return fmt.Errorf("%q: want \"1.2\" or \"1.3\"", s)
@@ -31,7 +32,7 @@ func (v *Version) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// A Destination is a place where a script may connect to: HOST:PORTS. PORTS is a number, a range
+// A Destination says where a script may connect to: HOST:PORTS. PORTS is a number, a range
 // LOW-HIGH, or *. HOST is one of these:
 //
 //   - a name;
@@ -43,16 +44,16 @@ type Destination struct {
 	text  string
 	any   bool
 	name  string       // in lower case, without a final dot; may begin with "*."
-	net   netip.Prefix // an address is a network of one
+	net   netip.Prefix // an address is a network with one address
 	ports ports
 }
 
 func (d Destination) String() string { return d.text }
 
-// MarshalText writes it.
+// MarshalText writes HOST:PORTS.
 func (d Destination) MarshalText() ([]byte, error) { return []byte(d.text), nil }
 
-// UnmarshalText reads it.
+// UnmarshalText reads HOST:PORTS.
 func (d *Destination) UnmarshalText(b []byte) error {
 	s := string(b)
 	host, portText, err := net.SplitHostPort(s)
@@ -78,8 +79,8 @@ func (d *Destination) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// matchesName says whether the rule names this host. The addresses of the host do not count. The
-// name is in lower case, without a final dot.
+// matchesName says whether the destination allows a host by its name. The parameter name is in
+// lower case, without a final dot.
 func (d Destination) matchesName(name string) bool {
 	if d.any {
 		return true
@@ -94,25 +95,25 @@ func (d Destination) matchesName(name string) bool {
 	return name == d.name
 }
 
-// A Listen is a place where a script may listen: PORTS, or ADDRESS:PORTS with an address or a
+// A Listen says where a script may listen: PORTS, or ADDRESS:PORTS. ADDRESS is an address or a
 // network.
 type Listen struct {
 	text  string
-	net   netip.Prefix // not valid: every address
+	net   netip.Prefix // not valid if every address is allowed
 	ports ports
 }
 
 func (l Listen) String() string { return l.text }
 
-// allowsPort judges a port. 0 stands for any free port.
+// allowsPort judges a port. Port 0 stands for any free port, which only * (or 1-65535) allows.
 func (l Listen) allowsPort(port int) bool {
 	return l.ports.has(port) || port == 0 && l.ports == everyPort
 }
 
-// MarshalText writes it.
+// MarshalText writes PORTS or ADDRESS:PORTS.
 func (l Listen) MarshalText() ([]byte, error) { return []byte(l.text), nil }
 
-// UnmarshalText reads it.
+// UnmarshalText reads PORTS or ADDRESS:PORTS.
 func (l *Listen) UnmarshalText(b []byte) error {
 	s := string(b)
 	out := Listen{text: s}
@@ -145,8 +146,8 @@ func parseNet(s string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		switch {
 		case addr.Zone() != "":
-			return netip.Prefix{}, errors.New("a zone cannot be given: a rule holds " +
-				"in all zones")
+			return netip.Prefix{}, errors.New("a zone cannot be given: a rule " +
+				"applies to all zones")
 		case addr.Is4In6():
 			return netip.Prefix{}, fmt.Errorf("write it as IPv4: %s", addr.Unmap())
 		}
@@ -169,7 +170,7 @@ func parseNet(s string) (netip.Prefix, error) {
 	return n, nil
 }
 
-// parsePattern reads a name, or *. and a name. A final dot does not count.
+// parsePattern reads NAME or *.NAME, and removes a final dot.
 func parsePattern(s string) (string, error) {
 	name, wild := strings.CutPrefix(strings.TrimSuffix(s, "."), "*.")
 	name, err := parseName(name)
@@ -216,10 +217,10 @@ type Folder struct{ path string }
 
 func (f Folder) String() string { return f.path }
 
-// MarshalText writes it.
+// MarshalText writes the path.
 func (f Folder) MarshalText() ([]byte, error) { return []byte(f.path), nil }
 
-// UnmarshalText reads it.
+// UnmarshalText reads the path.
 func (f *Folder) UnmarshalText(b []byte) error {
 	s := string(b)
 	if !filepath.IsAbs(s) || strings.ContainsRune(s, 0) {

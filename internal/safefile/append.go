@@ -9,17 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Append opens a file for writing at its end. If there is no file, Append makes one with the mode
-// 0600. The way to the file follows the package's rules. The file is no link, has only one name,
-// and belongs to a trusted user. Nobody else can read or write it. The path is absolute. Root and
-// the owners are trusted.
+// Append opens a file, to write at its end. If there is no file, Append makes one with the mode
+// 0600. Root and the users in owners are trusted. Append fails if the folders and links on the way
+// break the package's rules. It also fails if the file is a link, has a second name (hard link), or
+// belongs to a user who is not trusted. The mode must not give the group or other users any access.
+// path must be absolute.
 func Append(path string, owners ...uint32) (*os.File, error) {
 	w := walk{owners: append(owners, 0), path: path, dir: -1}
 	w.last = w.append
 	return w.walk()
 }
 
-// CheckAppend says why Append would fail. It makes no file, and changes none.
+// CheckAppend returns the error that Append would return, or nil. It makes and changes no file.
 func CheckAppend(path string, owners ...uint32) error {
 	w := walk{owners: append(owners, 0), path: path, dir: -1}
 	absent := errors.New("could be made")
@@ -47,7 +48,7 @@ func CheckAppend(path string, owners ...uint32) error {
 const appendFlags = unix.O_WRONLY | unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOCTTY |
 	unix.O_NOFOLLOW | unix.O_CLOEXEC
 
-// append opens the last name of the way, or makes the file.
+// append opens the file, which is the last name of the path, or makes it.
 func (w *walk) append(name, at string) (*os.File, error) {
 	fd, err := unix.Openat(w.dir, name, appendFlags|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if errors.Is(err, unix.EEXIST) {
@@ -56,8 +57,8 @@ func (w *walk) append(name, at string) (*os.File, error) {
 	return w.appended(fd, err, at)
 }
 
-// appendTo opens an existing file. It opens no device and no FIFO: the open alone can have an
-// effect.
+// appendTo opens an existing file. It refuses a device or a FIFO without opening it, because the
+// open alone can have an effect.
 func (w *walk) appendTo(name, at string) (*os.File, error) {
 	if err := w.looksRegular(name, at); err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func (w *walk) appendTo(name, at string) (*os.File, error) {
 	return w.appended(fd, err, at)
 }
 
-// appended checks the result of an open, and makes a file of the descriptor.
+// appended checks the result of an open, and makes an *os.File of the descriptor.
 func (w *walk) appended(fd int, err error, at string) (*os.File, error) {
 	if err != nil {
 		return nil, w.failed(at, err)
@@ -105,8 +106,8 @@ func (w *walk) private(fd int, at string) error {
 		return fmt.Errorf("%s: it belongs to user %d; give it to %s (chown)",
 			w.path, st.Uid, w.trusted())
 	case mode&0o077 != 0:
-		return fmt.Errorf("%s: its mode is %04o, so that users besides its owner have "+
-			"access to it; take this right away (chmod 0600)", w.path, mode)
+		return fmt.Errorf("%s: its mode is %04o, so users besides its owner have access "+
+			"to it; remove their permissions (chmod 0600)", w.path, mode)
 	}
 	return nil
 }

@@ -2,5 +2,6 @@ package safefile
 
 import "golang.org/x/sys/unix"
 
-// lookOnly opens a folder without the right to read it.
+// lookOnly is the flag that opens a folder to walk through it. The process needs no permission to
+// read the folder.
 const lookOnly = unix.O_PATH

@@ -4,5 +4,6 @@ package safefile
 
 import "golang.org/x/sys/unix"
 
-// lookOnly opens a folder, which its user must be able to read.
+// lookOnly is the flag that opens a folder to walk through it. The process needs the permission to
+// read the folder.
 const lookOnly = unix.O_RDONLY

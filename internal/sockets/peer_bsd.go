@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerOf reads LOCAL_PEERCRED (unix(4)), which does not tell the process.
+// peerOf reads LOCAL_PEERCRED (unix(4)), which has no process number. So Peer.PID is 0.
 func peerOf(fd int) (Peer, error) {
 	cred, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
 	if err != nil {

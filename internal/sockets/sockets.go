@@ -1,6 +1,7 @@
-// Package sockets hides differences between systems. It makes sockets that child processes do not
-// inherit: not every system has SOCK_CLOEXEC, as Linux has. It also asks the kernel for the process
-// at the other end of a socket.
+// Package sockets has calls that differ between systems. It makes sockets that child processes do
+// not inherit, also on systems without SOCK_CLOEXEC. Meanwhile syscall.ForkLock keeps other
+// goroutines from starting a process. It also asks the kernel for the process at the other end of a
+// socket.
 package sockets
 
 import "syscall"

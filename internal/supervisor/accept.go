@@ -9,10 +9,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// This file accepts connections from the socket. No error of accept(2) ends the loop or makes it
-// spin.
+// This file accepts connections from the socket. After an error of accept(2) tlsd tries again,
+// after a pause that grows up to a second.
 
-// accept accepts connections until the socket's deadline.
+// accept accepts connections until Run sets the socket's deadline to the past.
 func (s *Supervisor) accept(life context.Context) {
 	const longest = time.Second
 	var pause time.Duration
@@ -47,8 +47,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// acceptRest accepts the callers that connected before the socket's file was removed, so that none
-// is lost. If systemd made the socket, the next daemon accepts these callers instead.
+// acceptRest accepts the callers that connected before Run removed the socket's file. Otherwise
+// they would be lost. If systemd made the socket, the next daemon accepts these callers instead.
 func (s *Supervisor) acceptRest(life context.Context) {
 	if s.Socket.lock == nil {
 		return
@@ -65,8 +65,8 @@ func (s *Supervisor) acceptRest(life context.Context) {
 	}
 }
 
-// startAdmit starts admit for a connection. It drops the connection of a caller that has hung up
-// already, so that a flood of these delays no other caller.
+// startAdmit starts admit for a connection. If the caller has hung up already, startAdmit only
+// closes the connection. So a flood of such connections delays no other caller.
 func (s *Supervisor) startAdmit(life context.Context, conn *net.UnixConn) {
 	if hasHungUp(conn) {
 		conn.Close()

@@ -13,18 +13,19 @@ import (
 	"go.uber.org/zap"
 )
 
-// Each account has its own limits of sessions, of starts of workers, and of audit lines. A caller's
-// account is its user, with one exception: callers that only --allow-gid allows. A member of the
-// group may have 65,536 subordinate users (subuid(5)) that are in the group, too. With an account
-// for each of them, the member would have 65,536 times the limit. So the account of such a caller
-// is the first of these that exists:
+// Limits of sessions, of starts of workers and of log lines hold for each account. Usually a
+// caller's account is its user. Callers that only --allow-gid allows are an exception. A member of
+// the group may have 65,536 subordinate users (subuid(5)), which are in the group, too. If each had
+// an account, the member would have 65,536 times the limit. So the account of such a caller is the
+// first of these that exists:
 //
-//   - the user, if the user database has the number;
+//   - the user, if the user database has its number;
 //   - the user to whom the number is subordinate;
-//   - the group, as one account for all such callers.
+//   - the group, as one account for all callers for which neither exists.
 //
-// Without cgo the user database is /etc/passwd. Users of other databases (LDAP, say) count as their
-// group. With --allow-uid such a user has an account of its own.
+// Without cgo the user database is /etc/passwd. Then users of other databases, such as LDAP, are
+// not found, and share the account of their group. A user that --allow-uid names has an account of
+// its own.
 type account uint64
 
 const groupBit = 1 << 32
@@ -42,7 +43,7 @@ func (a account) String() string {
 	return fmt.Sprintf("user %d", uint32(a))
 }
 
-// field names the account in the log.
+// field is the log field that names the account.
 func (a account) field() zap.Field {
 	if a == strangers {
 		return zap.Skip()
@@ -53,7 +54,8 @@ func (a account) field() zap.Field {
 	return zap.Uint32("uid", uint32(a))
 }
 
-// An accountant finds accounts. Its fields are the sources of users, which tests replace.
+// An accountant finds the account of a caller. Its fields read the user database and /etc/subuid.
+// Tests replace them.
 type accountant struct {
 	known  func(uid uint32) bool
 	subuid func() (io.ReadCloser, error)
@@ -80,12 +82,12 @@ func parseID(text string) (uint32, bool) {
 	return uint32(id), err == nil
 }
 
-// strangers is the one account of all callers that the policy does not allow and that the user
-// database does not have.
+// strangers is one account for many callers: the policy does not allow them, and neither the user
+// database nor /etc/subuid has their numbers.
 const strangers account = groupBit << 1
 
-// denied is the account of a caller that the policy does not allow. A subordinate user counts as
-// its owner here, too.
+// denied is the account of a caller that the policy does not allow. For a subordinate user it is
+// the owner's account, as for allowed callers.
 func (a accountant) denied(peer Peer) account {
 	if a.known(peer.UID) {
 		return userAccount(peer.UID)
@@ -110,7 +112,7 @@ func (a accountant) allowed(p Policy, peer Peer) account {
 			return groupAccount(gid)
 		}
 	}
-	return userAccount(peer.UID) // unreachable: the policy does not allow this caller
+	return userAccount(peer.UID) // unreachable: a case above covers each allowed caller
 }
 
 // owner is the user to whom uid is subordinate. A line of the file is "owner:first:count".

@@ -18,7 +18,8 @@ var maxStarting = 2 * runtime.GOMAXPROCS(0)
 
 var errStopping = errors.New("tlsd is stopping")
 
-// acquire finds a ready worker, and counts one session more in the worker's load until release.
+// acquire finds a ready worker, and adds 1 to its load. The end of the session or release subtracts
+// 1 again.
 func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
 	w, err := s.pickWorker(ctx, peer)
 	if err != nil {
@@ -34,12 +35,12 @@ func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
 	}
 	s.release(w)
 	if w.single {
-		s.stopNow(w) // the worker has no session to finish
+		s.stopNow(w) // it was started for this session only
 	}
 	return nil, err
 }
 
-// pickWorker finds a worker that is ready or starting.
+// pickWorker finds or starts a worker, which may not be ready yet.
 func (s *Supervisor) pickWorker(ctx context.Context, peer Peer) (*worker, error) {
 	as := peer.identity()
 	if as == nil && s.Shared {
@@ -53,8 +54,8 @@ func (s *Supervisor) pickWorker(ctx context.Context, peer Peer) (*worker, error)
 	return s.startOne(ctx, peer.account(), as)
 }
 
-// takeSpare takes the oldest of the spare workers, or returns nil if there is none. startDone is
-// called when the worker's start is over.
+// takeSpare takes the oldest worker out of the list, or returns nil if the list is empty. The
+// function startDone is called when the worker's start is over.
 func (s *Supervisor) takeSpare(spares *[]*worker, startDone func()) *worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,8 +70,7 @@ func (s *Supervisor) takeSpare(spares *[]*worker, startDone func()) *worker {
 	return w
 }
 
-// leastLoaded chooses the shared worker with the fewest sessions. It waits while there is no
-// worker.
+// leastLoaded chooses the shared worker with the smallest load. It waits while the pool is empty.
 func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 	for {
 		s.mu.Lock()
@@ -91,8 +91,8 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 	}
 }
 
-// startOne starts a worker for one session of a user, or engages a spare for that user. The queue
-// of starts counts this start until the worker is ready or gone.
+// startOne starts a worker for one session of a user, or engages a spare worker for the user. Both
+// wait in the queue of starts, and count as a start there until the worker is ready or gone.
 func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (
 	*worker, error) {
 	done, err := s.starts.wait(ctx, of)
@@ -115,7 +115,7 @@ func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Ident
 	return w, nil
 }
 
-// waitError gives the reason why a wait for a worker has ended.
+// waitError returns the reason why a wait for a worker failed: ctx is done.
 func waitError(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), errHungUp) {
 		return errHungUp

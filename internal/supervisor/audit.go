@@ -9,19 +9,20 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// Audit lines are written at every log level. The limits of an account are auditBurst lines at once
-// and auditRate lines a second. Lines above the limit are dropped and counted. The account's next
-// line has the count. If no line follows, closeAudit logs the count.
+// Audit lines are written at every log level. An account may cause auditBurst lines at once and
+// auditRate lines a second. Lines above the limit are dropped and counted. The account's next line
+// has the count. If no line follows, closeAudit logs the count.
 const (
 	auditBurst = 200
 	auditRate  = 20
 
-	// If there are maxLimiters limiters, the idle ones are dropped before another one is made.
+	// Before a limiter is made, the idle limiters are dropped if there are maxLimiters or more.
 	maxLimiters = 1000
 )
 
-// writeAudit writes the audit line of an event. missed is the number of events that were dropped
-// before it. A nil e stands for a report of dropped events alone.
+// writeAudit writes the audit line of an event. The parameter missed is the number of events that
+// the worker dropped before this one. If e is nil, only dropped events are reported. number is the
+// number of the session, or 0 if there is no session.
 func (s *Supervisor) writeAudit(peer Peer, number uint64, e *audit.Event, missed uint64) {
 	s.countAudit(e, missed)
 	limiter := s.auditLimiter(peer.account())
@@ -74,15 +75,15 @@ func (s *Supervisor) auditReported(w *worker, a *handoff.Audit) {
 func (s *Supervisor) auditLimiter(as account) *audit.Limiter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.auditLimiters.of(as, auditBurst, auditRate)
+	return s.auditLimiters.get(as, auditBurst, auditRate)
 }
 
-// limiters are the limiters of accounts.
+// limiters has a limiter for each account.
 type limiters map[account]*audit.Limiter
 
-// of returns the limiter of an account, and makes it if there is none. If there are many limiters,
-// it drops the idle ones. The caller must hold the lock that guards the limiters.
-func (all *limiters) of(as account, burst, rate int) *audit.Limiter {
+// get returns the limiter of an account, or makes one with burst and rate. Before that, it drops
+// idle limiters if there are maxLimiters or more. The caller must hold the lock that guards all.
+func (all *limiters) get(as account, burst, rate int) *audit.Limiter {
 	l := (*all)[as]
 	if l != nil {
 		return l
@@ -102,8 +103,8 @@ func (all *limiters) of(as account, burst, rate int) *audit.Limiter {
 	return l
 }
 
-// closeAudit logs the counts of dropped lines that no earlier line has reported. No audit line
-// follows.
+// closeAudit logs how many lines were dropped since each account's last line. It is called at the
+// end, when no audit line can follow.
 func (s *Supervisor) closeAudit() {
 	s.mu.Lock()
 	audits := s.auditLimiters

@@ -7,24 +7,24 @@ import (
 	"go.uber.org/zap"
 )
 
-// If a user's workers die in a row, the user's next session has to wait, and longer each time. So a
-// script that crashes the library in a loop does not keep the machine busy. Only sessions of that
-// user wait. A session that ends in good order ends the streak. Deaths of shared workers do not
-// count.
+// If a user's workers die one after another, the user's next session has to wait, longer after each
+// death. So a script that crashes the library in a loop does not keep the machine busy. Sessions of
+// other users do not wait. The streak of deaths ends when a worker reports the end of a session,
+// for whatever reason. Deaths of shared workers do not count.
 
 const (
-	freeDeaths    = 3 // deaths of a streak without a pause
+	freeDeaths    = 3 // a streak of so many deaths causes no pause yet
 	shortestPause = 100 * time.Millisecond
 	longestPause  = 10 * time.Second
 
-	// If there are maxStreaks streaks, those whose pause is over are dropped at the next death.
+	// At a death, streaks whose pause is over are dropped if there are maxStreaks or more.
 	maxStreaks = 1024
 )
 
-// A streak counts a user's workers that have died one after another.
+// A streak has the number of a user's workers that have died one after another.
 type streak struct {
 	deaths int
-	until  time.Time // no new session begins before
+	until  time.Time // the end of the pause before the next session
 }
 
 // pauseAfter is the pause after a number of deaths in a row.

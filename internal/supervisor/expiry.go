@@ -8,16 +8,17 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// This file has a metric: when the certificates of servers expire. Serial numbers are the only
-// labels whose values are not known beforehand, and scripts choose the certificates. So the number
-// of certificates is limited, for each user and for all users together. The certificates that
-// expire first are shown.
+// This file has the metric that shows when the certificates of servers expire. Its label is the
+// serial number. Scripts choose the certificates, so a script could cause any number of label
+// values. So the number of certificates is limited, for each user and for all users together. The
+// certificates that expire first are shown.
 const (
 	expiryOfUser = 64
 	expiryOfAll  = 512
 )
 
-// expiry has the expiry time of each certificate that a server shows now. The caller holds s.mu.
+// expiry returns the expiry times of the certificates that servers show now, within the limits. The
+// caller holds s.mu.
 func (s *Supervisor) expiry() admin.Family {
 	users := map[account][]vitals.Certificate{}
 	for w := range s.workers {
@@ -39,8 +40,8 @@ func (s *Supervisor) expiry() admin.Family {
 	return f
 }
 
-// serves is the account of the worker's oldest session, if it has any. The caller holds
-// Supervisor.mu.
+// serves returns the account of the worker's oldest session. ok is false if the worker has no
+// session. The caller holds Supervisor.mu.
 func (w *worker) serves() (as account, ok bool) {
 	var first uint64
 	for number, sess := range w.sessions {
@@ -51,8 +52,8 @@ func (w *worker) serves() (as account, ok bool) {
 	return as, ok
 }
 
-// firstToEnd returns up to limit certificates, those that expire first. Of several certificates
-// with the same serial, it keeps the first to expire.
+// firstToEnd sorts list, and returns the certificates that expire first. The parameter limit bounds
+// their number. If several have the same serial, only the first to expire is kept.
 func firstToEnd(list []vitals.Certificate, limit int) []vitals.Certificate {
 	slices.SortFunc(list, func(a, b vitals.Certificate) int {
 		return cmp.Or(cmp.Compare(a.NotAfter, b.NotAfter), cmp.Compare(a.Serial, b.Serial))

@@ -12,7 +12,7 @@ import (
 // errHungUp ends the admission of a caller that has hung up.
 var errHungUp = errors.New("the caller has hung up")
 
-// hasHungUp says whether the caller has closed its side.
+// hasHungUp says whether the caller has closed its end of the connection.
 func hasHungUp(conn *net.UnixConn) (left bool) {
 	if raw, err := conn.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) { left = hungUp(fd) })
@@ -26,9 +26,9 @@ func hungUp(fd uintptr) bool {
 	return n > 0
 }
 
-// untilHangup gives a context that ends when the caller hangs up. It reads nothing from the
-// connection. A caller that has shut down only its sending side has not hung up. The function that
-// untilHangup returns ends the watch. It must be called before the connection is closed.
+// untilHangup returns a context that ends when the caller hangs up, and a function that ends this
+// watch. The function must be called before the connection is closed. No byte is read. A caller
+// that has shut down only its sending side has not hung up.
 func untilHangup(ctx context.Context, conn *net.UnixConn) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	raw, err := conn.SyscallConn()
@@ -38,7 +38,8 @@ func untilHangup(ctx context.Context, conn *net.UnixConn) (context.Context, func
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		// Read calls hungUp after each event of the connection, until the deadline.
+		// raw.Read calls hungUp at each event of the connection, until hungUp returns true.
+		// The deadline below ends raw.Read, too.
 		err := raw.Read(hungUp)
 		if err == nil {
 			cancel(errHungUp)

@@ -8,11 +8,11 @@ import (
 )
 
 // The service manager's watchdog (sd_watchdog_enabled(3)) restarts a daemon that sends no sign of
-// life in time. The supervisor's main loop sends it, if the loop gets the main lock and no fork(2)
-// hangs. No separate goroutine sends it, because that would go on while everything else hangs.
+// life in time. The supervisor's main loop sends the sign, after it has got the lock s.mu, and if
+// no fork(2) hangs. A separate goroutine would send signs while everything else hangs.
 
-// heartbeat is half of the interval in which the service manager expects a sign of life. 0: the
-// service manager expects none.
+// heartbeat returns the time between two signs of life: half of the service manager's timeout. It
+// returns 0 if the service manager expects none.
 func heartbeat() time.Duration {
 	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
 		return 0
@@ -24,7 +24,8 @@ func heartbeat() time.Duration {
 	return time.Duration(us) * time.Microsecond / 2
 }
 
-// startHeartbeat starts the ticker s.watchdogTick. stop ends the ticker.
+// startHeartbeat starts the ticker of s.watchdogTick, if the service manager expects signs of life.
+// The function stop ends the ticker.
 func (s *Supervisor) startHeartbeat() (stop func()) {
 	every := heartbeat()
 	if every == 0 {
@@ -35,7 +36,8 @@ func (s *Supervisor) startHeartbeat() (stop func()) {
 	return ticker.Stop
 }
 
-// signOfLife sends the service manager a sign of life, if the supervisor works.
+// signOfLife waits for s.mu, and then sends the service manager a sign of life. It sends none while
+// a fork hangs.
 func (s *Supervisor) signOfLife() {
 	s.count() // waits for s.mu
 	if !s.forking.hangs() {
@@ -46,8 +48,8 @@ func (s *Supervisor) signOfLife() {
 // A forkWatch notes when the start of a process began, in ns since 1970; 0: no start is under way.
 type forkWatch struct{ since atomic.Int64 }
 
-// track runs make, which starts a process. If several starts run at the same time, the last one
-// counts. That suffices, because the Go runtime starts one process after the other.
+// track calls make, a function that starts a process. If several starts run at the same time, only
+// the last is noted. That is enough, because the Go runtime starts one process after the other.
 func (f *forkWatch) track(make func() error) error {
 	f.since.Store(time.Now().UnixNano())
 	defer f.since.Store(0)

@@ -15,13 +15,14 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// This file starts the process of a worker, and sends it its configuration.
+// This file starts the process of a worker, and sends the worker its configuration.
 
-// start makes a worker process, for the daemon's own user or for another one. The caller must
-// engage the worker and run watch.
+// start makes a worker process: for the daemon's own user, or if other is true, for another user.
+// The caller must run watch, and engage the worker later.
 //
-// The process starts with the daemon's user. Between fork(2) and execve(2) it shares the daemon's
-// memory, and a user who could stop the process then would stop the daemon.
+// The process always starts with the daemon's user. Between fork(2) and execve(2) it shares the
+// daemon's memory, and the daemon waits for it. Another user who could stop the process at that
+// moment would stop the daemon.
 func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	channel, theirs, err := handoff.Pair()
 	if err != nil {
@@ -72,7 +73,7 @@ func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
 	}, stderr, nil
 }
 
-// many says whether a worker serves many sessions.
+// many says whether a worker serves many sessions. The parameter other is as for start.
 func (s *Supervisor) many(other bool) bool { return s.Shared && !other }
 
 // workerCommand describes the process of a worker. The files channel and page become the
@@ -106,22 +107,23 @@ func (s *Supervisor) workerCommand(other bool, stderr, channel, page *os.File) *
 	return cmd
 }
 
-// thisProgram is the path of the running program. On Linux it leads to the same program even if the
-// file has been replaced.
+// thisProgram is the path of the running program. On Linux the path leads to the running program,
+// even if its file has been replaced.
 func thisProgram() string {
 	if runtime.GOOS == "linux" {
 		return "/proc/self/exe"
 	}
-	path, _ := os.Executable() // without a path the start of the worker fails
+	path, _ := os.Executable() // if there is no path, the start of the worker fails
 	return path
 }
 
-// engage sends a worker its configuration and the user whom it serves. A nil identity means the
-// daemon's own user. engage is called once for each worker.
+// engage sends a worker its configuration, and the user that the worker becomes. If as is nil, the
+// worker stays with the daemon's own user. Call engage once for each worker.
 func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
 	close(w.engaged) // after the configuration, which must be the first message
-	// SetLogLevel may change the level between s.level and Send.
+	// SetLogLevel may change the level between s.level and Send. So the loop ends when the
+	// level that was sent is still the level.
 	for told, level := "", s.level(); err == nil && level != told; level = s.level() {
 		err = w.channel.Send(handoff.ToWorker{LogLevel: level}, nil)
 		told = level
@@ -131,13 +133,13 @@ func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	}
 }
 
-// processors limits the processors that the worker of one session uses at a time. The Go runtime
-// takes about 16 KiB for each, also in an idle worker: 1.2 MiB with 64 processors.
+// processors limits the number of processors that the worker of one session uses at a time. The Go
+// runtime takes memory for each of them, also in an idle worker: 1.2 MiB for 64.
 const processors = 8
 
-// workerEnv chooses the variables of the daemon's environment that a worker gets. They find and set
-// up libraries such as OpenSSL, the resolver and the Go runtime. SSLKEYLOGFILE is not among them,
-// because some builds of OpenSSL would write session keys to that file.
+// workerEnv returns the environment of a worker. From the daemon's environment it takes the
+// variables that configure OpenSSL, the resolver and the Go runtime. It does not take
+// SSLKEYLOGFILE, because some builds of OpenSSL would write session keys to that file.
 func workerEnv(env []string, many bool) []string {
 	keep := []string{
 		"LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX",
@@ -146,8 +148,8 @@ func workerEnv(env []string, many bool) []string {
 		"GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GOCOVERDIR",
 	}
 	// By default the C library gives each thread a heap of its own. Many connections then need
-	// a tenth more memory (mallopt(3), M_ARENA_MAX). If a name occurs twice, the last variable
-	// counts.
+	// a tenth more memory (mallopt(3), M_ARENA_MAX). The daemon's own MALLOC_ARENA_MAX or
+	// GOMAXPROCS comes later in the list, and replaces the value here.
 	out := []string{"MALLOC_ARENA_MAX=1"}
 	if !many {
 		most := min(runtime.GOMAXPROCS(0), processors)

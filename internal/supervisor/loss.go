@@ -12,18 +12,19 @@ import (
 	"tlsd/internal/kind"
 )
 
-// This file tells callers that their worker has died. The rules:
+// This file tells callers that their worker has died. Each caller gets one line of the protocol: an
+// error of kind "lost". The rules:
 //
-//   - The line is true. It names a cause only if the cause is certain, and an operation only if the
-//     operation is certain.
+//   - The line names a cause only if the cause is certain, and an operation only if the operation
+//     is certain.
 //   - No line is sent into the middle of a message. The worker notes in its page of vitals (see
 //     package vitals) that it is writing a message.
-//   - The supervisor sends the line without waiting. If the caller's buffer is full, the caller
-//     sees only the end of the connection.
+//   - The supervisor sends the line without waiting. If the buffer of the caller's connection is
+//     full, the caller sees only the end of the connection.
 
 const outOfMemory = "ran out of memory"
 
-// sizeText is a number of bytes in the form that a flag takes.
+// sizeText writes a number of bytes as a flag accepts it, such as 512MiB.
 func sizeText(n int64) string {
 	for i, unit := range []string{"GiB", "MiB", "KiB"} {
 		if part := int64(1) << (30 - 10*i); n%part == 0 {
@@ -33,9 +34,9 @@ func sizeText(n int64) string {
 	return fmt.Sprint(n)
 }
 
-// dumpSignal is the signal that the Go runtime names in its dump in stderr, or "". When a deadly
-// signal hits Go code or C code, the runtime writes a dump and exits with status 2. A line of the
-// dump begins with the signal's name.
+// dumpSignal finds the name of the signal in a dump of the Go runtime, or returns "". After a
+// deadly signal in Go code or C code, the runtime writes a dump and exits with status 2. A line of
+// the dump begins with the signal's name, or has the name after "fatal error: " or "[signal ".
 func dumpSignal(stderr string) string {
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimPrefix(line, "fatal error: ")
@@ -47,7 +48,8 @@ func dumpSignal(stderr string) string {
 	return ""
 }
 
-// lacksMemory says whether stderr has the Go runtime's last words when it gets no more memory.
+// lacksMemory says whether stderr has the message of a Go runtime that got no memory from the
+// system.
 func lacksMemory(stderr string) bool {
 	for line := range strings.Lines(stderr) {
 		why, fatal := strings.CutPrefix(line, "fatal error: ")
@@ -60,7 +62,7 @@ func lacksMemory(stderr string) bool {
 	return false
 }
 
-// cause says how a worker has ended, as the rest of "the worker of this session …".
+// cause says how a worker has ended. The text completes "the worker of this session …".
 func (e exit) cause(stderr string) string {
 	switch {
 	case e.stuck:
@@ -68,8 +70,8 @@ func (e exit) cause(stderr string) string {
 	case e.signal == unix.SIGKILL:
 		return "was killed (SIGKILL)"
 	case e.signal != 0:
-		// The first signal counts: the process may get another one while it writes the
-		// dump.
+		// dumpSignal goes first: e.signal may be a second signal, which has hit the process
+		// while it wrote the dump.
 		return diedOf(cmp.Or(dumpSignal(stderr), signalName(e.signal)))
 	case e.status == 2:
 		if name := dumpSignal(stderr); name != "" {
@@ -89,12 +91,12 @@ func (e exit) cause(stderr string) string {
 	return fmt.Sprintf("exited with status %d", e.status)
 }
 
-// diedOf names the signal. SIGSYS has only one cause, which the text names, too.
+// diedOf names the signal. For SIGSYS it also names the cause, because there is only one.
 func diedOf(signal string) string {
 	if signal == "SIGSYS" {
 		return "died of SIGSYS: a filter of system calls around tlsd (a unit's " +
-			"SystemCallFilter=, a container's profile) forbids one that it needs; " +
-			"a unit needs @system-service and @sandbox"
+			"SystemCallFilter=, a container's profile) forbids a call that tlsd " +
+			"needs; a unit needs @system-service and @sandbox"
 	}
 	return "died of " + signal
 }
@@ -102,12 +104,13 @@ func diedOf(signal string) string {
 // deathReport has what the supervisor knows about a worker that has died.
 type deathReport struct {
 	cause     string
-	operation string // the library call during which the worker died; "": not known
-	library   string
+	operation string // the method during which the worker died, or ""
+	library   string // the version of the library, or "" if the worker was not ready
 	lost      map[uint64]*session
 }
 
-// tellCallers tells the callers of a dead worker the reason, and ends their connections.
+// tellCallers sends the callers of a dead worker the reason, and closes the supervisor's copies of
+// their connections.
 func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 	last := deathReport{cause: s.causeOf(e, stderr), operation: operationInLibrary(w)}
 	if w.isReady() {
@@ -117,7 +120,8 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 	inside := last.operation
 	for _, sess := range last.lost {
 		if counts {
-			s.countDeath(sess.peer.account()) // before the caller connects again
+			// After closeCaller the caller may connect again, and must find the pause.
+			s.countDeath(sess.peer.account())
 		}
 		operation, mid := inside, true
 		if notes, err := w.page.Session(sess.slot); err == nil {
@@ -144,15 +148,16 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 	return last
 }
 
-// takeSessions takes the sessions from a dead worker, and takes the worker out of the pool. If the
-// supervisor has ended the worker, takeSessions corrects last.cause. stopped: an administrator or
-// the stop of tlsd has ended the worker, and the text for callers names no operation. counts: the
-// death counts for the user's streak.
+// takeSessions moves the sessions of a dead worker to last.lost, and takes the worker out of the
+// pool. If the supervisor has ended the worker, takeSessions sets last.cause to the supervisor's
+// reason. stopped is true if the administrator or the stop of tlsd has ended the worker. Then the
+// text for callers names no operation. counts is true if the death counts for the user's streak
+// (backoff.go).
 func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped, counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last.lost, w.sessions = w.sessions, nil
-	if s.leavePool(w) { // so that the worker gets no more sessions
+	if s.leavePool(w) { // a dead worker must get no session
 		if time.Since(w.started) > settled {
 			s.failures = 0
 		}
@@ -169,7 +174,7 @@ func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped
 	return stopped, w.single && !w.ending
 }
 
-// causeOf is the cause of an end. It adds whether memory was short.
+// causeOf is e.cause, with what the supervisor knows about a lack of memory.
 func (s *Supervisor) causeOf(e exit, stderr string) string {
 	cause := e.cause(stderr)
 	switch recent := s.oom.refresh(); {
@@ -185,8 +190,8 @@ func (s *Supervisor) causeOf(e exit, stderr string) string {
 	return cause
 }
 
-// operationInLibrary names the operation during which the worker was in the library. It returns ""
-// if there was none, or if there were several.
+// operationInLibrary returns the method for which threads of the dead worker were in the library.
+// It returns "" if no thread was there, or if threads worked for different methods or for none.
 func operationInLibrary(w *worker) string {
 	name := ""
 	for _, stay := range w.page.Inside() {
@@ -198,8 +203,8 @@ func operationInLibrary(w *worker) string {
 	return name
 }
 
-// copyOf duplicates the connection's descriptor. The copy is not in Go's netpoller, or else every
-// message would wake the supervisor.
+// copyOf duplicates the connection's descriptor. The copy is not in Go's netpoller, because there
+// each message of the caller would wake the supervisor.
 func copyOf(conn *net.UnixConn) (int, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -227,7 +232,7 @@ func (sess *session) dupCaller(conn *net.UnixConn) (err error) {
 	return err
 }
 
-// sendLine sends the caller a line if the buffer has room.
+// sendLine sends the caller a line, or nothing if the buffer of the connection has no room.
 func (sess *session) sendLine(line []byte) {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
@@ -236,7 +241,7 @@ func (sess *session) sendLine(line []byte) {
 	}
 }
 
-// shutCaller shuts the connection down, although another process has it open.
+// shutCaller shuts the connection down for all processes that have it open, such as a stuck worker.
 func (sess *session) shutCaller() {
 	sess.callerMu.Lock()
 	defer sess.callerMu.Unlock()
@@ -255,11 +260,11 @@ func (sess *session) closeCaller() {
 	}
 }
 
-// slots gives out the slots of a page of vitals.
+// slots knows which slots of a page of vitals are free.
 type slots struct {
-	count int // the number of slots
-	next  int
-	free  []int
+	count int   // the number of slots
+	next  int   // the first slot that was never taken
+	free  []int // slots that were put back
 }
 
 func (p *slots) take() int {

@@ -11,13 +11,14 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// Metrics gives the counters for a monitor. Labels have few values, and no value is a user, a
-// process or a host. All values of a label are there from the start, so that a monitor can compute
-// a rate from the first event on.
+// Metrics returns the metrics for a monitor. No value of a label is a user, a process or a host. A
+// label has a fixed list of values, and each value has a sample from the start. So a monitor can
+// compute a rate from the first event on. There are two exceptions: serial (expiry.go), and
+// measure, whose values the first report of a worker gives.
 func (s *Supervisor) Metrics() []admin.Family {
 	open := openFiles()
 	var limit unix.Rlimit
-	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) // does not fail for this process
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) // cannot fail with these arguments
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +99,8 @@ var measures = []string{
 	"noNewPrivileges", "notTraceable", "seccomp",
 }
 
-// confinementFamily says for each measure whether it confines workers. The caller holds s.mu.
+// confinementFamily has a sample for each measure that workers report, and says whether the measure
+// is in force. The caller holds s.mu.
 func (s *Supervisor) confinementFamily() admin.Family {
 	f := admin.Family{Name: "tlsd_confinement",
 		Help: "1 for each measure that confines workers, 0 for one that the machine lacks.",
@@ -144,7 +146,7 @@ func counter(name, help string, value float64) admin.Family {
 		Samples: []admin.Sample{{Value: value}}}
 }
 
-// byLabel has a sample for each value of a label.
+// byLabel makes a family with a sample for each value of a label. A value that counts lacks is 0.
 func byLabel[N int | uint64](name, help, typ, label string, values []string,
 	counts map[string]N) admin.Family {
 	f := admin.Family{Name: name, Help: help, Type: typ}
@@ -156,8 +158,8 @@ func byLabel[N int | uint64](name, help, typ, label string, values []string,
 	return f
 }
 
-// histogram makes a histogram. counts has an element for each bound, and one more for larger
-// values.
+// histogram makes a histogram. The parameter counts has an element for each bound, and a last
+// element for larger values.
 func histogram(name, help string, bounds []float64, counts []uint64, sum float64) admin.Family {
 	sample := admin.Sample{Value: sum, Bounds: bounds}
 	for i, n := range counts {
@@ -170,11 +172,11 @@ func histogram(name, help string, bounds []float64, counts []uint64, sum float64
 		Samples: []admin.Sample{sample}}
 }
 
-// openFiles counts the descriptors of this process; 0 if that is not known.
+// openFiles counts the descriptors of this process. It returns 0 on a system without /proc/self/fd.
 func openFiles() int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return 0
 	}
-	return len(entries) - 1 // without the descriptor of the folder itself
+	return len(entries) - 1 // ReadDir has the folder itself open
 }

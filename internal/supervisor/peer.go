@@ -12,14 +12,14 @@ import (
 	"tlsd/internal/sockets"
 )
 
-// Peer describes the process that connected, as the kernel noted it at that moment. The pid is for
-// the log only: it may be another process's by now.
+// Peer describes the process that connected, as the kernel noted it at that moment. PID serves
+// people only, in the log and in the list of sessions: another process may have the number by now.
 type Peer struct {
 	UID, GID uint32
 	Groups   []uint32 // supplementary
 	PID      int32
 
-	as *account // the account; nil: that of the user
+	as *account // the account; nil for the account of the user UID
 }
 
 // peerOf asks the kernel for the process that connected.
@@ -35,7 +35,7 @@ func peerOf(conn *net.UnixConn) (Peer, error) {
 	return Peer{UID: who.UID, GID: who.GID, Groups: groups, PID: int32(who.PID)}, nil
 }
 
-// account is the account that the caller counts for.
+// account is the account whose limits hold for the caller.
 func (p Peer) account() account {
 	if p.as != nil {
 		return *p.as
@@ -43,7 +43,8 @@ func (p Peer) account() account {
 	return userAccount(p.UID)
 }
 
-// policyUser is the user whose policy holds for the caller.
+// policyUser is the user whose policy holds for the caller. A subordinate user has the policy of
+// its owner.
 func (p Peer) policyUser() uint32 {
 	if a := p.account(); a&groupBit == 0 {
 		return uint32(a)
@@ -56,10 +57,10 @@ func (p Peer) inGroup(gid uint32) bool { return gid == p.GID || slices.Contains(
 // Policy says which users may connect. The daemon's own user always may.
 type Policy struct {
 	UIDs []uint32
-	GIDs []uint32 // of the caller's primary or supplementary groups
+	GIDs []uint32 // members may connect, also those with the group as a supplementary one
 }
 
-// Allows returns nil if the peer may connect. The caller gets the text of the error.
+// Allows returns nil if the peer may connect. The text of the error is for the peer.
 func (p Policy) Allows(peer Peer) error {
 	own := uint32(os.Geteuid())
 	if len(peer.Groups) > confine.MaxGroups && peer.identity() != nil {
@@ -93,9 +94,9 @@ func (p Policy) describe(own uint32) string {
 	return s
 }
 
-// identity is the user that this caller's worker becomes, or nil for the daemon's own user. Only
-// root can change a process's user. The daemon of an ordinary user serves all callers with its own
-// rights.
+// identity is the user that this caller's worker becomes, or nil for the daemon's own user. Only a
+// daemon of root can change the user of a worker. Workers of any other daemon have the daemon's own
+// user for all callers.
 func (p Peer) identity() *confine.Identity {
 	if own := uint32(os.Geteuid()); own != 0 || p.UID == own {
 		return nil

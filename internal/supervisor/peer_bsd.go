@@ -10,7 +10,7 @@ import (
 )
 
 // groupsOf asks the kernel for the groups of the process that connected (LOCAL_PEERCRED, unix(4)).
-// The kernel reports at most 16 groups.
+// The kernel reports at most 16 groups. The first one is the primary group, which is left out.
 func groupsOf(conn *net.UnixConn, _ uint32) (groups []uint32, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -10,14 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// groupsOf asks the kernel for the groups of the process that connected (SO_PEERGROUPS, socket(7)).
+// groupsOf asks the kernel for the supplementary groups of the process that connected
+// (SO_PEERGROUPS, socket(7)). Linux before 4.13 cannot answer. Then the user database is asked.
 func groupsOf(conn *net.UnixConn, uid uint32) (groups []uint32, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	failed := raw.Control(func(fd uintptr) { groups, err = peerGroups(int(fd)) })
-	if errors.Is(err, unix.ENOPROTOOPT) { // Linux before 4.13
+	if errors.Is(err, unix.ENOPROTOOPT) {
 		groups, err = groupsOfUser(uid)
 	}
 	return groups, errors.Join(failed, err)
@@ -41,7 +42,8 @@ func peerGroups(fd int) ([]uint32, error) {
 	}
 }
 
-// groupsOfUser looks the groups up in the user database. A user that the database lacks has none.
+// groupsOfUser looks the groups of a user up in the user database. It returns none for a user that
+// the database lacks.
 func groupsOfUser(uid uint32) ([]uint32, error) {
 	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
 	if errors.As(err, new(user.UnknownUserIdError)) {

@@ -11,28 +11,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file waits for the end of workers' processes. If a tracer holds a dead process, waitid(2)
-// waits until the tracer releases it. So:
+// This file waits for the end of workers' processes. If a tracer keeps a dead process, waitid(2)
+// waits until the tracer releases the process. So:
 //
-//   - Every wait has a timeout. After it, the supervisor leaves the process behind: it tells the
-//     callers, and closes everything of the worker.
+//   - Every wait has a timeout. After the timeout, the supervisor leaves the process behind: it
+//     tells the callers, and closes the worker's channel, page and standard error.
 //   - The supervisor polls the kernel, because a wait in the kernel cannot be cancelled.
-//   - When another worker ends, the supervisor looks again at the processes that it left behind.
+//   - When another worker ends, the supervisor reaps the processes that it left behind, if they
+//     have ended.
 
 // An exit describes how a process has ended.
 type exit struct {
-	signal unix.Signal // 0: the process has exited
+	signal unix.Signal // 0 if the process has exited
 	status int         // the exit status; 0 after a signal
 	peak   int64       // the largest resident memory, in bytes
-	stuck  bool        // killed, but the kernel does not report its end
+	stuck  bool        // the process was killed, but the kernel does not report its end
 }
 
-// reapTimeout limits the time from the kill of a process to its end. A process with much memory
-// needs a part of this time.
+// reapTimeout limits the time from the kill of a process to its end. To free much memory takes a
+// part of this time.
 const reapTimeout = 2 * time.Second
 
-// awaitEnd waits until the worker's process has ended, and does not reap it. It kills the process
-// after endTimeout.
+// awaitEnd waits until the worker's process has ended, and leaves the reaping to reap. After
+// endTimeout it kills the process. If the process has not ended within reapTimeout after a kill,
+// the result is stuck.
 func awaitEnd(w *worker) exit {
 	stuck := time.AfterFunc(endTimeout, w.kill)
 	defer stuck.Stop()
@@ -59,17 +61,17 @@ func (e exit) text() string {
 	return fmt.Sprintf("exit status %d", e.status)
 }
 
-// signalName is the name of a signal, or its number. A real-time signal has no name, and it can end
-// a process, too.
+// signalName is the name of a signal. For a signal without a name, such as a real-time signal, it
+// is the number.
 func signalName(sig unix.Signal) string {
 	return cmp.Or(unix.SignalName(sig), fmt.Sprintf("signal %d", int(sig)))
 }
 
-// inOrder says whether the process has exited with status 0.
+// inOrder says whether the process has exited with status 0, and not by a signal.
 func (e exit) inOrder() bool { return e == exit{peak: e.peak} }
 
-// reap reaps a worker's process. It also reaps processes that were left behind and have ended
-// since.
+// reap reaps the processes that have ended, of w and of workers that were left behind. It keeps the
+// others for its next call.
 func (s *Supervisor) reap(w *worker) {
 	s.mu.Lock()
 	candidates := append(s.unreaped, w)

@@ -8,8 +8,8 @@ import (
 
 // hasEnded says whether a child of this process has ended, and how. It does not reap the child.
 func hasEnded(pid int) (e exit, ok bool) {
-	// siginfo_t of 64-bit machines (sigaction(2)). The type of package unix has only its first
-	// fields.
+	// info is the siginfo_t of 64-bit machines (sigaction(2)). unix.Siginfo lacks the fields
+	// after code.
 	var info struct {
 		signo, errno, code, _ int32
 		pid                   int32

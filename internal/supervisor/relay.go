@@ -19,34 +19,36 @@ import (
 
 // This file reads a worker's standard error, which has lines of two kinds. A line that is a JSON
 // log entry goes to the daemon's log, with the worker's pid. So no worker can write an entry that
-// looks like the daemon's. Everything else is the dump of a crash or a message of a library. The
-// supervisor keeps its first headBytes for the log line about the worker's end. It reads the rest,
-// too, so that the worker never blocks.
+// looks like the daemon's. Any other line belongs to the dump of a crash or to a message of a
+// library. The supervisor keeps the first headBytes of these lines for the log line about the
+// worker's end. It reads all of them, so that the worker never blocks.
 //
-// The limits of a worker are relayBurst entries at once and relayRate entries a second. Entries
-// above them are dropped and counted. If a worker writes without end, the supervisor reads slowly.
+// A worker may log relayBurst entries at once and relayRate entries a second. Entries above these
+// limits are dropped and counted. If a worker writes without end, the supervisor reads slowly.
 
-// A share is a second limiter, which several workers share. It decides on an entry that the first
-// limiter, the worker's own, lets pass. The entry counts as much as weight small entries. missed is
-// the number of entries that the first limiter has dropped since the last call. ok says whether the
-// entry may pass. If it may, before is the number that both limiters have dropped before it.
+// A share asks a second limiter, which the workers of one user share, about an entry that the
+// worker's own limiter lets pass. The parameter weight is the size of the entry, as for relayBurst.
+// The parameter missed is the number of entries that the worker's own limiter has dropped since the
+// last call. The result ok is true if the entry may pass. Then the result before is the number of
+// entries that both limiters have dropped since the last entry that passed.
 type share func(missed uint64, weight int) (before uint64, ok bool)
 
 const (
-	// headBytes limits the text that is kept, in bytes.
+	// headBytes limits the text for the log line about the worker's end, in bytes.
 	headBytes = 8 << 10
-	// entryBytes is the length of the longest log entry, in bytes.
+	// entryBytes is the length of the longest log entry, in bytes. A longer line is no entry.
 	entryBytes = 16 << 10
 	// relayBurst and relayRate (entries a second) limit a worker's log entries. An entry counts
 	// once, and once more for each full KiB.
 	relayBurst = 256
 	relayRate  = 32
-	// After gulpBytes that do not go to the log, relay pauses for gulpPause.
+	// After gulpBytes of text that does not go to the log, relay pauses for gulpPause.
 	gulpBytes = 1 << 20
 	gulpPause = 10 * time.Millisecond
 )
 
-// relay reads r to its end, and returns the first headBytes of the text without log entries.
+// relay reads r to its end. It sends log entries to log, and returns the first headBytes of all
+// other text.
 func relay(r io.Reader, log *zap.Logger, share share) string {
 	in := bufio.NewReaderSize(r, entryBytes)
 	limiter := audit.NewLimiter(relayBurst, relayRate)
@@ -77,8 +79,8 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// The share may refuse this line. Then it counts the line as one
-				// more dropped entry. So it is told n-1, and the sum stays n.
+				// If share refuses the line about the dropped entries, it counts
+				// this line as dropped, too. So missed is n-1, and the sum is n.
 				if before, ok := share(n-1, 1); ok {
 					logDropped(log, before+1)
 				}
@@ -104,7 +106,7 @@ func forward(line []byte, log *zap.Logger) bool {
 	text, ok := entry["msg"].(string)
 	name, _ := entry["level"].(string)
 	level, err := zapcore.ParseLevel(name)
-	if !ok || err != nil || level > zapcore.ErrorLevel { // higher levels end the process
+	if !ok || err != nil || level > zapcore.ErrorLevel { // zap panics or exits at higher levels
 		return false
 	}
 	for _, key := range []string{"msg", "level", "ts", "worker", "logger"} {
@@ -118,7 +120,7 @@ func forward(line []byte, log *zap.Logger) bool {
 	return true
 }
 
-// cleaned makes all text in a value of JSON plain.
+// cleaned applies plain.Text to all text in a value of JSON. It may change the value.
 func cleaned(value any) any {
 	switch v := value.(type) {
 	case string:

@@ -6,11 +6,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// A worker that has loaded the library before an update must not get new sessions: it would still
-// have the old faults. Idle workers are replaced in two cases: when the settings are read again,
-// and when the library's file has been replaced. Sessions keep the library that they have.
+// After an update of the library, a worker with the old library still has the old faults. So it
+// must get no new session. Workers are replaced in two cases: the settings are read again, or a new
+// session would get a spare worker whose library's file has been replaced. Open sessions keep their
+// worker.
 
-// renew replaces all idle workers. A shared worker exits when its last session has ended.
+// renew takes all workers out of the pool and the list of spares, which fillPool then fills again.
+// It retires idle workers at once. A worker with sessions exits when the last of them has ended.
 func (s *Supervisor) renew() {
 	s.mu.Lock()
 	var idle []*worker
@@ -27,7 +29,8 @@ func (s *Supervisor) renew() {
 	}
 }
 
-// outdated says whether the path of the worker's library now has another file.
+// outdated says whether the worker's library has been replaced or removed: its path has another
+// file, or none. For a worker that is not ready, outdated returns false.
 func (w *worker) outdated() bool {
 	if !w.isReady() || w.libraryFile == nil {
 		return false
@@ -36,7 +39,8 @@ func (w *worker) outdated() bool {
 	return err != nil || !os.SameFile(now, w.libraryFile)
 }
 
-// renewIfOutdated replaces all idle workers if w has an old library, and says whether it did.
+// renewIfOutdated calls renew if the library of w is outdated, and says whether it is. Then it also
+// undoes takeSpare, and retires w.
 func (s *Supervisor) renewIfOutdated(w *worker) bool {
 	if !w.outdated() {
 		return false

@@ -6,15 +6,16 @@ import (
 	"go.uber.org/zap"
 )
 
-// The log has a line when a session starts, one when it ends, and the entries of its worker. A
-// caller that connects and closes in a loop must not fill the log. The rules:
+// The log has a line about the start of a session, a line about its end, and the entries of the
+// session's worker. A caller that connects and closes in a loop must not fill the log. The rules:
 //
-//   - A user may log sessionBurst sessions at once, and sessionRate sessions a second. The log has
-//     both lines of a session, or none. The user's next line says how many sessions were left out.
-//   - A worker for one session has its own limit of entries. All such workers of one user share
-//     another limit.
-//   - These limits do not hold for audit lines, lost sessions and deaths of workers. They have
-//     limits of their own.
+//   - For each account, sessionBurst sessions at once and sessionRate sessions a second are logged.
+//     The log has both lines of a session, or neither. The account's next line has the number of
+//     sessions that were left out.
+//   - A worker for one session has a limit of entries (relay.go). All such workers of one account
+//     share a second limit: entriesBurst and entriesRate.
+//   - Audit lines have other limits (audit.go). Lines about deaths of workers and lost sessions are
+//     always written: the pauses after deaths limit them.
 const (
 	sessionBurst = 200
 	sessionRate  = 20
@@ -23,10 +24,10 @@ const (
 	entriesRate  = 2 * relayRate
 )
 
-// logStart logs that a session has started, or counts the session as left out.
+// logStart logs that a session has started. Above the limit, it counts the session as left out.
 func (s *Supervisor) logStart(w *worker, sess *session) {
 	s.mu.Lock()
-	l := s.sessionLines.of(sess.peer.account(), sessionBurst, sessionRate)
+	l := s.sessionLines.get(sess.peer.account(), sessionBurst, sessionRate)
 	s.mu.Unlock()
 	missed, ok := l.Take(time.Now(), 0)
 	if sess.unlogged = !ok; !ok {
@@ -39,15 +40,15 @@ func (s *Supervisor) logStart(w *worker, sess *session) {
 	s.Log.Info("session started", fields...)
 }
 
-// logEnd logs that a session has ended, if the log has its start.
+// logEnd logs that a session has ended, if the log has the line about the start.
 func (s *Supervisor) logEnd(sess *session, fields []zap.Field) {
 	if !sess.unlogged {
 		s.Log.Info("session ended", fields...)
 	}
 }
 
-// closeSessionLines logs the counts of sessions and entries that no earlier line has reported. No
-// session follows.
+// closeSessionLines logs how many sessions and entries were left out since the last line that has
+// such a number. It is called at the end, when no session can follow.
 func (s *Supervisor) closeSessionLines() {
 	s.mu.Lock()
 	sessions, entries := s.sessionLines, s.workerEntries
@@ -64,8 +65,9 @@ func (s *Supervisor) closeSessionLines() {
 	}
 }
 
-// sharing returns the limit that the worker shares with its user's other workers. A worker for many
-// sessions shares no limit.
+// sharing returns the function with which relay asks the limiter that the account's workers share.
+// A worker for many sessions, or one without a session yet, shares no limiter, and all its entries
+// pass.
 func (s *Supervisor) sharing(w *worker) share {
 	return func(missed uint64, weight int) (before uint64, ok bool) {
 		s.mu.Lock()
@@ -73,7 +75,7 @@ func (s *Supervisor) sharing(w *worker) share {
 			s.mu.Unlock()
 			return missed, true
 		}
-		l := s.workerEntries.of(*w.user, entriesBurst, entriesRate)
+		l := s.workerEntries.get(*w.user, entriesBurst, entriesRate)
 		s.mu.Unlock()
 		return l.TakeWeight(time.Now(), missed, weight)
 	}

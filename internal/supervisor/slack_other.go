@@ -7,5 +7,5 @@ import "time"
 // timerSlack is unused on this system: workers have the system's default.
 const timerSlack = 0
 
-// withTimerSlack runs start.
+// withTimerSlack calls start. It changes no slack.
 func withTimerSlack(_ time.Duration, start func() error) error { return start() }

@@ -15,12 +15,14 @@ import (
 
 // The rules of the socket's path in the file system:
 //
-//   - Only a socket that no process serves is removed.
-//   - If several daemons start on one path at the same time, exactly one gets it: the daemon that
-//     holds the lock on the file PATH.lock. That file is never removed, because a lock on a removed
-//     file would protect nothing.
-//   - The socket has its final mode from the moment when it exists.
-//   - At the end the daemon removes its own socket only, and not another one that has replaced it.
+//   - At the start tlsd removes an old socket only if no process serves it.
+//   - If several daemons start on one path at the same time, only the daemon that gets the lock on
+//     the file PATH.lock serves. The lock file is never removed, because a lock on a removed file
+//     would protect nothing.
+//   - From the first moment the socket has the mode that Listen was given. GiveTo may change it
+//     later.
+//   - At the end the daemon removes only its own socket. If another socket has replaced it, that
+//     socket remains.
 
 const (
 	// maxPath is the length of the longest path of a Unix socket, in bytes: sun_path of unix(7)
@@ -42,7 +44,7 @@ type Socket struct {
 	*net.UnixListener
 	Path string
 
-	lock   *os.File    // nil: the service manager made the socket
+	lock   *os.File    // nil if the service manager made the socket
 	made   fs.FileInfo // of the socket's file
 	remove sync.Once
 }
@@ -53,7 +55,8 @@ func Listen(path string, mode fs.FileMode) (*Socket, error) {
 	return listenWithin(busyTimeout, path, mode)
 }
 
-// listenWithin is Listen. A path that is in use for the limit counts as served.
+// listenWithin is Listen with another limit than busyTimeout. While the path is in use, it tries
+// again, until the limit is over.
 func listenWithin(limit time.Duration, path string, mode fs.FileMode) (*Socket, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
@@ -67,7 +70,8 @@ func listenWithin(limit time.Duration, path string, mode fs.FileMode) (*Socket, 
 }
 
 func listenOnce(path string, mode fs.FileMode) (*Socket, error) {
-	// The check comes first, so that no lock file is made beside a file that is no socket.
+	// checkFile comes first. Otherwise takeLock would make a lock file beside a file that is no
+	// socket.
 	if _, err := checkFile(path); err != nil {
 		return nil, err
 	}
@@ -84,9 +88,9 @@ func listenOnce(path string, mode fs.FileMode) (*Socket, error) {
 	return s, nil
 }
 
-// Remove removes the socket's file if it is still the file that Listen made. Then it releases the
-// path for the next daemon. Remove does not stop the listening. A socket of the service manager
-// stays.
+// Remove removes the socket's file, if this is still the file that Listen made. In any case it
+// releases the lock, so that another daemon can take the path. The socket still listens. Remove
+// does nothing with a socket of the service manager, and nothing when it is called again.
 func (s *Socket) Remove() (err error) {
 	s.remove.Do(func() {
 		if s.lock == nil {
@@ -118,7 +122,8 @@ func checkPath(path string) error {
 	return nil
 }
 
-// takeLock locks the file beside the socket.
+// takeLock opens or makes the file PATH.lock, and locks it. The lock lasts until the file is
+// closed.
 func takeLock(path string) (*os.File, error) {
 	name := path + ".lock"
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -156,7 +161,7 @@ func listenLocked(path string, mode fs.FileMode) (*Socket, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	unix.Umask(old)
 	if err != nil {
-		return nil, err // names the path
+		return nil, err // it has the path
 	}
 	l.SetUnlinkOnClose(false) // Remove removes only the file of this socket
 	made, err := os.Lstat(path)
@@ -167,7 +172,8 @@ func listenLocked(path string, mode fs.FileMode) (*Socket, error) {
 	return &Socket{UnixListener: l, Path: path, made: made}, nil
 }
 
-// checkFile says whether there is a socket at path. Another kind of file is an error.
+// checkFile says whether path is a socket. If there is another kind of file at path, checkFile
+// fails.
 func checkFile(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	switch {
@@ -183,7 +189,8 @@ func checkFile(path string) (bool, error) {
 	return true, nil
 }
 
-// clearStale removes a socket that no process serves. Any other obstacle is an error.
+// clearStale removes a socket at path that no process serves. It fails if the path is still not
+// free.
 func clearStale(path string) error {
 	if there, err := checkFile(path); !there {
 		return err
@@ -224,7 +231,8 @@ func fileKind(m fs.FileMode) string {
 	return "something else"
 }
 
-// acceptWaiting accepts a connection of the backlog. It returns nil if there is none.
+// acceptWaiting accepts a connection of a caller that waits already. It returns nil if no caller
+// waits.
 func (s *Socket) acceptWaiting() (*net.UnixConn, error) {
 	raw, err := s.SyscallConn()
 	if err != nil {

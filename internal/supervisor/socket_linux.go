@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal prevents SIGPIPE when the receiver of a send is gone.
+// noSignal is a flag of sends. A send to a receiver that is gone then causes no SIGPIPE.
 const noSignal = unix.MSG_NOSIGNAL
 
 // accept accepts a connection, non-blocking and close-on-exec.
@@ -17,11 +17,12 @@ func accept(listener int) (int, error) {
 	return fd, err
 }
 
-// GiveTo gives the socket's file to a group, and sets its permissions. If this process may not do
-// that, the error is EPERM and the file is unchanged.
+// GiveTo gives the socket's file to a group, and sets the permissions of the file. A gid of -1
+// keeps the group. If this process must not give the file away, the error is EPERM, and the file is
+// unchanged.
 func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
 	if s.lock == nil {
-		return nil // the service manager made it
+		return nil // the file is the service manager's
 	}
 	fd, err := unix.Open(s.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal is not needed: a Go program survives SIGPIPE of a socket, and darwin lacks the flag.
+// noSignal sets no flag, because darwin lacks MSG_NOSIGNAL. SIGPIPE of a socket does not end a Go
+// program.
 const noSignal = 0
 
 // accept accepts a connection, non-blocking and close-on-exec.
@@ -30,11 +31,12 @@ func accept(listener int) (int, error) {
 	return fd, nil
 }
 
-// GiveTo gives the socket's file to a group, and sets its permissions. If this process may not do
-// that, the error is EPERM and the file is unchanged.
+// GiveTo gives the socket's file to a group, and sets the permissions of the file. A gid of -1
+// keeps the group. If this process must not give the file away, the error is EPERM, and the file is
+// unchanged.
 func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
 	if s.lock == nil {
-		return nil // the service manager made it
+		return nil // the file is the service manager's
 	}
 	if info, err := os.Lstat(s.Path); err != nil || !os.SameFile(info, s.made) {
 		return fmt.Errorf("%s has been replaced", s.Path)

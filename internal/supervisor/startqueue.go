@@ -7,22 +7,26 @@ import (
 	"time"
 )
 
-// startQueue orders the starts of workers, so that no user's starts delay another user's. The
-// rules:
+// startQueue orders the starts of workers, so that the starts of one user do not delay those of
+// another user. The rules:
 //
-//   - At most limit workers start at the same time, and at most limitPerUser of one user. More
-//     would only compete for the processors. The daemon's own user may have all.
-//   - Waiting users are served in turn, and each user's callers in their order.
-//   - If a spare worker becomes a user's worker, that counts as a start, too. It is as much work.
-//   - A slow start no longer counts for the total. It still counts for its own user.
+//   - The field limit is the number of workers that may start at the same time. More would only
+//     compete for the processors. The field limitPerUser is the number for one user. The daemon's
+//     own user has no such limit.
+//   - Users that wait are served in turn. The callers of one user are served in the order in which
+//     they came.
+//   - If a spare worker becomes a user's worker, this counts as a start, too, because it takes as
+//     much work.
+//   - A start that takes longer than the field slow no longer counts for limit. It still counts for
+//     limitPerUser.
 //   - A caller that stops waiting leaves the queue.
 type startQueue struct {
 	limit, limitPerUser int
-	own                 account // the account without the limit limitPerUser
+	own                 account // limitPerUser does not hold for this account
 	slow                time.Duration
 
 	mu      sync.Mutex // guards all below
-	running int        // starts that are not over and not slow
+	running int        // starts that are neither over nor slow
 	users   map[account]*userStarts
 	queue   []account // waiting users, the next one first
 }
@@ -68,16 +72,16 @@ func (q *startQueue) wait(ctx context.Context, as account) (done func(), err err
 		q.forget(as)
 	}
 	q.mu.Unlock()
-	if i < 0 { // dispatch has let the start begin meanwhile
+	if i < 0 { // meanwhile dispatch has let the start begin, so end it
 		q.track(as)()
 	}
 	return nil, ctx.Err()
 }
 
-// track follows a start. When the start becomes slow, it no longer counts for the total. At done it
-// no longer counts at all.
+// track takes a start out of q.running when it becomes slow. The function done ends the start, and
+// takes it out of all counts.
 func (q *startQueue) track(as account) (done func()) {
-	counted := true // in q.running; guarded by q.mu
+	counted := true // whether q.running has this start; guarded by q.mu
 	leave := func() {
 		if counted {
 			counted = false
@@ -122,7 +126,8 @@ func (q *startQueue) dispatch() {
 	}
 }
 
-// forget drops the entries of a user without starts and waiting callers. The caller holds q.mu.
+// forget takes a user without waiting callers out of the queue. It drops the user's entry if no
+// start runs either. The caller holds q.mu.
 func (q *startQueue) forget(as account) {
 	u := q.users[as]
 	if u == nil || len(u.waiting) > 0 {

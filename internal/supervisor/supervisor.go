@@ -5,25 +5,26 @@
 //
 // # Promises
 //
-//   - One worker serves a connection. The supervisor keeps a copy of the connection's descriptor
-//     and never reads from it. It closes the copy when the worker reports the session's end.
-//   - When a worker dies, the supervisor tells each of its callers the reason, in one line of the
-//     protocol. It sends no line to a caller that may have received only a part of a message. Then
-//     it ends the callers' connections. Other callers notice nothing.
+//   - Each connection is served by one worker. The supervisor keeps a copy of the connection's
+//     descriptor, and never reads from the copy. It closes the copy when the worker has reported
+//     the session's end, or has died.
+//   - When a worker dies, the supervisor tells each caller of that worker the reason, in one line
+//     of the protocol. It sends no line to a caller that may have received only a part of a
+//     message. Then it ends the callers' connections. Other callers notice nothing.
 //   - If the daemon runs as root, a worker acts with the caller's user and groups. The worker
-//     starts as root. It first closes all ways by which its user could stop or trace it. Then it
-//     becomes that user (see package confine).
+//     starts as root. It first makes sure that the caller's user can neither stop nor trace it.
+//     Then it becomes that user (see package confine).
 //   - A caller that is refused gets the reason, in one line of the protocol.
-//   - A session keeps the policy that its user has when the session begins. The worker enforces
-//     the policy.
-//   - One user's workers and callers do not delay the start of another user's.
-//   - No error of accept(2) ends the daemon or makes it spin.
+//   - A session keeps the policy that its user has when the session begins. The worker applies the
+//     policy.
+//   - The workers and callers of one user do not delay the start of another user's worker.
+//   - After an error of accept(2) the daemon pauses, and tries again.
 //   - [Supervisor.Run] returns when all of its goroutines and processes have ended. Every wait has
-//     a limit. If another process (a tracer) keeps a killed worker from ending, Run leaves that
+//     a timeout. If another process (a tracer) keeps a killed worker from ending, Run leaves that
 //     worker behind. If the daemon is killed, its workers end by themselves.
 //
-// Package handoff has the worker's side of the channel. The program (cmd/tlsd) decides what a
-// worker does with a connection.
+// A worker talks to the supervisor over a channel (package handoff). The program (cmd/tlsd) decides
+// what a worker does with a connection.
 package supervisor
 
 import (
@@ -70,11 +71,11 @@ type Config struct {
 	// makes Run fail if a measure does not confine that worker.
 	RequireOpenSSL, RequireConfinement bool
 
-	// Shared: each worker serves many sessions. Otherwise a worker serves one session and
-	// exits.
+	// Shared makes each worker of the daemon's own user serve many sessions. Any other worker
+	// serves one session and exits.
 	Shared bool
-	// Warm is the number of shared workers. Without Shared it is the number of spare workers
-	// for the daemon's own user.
+	// Warm is the number of workers in the pool: the shared workers, or without Shared the
+	// spare workers for the daemon's own user.
 	Warm int
 	// WarmOthers is the number of spare workers for other users. Such a worker learns its user
 	// when it gets a session.
@@ -82,14 +83,16 @@ type Config struct {
 	MaxSessions       int // at the same time
 	MaxSessionsPerUID int // of one user at the same time; 0: MaxSessions
 
-	// MaxMemory is the memory limit of a worker in bytes, as WorkerConfig has it. 0: no limit.
+	// MaxMemory is the memory limit of a worker in bytes, or 0 for no limit. WorkerConfig must
+	// have the same value: the worker sets the limit, and the supervisor names it after a
+	// death.
 	MaxMemory int64
 
-	// Watchdog limits the time until a worker with sessions answers a ping, and the time that
-	// one call into the library takes. A worker that takes longer is killed. 0: no limit.
+	// Watchdog limits the time until a worker with sessions answers a ping, and the time of one
+	// call into the library. A worker that takes longer is killed. 0: no limit.
 	Watchdog time.Duration
 
-	DrainTimeout time.Duration // from the order to stop until the supervisor ends open sessions
+	DrainTimeout time.Duration // the time for open sessions after the order to stop
 	IdleExit     time.Duration // Run returns after this time without a session; 0: never
 }
 
@@ -98,7 +101,7 @@ type Supervisor struct {
 	Config
 	started    time.Time
 	limitedLog *zap.Logger // drops lines above a rate; a hostile caller could cause thousands
-	levels     sync.Mutex  // held while a log level is sent to workers; the send never waits
+	levels     sync.Mutex  // serialises SetLogLevel; under it nothing waits
 
 	oom          *oomWatch
 	forking      forkWatch
@@ -120,14 +123,14 @@ type Supervisor struct {
 	workers       map[*worker]struct{}
 	pool          []*worker          // for sessions of the daemon's own user, the oldest first
 	others        []*worker          // spare workers for other users, the oldest first
+	failures      int                // of workers in these two lists, in a row
 	changed       chan struct{}      // closed and replaced when pool grows
-	failures      int                // failures in a row, of workers in pool or others
 	streaks       map[account]streak // by account
-	unreaped      []*worker          // killed, and not ended yet
-	library       string             // its version, as workers report it; "": no report yet
+	unreaped      []*worker          // were killed, and have not ended yet
+	library       string             // the library's version; "": no report yet
 	confinement   map[string]string  // measures of package confine, as workers report them
-	stub          bool               // the worker that reported has no library
-	misfit        error              // what the first report lacks
+	stub          bool               // the last report names no library
+	misfit        error              // why the first report is not enough; nil: it is enough
 	stopping      bool               // Run drains
 	logLevel      string             // the workers' log level; "": that of WorkerConfig
 	tally         tally
@@ -144,8 +147,8 @@ type session struct {
 	peer   Peer
 	start  time.Time
 
-	// The goroutine of admit owns the session until assign. Then the goroutine of watch owns
-	// it.
+	// The goroutine of admit owns these two until it has sent the session to the worker. Then
+	// the goroutine of watch owns them.
 	policy   policy.Policy // fixed when the session begins
 	unlogged bool          // the log has no lines about the session
 
@@ -155,10 +158,10 @@ type session struct {
 	ordered bool // an administrator has ended the session; guarded by Supervisor.mu
 
 	callerMu sync.Mutex
-	callerFD int // the descriptor of our copy of the connection; -1: none; guarded by callerMu
+	callerFD int // the supervisor's copy of the connection; -1: none; guarded by callerMu
 }
 
-// New makes a Supervisor, which owns the socket from then on.
+// New makes a Supervisor, which owns the socket of cfg from now on.
 func New(cfg Config) *Supervisor {
 	if cfg.Audit == nil {
 		cfg.Audit = cfg.Log.Named("audit")
@@ -189,9 +192,10 @@ func New(cfg Config) *Supervisor {
 	}
 }
 
-// Run serves until ctx is done, or until there is no session for IdleExit. Then Run removes the
-// socket and drains: open sessions may finish within DrainTimeout. Run ends the sessions that
-// remain. If force is closed, Run ends everything at once.
+// Run serves until ctx is done, or until IdleExit has passed without a session. Then Run removes
+// the socket and drains: open sessions may finish within DrainTimeout. After that Run ends the
+// sessions that remain. If force is closed, Run ends everything at once. The error is nil,
+// ErrDrainTimeout or ErrForced, or wraps ErrUnfit.
 func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	life, end := context.WithCancel(context.Background()) // bounds the supervisor's own waits
 	defer end()

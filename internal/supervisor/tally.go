@@ -15,23 +15,24 @@ import (
 // This file counts events for the metrics, from the daemon's start on. The rules:
 //
 //   - A living worker has its counters in its page of vitals, which is read when a monitor asks.
-//     When the worker ends, the tally takes the counters over.
-//   - A worker's counters are limited to plausible values for its lifetime (see package vitals),
-//     and they never fall. Sums do not overflow. So a hostile worker can only make its own counters
-//     wrong.
-//   - The values of labels are in lists. Any other value counts as "other".
+//     When the worker ends, the tally adds the worker's last values to its own.
+//   - A worker's counters are limited to plausible values for its lifetime (see package vitals).
+//     Only the counters of open handles can fall. Sums do not overflow. So a hostile worker can
+//     only make its own counters wrong.
+//   - The values of labels are in lists. A key of a denied call that is in no list counts as
+//     "other".
 
-// Why a session was refused.
+// The values of the label reason: why a caller got no session.
 const (
 	refusedDenied   = "denied"
 	refusedLimit    = "limit"
-	refusedLeft     = "left" // its caller has hung up
+	refusedLeft     = "left" // the caller has hung up before its session began
 	refusedNoWorker = "no_worker"
 	refusedFault    = "fault"
 	refusedNotTaken = "descriptors"
 )
 
-// How a session has ended. The values of label result.
+// The values of the label result: how a session has ended.
 const (
 	endedWell    = "caller" // by its caller
 	endedError   = "error"
@@ -39,12 +40,13 @@ const (
 	endedLost    = "lost" // with its worker
 )
 
-// The causes of workers' deaths. A worker that ends in good order has none.
+// The values of the label cause: why a worker has died. A worker that ends in good order has no
+// cause.
 const (
 	bySignal        = "signal"
 	byPanic         = "panic"
 	byMemory        = "memory"
-	byKill          = "killed" // by another process, or the kernel
+	byKill          = "killed" // by another process, the kernel, or tlsd's own stop
 	byExit          = "exit"
 	byWatchdog      = "watchdog"
 	byStart         = "start" // the worker could not serve, or was not ready in time
@@ -69,16 +71,16 @@ var (
 // startBuckets are the bounds of the histogram of start times, in seconds.
 var startBuckets = []float64{.0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 
-// claims are a worker's counters, as the worker gives them. A counter that cannot fall has the
-// highest value that was read.
+// claims are the counters that a worker claims, limited to plausible values. A counter that cannot
+// fall has the highest value that was read.
 type claims []uint64
 
 // tally has the counters. Supervisor.mu guards it.
 type tally struct {
-	refused, ended, deaths, denied map[string]uint64 // by the lists above
+	refused, ended, deaths, denied map[string]uint64 // by the values in the lists above
 	auditMissed                    uint64
 
-	starts   []uint64 // by startBuckets, and one more for longer times
+	starts   []uint64 // one for each of startBuckets, the last for longer times
 	startSum float64  // seconds
 
 	past claims // sums of the workers that are gone
@@ -93,7 +95,7 @@ func newTally() tally {
 	}
 }
 
-// claim reads a worker's counters. The caller holds s.mu, and the worker's page is open.
+// claim reads the counters of a worker from its page, which must be open. The caller holds s.mu.
 func (w *worker) claim() claims {
 	if w.claimed == nil {
 		w.claimed = make(claims, vitals.NumCounters)
@@ -110,14 +112,14 @@ func (w *worker) claim() claims {
 	return w.claimed
 }
 
-// add adds a worker's counters.
+// add adds the counters w to the sums c.
 func (c claims) add(w claims) {
 	for i := range c {
 		c[i] = plus(c[i], w[i])
 	}
 }
 
-// plus adds without overflow.
+// plus adds two numbers. Instead of an overflow, the result is the largest number.
 func plus(a, b uint64) uint64 {
 	if b > math.MaxUint64-a {
 		return math.MaxUint64
@@ -125,8 +127,8 @@ func plus(a, b uint64) uint64 {
 	return a + b
 }
 
-// fold adds the counters of a worker that is gone. It leaves out the counters of open handles,
-// because the worker's handles are gone, too.
+// fold adds the counters of a worker that is gone to t.past. It leaves out the counters of open
+// handles, because the worker's handles are gone, too.
 func (t *tally) fold(w *worker) {
 	last := w.claim()
 	for c := range vitals.Counter(len(last)) {
@@ -143,7 +145,7 @@ func (s *Supervisor) countRefusal(reason string) {
 	s.mu.Unlock()
 }
 
-// countStart counts a session that a worker has taken.
+// countStart counts a session that was sent to a worker, and the time since the caller connected.
 func (s *Supervisor) countStart(sess *session) {
 	took := time.Since(sess.start).Seconds()
 	i, _ := slices.BinarySearch(startBuckets, took)
@@ -153,7 +155,8 @@ func (s *Supervisor) countStart(sess *session) {
 	s.mu.Unlock()
 }
 
-// countEnd counts a session whose end its worker has reported.
+// countEnd counts a session whose end the worker has reported. A session that the worker could not
+// take counts as refused.
 func (s *Supervisor) countEnd(sess *session, e *handoff.Ended) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,9 +172,9 @@ func (s *Supervisor) countEnd(sess *session, e *handoff.Ended) {
 	}
 }
 
-// countAudit counts an event, if there is one, and the dropped events before it.
+// countAudit counts the event e, if it is a denied call, and the dropped events before it.
 func (s *Supervisor) countAudit(e *audit.Event, missed uint64) {
-	const most = 1 << 20 // limits the dropped events of one message
+	const most = 1 << 20 // of one message: a hostile worker may claim any number
 	s.auditMissed(min(missed, most))
 	if e == nil || e.Name != audit.Denied {
 		return

@@ -22,38 +22,40 @@ import (
 // for the facts that only the worker knows. The rules:
 //
 //   - A worker reports nothing unless it is asked.
-//   - There is at most one question about a session at a time. Several administrators share its
-//     answer.
+//   - At most one question about a session is open at a time. All administrators who ask meanwhile
+//     share the answer.
 //   - An administrator waits at most answerTime for all workers together. If a worker has not
 //     answered by then, its sessions lack the worker's part.
-//   - A worker's answer is limited and cleaned. An answer without a question breaks the rules of
-//     the channel.
+//   - The supervisor limits and cleans a worker's answer (Described.Clean). A worker that answers
+//     without a question breaks the rules of the channel.
 //   - A question waits for room in a worker's channel, at most for answerTime. A worker that does
 //     not read delays only its own sessions.
-//   - A list has only a few handles of each session, so that no user can make the list too long for
-//     an answer.
+//   - A list of sessions has only a few handles of each session. Otherwise a user with many handles
+//     could make the list longer than one message of the admin socket may be.
 
 // answerTime limits the wait for workers' answers.
 const answerTime = 2 * time.Second
 
 const (
-	// listedHandles limits the connections, and the contexts, of each session in a list.
+	// listedHandles is the number of connections, and the number of contexts, that a list has
+	// of each session.
 	listedHandles = 2
 	// roomPause is the interval between attempts to send to a worker's full channel.
 	roomPause = time.Millisecond
 )
 
-// A query is a question about a session to its worker.
+// A query is a question to a worker about one of its sessions.
 type query struct {
 	done   chan struct{}
 	answer handoff.Described // set before done is closed
 }
 
-// view is a session as the administrator sees it, read under the supervisor's lock.
+// view is a session as the administrator sees it. collect makes it under s.mu, and await adds the
+// worker's answer.
 type view struct {
 	admin.Session
 	w     *worker
-	query *query // nil: its worker has too many questions open
+	query *query // nil if the worker has too many open questions
 	isNew bool   // the question is new and must be sent
 }
 
@@ -121,7 +123,7 @@ func (s *Supervisor) views(ctx context.Context, wanted func(*session) bool) []ad
 	return list
 }
 
-// await waits for the worker's answer and adds it.
+// await waits for the worker's answer, and adds the answer to the view.
 func (v *view) await(ctx context.Context) {
 	select {
 	case <-v.query.done:
@@ -133,7 +135,8 @@ func (v *view) await(ctx context.Context) {
 	}
 }
 
-// collect lists the wanted sessions, each with an open or new question to its worker.
+// collect lists the sessions for which wanted is true. Each gets the question that is open already,
+// or a new one.
 func (s *Supervisor) collect(wanted func(*session) bool) []view {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +158,7 @@ func (s *Supervisor) collect(wanted func(*session) bool) []view {
 				}
 			}
 			v.w, v.query = w, w.queries[sess.number]
-			// Questions about ended sessions may be open, too.
+			// The factor 2 leaves room for open questions about ended sessions.
 			v.isNew = v.query == nil && len(w.queries) < 2*w.slots.count
 			if v.isNew {
 				v.query = &query{done: make(chan struct{})}
@@ -167,8 +170,8 @@ func (s *Supervisor) collect(wanted func(*session) bool) []view {
 	return all
 }
 
-// sendQuery sends a question as soon as its worker's channel has room. If the send fails, no
-// administrator waits any longer for the answer.
+// sendQuery sends a question as soon as the worker's channel has room. If it cannot send the
+// question, it closes the query, so that no administrator waits for an answer.
 func (s *Supervisor) sendQuery(ctx context.Context, v view) {
 	err := v.w.channel.TrySend(handoff.ToWorker{Describe: v.Number})
 	for errors.Is(err, unix.EAGAIN) && ctx.Err() == nil {
@@ -190,7 +193,7 @@ func (s *Supervisor) sendQuery(ctx context.Context, v view) {
 	}
 }
 
-// queryAnswered handles a worker's answer, and says whether there was a question.
+// queryAnswered handles a worker's answer. It returns false if no question was open.
 func (s *Supervisor) queryAnswered(w *worker, d *handoff.Described) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,8 +223,8 @@ func (v *view) addAnswer(d handoff.Described) {
 	}
 }
 
-// programOf is the name of a process's program. If the caller is gone, the pid may be another
-// process's by now.
+// programOf is the name of the program that the process runs. If the caller's process has ended,
+// another process may have its number by now.
 func programOf(pid int32) string {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) // "" for a process that is gone
 	return plain.Text(strings.TrimSuffix(string(text), "\n"), 64)

@@ -14,20 +14,21 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// The watchdog ends workers that hang while they have sessions. A worker can hang in two ways. The
-// watchdog checks for both, four times within its timeout (Config.Watchdog):
+// The watchdog ends workers that hang while they have sessions. Four times within its timeout
+// (Config.Watchdog), it checks whether a worker hangs in one of two ways:
 //
-//   - The worker does not answer a ping: the process is stopped, or its runtime is stuck.
-//   - A thread is in the library and does not return. Other threads may still answer pings, so the
-//     watchdog reads the page of vitals.
+//   - The worker does not answer a ping: the process is stopped, or its Go runtime is stuck.
+//   - A thread is in the library and does not return. Other threads may still answer pings. So the
+//     watchdog sees this only in the page of vitals.
 //
 // A worker is idle if it has no call in flight and no thread in the library. Pings to hundreds of
-// idle workers would keep the machine busy, so these get fewer pings. Once within the timeout the
-// watchdog asks the kernel whether an idle worker is stopped. A stopped idle worker is ended within
-// twice the timeout. An idle worker whose runtime is stuck is ended within a few times the timeout.
+// idle workers would keep the machine busy, so an idle worker gets a ping only every 6 timeouts.
+// Once in each timeout the watchdog asks the kernel whether an idle worker is stopped, and if so,
+// sends a ping. So a stopped idle worker is ended within 2 timeouts, and an idle worker with a
+// stuck runtime within about 7.
 //
-// A worker that is not ready in time hangs, too. The watchdog counts its checks, and not the time.
-// So no session is lost if the machine was suspended, or the supervisor was stopped.
+// awaitReady ends a worker that is not ready in time. Both count checks, and do not measure the
+// time. So no worker is ended because the machine was suspended, or the supervisor was stopped.
 const checksPerTimeout = 4
 
 // idlePingChecks is the number of checks between two pings of an idle worker.
@@ -55,7 +56,7 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 		}
 	}
 	select {
-	case <-w.ready: // at the last check both channels may have been ready
+	case <-w.ready: // select may have taken tick.C although w.ready was closed, too
 	default:
 		log.Error("worker is not ready in time, and is killed",
 			zap.Duration("after", startTimeout))
@@ -68,20 +69,21 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 	}
 }
 
-// A watchState has what the watchdog knows about a worker.
+// A watchState has what the watchdog knows about a worker. Pings are numbered from 1.
 type watchState struct {
-	lastPing, missedChecks uint64
-	checksSincePing        int          // checks since the last ping
-	stays                  map[int]stay // the worker's threads in the library
+	lastPing        uint64       // the number of the last ping
+	missedChecks    uint64       // checks in a row that found the last ping not answered
+	checksSincePing int          // checks since the last ping
+	stays           map[int]stay // by thread in the library
 }
 
 // A stay is a thread's time in the library, as the watchdog has seen it.
 type stay struct {
 	sequence uint32 // see vitals.Stay
-	seen     int    // checks that have found the thread in the same stay
+	seen     int    // later checks that found the same stay
 }
 
-// runWatchdog checks all workers until life is done.
+// runWatchdog checks all workers at each tick, until life is done. It also refreshes s.oom.
 func (s *Supervisor) runWatchdog(life context.Context) {
 	if s.Watchdog == 0 {
 		return
@@ -122,7 +124,7 @@ func (s *Supervisor) check(w *worker) {
 		g.checksSincePing%checksPerTimeout == 0 && !isRunning(w.pid):
 		g.missedChecks, g.checksSincePing = 0, 0
 		g.lastPing++
-		// A ping that cannot be sent counts as not answered.
+		// A ping that cannot be sent gets no answer, and is noticed like a hang.
 		_ = w.channel.TrySend(handoff.ToWorker{Ping: g.lastPing})
 	}
 	for thread := range g.stays {
@@ -145,9 +147,10 @@ func (s *Supervisor) check(w *worker) {
 	}
 }
 
-// observe reads a worker's state for check. watched: the worker must be checked. active: the worker
-// is not idle. lastPong is the last answered ping, and inside has the worker's threads in the
-// library. The worker's page is open as long as s.workers has the worker.
+// observe reads a worker's state for check. watched is true if the worker has sessions and nothing
+// has ended it yet. active is true if the worker is not idle. lastPong is the number of the last
+// answered ping. inside has the worker's threads in the library. The worker's page is open as long
+// as s.workers has the worker.
 func (s *Supervisor) observe(w *worker) (watched, active bool, lastPong uint64,
 	inside map[int]vitals.Stay) {
 	s.mu.Lock()
@@ -167,15 +170,16 @@ func (s *Supervisor) observe(w *worker) (watched, active bool, lastPong uint64,
 	return true, active, w.lastPong, inside
 }
 
-// isRunning says whether a process is certainly not stopped (proc_pid_stat(5)).
+// isRunning says whether the kernel reports a process as neither stopped nor stopped by a tracer (T
+// and t, proc_pid_stat(5)). It returns false if the kernel reports nothing.
 func isRunning(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	i := bytes.LastIndexByte(text, ')')
 	return err == nil && i >= 0 && i+2 < len(text) && text[i+2] != 'T' && text[i+2] != 't'
 }
 
-// killHung ends a worker that hangs. symptom is the verb of the text "was killed because it …".
-// SIGABRT makes the worker write a dump. SIGKILL follows after abortGrace.
+// killHung ends a worker that hangs. symptom completes the text "was killed because it …". SIGABRT
+// makes the worker write a dump. SIGKILL follows after abortGrace.
 func (s *Supervisor) killHung(w *worker, symptom string) {
 	why := fmt.Sprintf("was killed because it %s for %v", symptom, s.Watchdog)
 	s.mu.Lock()

@@ -24,49 +24,50 @@ import (
 //	                                │                       └─ its channel is closed ──▶ gone
 //	                                └─ not ready within startTimeout: killed ──────────▶ gone
 //
-// A worker for the daemon's own user is engaged at once. A spare worker for another user runs as
-// root while it waits, and becomes that user when it is engaged.
+// A worker for the daemon's own user is engaged at once. A spare worker for other users runs as
+// root while it waits. When it is engaged, it becomes the user of its session.
 //
 // Only the goroutine of watch receives from the worker and waits for its process.
 type worker struct {
 	pid     int
 	process *exec.Cmd
 	channel *handoff.Conn
-	page    *vitals.Page // watch closes it after gone
+	page    *vitals.Page // watch closes the page after it has closed gone
 	started time.Time
 
 	engaged     chan struct{} // closed when the configuration is sent
 	ready       chan struct{} // closed when report is set
-	libraryFile os.FileInfo   // the file of the library; set before ready; nil: not known
-	otherUser   bool          // for another user: the supervisor opens no file that it names
-	report      handoff.Ready // set before ready
-	gone        chan struct{} // closed when the process has been waited for
-	cause       string        // why it has ended, such as "died of SIGSEGV"; set before gone
-	end         exit          // how the process has ended; set before gone
+	libraryFile os.FileInfo   // of the library; set before ready is closed; nil: not known
+	otherUser   bool          // for another user: its report names a file that is not opened
+	report      handoff.Ready // set before ready is closed
+	gone        chan struct{} // closed when the process is reaped or left behind
+	cause       string        // such as "died of SIGSEGV"; set before gone is closed
+	end         exit          // how the process has ended; set before gone is closed
 
 	killedAt   atomic.Int64 // the time of the first kill, in ns since 1970; 0: not killed
 	watchState watchState   // used by runWatchdog only
 
 	// Guarded by Supervisor.mu.
-	startDone  func()              // tells the queue of starts that this start is over
+	startDone  func()              // called when the worker is ready or gone
 	sessions   map[uint64]*session // by number; nil when the worker is gone
 	load       int                 // sessions that the worker has or is about to get
 	single     bool                // serves one session, and exits when that ends
-	user       *account            // the account of its session, if it is single; nil before
+	user       *account            // of its session, if it is single; nil before assign
 	lastPong   uint64              // the number of the last answered ping
 	slots      slots               // the slots of its page of vitals
-	ending     bool                // told to exit
+	ending     bool                // told to exit, or killed by stopNow
 	draining   bool                // gets no more sessions, and exits when its last one ends
-	queries    map[uint64]*query   // open ones by session, at most twice the number of slots
-	deathCause string              // the cause of the kill, as a label of the metrics
+	queries    map[uint64]*query   // open, by session; at most twice the number of slots
+	deathCause string              // the label cause of the metrics, if killReason is set
 	claimed    claims              // the worker's counters, as last read
-	killReason string              // why the supervisor killed it, for callers; "": not killed
+	killReason string              // why the supervisor ended it, for callers; "": it did not
 }
 
 const (
-	// startTimeout limits the time from the start of a worker to its Ready.
+	// startTimeout limits the time from engage to the worker's Ready. A fork that takes longer
+	// hangs (heartbeat.go).
 	startTimeout = 10 * time.Second
-	// endTimeout limits the time from the order to exit to the worker's end. Then the
+	// endTimeout limits the time from the order to exit to the worker's end. After that the
 	// supervisor kills the worker.
 	endTimeout = 5 * time.Second
 
@@ -75,11 +76,13 @@ const (
 	// worker that keeps its own limits (see cmd/tlsd) sends far fewer.
 	messageBurst = 1000
 	messageRate  = 100
-	// longestReason limits a worker's text about why it cannot serve, in bytes.
+	// longestReason limits a worker's text about why it cannot serve or why a session has
+	// ended, in bytes.
 	longestReason = 1 << 10
 )
 
-// watch follows the worker from its start to its end. The caller has added the worker to s.workers.
+// watch follows the worker from its start to its end. Its caller has added the worker to s.workers,
+// and 1 to s.watching.
 func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	defer s.watching.Done()
 	log := s.Log.With(zap.Int("worker", w.pid))
@@ -104,13 +107,15 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	w.channel.Close()
 	w.end = awaitEnd(w)
 
-	// Another process may have the pipe open: the read must have a limit.
+	// Another process may have the other end of the pipe open. So relay must not wait for the
+	// end of the text without a timeout.
 	if p, ok := stderr.(*os.File); ok {
 		p.SetReadDeadline(time.Now().Add(time.Second))
 	}
 	head := <-stderrHead
 	stderr.Close()
-	// The callers learn the reason before the process is gone for other programs.
+	// Callers get the reason before reap: a program that sees the process vanish finds them
+	// told.
 	last := s.tellCallers(w, w.end, head)
 	w.cause = last.cause
 	if w.end.stuck {
@@ -134,8 +139,9 @@ func (s *Supervisor) finishStart(w *worker) {
 // A protocolError says how a worker has broken the rules of its channel.
 type protocolError struct{ error }
 
-// receiveMessages receives from the worker until its channel ends, and returns the reason. It
-// returns a protocolError if the worker sends a message that it must not send, or too many.
+// receiveMessages receives from the worker until the channel ends, and returns the error of the
+// end. It returns a protocolError if the worker sends a message that it must not send, or too many
+// messages.
 func (s *Supervisor) receiveMessages(w *worker) error {
 	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.slots.count,
 		messageRate+messageRate/5*w.slots.count)
@@ -147,7 +153,7 @@ func (s *Supervisor) receiveMessages(w *worker) error {
 		case err != nil: // the channel has ended
 			return err
 		}
-		if msg.Described != nil { // the limiter does not count it: the supervisor has asked
+		if msg.Described != nil { // not limited, because the supervisor has asked for it
 			if !s.queryAnswered(w, msg.Described) {
 				return protocolError{errors.New("an answer without a question")}
 			}
@@ -163,7 +169,7 @@ func (s *Supervisor) receiveMessages(w *worker) error {
 			}
 			w.report = msg.Ready.Clean()
 			if w.report.Path != "" && !w.otherUser {
-				// Without the file the worker is never outdated.
+				// If Stat fails, the worker never counts as outdated (renew.go).
 				w.libraryFile, _ = os.Stat(w.report.Path)
 			}
 			close(w.ready)
@@ -206,8 +212,8 @@ func (w *worker) isReady() bool {
 	}
 }
 
-// kill kills the process. If the process does not end within reapTimeout, kill closes the channel,
-// so that watch does not wait any longer.
+// kill kills the process. reapTimeout later it also closes the channel. Otherwise watch would wait
+// for a process that does not end.
 func (w *worker) kill() {
 	_ = w.process.Process.Kill()
 	if w.killedAt.CompareAndSwap(0, time.Now().UnixNano()) {

@@ -3,9 +3,9 @@ package testalloc
 
 import "runtime"
 
-// PerCall returns how many bytes one call of f allocates: the average of n calls, after some calls
-// that do not count. It includes the allocations of all goroutines, so a test that uses it is not
-// parallel.
+// PerCall returns how many bytes one call of f allocates, as the average of n calls. Some calls
+// before them are not measured. The result includes the allocations of all goroutines. So a test
+// that calls PerCall must not be parallel.
 func PerCall(n int, f func()) int {
 	for range 10 {
 		f()

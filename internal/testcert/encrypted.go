@@ -18,8 +18,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// EncryptedKey writes the key, encrypted with a password, and returns its file. The form is PKCS #8
-// ("BEGIN ENCRYPTED PRIVATE KEY", RFC 5958 with PBES2 of RFC 8018).
+// EncryptedKey encrypts the key with a password, writes it to a file, and returns the path. The
+// form is PKCS #8 ("BEGIN ENCRYPTED PRIVATE KEY", RFC 5958 with PBES2 of RFC 8018).
 func (c *Cert) EncryptedKey(tb testing.TB, password string) string {
 	tb.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(c.Key)
@@ -28,8 +28,8 @@ func (c *Cert) EncryptedKey(tb testing.TB, password string) string {
 	return writeFile(tb, filepath.Join(c.dir, "encrypted.key"), pem.EncodeToMemory(block))
 }
 
-// EncryptedKeyTraditional writes the key in the form that OpenSSL used before PKCS #8 (RFC 1421
-// headers, "Proc-Type: 4,ENCRYPTED"), and returns its file. The key must be ECDSA or RSA: Ed25519
+// EncryptedKeyTraditional is EncryptedKey in the form that OpenSSL used before PKCS #8: PEM with
+// the header "Proc-Type: 4,ENCRYPTED" of RFC 1421. The key must be ECDSA or RSA, because Ed25519
 // has no such form.
 func (c *Cert) EncryptedKeyTraditional(tb testing.TB, password string) string {
 	tb.Helper()
@@ -54,7 +54,7 @@ type algorithm struct {
 	Parameters asn1.RawValue
 }
 
-// pbes2 encrypts a PKCS #8 structure: PBKDF2 with HMAC-SHA-256, AES-256-CBC.
+// pbes2 encrypts a PKCS #8 structure with AES-256-CBC. PBKDF2 with HMAC-SHA-256 makes the key.
 func pbes2(tb testing.TB, der []byte, password string) []byte {
 	tb.Helper()
 	const iterations = 2048

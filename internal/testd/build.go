@@ -17,11 +17,11 @@ import (
 	"tlsd/test/plugin/domhost"
 )
 
-// built is the folder of the programs. Main sets it.
+// built is the folder for the programs that tests build. Main sets it.
 var built string
 
-// Main runs the tests and ends the process. Call it from TestMain. The functions afterwards run
-// after all tests, and their errors fail the run.
+// Main runs the tests and ends the process. Call it from TestMain. After all tests, Main calls the
+// functions that follow m. If one of them returns an error, the run fails.
 func Main(m *testing.M, afterwards ...func() error) { os.Exit(run(m, afterwards)) }
 
 func run(m *testing.M, afterwards []func() error) int {
@@ -35,7 +35,7 @@ func run(m *testing.M, afterwards []func() error) int {
 	}
 	defer os.RemoveAll(dir)
 	built = dir
-	os.Setenv("TLSD_CONFIG", "none") // a daemon of a test does not take the machine's settings
+	os.Setenv("TLSD_CONFIG", "none") // not the machine's configuration file
 	code := m.Run()
 	for _, look := range afterwards {
 		if err := look(); err != nil {
@@ -46,8 +46,8 @@ func run(m *testing.M, afterwards []func() error) int {
 	return code
 }
 
-// Exe builds a program of cmd, "tlsd" or "tlsshim", and returns its path. All tests share the
-// program.
+// Exe builds a program of the folder cmd, "tlsd" or "tlsshim", and returns the path. All tests of
+// the run share the program.
 func Exe(tb testing.TB, name string) string {
 	tb.Helper()
 	return build(tb, name, func(file string) error {
@@ -57,7 +57,7 @@ func Exe(tb testing.TB, name string) string {
 	})
 }
 
-// Plugin builds TlsPlugin.so, as strictly as make does, and returns its path.
+// Plugin builds TlsPlugin.so with the flags of the Makefile, and returns the path.
 func Plugin(tb testing.TB) string {
 	tb.Helper()
 	return build(tb, "TlsPlugin.so", func(file string) error {
@@ -70,7 +70,7 @@ func Plugin(tb testing.TB) string {
 	})
 }
 
-// Host builds the host of internal/testhost and returns its path.
+// Host builds the program of package testhost, and returns the path.
 func Host(tb testing.TB) string {
 	tb.Helper()
 	return build(tb, "host", func(file string) error {
@@ -88,7 +88,7 @@ func Domhost(tb testing.TB) string {
 	})
 }
 
-// builds has a *builder for each file.
+// builds has a *builder for each name of a program.
 var builds sync.Map
 
 type builder struct {
@@ -96,9 +96,9 @@ type builder struct {
 	err  error
 }
 
-// build makes a file once, for the first test that asks; other tests wait. If TLSD_TEST_BIN names a
-// folder, the file is copied from there instead. It is not used in place, because other users, for
-// whom a test runs it, may have no access to that folder.
+// build makes a program once, for the first test that asks. Other tests wait. If TLSD_TEST_BIN
+// names a folder, build copies the program from there instead. The copy is needed, because some
+// tests run the program as another user, who may have no access to that folder.
 func build(tb testing.TB, name string, compile func(file string) error) string {
 	tb.Helper()
 	if built == "" {
@@ -117,7 +117,7 @@ func build(tb testing.TB, name string, compile func(file string) error) string {
 	return file
 }
 
-// take copies a program that was built before, if it is up to date.
+// take copies a program that was built before. It fails if the program is older than its sources.
 func take(from, to string) error {
 	err := fresh(from, root())
 	if err != nil {
@@ -130,7 +130,7 @@ func take(from, to string) error {
 	return WriteProgram(to, program)
 }
 
-// sources are the sources of a program, below the top of the source tree.
+// sources returns the folders and files with the sources of a program, relative to root.
 func sources(program string) []string {
 	switch filepath.Base(program) {
 	case "TlsPlugin.so":
@@ -143,8 +143,8 @@ func sources(program string) []string {
 	return []string{"go.mod", "go.sum", "cmd", "internal", "openssl", "rpc", "session"}
 }
 
-// fresh checks that a program exists and is newer than its sources. Where a test runs without the
-// sources, there is nothing to compare.
+// fresh checks that a program exists and is newer than its sources. Sources that do not exist are
+// not compared, because a test may run without the source tree.
 func fresh(program, top string) error {
 	built, err := os.Stat(program)
 	if err != nil {
@@ -178,7 +178,7 @@ func output(cmd *exec.Cmd) error {
 	return nil
 }
 
-// root is the top of the source tree, where tests run.
+// root is the top folder of the source tree.
 func root() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))

@@ -2,5 +2,5 @@ package testd
 
 import "syscall"
 
-// dieWithParent makes the kernel kill a process when the thread that has started it ends.
+// dieWithParent makes the kernel kill a process when the thread that started the process ends.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }

@@ -4,5 +4,5 @@ package testd
 
 import "syscall"
 
-// dieWithParent does nothing: a process may outlive a test that dies.
+// dieWithParent does nothing on this system. If the test process dies, its child may go on.
 func dieWithParent(*syscall.SysProcAttr) {}

@@ -7,9 +7,10 @@ import (
 
 // WriteProgram writes a file that a test executes later.
 //
-// A child that another test forks meanwhile would inherit the open file until the child's own exec.
-// Until then an execve of the file would fail with ETXTBSY. Go forks only while it holds
-// syscall.ForkLock. So WriteProgram opens and closes the file under the read lock.
+// Another test may fork while the file is open for writing. The forked child would have the file
+// open until it executes its own program. Until then an execve of the file would fail with ETXTBSY.
+// Go forks only while it holds syscall.ForkLock. So WriteProgram opens and closes the file under
+// the read lock.
 func WriteProgram(file string, content []byte) error {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

@@ -8,23 +8,24 @@
 //		c := d.Dial(t)                       // a session
 //		h, err := c.NewClient(t.Context(), "localhost", port)
 //		…
-//	}                                        // stops d, and checks that it went well
+//	}                                        // stops d, and checks the exit status
 //
 // # Promises
 //
-//   - A test binary's run builds a program once, as make builds it, when the first test asks for
-//     it. Main removes the program. If TLSD_TEST_BIN names a folder, its programs are used instead.
-//     They must be newer than their sources.
-//   - A daemon loads the libssl that TLSD_TEST_LIBSSL names, if it is set and the test's flags name
-//     no other.
-//   - The environment of a daemon lacks the tester's settings (TLSD_…, SSL_CERT_…, OPENSSL_CONF,
-//     LISTEN_…, NOTIFY_SOCKET).
-//   - At the end of its test a daemon is stopped by SIGTERM. The test fails if the daemon does not
-//     exit with 0 within stopTime, or if a process is left.
-//   - A daemon does not outlive the test process, however the test process ends.
+//   - When the first test of a run asks for a program, it is built with the flags of the Makefile.
+//     Main removes the program after the run. If TLSD_TEST_BIN names a folder, the programs there
+//     are used instead. They must be newer than their sources.
+//   - If TLSD_TEST_LIBSSL is set, a daemon loads the libssl of this path. A flag --libssl of the
+//     test goes first.
+//   - A daemon does not get the tester's settings: TLSD_…, SSL_CERT_…, OPENSSL_CONF, LISTEN_…,
+//     NOTIFY_SOCKET. It reads no configuration file of the machine.
+//   - At the end of the test, SIGTERM stops the daemon. The test fails if the daemon does not exit
+//     with 0 within stopTime (see MayFail), or if a process of the daemon is left.
+//   - On Linux, a daemon does not outlive the test process, however the test process ends.
 //   - If a test has failed, the log of its daemon is shown.
 //
-// The functions end the test if something fails, and return no errors. They are safe for concurrent
+// If something fails, the functions end the test. Only Spawn and WriteProgram return the error.
+// Stop and Restart return how the daemon exited. All functions but Restart are safe for concurrent
 // use.
 package testd
 
@@ -60,7 +61,7 @@ type Daemon struct {
 	Socket string // path of its socket
 	PID    int    // of the supervisor
 
-	exe     string // a link of this daemon alone; its processes are found by it
+	exe     string // a hard link to tlsd for this daemon alone; Processes looks for it
 	log     string // file
 	options Options
 	cmd     *exec.Cmd
@@ -73,19 +74,20 @@ type Daemon struct {
 type Options struct {
 	Flags []string
 	Env   []string // NAME=value, added to the environment
-	// UID is the user of the daemon, and its group; 0 is the tester's own. Only root can set
-	// it. The user must be able to read the daemon's files.
+	// UID is the number of the daemon's user and of its group. 0: the tester's own user. Only
+	// root can run a daemon as another user. That user must be able to read the files that the
+	// test names.
 	UID uint32
-	// Under is a command that ends in executing the daemon. It gets the daemon's command line
-	// as further arguments. Empty: no command.
+	// Under is a command, such as a wrapper, that executes the daemon. The daemon's command
+	// line follows as further arguments. Empty: no command.
 	Under []string
-	// Stderr is where the daemon logs, in place of the file that Log reads.
+	// Stderr, if not nil, becomes the daemon's standard error. Then Log does not have the log.
 	Stderr *os.File
-	// MayFail leaves the daemon's exit status to the test.
+	// MayFail makes the end of the test ignore the daemon's exit status.
 	MayFail bool
 }
 
-// Start starts a daemon with these flags and --socket. It returns when the daemon takes
+// Start starts a daemon with --socket and these flags. It returns when the daemon accepts
 // connections.
 func Start(tb testing.TB, flags ...string) *Daemon {
 	tb.Helper()
@@ -98,7 +100,8 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 	dir := testkit.Dir(tb)
 	if o.UID != 0 {
 		err := os.Chown(dir, int(o.UID), int(o.UID))
-		// This is the root of a user namespace without that user (chown(2)).
+		// EINVAL: the test runs as root of a user namespace that lacks this user
+		// (chown(2)).
 		if errors.Is(err, unix.EINVAL) {
 			tb.Skipf("there is no user %d in this user namespace", o.UID)
 		}
@@ -113,7 +116,7 @@ func StartWith(tb testing.TB, o Options) *Daemon {
 	testkit.Must(tb, os.Link(Exe(tb, "tlsd"), d.exe))
 	tb.Cleanup(func() {
 		if d.exited == nil {
-			return // it could not even be started
+			return // launch has failed
 		}
 		err := d.Stop(tb)
 		if err != nil && !o.MayFail {
@@ -153,8 +156,8 @@ func (d *Daemon) launch(tb testing.TB) {
 	if o.Stderr != nil {
 		d.cmd.Stderr = o.Stderr
 	}
-	// In a process group of its own, the daemon gets no signal of Ctrl-C. The signal ends this
-	// process, and then the kernel ends the daemon (see Spawn).
+	// The daemon has its own process group, so Ctrl-C on the terminal does not reach it. Ctrl-C
+	// ends this process, and then the kernel ends the daemon (see Spawn).
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if o.UID != 0 {
 		d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: o.UID, Gid: o.UID}
@@ -165,14 +168,14 @@ func (d *Daemon) launch(tb testing.TB) {
 		close(exited)
 	}))
 	d.exited = exited
-	readySide.Close() // the pipe ends with the daemon
+	readySide.Close() // now only the daemon has the write end, so the pipe ends when it exits
 	d.PID = d.cmd.Process.Pid
 	d.await(tb, ready)
 }
 
-// Spawn starts cmd. The kernel kills cmd if this process dies without stopping it: by a panic, a
-// test that runs out of time, or SIGKILL. When cmd runs, wait is called on a goroutine of its own.
-// wait must return when the process has ended.
+// Spawn starts cmd. On Linux, the kernel kills cmd if this process dies first: by a panic, a test
+// that runs out of time, or SIGKILL. When cmd runs, Spawn calls the function wait on a new
+// goroutine. It must return when the process of cmd has ended, and not before.
 func Spawn(cmd *exec.Cmd, wait func()) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -180,8 +183,8 @@ func Spawn(cmd *exec.Cmd, wait func()) error {
 	dieWithParent(cmd.SysProcAttr)
 	started := make(chan error, 1)
 	go func() {
-		// The kernel sends the signal when the thread that has started the process ends
-		// (PR_SET_PDEATHSIG(2const)). So this thread must stay.
+		// The kernel sends the signal when the thread that started the process ends
+		// (PR_SET_PDEATHSIG(2const)). So this thread must live until wait returns.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -224,8 +227,8 @@ func (d *Daemon) Log(tb testing.TB) string {
 	return d.LogFrom(tb, 0)
 }
 
-// LogFrom is the log without its first bytes. A test that follows a long log does not read all of
-// it again and again.
+// LogFrom is the log from the byte with the number skip on. So a test that follows a long log does
+// not read the whole log each time.
 func (d *Daemon) LogFrom(tb testing.TB, skip int) string {
 	tb.Helper()
 	log, err := os.Open(d.log)
@@ -238,15 +241,15 @@ func (d *Daemon) LogFrom(tb testing.TB, skip int) string {
 	return string(b)
 }
 
-// CommandLine is the command line of the daemon.
+// CommandLine is the command line of the daemon, with spaces between the arguments.
 func (d *Daemon) CommandLine() string { return strings.Join(d.cmd.Args, " ") }
 
 // Exited is closed when the daemon has ended.
 func (d *Daemon) Exited() <-chan struct{} { return d.exited }
 
-// Stop ends the daemon with SIGTERM, unless it has ended, and waits for it. It fails the test if
-// the daemon hangs or a process is left. It returns how the daemon exited. It can be called more
-// than once.
+// Stop ends the daemon with SIGTERM, unless the daemon has ended, and waits for the end. The test
+// fails if the daemon hangs, or if a process is left. The error says how the daemon exited. A
+// second call only returns the error again.
 func (d *Daemon) Stop(tb testing.TB) error {
 	tb.Helper()
 	d.stop.Do(func() { d.end(tb, syscall.SIGTERM) })
@@ -254,9 +257,9 @@ func (d *Daemon) Stop(tb testing.TB) error {
 	return d.err
 }
 
-// Restart ends the daemon with one or two signals, and waits for the end, as Stop does. Then it
-// starts the daemon again on the same socket. Flags, if there are any, replace the old flags. No
-// other method may run at the same time.
+// Restart sends the daemon the signals, and waits for the end, as Stop does. Then it starts the
+// daemon again on the same socket. If flags are given, they replace the old flags. No other method
+// may run at the same time.
 func (d *Daemon) Restart(tb testing.TB, signals []syscall.Signal, flags ...string) error {
 	tb.Helper()
 	d.end(tb, signals...)
@@ -272,7 +275,7 @@ func (d *Daemon) Restart(tb testing.TB, signals []syscall.Signal, flags ...strin
 func (d *Daemon) end(tb testing.TB, signals ...syscall.Signal) {
 	tb.Helper()
 	for _, sig := range signals {
-		_ = d.cmd.Process.Signal(sig) // fails if it has ended
+		_ = d.cmd.Process.Signal(sig) // fails if the daemon has ended
 	}
 	select {
 	case <-d.exited:
@@ -286,7 +289,7 @@ func (d *Daemon) end(tb testing.TB, signals ...syscall.Signal) {
 			<-d.exited
 		}
 	}
-	// Workers end when the supervisor ends; the last of them may end a moment later.
+	// When the supervisor has exited, the workers end, too, but some may need a moment.
 	for deadline := time.Now().Add(stopTime); ; time.Sleep(5 * time.Millisecond) {
 		left := d.Processes()
 		if len(left) == 0 {
@@ -322,7 +325,7 @@ func (d *Daemon) Processes() []int {
 }
 
 // environment is the environment of this process, without the variables that would change a
-// daemon's behaviour, and without the machine's configuration file.
+// daemon's behaviour. TLSD_CONFIG keeps the daemon from the machine's configuration file.
 func environment() []string {
 	clean := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		for _, p := range []string{"TLSD_", "SSL_CERT_", "OPENSSL_CONF=", "LISTEN_",

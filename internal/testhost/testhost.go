@@ -1,6 +1,6 @@
-// Package testhost is a host for the plugin: a program in C that loads the plugin as an interpreter
-// would (src/host.c). A test drives it call by call. Several calls may wait at once, each in a
-// thread of the host. Data goes both ways unchanged.
+// Package testhost runs a host for the plugin: a program in C that loads the plugin as an
+// interpreter would (src/host.c). A test sends the host one command after another. Several calls
+// may wait at the same time, each in a thread of the host. Data may have any bytes.
 //
 //	h, err := testhost.Start(testhost.Options{Program: program, Library: plugin})
 //	call, err := h.Send("&Read", handle, 4096) // &: in a thread of its own
@@ -9,9 +9,10 @@
 //
 // # Promises
 //
-//   - A host sees none of the tester's settings that name a tlsd, and starts no tlsd.
-//   - It does not outlive the test process, however the test process ends.
-//   - All methods are safe for concurrent use, and every wait has a limit.
+//   - A host does not get the tester's settings that name a tlsd, and the plugin starts no tlsd.
+//     Options.Env can change both.
+//   - On Linux, a host does not outlive the test process, however the test process ends.
+//   - All methods are safe for concurrent use. Wait and End have a timeout.
 package testhost
 
 import (
@@ -37,7 +38,8 @@ var Null = null{}
 
 type null struct{}
 
-// Source is the path of the program's source, which needs the plugin's header, -ldl and -pthread.
+// Source is the path of the host's source. To compile it, the compiler needs the folder of the
+// plugin's header, -ldl and -pthread.
 func Source() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "src", "host.c")
@@ -47,11 +49,11 @@ func Source() string {
 type Options struct {
 	Program string   // built from Source
 	Library string   // the plugin
-	Wrapper []string // program and arguments before the host's, such as valgrind
+	Wrapper []string // a command that runs the host, such as valgrind
 	Env     []string // NAME=value, added to the environment
 }
 
-// A Host is a running program. Its user must call End.
+// A Host is a running host program. Call End when it is no longer needed.
 type Host struct {
 	PID  int
 	Left chan struct{} // closed when the host has ended
@@ -65,8 +67,8 @@ type Host struct {
 	waits map[string]chan Result
 }
 
-// A Result is the result of a call. Text is the data of Read, the text of a getter, or LastError
-// after a failure.
+// A Result is the result of a call. N is the number that the function returned. Text is the data of
+// Read, the text of a getter, or after a failure the text of tls_LastError.
 type Result struct {
 	N    int64
 	Text string
@@ -107,7 +109,8 @@ func Start(o Options) (*Host, error) {
 	return h, nil
 }
 
-// End ends the host, unless it has ended, and returns how it ended.
+// End ends the host, unless the host has ended, and waits for the end. It returns nil if the host
+// exited with 0. A host that does not end within testkit.Patience is killed.
 func (h *Host) End() error {
 	h.in.Close()
 	select {
@@ -122,13 +125,13 @@ func (h *Host) End() error {
 	return h.err
 }
 
-// read takes answers, until the output ends.
+// read gives each answer of the host to the call that waits for it, until the output ends.
 func (h *Host) read(out io.Reader) error {
 	in := bufio.NewReaderSize(out, 1<<17)
 	for {
 		line, err := in.ReadString('\n')
 		if err != nil {
-			return nil // the status of the process tells how it ended
+			return nil // the exit status says why the output has ended
 		}
 		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
 		if len(f) != 3 {
@@ -145,7 +148,7 @@ func (h *Host) read(out io.Reader) error {
 	}
 }
 
-// waiting is the channel for the answer with this tag.
+// waiting returns the Go channel for the answer with this tag.
 func (h *Host) waiting(tag string) chan Result {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -162,9 +165,10 @@ type Call struct {
 	tag string
 }
 
-// Send sends a command: a function of the plugin without its "tls_", or one of the host's own
-// (src/host.c). With & before its name the command runs in a thread of its own. Arguments are
-// numbers, texts, Null, and []byte for data.
+// Send sends a command, and does not wait for the answer. op is the name of a function of the
+// plugin without "tls_", or a command of the host (src/host.c). With & before the name, the
+// function runs in a new thread of the host. An argument is a number, a text, Null, or []byte for
+// data.
 func (h *Host) Send(op string, args ...any) (*Call, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -190,17 +194,18 @@ func (h *Host) Send(op string, args ...any) (*Call, error) {
 	return c, nil
 }
 
-// These characters would end a field or a line.
+// escape writes the characters that would end a field or a line as \t and \n, and a backslash as
+// \\.
 var escape = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`)
 
-// Answer is a line that the host sends by itself under a tag: "child", when a forked child has
-// ended.
+// Answer returns a Call for an answer that no command asked for. Its tag is "child", when a forked
+// child has ended.
 func (h *Host) Answer(tag string) *Call { return &Call{tag, h, tag} }
 
-// Result gets the result, once.
+// Result returns the Go channel that gets the result, once.
 func (c *Call) Result() chan Result { return c.h.waiting(c.tag) }
 
-// Wait waits for the result. It fails if the host ends without it.
+// Wait waits for the result. It fails if the host ends without a result, or after testkit.Patience.
 func (c *Call) Wait() (Result, error) {
 	select {
 	case r := <-c.Result():

@@ -1,13 +1,17 @@
 /*
- * host.c - a C host for the plugin that a test drives line by line.
+ * host.c - a host for the plugin, in C. A test sends it commands.
  *
  *	host PLUGIN.so
  *
- * A command is a line of fields separated by tabs: TAG OP ARGUMENT... . In an argument \t, \n and
- * \\ stand for a tab, a line feed and a backslash, and \N is NULL. The data argument of Write and
- * WritePlain is the number of its bytes, and the bytes follow the line. The answer is a line,
- * TAG RESULT LENGTH, and as many bytes after it: LastError after a failure, otherwise the data of
- * Read or the text of a getter. An OP that begins with & runs in a thread of its own.
+ * A command is a line with the fields TAG OP ARGUMENT..., with tabs between them. OP is the name of
+ * a function of the plugin without "tls_", or a command of the host (see main). With & before OP,
+ * the function runs in a new thread. In an argument \t, \n and \\ stand for a tab, a line feed and
+ * a backslash, and \N is NULL. The data of Write and WritePlain follows the line; the argument is
+ * the number of its bytes.
+ *
+ * The answer is a line with the fields TAG RESULT LENGTH, and LENGTH bytes after it. After a
+ * failure the bytes are the text of tls_LastError, otherwise the data of Read or the text of a
+ * getter.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -73,7 +77,7 @@ static void die(const char *what)
 	exit(3);
 }
 
-/* Gives the memory that was asked for, or ends the program if there was none. */
+/* Returns p, the result of an allocation. Ends the program if p is NULL. */
 static void *had(void *p)
 {
 	if (!p)
@@ -121,7 +125,7 @@ static void load(const char *path)
 	LOAD(LastError);
 }
 
-static pthread_mutex_t replying = PTHREAD_MUTEX_INITIALIZER; /* answers do not mix */
+static pthread_mutex_t replying = PTHREAD_MUTEX_INITIALIZER; /* held while an answer is written */
 
 static void answer(const char *tag, int64_t result, const char *data, size_t len)
 {
@@ -153,7 +157,7 @@ static void reply(const char *tag, int64_t result, const char *text)
 	answer(tag, result, text, strlen(text));
 }
 
-/* A getter's text, fetched as the header says: the length first. */
+/* Returns a getter's text, fetched as tlsplugin.h says: the first call gets only the length. */
 static char *fetch(int64_t (*get)(int64_t, char *, size_t), int64_t handle, int64_t *length)
 {
 	char *text;
@@ -200,8 +204,8 @@ static int count_entries(const char *dir)
 }
 
 /*
- * The state that a plugin must not change: threads, descriptors (without the one that is open to
- * count them), children and signals.
+ * Returns the state that a plugin must not change, as text: threads, descriptors, children and
+ * signals. The descriptor with which the function reads /proc/self/fd is not counted.
  */
 static char *status(void)
 {
@@ -239,7 +243,7 @@ static void on_sigchld(int sig)
 	sigchlds++;
 }
 
-/* A signal handler that cancels, as an interpreter's handler for SIGINT would. */
+/* A signal handler that calls tls_Cancel, as an interpreter's handler for SIGINT would. */
 static void on_cancel(int sig)
 {
 	static const char complaint[] = "host: tls_Cancel fails or changes errno\n";
@@ -253,9 +257,9 @@ static void on_cancel(int sig)
 
 struct command {
 	char *text, *field[FIELDS];
-	char *data; /* of a Write */
+	char *data; /* of a Write or a WritePlain; else NULL */
 	pthread_t thread;
-	atomic_int done; /* its thread has nothing left to do */
+	atomic_int done; /* its thread can be joined without a wait */
 	struct command *next;
 };
 
@@ -264,7 +268,7 @@ static struct command *threads;
 #define HANDLE strtoll(a[2], NULL, 10)
 #define IS(name) (strcmp(op, name) == 0)
 
-/* Runs a command of the plugin, on any thread. */
+/* Calls a function of the plugin, on any thread, and answers. */
 static void *execute(void *arg)
 {
 	struct command *c = arg;
@@ -280,7 +284,7 @@ static void *execute(void *arg)
 		result = tls.Handshake(HANDLE);
 	else if (IS("Write"))
 		result = tls.Write(HANDLE, c->data, strtoull(a[3], NULL, 10));
-	else if (IS("WriteRaw")) /* pointer and length as they are given */
+	else if (IS("WriteRaw")) /* any length; the data is the argument, or NULL */
 		result = tls.Write(HANDLE, a[3], strtoull(a[4], NULL, 10));
 	else if (IS("WriteZeros")) {
 		data = had(calloc(1, strtoull(a[3], NULL, 10)));
@@ -320,7 +324,7 @@ static void *execute(void *arg)
 		result = tls.SetCaBundle(a[2]);
 	else if (IS("PeerCertSubject"))
 		text = fetch(tls.PeerCertSubject, HANDLE, &result);
-	else if (IS("Subject")) { /* in one call */
+	else if (IS("Subject")) { /* without asking for the length first */
 		text = had(calloc(1, 4096));
 		result = tls.PeerCertSubject(HANDLE, text, 4096);
 	} else if (IS("Backend"))
@@ -338,14 +342,14 @@ static void *execute(void *arg)
 		result = tls.Info(HANDLE, a[3], text, 1 << 16);
 	} else if (IS("ErrorKind"))
 		text = fetch(get_error_kind, 0, &result);
-	else if (IS("ErrorCode")) { /* its number as the text */
+	else if (IS("ErrorCode")) { /* the text of the answer is the code */
 		text = had(malloc(32));
 		result = snprintf(text, 32, "%" PRId64, tls.ErrorCode());
 	} else if (IS("Cancel"))
 		result = tls.Cancel();
 	else if (IS("LastError"))
 		text = fetch(get_last_error, 0, &result);
-	else if (IS("Cut")) { /* what a getter writes into too small a buffer */
+	else if (IS("Cut")) { /* the text is what a getter writes into a buffer that is too small */
 		char small[8] = "XXXXXXX";
 		result = tls.LastError(small, (size_t)HANDLE);
 		text = had(strdup(small));
@@ -357,7 +361,8 @@ static void *execute(void *arg)
 		die("the call has changed errno");
 	if (result < 0) {
 		free(text);
-		text = had(malloc(8192)); /* in one call: another thread may fail meanwhile */
+		/* Not by fetch: another thread may fail between its two calls. */
+		text = had(malloc(8192));
 		tls.LastError(text, 8192);
 	}
 	if (result > 0 && strncmp(op, "Read", 4) == 0)
@@ -377,7 +382,7 @@ static void drop(struct command *c)
 	free(c);
 }
 
-/* Joins the threads that have ended, or all. */
+/* Joins the threads that have ended. With all, waits for the others, and joins them, too. */
 static void join_threads(int all)
 {
 	for (struct command **at = &threads; *at;) {
@@ -393,7 +398,7 @@ static void join_threads(int all)
 	}
 }
 
-/* The data behind a command's line. */
+/* Reads the data that follows the line of a command. */
 static char *read_data(size_t len)
 {
 	char *data = had(malloc(len ? len : 1));
@@ -424,8 +429,8 @@ static void unescape(char *text)
 }
 
 /*
- * Reads a line without its line feed. It reads nothing ahead, because a forked child goes on
- * where its parent was.
+ * Reads a line, and removes the line feed. Reads byte by byte: a forked child must find the next
+ * command in the input, not in a buffer of its parent.
  */
 static char *read_command(void)
 {
@@ -448,7 +453,10 @@ static char *read_command(void)
 	return line;
 }
 
-/* Forks. The child runs the next commands until exit, and the parent waits for the child. */
+/*
+ * Forks. The child runs the next commands until "exit". The parent waits for the child, and then
+ * sends the child's status under the tag "child".
+ */
 static void in_child(const char *tag)
 {
 	pid_t pid = fork();
@@ -457,8 +465,8 @@ static void in_child(const char *tag)
 	if (pid < 0)
 		die("fork");
 	if (pid == 0) {
-		threads = NULL; /* they are the parent's */
-		pthread_mutex_init(&replying, NULL); /* a thread of the parent may hold it */
+		threads = NULL; /* the child has none of these threads */
+		pthread_mutex_init(&replying, NULL); /* another thread may have it */
 		reply(tag, 0, "");
 		return;
 	}
@@ -516,35 +524,36 @@ int main(int argc, char **argv)
 		} else if (IS("count-sigchld")) {
 			signal(SIGCHLD, on_sigchld);
 			reply(c->field[0], 0, "");
-		} else if (IS("subreaper")) { /* orphans below it become its children */
+		} else if (IS("subreaper")) { /* adopts orphaned descendants */
 			reply(c->field[0], prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "");
-		} else if (IS("wait-any")) { /* as a host that reaps every child */
+		} else if (IS("wait-any")) {
+			/* Reaps a child, and answers its pid; 0: no child, 1: none has ended. */
 			pid_t found = waitpid(-1, NULL, WNOHANG);
 			reply(c->field[0],
 				found < 0 && errno == ECHILD ? 0 : found > 0 ? found : 1, "");
-		} else if (IS("ignore")) { /* a signal */
+		} else if (IS("ignore")) { /* ignores a signal */
 			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
-		} else if (IS("catch")) { /* SIGUSR1 and SIGALRM with on_cancel and these flags */
+		} else if (IS("catch")) { /* SIGUSR1 and SIGALRM call on_cancel, with these flags */
 			struct sigaction act = { .sa_handler = on_cancel,
 				.sa_flags = atoi(c->field[2]) };
 			reply(c->field[0],
 				sigaction(SIGUSR1, &act, NULL) |
 					sigaction(SIGALRM, &act, NULL), "");
 		} else if (IS("interrupt")) {
-			/* A signal to the last started thread that is still in a call. */
+			/* Sends SIGUSR1 to the newest thread that is still in a call. */
 			join_threads(0);
 			if (threads)
 				pthread_kill(threads->thread, SIGUSR1);
 			reply(c->field[0], 0, "");
-		} else if (IS("alarm")) { /* every so many milliseconds */
+		} else if (IS("alarm")) { /* sends SIGALRM at this interval, in ms */
 			struct timeval ms = { 0, atoi(c->field[2]) * 1000 };
 			reply(c->field[0],
 				setitimer(ITIMER_REAL, &(struct itimerval){ ms, ms }, NULL), "");
 		} else if (IS("inherit")) { /* opens a descriptor that a child would inherit */
 			reply(c->field[0], open(c->field[2], O_RDONLY), "");
 		} else if (IS("replace")) {
-			/* Replaces each descriptor above 2 by one of a file; answers how many. */
+			/* Makes each descriptor above 2 one of a file; answers their number. */
 			int file = open(c->field[2], O_RDWR | O_APPEND), n = 0;
 			for (int fd = 3; file >= 0 && fd < 256; fd++)
 				if (fd != file && fcntl(fd, F_GETFD) >= 0)
@@ -552,23 +561,23 @@ int main(int argc, char **argv)
 			reply(c->field[0], n, "");
 		} else if (IS("seteuid")) {
 			reply(c->field[0], seteuid((uid_t)atoi(c->field[2])), "");
-		} else if (IS("load")) { /* the library once more, under another name */
+		} else if (IS("load")) { /* loads another copy of the plugin */
 			load(c->field[2]);
 			reply(c->field[0], 0, "");
-		} else if (IS("quit")) { /* while threads are in calls */
+		} else if (IS("quit")) { /* calls exit(), also while threads are in calls */
 			exit(0);
-		} else if (IS("readable")) { /* whether a descriptor is readable */
+		} else if (IS("readable")) { /* answers 1 if a descriptor is readable, else 0 */
 			struct pollfd p = { .fd = atoi(c->field[2]), .events = POLLIN };
 			reply(c->field[0], poll(&p, 1, 0), "");
-		} else if (IS("nofile")) { /* no descriptor above this number */
+		} else if (IS("nofile")) { /* new descriptors are below this number */
 			struct rlimit limit = { 0 };
 			getrlimit(RLIMIT_NOFILE, &limit);
 			limit.rlim_cur = (rlim_t)atoi(c->field[2]);
 			reply(c->field[0], setrlimit(RLIMIT_NOFILE, &limit), "");
 		} else if (IS("spawn")) {
 			/*
-			 * Counts the open sockets of a program. system() starts the program without
-			 * the handlers of pthread_atfork().
+			 * Counts the sockets that a program inherits. system() starts the program
+			 * without the handlers of pthread_atfork().
 			 */
 			reply(c->field[0],
 				system("exit $(ls -l /proc/self/fd | grep -c socket:)"), "");
@@ -582,7 +591,7 @@ int main(int argc, char **argv)
 		drop(c);
 	}
 	if (getpid() != first)
-		_exit(0); /* memory of the parent's threads is no leak of the child's */
+		_exit(0); /* no leak check, which would count memory of the parent's threads */
 	join_threads(1);
 	dlclose(library);
 	return 0;
