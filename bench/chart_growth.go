@@ -79,8 +79,8 @@ func (r *results) curve(series, who, name, class string) curve {
 	return l
 }
 
-// goal is the curve of a row's goal: the values of in-process, multiplied by the goal's limit. It is
-// empty if the row has no goal of this kind.
+// goal is the curve of a row's goal: the values of in-process, multiplied by the goal's limit. The
+// curve is empty if the row has no goal of this kind.
 func (r *results) goal(row string) curve {
 	for _, g := range goals {
 		if g.row == row && g.than == inProcess && g.atMost != 0 {
