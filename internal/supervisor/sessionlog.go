@@ -30,7 +30,7 @@ func (s *Supervisor) logStart(w *worker, sess *session) {
 	l := s.sessionLines.get(sess.peer.account(), sessionBurst, sessionRate)
 	s.mu.Unlock()
 	missed, ok := l.Take(time.Now(), 0)
-	if sess.unlogged = !ok; !ok {
+	if sess.unlogged.Store(!ok); !ok {
 		return
 	}
 	fields := sess.fields(w)
@@ -42,7 +42,7 @@ func (s *Supervisor) logStart(w *worker, sess *session) {
 
 // logEnd logs that a session has ended, if the log has the line about the start.
 func (s *Supervisor) logEnd(sess *session, fields []zap.Field) {
-	if !sess.unlogged {
+	if !sess.unlogged.Load() {
 		s.Log.Info("session ended", fields...)
 	}
 }

@@ -33,6 +33,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -147,10 +148,10 @@ type session struct {
 	peer   Peer
 	start  time.Time
 
-	// The goroutine of admit owns these two until it has sent the session to the worker. Then
-	// the goroutine of watch owns them.
-	policy   policy.Policy // fixed when the session begins
-	unlogged bool          // the log has no lines about the session
+	policy policy.Policy // fixed when the session begins
+	// unlogged says that the log has no lines about the session. It is atomic, because a bad
+	// worker may report the end of a session that it has not yet got.
+	unlogged atomic.Bool
 
 	slot int           // the session's slot in the worker's page of vitals
 	gone chan struct{} // closed when the session is no longer counted
