@@ -243,8 +243,8 @@ func (c *Call) awaitEarlier(ctx context.Context, h Handle) {
 }
 
 // closeAfterEarlier makes the call that closes a handle. The call waits for earlier calls, and then
-// ends those that still wait. neverMade says whether the call that was to make the handle has failed.
-// s.mu must be held, and neverMade is called with s.mu held.
+// ends those that still wait. neverMade says whether the call that was to make the handle has
+// failed. s.mu must be held, and neverMade is called with s.mu held.
 func (s *Session) closeAfterEarlier(op string, h Handle,
 	closeHandle func(context.Context) error, neverMade func() bool) *Call {
 	var c *Call
@@ -255,7 +255,7 @@ func (s *Session) closeAfterEarlier(op string, h Handle,
 		never := neverMade()
 		s.mu.Unlock()
 		if never {
-			return nil, fail(kind.Handle, "the call that was to make this handle has failed")
+			return nil, fail(kind.Handle, neverMadeText)
 		}
 		if err := closeHandle(ctx); err != nil {
 			return nil, err

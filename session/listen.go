@@ -46,7 +46,7 @@ func (s *Session) onContext(op string, h Handle,
 		gone := c.abandoned
 		s.mu.Unlock()
 		if gone {
-			return nil, fail(kind.Handle, "the call that was to make this handle has failed")
+			return nil, fail(kind.Handle, neverMadeText)
 		}
 		return run(ctx, c)
 	})

@@ -1,4 +1,4 @@
-/* The way of the project: TlsPlugin.so, which forwards each call to tlsd. */
+/* link.h by TlsPlugin.so, which forwards each call to tlsd. This is what the benchmark is about. */
 #include <stdlib.h>
 #include <string.h>
 

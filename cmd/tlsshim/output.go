@@ -18,8 +18,9 @@ import (
 )
 
 // The rules of output: standard output has only results, and with --json also the errors of calls.
-// Standard error has the rest. Text of a peer or of tlsd cannot move a terminal's cursor or forge a line. The bytes of Read are
-// an exception: they are written unchanged. A failed write of a result is an error.
+// Standard error has the rest. Text of a peer or of tlsd cannot move a terminal's cursor or forge a
+// line. The bytes of Read are an exception: they are written unchanged. A failed write of a result
+// is an error.
 
 // printer prints results and failures of calls.
 type printer struct{ *command }
