@@ -33,8 +33,9 @@ const (
 	CodeInternal       = -32603
 )
 
-// Codes has the JSON-RPC code of each kind. An error of kind.Params has CodeParse or
-// CodeInvalidRequest if the message is bad, and this code if the parameters are.
+// Codes has the JSON-RPC code of each kind. For kind.Params it is the code of bad parameters. A bad
+// message has this kind too, but the code CodeParse or CodeInvalidRequest. An unknown method has the
+// code CodeMethodNotFound.
 var Codes = map[kind.Kind]int{
 	kind.Params:    CodeInvalidParams,
 	kind.Internal:  CodeInternal,
