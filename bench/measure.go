@@ -46,7 +46,7 @@ type outcome struct {
 // measureTimeout is the limit of one measurement.
 const measureTimeout = 2 * time.Minute
 
-// A task is what one of the C programs is to do (see src/measure.h).
+// A task is the work of one of the C programs (see src/measure.h).
 type task struct {
 	program string
 	args    []string

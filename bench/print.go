@@ -97,8 +97,8 @@ func (r *results) printSpeeds(w io.Writer) {
 		return
 	}
 	t.print(w)
-	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians. ratio: each round's "+
-		"result of tlsd is divided by its result of in-process; the median of these.\n"+
+	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians. ratio: in each round, "+
+		"the result of tlsd divided by the result of in-process; the median of these.\n"+
 		"In the row `call`, the column `in-process` shows a bare write and read over a "+
 		"socketpair.\n\n")
 }

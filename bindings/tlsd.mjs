@@ -150,7 +150,7 @@ class Connection extends Duplex {
   unref() { return this; }
 }
 
-// connect does the handshake, too, unless plain is true (STARTTLS). cert and key are its own files.
+// connect does the handshake, too, unless plain is true (STARTTLS). cert and key are the client's.
 export async function connect(host, port, options = {}, { cert, key, insecure, plain } = {}) {
   const base = current ??= session(socketPath());
   const call = onHandle(base, await base('NewClient', host, port));

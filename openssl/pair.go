@@ -82,7 +82,7 @@ func comparePair(ssl *image, version string) (agree string, err error) {
 		nil
 }
 
-// sonames has for each of OpenSSL's own names of libssl on Linux how the version begins. Other
+// sonames has OpenSSL's own names of libssl on Linux, each with the beginning of the version. Other
 // systems number libssl in their own ways, so their names are not here.
 var sonames = map[string]string{"libssl.so.1.1": "1.", "libssl.so.3": "3.", "libssl.so.4": "4."}
 

@@ -13,8 +13,7 @@ import (
 
 // An idleReader is the connection as the wire.Reader sees it. It ends a session that is idle for
 // IdleTimeout. A session is idle if no call is in flight, nothing comes from the caller, and no
-// byte moves on a data channel. A session that waits for clients by a tls.Signal is not
-// idle.
+// byte moves on a data channel. A session that waits for clients by a tls.Signal is not idle.
 type idleReader struct{ *server }
 
 func (c idleReader) Read(p []byte) (int, error) {

@@ -62,8 +62,8 @@ func (st *stream) ReadObject(v any) error {
 	return json.Unmarshal(c.message(), v)
 }
 
-// message reads one message and queues its calls. It answers a bad message itself, and
-// returns nil. An error means that no more can be read.
+// message reads one message and queues its calls. It answers a bad message itself, and returns nil.
+// An error means that no more can be read.
 func (st *stream) message() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {

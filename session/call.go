@@ -207,8 +207,7 @@ func (c *Call) unblockLater() {
 }
 
 // awaitEarlier waits for the calls that were made before c: those on handle h, or all if h is 0. It
-// returns when they have ended, when stallTimeout passes in which none of them ends, or when ctx is
-// done.
+// returns when they have ended, when none of them ends within stallTimeout, or when ctx is done.
 func (c *Call) awaitEarlier(ctx context.Context, h Handle) {
 	s := c.s
 	var timer *time.Timer

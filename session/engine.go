@@ -155,8 +155,8 @@ func (c opensslContext) Server(nc *net.TCPConn) (EngineConn, error) {
 func (c opensslContext) RequireTLS13() { c.ctx.RequireTLS13() }
 func (c opensslContext) Free()         { c.ctx.Free() }
 
-// Stub makes the Engine of a process that could not load a library. Each
-// call that needs the library fails with the given error.
+// Stub makes the Engine of a process that could not load a library. Each call that needs the
+// library fails with the given error.
 func Stub(why error) Engine { return stubEngine{why} }
 
 type stubEngine struct{ why error }

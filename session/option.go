@@ -261,8 +261,8 @@ func choice(value string, values ...string) (int, error) {
 	return 0, errValue
 }
 
-// protocols reads a list of application protocols (RFC 7301). The result nil means
-// that ALPN is not used.
+// protocols reads a list of application protocols (RFC 7301). The result nil means that ALPN is not
+// used.
 func protocols(value string) ([]string, error) {
 	if value == "" {
 		return nil, nil

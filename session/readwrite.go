@@ -37,8 +37,8 @@ func (c *connection) usableWithoutChannel() (EngineConn, error) {
 	return t, nil
 }
 
-// Write sends all of data, at most 16 MiB, on a connection without a data channel. Nobody must
-// change data until the call has ended. The result is len(data).
+// Write sends all of data, at most 16 MiB, on a connection without a data channel. The caller must
+// not change data until the call has ended. The result is len(data).
 func (s *Session) Write(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

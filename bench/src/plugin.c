@@ -1,4 +1,4 @@
-/* link.h by TlsPlugin.so, which forwards each call to tlsd. This is what the benchmark is about. */
+/* Implements link.h with TlsPlugin.so, which forwards each call to tlsd: the contestant tlsd. */
 #include <stdlib.h>
 #include <string.h>
 

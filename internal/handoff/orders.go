@@ -42,8 +42,8 @@ type Handle struct {
 	Sent     int64  `json:"sent,omitempty"`
 }
 
-// Clean limits the answer: it drops the handles after the first MostHandles, shortens texts,
-// makes control characters visible, and replaces negative numbers by 0.
+// Clean limits the answer: it drops the handles after the first MostHandles, shortens texts, makes
+// control characters visible, and replaces negative numbers by 0.
 func (d Described) Clean() Described {
 	d.Connections, d.Contexts, d.Calls = max(d.Connections, 0), max(d.Contexts, 0),
 		max(d.Calls, 0)

@@ -85,8 +85,8 @@ func NothingLeft() error {
 type inProcess struct {
 	s *session.Session
 
-	// held while a session.Call is created, but not while it runs: their order is the order of
-	// the calls
+	// held while a session.Call is created, not while it runs: the order of creation is the
+	// order of the calls
 	mu    sync.Mutex
 	ended bool
 	calls sync.WaitGroup

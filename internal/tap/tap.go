@@ -38,8 +38,8 @@ const (
 	FromServer
 )
 
-// The types of records (RFC 8446 section 5.1). In TLS 1.3 all encrypted
-// records look like application data, also those of the handshake.
+// The types of records (RFC 8446 section 5.1). In TLS 1.3 all encrypted records look like
+// application data, also those of the handshake.
 const (
 	ChangeCipherSpec = 20
 	Alert            = 21

@@ -39,8 +39,8 @@ type Outcome struct {
 	Version string // of TLS, "" if it has failed
 }
 
-// Outcomes lists the outcomes that have counters. Any other success counts as "ok" and
-// "other", any other failure as "other".
+// Outcomes lists the outcomes that have counters. Any other success counts as {"ok", "other"}, any
+// other failure as {"other", ""}.
 var Outcomes = []Outcome{
 	{"ok", "TLSv1.3"}, {"ok", "TLSv1.2"}, {"ok", "other"},
 	{"verify", ""}, {"handshake", ""}, {"timeout", ""}, {"cancelled", ""}, {"denied", ""},
