@@ -34,8 +34,8 @@ const (
 )
 
 // Codes has the JSON-RPC code of each kind. For kind.Params it is the code of bad parameters. A bad
-// message has this kind too, but the code CodeParse or CodeInvalidRequest. An unknown method has the
-// code CodeMethodNotFound.
+// message has this kind too, but the code CodeParse or CodeInvalidRequest. An unknown method has
+// the code CodeMethodNotFound.
 var Codes = map[kind.Kind]int{
 	kind.Params:    CodeInvalidParams,
 	kind.Internal:  CodeInternal,
