@@ -106,7 +106,7 @@ func (w *walk) private(fd int, at string) error {
 			w.path, st.Uid, w.trusted())
 	case mode&0o077 != 0:
 		return fmt.Errorf("%s: its mode is %04o, so that users besides its owner have "+
-			"access to it; remove this permission (chmod 0600)", w.path, mode)
+			"access to it; remove their permissions (chmod 0600)", w.path, mode)
 	}
 	return nil
 }

@@ -209,7 +209,7 @@ func (w *walk) check(st *unix.Stat_t, at string) error {
 			where, st.Uid, w.trusted())
 	case format != unix.S_IFLNK && mode&0o022 != 0 && !sticky:
 		return fmt.Errorf("%s: its mode is %04o, so that users besides its owner can "+
-			"change it; remove this permission (chmod go-w)", where, mode)
+			"change it; remove their write permission (chmod go-w)", where, mode)
 	}
 	return nil
 }
