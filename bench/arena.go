@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// An arena has everything that runs throughout the benchmark: the sink, tlsd, and the installed
-// proxies.
+// An arena has everything that runs throughout the benchmark: the sink, which is the TLS server of
+// all clients (src/sink.c), tlsd, and the installed proxies.
 type arena struct {
 	dir string // programs, configurations, logs, the socket
 	id  identity
@@ -101,7 +101,8 @@ func (a *arena) startSink() error {
 }
 
 // startTLSD starts the daemon, and waits until it listens. The daemon has its default settings. If
-// the plan has more sessions than the default of --max-sessions, that limit is raised.
+// the plan has more sessions than the default of --max-sessions, that limit is raised. The default
+// is full.sessions.
 func (a *arena) startTLSD(exe string, p plan) error {
 	r, w, err := os.Pipe()
 	if err != nil {

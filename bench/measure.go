@@ -35,8 +35,10 @@ type outcome struct {
 	memory int64
 	// growth of the kernel's own memory on the machine, bytes
 	kernel int64
-	weight memory // growth of all helpers, if they were weighed
-	parent memory // growth of task.helper without its children, if it was weighed
+	// growth of the memory of all helpers; only if task.weigh
+	weight memory
+	// growth of the memory of task.helper without its children; only if task.weigh
+	parent memory
 	// CPU time of all helpers in a second without calls, after the work; in seconds
 	idle float64
 }
@@ -44,7 +46,7 @@ type outcome struct {
 // measureTimeout is the limit of one measurement.
 const measureTimeout = 2 * time.Minute
 
-// A task is the task of one of the C programs (see src/measure.h).
+// A task is the work of one of the C programs (see src/measure.h).
 type task struct {
 	program string
 	args    []string
@@ -159,7 +161,7 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 
 // weighAfter notes the growth of the helpers' memory, and their CPU time without calls.
 func (o *outcome) weighAfter(ctx context.Context, helper int, before, parent memory) error {
-	after, err := stable(ctx, helper) // with a spare worker, as before
+	after, err := stable(ctx, helper) // with a spare worker, as before the work
 	if err != nil {
 		return err
 	}
@@ -199,7 +201,7 @@ func parseOutcome(line string) (*outcome, error) {
 	return o, nil
 }
 
-// A job is the task of a contestant's client.
+// A job is work that any contestant can do. run makes it a task for the contestant's program.
 type job struct {
 	flags   []string
 	args    []string

@@ -97,9 +97,9 @@ func (r *results) printSpeeds(w io.Writer) {
 		return
 	}
 	t.print(w)
-	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians; ratio: the median over "+
-		"the rounds of tlsd's result divided by that of in-process.\n"+
-		"In the row call, the column in-process has a bare write and read over a "+
+	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians. ratio: in each round, "+
+		"the result of tlsd divided by the result of in-process; the median of these.\n"+
+		"In the row `call`, the column `in-process` shows a bare write and read over a "+
 		"socketpair.\n\n")
 }
 

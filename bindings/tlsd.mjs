@@ -15,7 +15,7 @@
 //
 // A connection is a stream.Duplex. A failed call rejects its promise with a TlsdError, and a failed
 // stream emits one. Its fields: kind ("verify"), code (-32007), message. proto.md lists the kinds.
-// Options are those of tls.SetOption, with _ or, in quotes, with -: { min_version: '1.3' }.
+// Options are those of tls.SetOption. Write min_version or 'min-version': { min_version: '1.3' }.
 // This file speaks tlsd's protocol and loads no C library, so waiting calls hold no threads of Node.
 // Bytes travel as base64. The socket is $TLSD_SOCKET, else the first that exists of
 // $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. It must belong to root or to
@@ -48,7 +48,7 @@ function socketPath() {
 
 let current; // the session
 
-// session connects to tlsd, and returns the function call. All handles end with the session.
+// session connects to tlsd. The function that it returns makes calls. Handles end with the session.
 function session(place) {
   const calls = new Map(); // id to { resolve, reject }, of the calls in flight
   let lastId = 0, rest = ''; // rest is the beginning of a line
@@ -150,7 +150,7 @@ class Connection extends Duplex {
   unref() { return this; }
 }
 
-// connect does the handshake, too, unless plain is true (STARTTLS). cert and key are files to show.
+// connect does the handshake, too, unless plain is true (STARTTLS). cert and key are the client's.
 export async function connect(host, port, options = {}, { cert, key, insecure, plain } = {}) {
   const base = current ??= session(socketPath());
   const call = onHandle(base, await base('NewClient', host, port));
@@ -166,7 +166,7 @@ export async function connect(host, port, options = {}, { cert, key, insecure, p
   return new Connection(call);
 }
 
-// An Agent is for node:http and node:https. Options: those of http.Agent, and of connect: tls and more.
+// An Agent is for node:http and node:https. Its options tls and more are connect's last parameters.
 export class Agent extends http.Agent {
   constructor({ tls, more, ...others } = {}) {
     super(others);

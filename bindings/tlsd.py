@@ -28,7 +28,7 @@ import os
 import select
 import socket
 
-_MOST, _PIECE = 1 << 24, 32 << 10  # bytes of one call; of a send that must not wait in C
+_MOST, _PIECE = 1 << 24, 32 << 10  # most bytes of a call, and of a call with a timeout
 _places = os.path.dirname(os.path.abspath(__file__)), "/usr/local/lib/tlsd", "/usr/lib/tlsd"
 _found = filter(os.path.exists, (place + "/TlsPlugin.so" for place in _places))
 _library = ctypes.CDLL(os.environ.get("TLSPLUGIN") or next(_found, "TlsPlugin.so"))

@@ -55,15 +55,16 @@ until_true() {
 	shift
 	n=0
 	until "$@"; do
-		kill -0 "$tlsd" 2>/dev/null || die "tlsd has ended while waiting for $what"
-		[ -z "$server" ] || kill -0 "$server" 2>/dev/null || die "the server script has ended while waiting for $what"
+		kill -0 "$tlsd" 2>/dev/null || die "no $what: tlsd has ended"
+		[ -z "$server" ] || kill -0 "$server" 2>/dev/null || die "no $what: the server script has ended"
 		[ $n -lt $((seconds * 10)) ] || die "no $what after $seconds seconds"
 		sleep 0.1
 		n=$((n + 1))
 	done
 }
 
-# These look at the kernel's list of sockets. A trial connection would be a client of the server.
+# These look at the kernel's list of sockets. They make no trial connection: the server script would
+# take it for one of the COUNT clients after which it ends.
 port_hex() { printf '%04X' "$1"; }
 in_use() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -q "^ *[0-9]*: [0-9A-F]*:$(port_hex "$1") "; }
 listening() { grep -q "^ *[0-9]*: [0-9A-F]*:$(port_hex "$1") 00000000:0000 0A" /proc/net/tcp; }

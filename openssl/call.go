@@ -12,8 +12,8 @@ import (
 
 // The error queue belongs to a thread, and goroutines do not belong to threads (ERR_get_error(3),
 // SSL_get_error(3)). Hence the one rule of this file: every call that can put an error on the queue
-// runs inside exclusive. exclusive finds the queue empty and leaves it empty, and nothing else
-// touches it.
+// runs inside exclusive. exclusive clears the queue, runs the calls, and takes all errors out of
+// it. Nothing else touches the queue.
 
 // exclusive runs f, which makes one or more calls to OpenSSL. It returns the errors that they have
 // queued, the oldest first. Meanwhile the goroutine keeps its thread. f must not wait for anything,
@@ -45,8 +45,8 @@ func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue 
 	return l.drain()
 }
 
-// A thread is a place in the gate, with the memory that one stay in the library needs. A goroutine
-// has it for one stay.
+// A thread is one of the gate's places for OS threads in the library. A goroutine has the place,
+// and its memory, for one stay.
 type thread struct {
 	number int
 	// bio and far are the two ends of a BIO pair. An SSL writes to bio, and Go takes the bytes
@@ -57,12 +57,12 @@ type thread struct {
 	arg      [4]uintptr // the arguments of calls that must not allocate
 }
 
-// A gate lets a limited number of threads in. The thread that left last enters next, because its
-// memory is likely to be in the processor's cache.
+// A gate lets a limited number of OS threads in. The place that was left last is taken next,
+// because its memory is likely to be in the processor's cache.
 type gate struct {
-	room chan struct{} // has an element for each thread in the library
+	room chan struct{} // has an element for each place that is taken
 	mu   sync.Mutex    // guards out
-	out  []*thread     // the other threads, which may enter
+	out  []*thread     // the free places
 }
 
 func newGate() *gate {
@@ -125,10 +125,11 @@ func (t *thread) freeBIOPair(l *Library) {
 	call(l.sym.bioFree, t.far)
 }
 
-// A Watcher is called when threads enter and leave the library. So its owner knows what a thread
-// did when it crashed, and notices a thread that does not return. method is the tls method that the
-// work is for, or "" if it is not known here. tag is the number from [Conn.SetTag], or 0. No two
-// threads have the same number at the same time; the numbers count from 0. A Watcher must not wait.
+// A Watcher is called when threads enter and leave the library. After a crash, the Watcher's owner
+// can say what each thread did. The owner also notices a thread that does not return. method is the
+// tls method that the work is for, or "" if it is not known here. tag is the number from
+// [Conn.SetTag], or 0. No two threads have the same number at the same time; the numbers count from
+// 0. A Watcher must not wait.
 type Watcher interface {
 	Enter(thread int, method string, tag int32)
 	Leave(thread int)
@@ -262,8 +263,9 @@ func (q queue) strings() []string {
 
 // pointer turns an address of C memory into a pointer.
 func pointer(p uintptr) unsafe.Pointer {
-	// The conversion goes through the variable's own address. vet warns of the direct
-	// conversion, which is wrong for Go's heap; this address is not in Go's heap.
+	// vet warns of unsafe.Pointer(p), because it is wrong for an address in Go's heap. The
+	// value of p is an address in C's memory. So the conversion goes through the address of p
+	// itself.
 	return *(*unsafe.Pointer)(unsafe.Pointer(&p))
 }
 

@@ -86,7 +86,7 @@ type VerifyError struct {
 	Depth   int    // of the certificate that failed; 0 is the server's own
 	Subject string // of that certificate, in the one-line form
 	Store   string // the trusted store, for people
-	Host    string // the name or address that was wanted; set if the mismatch is the failure
+	Host    string // the wanted name or address, if the certificate is not for it; else ""
 }
 
 func (e *VerifyError) Error() string {

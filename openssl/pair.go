@@ -82,8 +82,8 @@ func comparePair(ssl *image, version string) (agree string, err error) {
 		nil
 }
 
-// sonames are the names with a known version, each with the beginning of the version. Other systems
-// have numbers of their own.
+// sonames has OpenSSL's own names of libssl on Linux, each with the beginning of the version. Other
+// systems number libssl in their own ways, so their names are not here.
 var sonames = map[string]string{"libssl.so.1.1": "1.", "libssl.so.3": "3.", "libssl.so.4": "4."}
 
 // versionText finds a text such as "OpenSSL 1.1.1w 11 Sep 2023". A zero byte is before it, and
@@ -115,8 +115,8 @@ func (r release3) String() string {
 }
 
 // addedSymbols are the releases that added symbols which libssl has or needs. A libssl of such a
-// release has the release's symbols. A libssl of any other release has none of its own, and is
-// known only by what it lacks: the symbols of later releases.
+// release must have symbols of this release, and none of a later one. Other releases, such as 3.1,
+// added no symbols. Their libssl is refused only if it has symbols of a later release.
 var addedSymbols = []release3{{1, 1, 1}, {3, 0}, {3, 2}, {3, 3}, {3, 4}, {3, 5}, {3, 6}, {4, 0}}
 
 // newestSymbols is the release of the newest symbols that a library has or needs. OpenSSL gives new

@@ -15,7 +15,7 @@ import (
 //   - A session is offered only by a connection with the same settings as the connection that it
 //     comes from: see sessionKey.
 //   - A resumed connection is not verified again. The session keeps the result and the certificates
-//     of the full handshake, which the settings had demanded. Pins are checked again.
+//     of the full handshake, which was verified under the same settings. Pins are checked again.
 //   - A session ends an hour after the full handshake that has verified the server, and so do all
 //     sessions that come of it. Else a chain of resumptions would never verify the server again.
 //   - A session is offered by one handshake at a time, and with TLS 1.3 once (RFC 8446 appendix
@@ -24,7 +24,8 @@ import (
 
 const (
 	mostSessions = 64 // in a cache
-	// in a cache for connections with the same settings; also of one connection's stay
+	// sessions with the same key in a cache; also the sessions that one connection keeps until
+	// keepFresh
 	mostOfOneKey   = 4
 	oldestSession  = time.Hour // an older session is not offered
 	keepsReference = 1         // the result of keepSession if the reference is ours now
@@ -90,16 +91,17 @@ func (s *SessionCache) add(l *Library, key string, sessions []uintptr, since tim
 	s.bound(mostSessions, func(storedSession) bool { return true })
 }
 
-// bound frees the oldest of the sessions that count, until only most are left. s.mu must be held.
-func (s *SessionCache) bound(most int, counts func(storedSession) bool) {
+// bound limits the number of sessions for which member is true. It frees the oldest of them. s.mu
+// must be held.
+func (s *SessionCache) bound(limit int, member func(storedSession) bool) {
 	n := 0
 	for _, e := range s.stored {
-		if counts(e) {
+		if member(e) {
 			n++
 		}
 	}
 	s.drop(func(e storedSession) bool {
-		if n <= most || !counts(e) {
+		if n <= limit || !member(e) {
 			return false
 		}
 		n--
@@ -204,8 +206,9 @@ func (c *Conn) keepFresh() {
 }
 
 // settleOffer gives up the session that was offered. With TLS 1.2 a resumed session can serve
-// again. The server may have renewed its ticket, and OpenSSL does not call keepSession then. The
-// caller holds c.mu, and the handshake has succeeded.
+// again, so it goes back into the cache. That is the session that the connection has now: the
+// server may have renewed the ticket, and OpenSSL does not call keepSession for this. The caller
+// holds c.mu, and the handshake has succeeded.
 func (c *Conn) settleOffer() {
 	r := c.resume
 	if r == nil {

@@ -1,5 +1,5 @@
-// Package rpc serves sessions as JSON-RPC 2.0 over a connection. proto.md is its specification. No
-// package below this one knows JSON.
+// Package rpc serves sessions as JSON-RPC 2.0 over a connection. proto.md is its specification. The
+// packages session and openssl do not know JSON.
 //
 // The way of a call:
 //

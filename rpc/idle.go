@@ -13,13 +13,13 @@ import (
 
 // An idleReader is the connection as the wire.Reader sees it. It ends a session that is idle for
 // IdleTimeout. A session is idle if no call is in flight, nothing comes from the caller, and no
-// byte moves on a data channel. A session that waits for clients with a signal is not idle.
+// byte moves on a data channel. A session that waits for clients by a tls.Signal is not idle.
 type idleReader struct{ *server }
 
 func (c idleReader) Read(p []byte) (int, error) {
-	// The read deadline is the earlier one of two times: when waiting descriptors are late, and
-	// when the session may be idle for too long. It may come too early. Then the loop sets it
-	// again.
+	// The read deadline is the earlier of two times. At the first, descriptors that came
+	// without a call are closed (AnswerTimeout). At the second, the session has been idle for
+	// IdleTimeout. If the deadline comes too early, the loop sets it again.
 	for {
 		n, err := c.descriptors.receive(c.conn, p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -9,7 +9,7 @@ type method struct {
 	doc       string
 	params    []param
 	result    schema
-	pair      bool           // the parameter channel announces both ends of a pair
+	pair      bool           // "channel" announces both ends of a pair, not one
 	makes     bool           // it makes a handle, whose number is taken when the call arrives
 	maxAnswer func(args) int // the largest blob of the result, in bytes; nil: no blob
 

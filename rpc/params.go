@@ -50,8 +50,8 @@ func (a args) channel(i int) *net.UnixConn {
 	return ch
 }
 
-// decode decodes a call's parameters strictly, by position or by name. None may be missing or
-// surplus. Each must have its type and be in its range.
+// decode decodes a call's parameters strictly, by position or by name. Only optional ones may be
+// missing, and none may be surplus. Each must have its type and be in its range.
 func (m *method) decode(params json.RawMessage) (args, error) {
 	given, err := m.sortParams(params)
 	if err != nil {

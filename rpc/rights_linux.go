@@ -5,8 +5,8 @@ import "golang.org/x/sys/unix"
 // soPassRights is SO_PASSRIGHTS of Linux 6.16: whether a socket accepts descriptors.
 const soPassRights = 83
 
-// refuseDescriptors makes a channel refuse descriptors from now on, if the kernel can. It says
-// whether descriptors wait in the channel's queue, or may wait there.
+// refuseDescriptors makes a channel refuse descriptors from now on, if the kernel can. It returns
+// true if descriptors wait in the channel's queue already, or if it cannot rule that out.
 func refuseDescriptors(fd int) (some bool) {
 	// An older kernel does not know the option.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)

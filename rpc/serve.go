@@ -86,7 +86,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	stop := context.AfterFunc(ctx, func() { s.endSession(context.Cause(ctx)) })
 	defer stop()
 
-	// ctx does not end the library's work. The session ends its calls.
+	// ctx must not cancel the work of jsonrpc2: endSession and sess.End end the calls.
 	lib := jsonrpc2.NewConn(context.Background(), st, s,
 		jsonrpc2.SetLogger(log.New(io.Discard, "", 0)))
 	<-lib.DisconnectNotify()

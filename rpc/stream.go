@@ -14,8 +14,9 @@ import (
 	"tlsd/session"
 )
 
-// A stream is the connection as the library sees it, a jsonrpc2.ObjectStream. The library takes one
-// good request after another from the stream, and gives it one response to each.
+// A stream is the connection as package jsonrpc2 sees it, a jsonrpc2.ObjectStream. Here the library
+// is this package, and not libssl. The library takes one good request after another from the
+// stream, and gives it one response to each.
 //
 // The library does not do these parts of JSON-RPC 2.0 to the letter. So the stream does them:
 //
@@ -61,8 +62,8 @@ func (st *stream) ReadObject(v any) error {
 	return json.Unmarshal(c.message(), v)
 }
 
-// message reads one message and queues its calls. It answers a bad message, which is no error. An
-// error means that no more can be read.
+// message reads one message and queues its calls. It answers a bad message itself, and returns nil.
+// An error means that no more can be read.
 func (st *stream) message() error {
 	line, err := st.r.Line()
 	if errors.Is(err, wire.ErrTooLong) {
@@ -150,7 +151,8 @@ func (st *stream) Close() error {
 	return nil
 }
 
-// refuse answers a message that is not a request, with id null.
+// refuse sends an error with id null: about a message that is not a request, or about the whole
+// session. b is the message's batch, or nil.
 func (s *server) refuse(err error, b *batch) {
 	s.sess.Fail(err)
 	_ = s.writeAnswer(json.RawMessage("null"), b, append([]byte(`"error":`),

@@ -14,7 +14,7 @@
 #   TLSD_KERNEL_CACHE   folder of kernels and roots; default $XDG_CACHE_HOME/tlsd/kernels. Kernels
 #                       and roots younger than a day are used as they are.
 #   TLSD_KERNEL_ONLY    machines to run, separated by blanks: "6.1 6.12"; default: all
-#   TLSD_KERNEL_RUN     only tests that match this expression, as of go test -run
+#   TLSD_KERNEL_RUN     only tests that match this expression, as with go test -run
 #   TLSD_KERNEL_TIME    the longest that one machine may take, in seconds; default 3600
 #   TLSD_DEBIAN_MIRROR  see debian.sh
 #
@@ -97,7 +97,8 @@ build() {
 	done
 	tar -c --exclude='*.go' --exclude=./bin --exclude=./.git --exclude=./bench . |
 		tar -x -C "$built/tree/src"
-	# A test compares the program in these files with the lists.
+	# filter_linux_*.go has the generated seccomp filter. A test compares it with the lists of
+	# package filter.
 	cp -p internal/confine/filter_linux_*.go "$built/tree/src/internal/confine"
 	chmod +x "$tests/path/go"
 }

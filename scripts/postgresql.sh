@@ -1,13 +1,14 @@
 #!/bin/sh
-# postgresql.sh - print the folder of a root with PostgreSQL 17, for a machine with an older
-# version.
+# postgresql.sh - print the folder of a root file system with PostgreSQL 17, for a machine whose own
+# PostgreSQL is older.
 #
-# The root is made of the packages of Debian 13. The output is the folder, or "-" and the reason why
-# there is no folder. The reason is also on the standard error. The exit status is always 0.
+# The root file system is made of the packages of Debian 13. The output is the folder, or "-" and
+# the reason why there is no folder. The reason is also on the standard error. The exit status is
+# always 0.
 #
 # Environment:
-#   TLSD_POSTGRESQL_CACHE  folder; default $XDG_CACHE_HOME/tlsd/postgresql-17. A root younger than
-#                          30 days is used as it is.
+#   TLSD_POSTGRESQL_CACHE  folder; default $XDG_CACHE_HOME/tlsd/postgresql-17. A root file
+#                          system younger than 30 days is used as it is.
 #   TLSD_DEBIAN_MIRROR     see debian.sh
 set -eu
 cd "$(dirname "$0")/.."
@@ -41,7 +42,8 @@ populate() {
 	touch "$cache/complete"
 }
 
-# For the call below: a process of its own, in which set -e holds.
+# This script calls itself with --populate below. In a function that is called before ||, set -e has
+# no effect. In a process of its own it has.
 if [ "${1:-}" = --populate ]; then
 	populate
 	exit

@@ -12,7 +12,7 @@ import (
 )
 
 // stallTimeout is for calls that wait for all earlier calls: Close, CloseServerContext and
-// LastError. Such a call stops waiting when none of the earlier calls has ended for stallTimeout.
+// LastError. Such a call waits no longer than stallTimeout for the next end of an earlier call.
 const stallTimeout = 500 * time.Millisecond
 
 // A Call is one request of the caller. Its place in the session's order is fixed, and it is ready
@@ -21,8 +21,8 @@ const stallTimeout = 500 * time.Millisecond
 //
 // A connection has three lanes: control, read and write. Calls of one lane run one after another.
 //
-//   - The control lane has the making call, Handshake, SetTimeout, SetInsecureSkipVerify,
-//     PeerCertSubject and Version.
+//   - The control lane has the call that makes the connection (NewClient or Accept), Handshake,
+//     SetTimeout, SetInsecureSkipVerify, PeerCertSubject and Version.
 //   - The read lane has Reads, and the write lane has Writes. Both also wait for the control calls
 //     that were made before them.
 //   - Close waits for all earlier calls, but no longer than stallTimeout allows. Then it ends the
@@ -50,8 +50,8 @@ type Call struct {
 
 	// onAbandon, if not nil, is called in place of run if the call is ended before run.
 	onAbandon func()
-	// startTimeout, if not nil, starts the timeout of the wait for the last call of after, and
-	// of run.
+	// startTimeout, if not nil, starts the call's timeout. The timeout covers the wait for the
+	// last call in the field after, and then run.
 	startTimeout func(context.Context) (context.Context, context.CancelFunc)
 }
 
@@ -120,8 +120,8 @@ func (c *Call) perform() (any, error) {
 		case <-ch:
 		case <-ctx.Done():
 		}
-		// If the channel is closed and the context is done, the call must not run. The
-		// session may have ended although this call's context does not show it yet.
+		// If ch is closed and ctx is done, select may have taken either case. The call must
+		// not run then. The session may have ended although ctx does not show it yet.
 		if why := cmp.Or(context.Cause(ctx), context.Cause(c.s.ctx)); why != nil {
 			if c.onAbandon != nil {
 				c.onAbandon()
@@ -199,7 +199,7 @@ func (c *Call) unblockLater() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.tail != nil && *c.tail == c.done {
-		// so that an idle connection keeps no channel of its own for each lane
+		// so that an idle connection keeps no Go channel of its own for each lane
 		*c.tail = closedChan
 	}
 	close(c.done)
@@ -207,7 +207,7 @@ func (c *Call) unblockLater() {
 }
 
 // awaitEarlier waits for the calls that were made before c: those on handle h, or all if h is 0. It
-// returns when they have ended, when none of them has ended for stallTimeout, or when ctx is done.
+// returns when they have ended, when none of them ends within stallTimeout, or when ctx is done.
 func (c *Call) awaitEarlier(ctx context.Context, h Handle) {
 	s := c.s
 	var timer *time.Timer
@@ -242,8 +242,8 @@ func (c *Call) awaitEarlier(ctx context.Context, h Handle) {
 }
 
 // closeAfterEarlier makes the call that closes a handle. The call waits for earlier calls, and then
-// ends those that still wait. neverMade says, with s.mu held, whether the handle's making call has
-// failed. s.mu must be held.
+// ends those that still wait. neverMade says whether the call that was to make the handle has
+// failed. s.mu must be held, and neverMade is called with s.mu held.
 func (s *Session) closeAfterEarlier(op string, h Handle,
 	closeHandle func(context.Context) error, neverMade func() bool) *Call {
 	var c *Call
@@ -254,7 +254,7 @@ func (s *Session) closeAfterEarlier(op string, h Handle,
 		never := neverMade()
 		s.mu.Unlock()
 		if never {
-			return nil, fail(kind.Handle, "the call that makes it has failed")
+			return nil, fail(kind.Handle, neverMadeText)
 		}
 		if err := closeHandle(ctx); err != nil {
 			return nil, err

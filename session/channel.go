@@ -18,8 +18,8 @@ import (
 //
 //   - The socket must be a connected stream socket. A listening one is refused.
 //   - The caller may hold a duplicate and change its flags. So every call has MSG_DONTWAIT, and the
-//     netpoller does the waiting. A caller that reads from a duplicate takes bytes away that it has
-//     sent itself.
+//     netpoller does the waiting. A caller that reads from such a duplicate steals only its own
+//     bytes.
 //   - The caller may keep a duplicate open. So the worker ends a direction by shutdown(2), which
 //     holds for all duplicates. The caller would not notice a close(2).
 //
@@ -51,7 +51,8 @@ type channel struct {
 	sendErr error
 }
 
-// newChannel checks the caller's descriptor. On an error, conn stays the caller's.
+// newChannel checks the caller's descriptor, and then owns conn. If it returns an error, it has not
+// taken conn, and does not close it.
 func newChannel(conn *net.UnixConn) (*channel, *Error) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
@@ -87,8 +88,9 @@ func channelFit(raw syscall.RawConn) error {
 	return errors.Join(err, unfit)
 }
 
-// take waits for bytes from the caller. The taker must give the piece back to pieces. No piece
-// means that the caller sends no more. If interrupt has ended the wait, there is an error too.
+// take waits for bytes from the caller. The taker must give the piece back to pieces. Without a
+// piece, the error says why the wait has ended. A nil error means that the caller has ended its
+// direction. Any other error comes from interrupt or from the socket.
 func (ch *channel) take() (*piece, int, error) {
 	if err := ch.raw.Read(ch.receive); err != nil {
 		return nil, 0, err

@@ -107,7 +107,7 @@ func TestACloseThatIsCancelledGivesUpWhatIsLeft(t *testing.T) {
 	unsendable(t, c)
 	closing.Cancel()
 	if e := closing.fails(kind.Cancelled); e.Op != "tls.Close" ||
-		!strings.Contains(e.Why, "0 bytes have left") {
+		!strings.Contains(e.Why, "0 bytes were sent before that") {
 		t.Errorf("%v", e)
 	}
 	want(t, got, "|cut")

@@ -52,7 +52,7 @@ func TestSetTimeoutHoldsForThePieceThatWaits(t *testing.T) {
 	r.ok(r.SetTimeout(h, moment))
 	unsendable(t, c)
 	// No call has returned the error.
-	r.failsWith(r.Close(h), kind.Timeout, "within 50ms; 0 bytes have left before")
+	r.failsWith(r.Close(h), kind.Timeout, "within 50ms; 0 bytes were sent before that")
 }
 
 // TestOneConnectionsStuckPeerDelaysNoOther: a stuck caller delays no other connection either.

@@ -42,7 +42,8 @@ type Config struct {
 	// Audit, if not nil, gets the events that the administrator always wants to know. The
 	// goroutines of calls call it, so it must not wait.
 	Audit func(audit.Event)
-	// Observer, if not nil, gets the events that the log may have.
+	// Observer, if not nil, gets the events for the log. The log level decides which of them
+	// are written.
 	Observer Observer
 	// Meter, if not nil, counts what the session does.
 	Meter Meter

@@ -153,7 +153,7 @@ func (c *connection) channelPumps() (*pumps, error) {
 func (c *connection) stateError() error {
 	switch c.state {
 	case connFailed:
-		return fail(kind.Handle, "the call that makes it has failed")
+		return fail(kind.Handle, neverMadeText)
 	case connClosed:
 		return fail(kind.Handle, "it is closed")
 	case connBroken:

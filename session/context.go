@@ -81,7 +81,7 @@ func (s *Session) setAcceptTimeout(op string, h Handle, timeout time.Duration) *
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if c.abandoned {
-			return nil, fail(kind.Handle, "the call that makes it has failed")
+			return nil, fail(kind.Handle, neverMadeText)
 		}
 		return 0, nil
 	}).instant()

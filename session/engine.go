@@ -78,7 +78,7 @@ type EngineConn interface {
 	// WaitReset is called after io.EOF or openssl.ErrTruncated. It waits until the peer resets
 	// the connection, and returns the reset's error. If ctx ends first, it returns ctx's error.
 	WaitReset(ctx context.Context) error
-	// SetTag names the connection in the engine's reports about its work.
+	// SetTag sets the number by which the engine names this connection to its Watcher.
 	SetTag(tag int32)
 	PeerSubject() string
 	// Info describes the result of the handshake.
@@ -155,8 +155,8 @@ func (c opensslContext) Server(nc *net.TCPConn) (EngineConn, error) {
 func (c opensslContext) RequireTLS13() { c.ctx.RequireTLS13() }
 func (c opensslContext) Free()         { c.ctx.Free() }
 
-// Stub makes the Engine of a process that could not load a library. A call that needs the library
-// fails with the error why.
+// Stub makes the Engine of a process that could not load a library. Each call that needs the
+// library fails with the given error.
 func Stub(why error) Engine { return stubEngine{why} }
 
 type stubEngine struct{ why error }

@@ -71,6 +71,9 @@ func fail(k kind.Kind, format string, args ...any) *Error {
 	return &Error{Kind: k, Why: fmt.Sprintf(format, args...)}
 }
 
+// neverMadeText is for a call on a handle that does not exist, because its making has failed.
+const neverMadeText = "the call that was to make this handle has failed"
+
 // Reasons why a call is ended early. A call's context has the reason as its cause (context.Cause).
 var (
 	errCancelled = fail(kind.Cancelled, "cancelled by the caller")

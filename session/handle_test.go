@@ -176,7 +176,7 @@ func TestHandleOfTheOtherSortOrUnknown(t *testing.T) {
 	}
 	const (
 		unknown = "no such handle in this session"
-		closed  = "it is closed, or the call that makes it has failed"
+		closed  = "it is closed, or the call that was to make it has failed"
 	)
 	for op, call := range onConn {
 		check(op, call, ctx, "it is a server context, not a connection")

@@ -46,7 +46,7 @@ func (s *Session) onContext(op string, h Handle,
 		gone := c.abandoned
 		s.mu.Unlock()
 		if gone {
-			return nil, fail(kind.Handle, "the call that makes it has failed")
+			return nil, fail(kind.Handle, neverMadeText)
 		}
 		return run(ctx, c)
 	})
@@ -134,8 +134,7 @@ func receiveCase(ch any) reflect.SelectCase {
 	return reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ch)}
 }
 
-// listening returns the listeners that listen, and a channel that is closed when there is another
-// one.
+// listening returns the listeners that listen. The channel more is closed when a listener is added.
 func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()

@@ -81,7 +81,7 @@ func (c *serverContext) listener(ctx context.Context, op, addr string) (*listene
 		c.s.mu.Lock()
 		if c.abandoned {
 			c.s.mu.Unlock()
-			return nil, fail(kind.Handle, "the call that makes it has failed")
+			return nil, fail(kind.Handle, neverMadeText)
 		}
 		l := c.listeners[addr]
 		first := l == nil

@@ -170,17 +170,26 @@ func (c *connection) setOption(ctx context.Context, name, value string) error {
 		return err
 	}
 	if o.client && c.accepted {
-		return fail(kind.State, "%s is an option of clients, and this is an accepted "+
-			"connection; set it on the context", name)
+		why := fmt.Sprintf("%s is an option of clients, and this is an accepted connection",
+			name)
+		if isContextOption(name) {
+			why += "; set it on the context"
+		}
+		return fail(kind.State, "%s", why)
 	}
 	set, err := o.parse(s, value)
 	if err != nil {
 		return badValue(ctx, name, value, o.values, kind.Params, err)
 	}
 	s.mu.Lock()
-	set(&c.setup) // no other control call runs, so the state is still open
+	set(&c.setup) // no other control call runs, so the state is still connOpen
 	s.mu.Unlock()
 	return nil
+}
+
+func isContextOption(name string) bool {
+	named := func(o contextOption) bool { return o.name == name }
+	return slices.ContainsFunc(contextOptions, named)
 }
 
 func (c *serverContext) setOption(ctx context.Context, name, value string) error {
@@ -217,17 +226,18 @@ func unknownOption(name, what, known string) *Error {
 	return fail(kind.Params, "%.40q is not an option of %s; there are: %s", name, what, known)
 }
 
-// errValue says that the option does not have the value.
+// errValue says that a value is none of the option's possible values.
 var errValue = fmt.Errorf("no such value")
 
-// badValue makes the error of an option whose value was refused. doing is the kind of an error that
-// has no kind of its own.
-func badValue(ctx context.Context, name, value, values string, doing kind.Kind, err error) *Error {
+// badValue makes the error of an option whose value was refused. If err has no kind of its own, the
+// error gets the kind fallback.
+func badValue(ctx context.Context, name, value, values string, fallback kind.Kind,
+	err error) *Error {
 	if err == errValue {
 		return fail(kind.Params, "%s: %.80q is not a possible value; want %s",
 			name, value, values)
 	}
-	e := classify(ctx, err, doing)
+	e := classify(ctx, err, fallback)
 	if e.Kind != kind.Denied {
 		e.Why = name + ": " + e.Why
 	}
@@ -251,7 +261,8 @@ func choice(value string, values ...string) (int, error) {
 	return 0, errValue
 }
 
-// protocols reads a list of application protocols (RFC 7301). nil is no protocol.
+// protocols reads a list of application protocols (RFC 7301). The result nil means that ALPN is not
+// used.
 func protocols(value string) ([]string, error) {
 	if value == "" {
 		return nil, nil
@@ -265,7 +276,7 @@ func protocols(value string) ([]string, error) {
 	return list, nil
 }
 
-// pins reads a list of hashes of public keys. nil allows any key.
+// pins reads a list of hashes of public keys. The result nil allows any key.
 func pins(value string) ([][sha256.Size]byte, error) {
 	if value == "" {
 		return nil, nil

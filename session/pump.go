@@ -20,9 +20,10 @@ import (
 //	out: channel ── take, at most 64 KiB ──▶ engine's Write, within the write timeout
 //	in:  engine's ReadSome ──▶ channel, when the caller makes room
 //
-// An idle connection has two parked goroutines and no memory for bytes. The connection's Close owns
-// the pumps, or else the session's End. The owner drains the pumps, ends them, and waits for both.
-// interrupt ends all waits of the pumps, so the owner's wait is no longer than the drain.
+// An idle connection has two parked goroutines and no memory for bytes. Close of the connection
+// ends the pumps. If Close was not called, End of the session ends them. Either one first drains
+// the pumps, then ends them, and waits for both goroutines. The last wait is short, because
+// interrupt ends all waits of the pumps.
 
 const (
 	// inBytes is the most that is read from the peer at once.
@@ -151,9 +152,9 @@ func (p *pumps) shutDown() {
 	p.ch.fence()
 }
 
-// callerClosed says whether the caller has closed the channel, and has not just shut down its
-// sending side. Once the caller has seen the end of reading, the two look the same. They count as a
-// shutdown then.
+// callerClosed says whether the caller has closed the channel. A caller that has only shut down its
+// sending side has not. Once the caller has seen the end of reading, a close and a shutdown look
+// the same. Then both count as a shutdown.
 func (p *pumps) callerClosed() bool { return p.ch.callerClosed() && !p.endSent.Load() }
 
 // failOut publishes why the outgoing direction has failed, and makes the caller's next send fail.
@@ -165,13 +166,14 @@ func (p *pumps) failOut(ctx context.Context, err error) {
 		late := time.NewTimer(p.c.s.reasonTimeout)
 		defer late.Stop()
 		select {
-		// A fatal failure there fails this direction too, and is published.
+		// If the in pump has failed fatally, it has already published its reason, also for
+		// the outgoing direction.
 		case <-p.receivingOver:
 		case <-late.C:
 		case <-p.ctx.Done():
 		}
 	} else {
-		e.Why += fmt.Sprintf("; %d bytes have left before", p.c.flow.status().Sent)
+		e.Why += fmt.Sprintf("; %d bytes were sent before that", p.c.flow.status().Sent)
 	}
 	p.c.flow.change(event{write: stateFailed, err: e})
 	p.ch.fence()
@@ -222,7 +224,8 @@ func (p *pumps) deliver() {
 	}
 }
 
-// publish changes the flow, and then ends the directions of the channel that the change has ended.
+// publish changes the flow. If this ends a direction of the connection, publish then shuts down the
+// same direction of the channel.
 func (p *pumps) publish(e event) {
 	readEnded, writeEnded := p.c.flow.change(e)
 	if readEnded {
@@ -236,7 +239,7 @@ func (p *pumps) publish(e event) {
 
 // readEnd says what the error of a read means for both directions. The error ends nothing if this
 // side has ended the wait. A peer that has sent close_notify, or has cut its direction, may go on
-// reading. Any other error fails the outgoing direction too, for the same reason.
+// reading. Any other error fails the outgoing direction too, with the same error.
 func readEnd(ctx context.Context, err error) (e event, ended bool) {
 	switch {
 	case errors.Is(err, io.EOF):
@@ -252,8 +255,8 @@ func readEnd(ctx context.Context, err error) (e event, ended bool) {
 }
 
 // drain makes the caller's next send fail, and sends the bytes that came before, each piece within
-// the write timeout. If ctx ends, drain gives up. At the session's end it gives up after another
-// Timeouts.Close.
+// the write timeout. drain gives up when ctx ends. But if ctx ends because the session ends, drain
+// first waits for at most Timeouts.Close more.
 func (p *pumps) drain(ctx context.Context) {
 	s := p.c.s
 	p.decide.Do(func() { close(p.decided) })

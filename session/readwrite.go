@@ -18,11 +18,11 @@ import (
 const MaxRead = 32 << 10
 
 // writePiece is the size of the pieces of a Write, in bytes. Each piece must leave within the
-// timeout. A slow peer takes each piece in time. If a peer takes only a byte now and again, the
-// Write fails with a timeout.
+// timeout. So a slow but steady peer causes no timeout, however large the Write is. A peer that
+// takes only a byte now and again does.
 const writePiece = pieceBytes
 
-// usableWithoutChannel is usable, for calls that carry bytes. It fails if there is a data channel.
+// usableWithoutChannel does what the method usable does, and also fails if there is a data channel.
 func (c *connection) usableWithoutChannel() (EngineConn, error) {
 	t, err := c.usable()
 	if err != nil {
@@ -37,8 +37,8 @@ func (c *connection) usableWithoutChannel() (EngineConn, error) {
 	return t, nil
 }
 
-// Write sends all of data, at most 16 MiB, on a connection without a data channel. It uses data
-// until it has ended. The result is len(data).
+// Write sends all of data, at most 16 MiB, on a connection without a data channel. The caller must
+// not change data until the call has ended. The result is len(data).
 func (s *Session) Write(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,8 +56,9 @@ func (s *Session) Write(h Handle, data []byte) *Call {
 	return s.onConnection(opWrite, h, writeLane, run)
 }
 
-// write sends all of data. If it is cut short after some bytes have left, the outgoing direction
-// fails. If nothing has left, another Write may follow.
+// write sends all of data. If it fails after some bytes have left, the outgoing direction fails. If
+// nothing has left, another Write may follow a timeout or a cancel. Any other error fails the
+// outgoing direction.
 func (c *connection) write(ctx context.Context, t EngineConn, data []byte,
 	timeout time.Duration) error {
 	for sent := 0; sent < len(data); {
@@ -143,7 +144,7 @@ func (s *Session) Read(h Handle, max int) *Call {
 		return data, nil
 	}
 	call := s.onConnection(opRead, h, readLane, run)
-	// The wait for an earlier Read counts, because the earlier Read may have no timeout.
+	// The timeout also covers the wait for an earlier Read, which may have no timeout itself.
 	timeout := s.timeoutOf(h, s.Timeouts.Read)
 	call.startTimeout = func(ctx context.Context) (context.Context, context.CancelFunc) {
 		return withTimeout(ctx, timeout, "no data")

@@ -212,7 +212,7 @@ func (s *Session) context(h Handle) (*serverContext, *Error) {
 
 func (s *Session) unknown(h Handle) *Error {
 	if s.handleUsed && h > 0 && h <= s.lastHandle {
-		return fail(kind.Handle, "it is closed, or the call that makes it has failed")
+		return fail(kind.Handle, "it is closed, or the call that was to make it has failed")
 	}
 	return fail(kind.Handle, "no such handle in this session")
 }

@@ -2,8 +2,8 @@
  * Round trips on one connection, while a writer writes on another one to a slow peer.
  *
  * The writer is a thread of the same program, so of the same session of tlsd. Its peer takes 16 KiB
- * every 2 ms, so the writer is stuck nearly all of the time. The result is the time of the slowest
- * round trips: a connection must not wait for another one.
+ * every 2 ms, so the writer is stuck nearly all of the time. The result is the median and the 99th
+ * percentile of the round trips. They show whether one connection waits for the other.
  *
  * Both connections end with the program. The rest of the writer's data is dropped.
  */

@@ -17,7 +17,7 @@ static inline void *plugin_open(const char *path)
 	return so;
 }
 
-/* Finds the function name and stores its address in where, a pointer to a function pointer. */
+/* Finds a function by its name. *where is a function pointer, and gets the function's address. */
 static inline void plugin_find(void *so, const char *name, void *where)
 {
 	*(void **)where = dlsym(so, name);

@@ -1,4 +1,4 @@
-/* The way of the project: TlsPlugin.so, which forwards each call to tlsd. */
+/* Implements link.h with TlsPlugin.so, which forwards each call to tlsd: the contestant tlsd. */
 #include <stdlib.h>
 #include <string.h>
 

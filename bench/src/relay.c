@@ -1,8 +1,8 @@
 /*
  * relay [-c CA] [-l RELAY] -p PORT
  *
- * Does what the frames on descriptor 3 say (hop.h), over the link that it was linked with. One
- * connection, one thread, which blocks.
+ * Carries out the frames on descriptor 3 (hop.h), with the implementation of link.h that it was
+ * built with. It has one connection, and one thread, which blocks.
  */
 #include <errno.h>
 #include <signal.h>

@@ -7,9 +7,10 @@
  * a byte that is lost, doubled or out of place is found. Checking is a memcmp with
  * a block that stays in the first-level cache.
  *
- * The protocol, inside of TLS. A client sends commands, the sink does them one
- * after another; a command is complete when its answer is there. Numbers are in
- * the machine's own byte order, because both ends are on one machine.
+ * The protocol, inside of TLS. A client sends commands to the sink (sink.c), the TLS
+ * server of all clients. The sink does them one after another. A command is complete
+ * when its answer is there. Numbers are in the machine's own byte order, because both
+ * ends are on one machine.
  */
 #ifndef STREAM_H
 #define STREAM_H
@@ -26,18 +27,19 @@ enum {
 	SIP_PIECE = 16 * 1024,  /* the sink's reads for SIP */
 };
 
-enum operation {
-	DISCARD = 0x7b01, /* a bytes follow; the answer: how many were right */
-	SOURCE,           /* send a bytes; they are the only answer */
-	ECHO,             /* b messages of a bytes follow; each is sent back */
-	MARK,             /* counts for tag a; the answer, if b is not 0: a */
-	COUNT,            /* the answer: how many MARKs there were for tag a */
-	SIP,          /* bytes follow until the end, and are taken slowly; no answer */
-	PARK,             /* the answer: a; the connection is idle from then on */
-};
-
 struct command {
 	uint64_t operation, a, b;
+};
+
+/* The operations. Here 'a' and 'b' are the numbers in the command. */
+enum operation {
+	DISCARD = 0x7b01, /* 'a' bytes follow; the answer is how many were right */
+	SOURCE,           /* the sink sends 'a' bytes, and no other answer */
+	ECHO,             /* 'b' messages of 'a' bytes follow; each is sent back */
+	MARK,             /* adds 1 to the counter 'a'; the answer is 'a', or none if 'b' is 0 */
+	COUNT,            /* the answer is the value of the counter 'a' */
+	SIP,              /* bytes follow until the end, and are taken slowly; no answer */
+	PARK,             /* the answer is 'a'; the connection is idle from then on */
 };
 
 /* Fills the buffer with the stream from 0 on. n is a multiple of BLOCK. */

@@ -1,4 +1,8 @@
-/* work.h - what a client can do; each measures itself (measure.h) and dies if a byte is wrong */
+/*
+ * work.h - the work that a client can do
+ *
+ * Each work function measures itself (measure.h), and ends the program if a byte is wrong.
+ */
 #ifndef WORK_H
 #define WORK_H
 

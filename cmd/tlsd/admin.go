@@ -15,9 +15,9 @@ import (
 	"tlsd/internal/version"
 )
 
-// The supervisor's process serves the admin socket (see package admin), from the start until the
-// last session has ended. This file adds the parts that the supervisor does not know: the log
-// level, and how to stop.
+// The daemon's main process serves the admin socket (see package admin), from the start until the
+// last session has ended. This file adds what package supervisor does not know: the process's own
+// log level, and how to stop.
 
 // adminPath is the path of the admin socket; "": no admin socket. preset says that the path is the
 // default.

@@ -9,7 +9,7 @@ import (
 )
 
 // In a worker, this file answers an administrator's questions about sessions, and carries out the
-// orders. The goroutine that receives from the supervisor calls it. Nothing here waits for a
+// orders. Both run on the goroutine that receives from the supervisor. So nothing here waits for a
 // session.
 
 // orderedEnd is the error of a session that an administrator has ended.

@@ -25,7 +25,8 @@ import (
 // This file is the worker: this program, started by the supervisor (see package handoff). The
 // rules:
 //
-//   - A worker for another user than the daemon's becomes that user before it does anything else.
+//   - A worker for another user than the daemon's becomes that user before it loads the library and
+//     before it reads anything from the caller.
 //   - A worker loads the library before it reports Ready, and never unloads it.
 //   - Only the end of its channel tells a worker to exit. A worker ignores the signals that a
 //     terminal or a service manager sends to the whole process group: the supervisor handles them.

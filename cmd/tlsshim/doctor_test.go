@@ -141,7 +141,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		{"the system's socket is there", func(f *facts) {
 			unreached("/run/tlsd.sock", socket, syscall.ECONNREFUSED)(f)
 			f.systems = []string{"/run/tlsd.sock"}
-		}, finding{"autostart", warn, "/run/tlsd.sock is there",
+		}, finding{"autostart", warn, "the system's socket /run/tlsd.sock exists",
 			"start the system's tlsd"}},
 
 		{"root's daemon", func(*facts) {},

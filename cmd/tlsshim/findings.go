@@ -40,8 +40,8 @@ type report struct {
 	Findings []finding `json:"findings"`
 }
 
-// slowTrip is the round trip from which on users notice that calls are slow. On an idle machine a
-// round trip takes much less than 1 ms.
+// If a round trip takes longer than slowTrip, users notice that calls are slow. On an idle machine
+// it takes much less than 1 ms.
 const slowTrip = 50 * time.Millisecond
 
 func judge(f facts) report {
@@ -81,16 +81,16 @@ func conf(f facts, add adder) {
 	text := strings.Join([]string{client.ConfPath + ": " + setting("socket", f.conf.Socket),
 		setting("autostart", f.conf.Autostart), setting("trusted-users", users)}, ", ")
 	if len(f.conf.UnknownUsers) > 0 {
-		add("client.conf", warn, "name these users by their numbers; names work for the "+
-			"users of /etc/passwd and for systemd's dynamic users",
+		add("client.conf", warn, "give the numbers of these users; names work only for "+
+			"users in /etc/passwd and for systemd's dynamic users",
 			"%s; unknown users: %s", text, strings.Join(f.conf.UnknownUsers, ", "))
 		return
 	}
 	add("client.conf", ok, "", "%s", text)
 }
 
-// noAutostart says why the plugin starts no private daemon; "": it may start one. It does not look
-// at TLSD_AUTOSTART.
+// noAutostart says why the plugin starts no private daemon. It returns "" if the plugin may start
+// one. noAutostart ignores TLSD_AUTOSTART: environment judges this variable.
 func noAutostart(f facts) string {
 	switch {
 	case f.conf.Autostart == "no":
@@ -101,7 +101,7 @@ func noAutostart(f facts) string {
 	case slices.Contains(client.SystemSockets, f.env["TLSD_SOCKET"]):
 		return "TLSD_SOCKET names the system's socket"
 	case f.env["TLSD_SOCKET"] == "" && len(f.systems) > 0:
-		return "the system has one: " + f.systems[0] + " is there"
+		return "the system's socket " + f.systems[0] + " exists"
 	}
 	return ""
 }
@@ -174,7 +174,8 @@ func library(i wire.Info, add adder) {
 	}
 	add("backend", ok, "", "%s", i.Backend)
 	add("libssl", ok, "", "%s, %s", i.Libssl.Version, i.Libssl.Path)
-	if i.Libssl.Libcrypto != "" { // tlsd refuses a libcrypto of another libssl
+	if i.Libssl.Libcrypto != "" {
+		// Always ok: tlsd loads no libssl whose libcrypto is of another build.
 		add("libcrypto", ok, "", "%s (%s)", i.Libssl.Libcrypto,
 			cmp.Or(i.Libssl.Pair, "not compared with libssl"))
 	}
@@ -260,7 +261,7 @@ func trip(f facts, add adder) {
 // conversation judges the rehearsal of a script.
 func conversation(r rehearsal, add adder) {
 	switch {
-	case r.step == "": // another finding reports the missing library
+	case r.step == "": // no rehearsal without OpenSSL; the finding backend reports that
 	case r.err == nil:
 		add("conversation", ok, "", "a server and a client of one script have done a "+
 			"handshake on 127.0.0.1, with %s, the certificate verified", r.version)
@@ -272,7 +273,8 @@ func conversation(r rehearsal, add adder) {
 			"%s: %v", r.step, r.err)
 	case isKind(r.err, client.KindFile), isKind(r.err, client.KindHandshake),
 		isKind(r.err, client.KindInternal):
-		// The files can be read.
+		// An error of kind file has no errno here: tlsd can read the files, but OpenSSL
+		// does not accept them.
 		add("conversation", fail, "look into OpenSSL's configuration (openssl.cnf of "+
 			"tlsd's OpenSSL): it may leave no cipher or provider", "%s: %v",
 			r.step, r.err)

@@ -17,9 +17,10 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// The rules of output: standard output has results and nothing else. Standard error has the rest.
-// Text of a peer or of tlsd cannot move a terminal's cursor or forge a line. The bytes of Read are
-// an exception: they are written unchanged. A failed write of a result is an error.
+// The rules of output: standard output has only results, and with --json also the errors of calls.
+// Standard error has the rest. Text of a peer or of tlsd cannot move a terminal's cursor or forge a
+// line. The bytes of Read are an exception: they are written unchanged. A failed write of a result
+// is an error.
 
 // printer prints results and failures of calls.
 type printer struct{ *command }
@@ -117,8 +118,8 @@ func clean(s string) string {
 	return b.String()
 }
 
-// hidden says whether a character has an effect on a terminal instead of a shape: a control
-// character, or a format character that changes the direction of writing.
+// hidden says whether a terminal obeys a character and does not show it: a control character, or a
+// format character that changes the direction of writing.
 func hidden(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
 
 // reportNoDaemon prints each socket that was tried, why it failed, and how to mend that.

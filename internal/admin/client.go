@@ -14,7 +14,8 @@ import (
 const DefaultSocket = "/run/tlsd/admin.sock"
 
 // Ask connects to an admin socket, makes one request, and reads its result into result. params may
-// be nil. An error of the daemon is a *wire.Error. Any other error means that no daemon answers.
+// be nil. If the daemon answers with an error, Ask returns a *wire.Error. Any other error means
+// that there was no usable answer.
 func Ask(ctx context.Context, path, method string, params, result any) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)

@@ -13,8 +13,9 @@ import (
 )
 
 // This is Landlock (landlock(7)) by the system calls of go-landlock. The rest of that library
-// restricts all threads of a process. Kernels before version 8 of Landlock cannot do that, and Go
-// cannot do it for them in a program that calls C without cgo.
+// restricts all threads of a process. Kernels before version 8 of Landlock restrict only one thread
+// at a time. A Go program that calls C without cgo cannot make a system call on all threads. So
+// restrict takes the calling thread, and tlsd then executes itself: see Restart.
 
 // Each of the kernel's versions of Landlock has the rights of the versions before it.
 const (
@@ -44,10 +45,11 @@ func handled(version int) landlock.RulesetAttr {
 	return attr
 }
 
-// restrict takes rights from the calling thread and from the programs that it executes: writing to,
-// making and removing files; executing files other than this program; signals to, and sockets of,
-// processes outside. If there are readable paths, it also takes the right to read files that are
-// neither the system's nor readable. It returns the kernel's version of Landlock.
+// restrict takes rights from the calling thread and from the programs that it executes: to write,
+// make and remove files; to execute files other than this program; to send signals to processes
+// outside of its Landlock domain, and to connect to their Unix sockets. If the list readable is not
+// empty, only the files below its paths and below those of ofTheSystem can still be read. restrict
+// returns the kernel's version of Landlock.
 func restrict(readable []string) (version int, err error) {
 	version, err = landlock.LandlockGetABIVersion()
 	if err != nil {
@@ -72,8 +74,8 @@ func noLandlock(err error) error {
 	return fmt.Errorf("the kernel refuses Landlock: %w", err)
 }
 
-// truncation returns an error if this version of Landlock lets files be truncated while they are
-// opened.
+// truncation returns an error if this version of Landlock cannot forbid to truncate files, by
+// truncate(2) or by open(2) with O_TRUNC.
 func truncation(version int) error {
 	if version < 3 {
 		return fmt.Errorf("version %d of Landlock does not know it; Linux 6.2 does",
@@ -129,8 +131,8 @@ func restrictAs(version int, readable []string) error {
 }
 
 // ofTheSystem lists what every worker reads: libraries and their configuration, the system's store
-// of CAs, and the files of the resolver and the Go runtime. It has folders, because files in them
-// are replaced.
+// of CAs, and the files of the resolver and the Go runtime. The fixed paths are folders, because a
+// rule for a file would not hold for the file that replaces it.
 func ofTheSystem() []string {
 	list := []string{"/usr", "/lib", "/lib32", "/lib64", "/etc", "/dev", "/proc", "/sys"}
 	if real, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil {

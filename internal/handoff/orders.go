@@ -2,8 +2,9 @@ package handoff
 
 import "tlsd/internal/plain"
 
-// This file has an administrator's questions and orders about a session, and the worker's answers.
-// The supervisor asks at most one question about a session at a time. An answer without a question
+// An administrator can ask about a session, and can order its end. The question is
+// ToWorker.Describe. This file has the worker's answer, Described, and the order, End. The
+// supervisor asks at most one question about a session at a time. An answer without a question
 // breaks the rules.
 
 // Bounds of an answer.
@@ -41,8 +42,8 @@ type Handle struct {
 	Sent     int64  `json:"sent,omitempty"`
 }
 
-// Clean limits the answer: it drops handles above the limit, shortens texts, makes control
-// characters visible, and replaces negative numbers by 0.
+// Clean limits the answer: it drops the handles after the first MostHandles, shortens texts, makes
+// control characters visible, and replaces negative numbers by 0.
 func (d Described) Clean() Described {
 	d.Connections, d.Contexts, d.Calls = max(d.Connections, 0), max(d.Contexts, 0),
 		max(d.Calls, 0)

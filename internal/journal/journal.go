@@ -5,9 +5,9 @@
 //
 //   - A [Writer] takes lines of JSON, as the log has them. Each line becomes one datagram.
 //   - The message is the text of the line with its fields behind it, for people. It has no newline.
-//   - A field's name is TLSD_ and the key in capitals; session becomes SESSION. So no key is one of
-//     the journal's own fields. A key with other characters than a-z, 0-9 and - gets no field. The
-//     message still has the key.
+//   - A field's name is TLSD_ and the key in capitals. So no field is one of the journal's own.
+//     Only the key session has no prefix: it becomes SESSION. A key with other characters than a-z,
+//     0-9 and - gets no field. The message still has the key.
 //   - Each value is sent with its length, so no value can begin another field.
 //
 // A Write to a journal that is stuck waits until Close.

@@ -12,8 +12,8 @@ type Kind string
 const (
 	// the message is no request, or a parameter has the wrong count, type or range
 	Params Kind = "params"
-	// the handle is not open, or it is a context where the call needs a connection, or the
-	// reverse
+	// the handle is not open; or it is a server context and the call needs a connection; or it
+	// is a connection and the call needs a server context
 	Handle    Kind = "handle"
 	State     Kind = "state"     // the handle is not in a state that allows the call
 	Backend   Kind = "backend"   // there is no usable libssl

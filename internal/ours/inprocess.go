@@ -18,7 +18,7 @@ import (
 	"tlsd/session"
 )
 
-// InProcess is the level inside this process, with these timeouts.
+// InProcess is the [Level] that calls package session in this process, with these timeouts.
 type InProcess struct{ Timeouts session.Timeouts }
 
 func (InProcess) String() string { return "in process" }
@@ -85,12 +85,14 @@ func NothingLeft() error {
 type inProcess struct {
 	s *session.Session
 
-	mu    sync.Mutex // held while a call is made, because calls are made in order
+	// held while a session.Call is created, not while it runs: the order of creation is the
+	// order of the calls
+	mu    sync.Mutex
 	ended bool
 	calls sync.WaitGroup
 }
 
-// run makes a call and waits for its result.
+// run creates a call, runs it, and returns its result.
 func (p *inProcess) run(ctx context.Context, call func() *session.Call) (any, error) {
 	p.mu.Lock()
 	if p.ended {
@@ -117,7 +119,7 @@ func (p *inProcess) run(ctx context.Context, call func() *session.Call) (any, er
 	return nil, told
 }
 
-// give is run with a result of a given type.
+// give calls the method run, and converts the result to T.
 func give[T any](ctx context.Context, p *inProcess, call func() *session.Call) (T, error) {
 	v, err := p.run(ctx, call)
 	result, _ := v.(T)

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens a file for reading, and never waits for it. If there are folders, it opens no file.
+// Open opens a file for reading, and never waits for it. If the policy limits files to folders,
+// Open fails, because that check needs openat2(2) of Linux.
 func (l Folders) Open(path string) (*os.File, error) {
 	if l != nil {
 		err := errors.New("the policy's folders need openat2(2), Linux 5.6")

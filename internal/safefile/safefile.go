@@ -1,6 +1,6 @@
 // Package safefile reads files that only trusted users can change, such as an administrator's
-// settings. It also opens files for appending that nobody else can read. Root and the users that
-// the caller names are trusted.
+// settings. Root and the users that the caller names are trusted. The package also opens files to
+// append to them: files that only a trusted user can read or change.
 //
 // # The rules
 //
@@ -209,7 +209,7 @@ func (w *walk) check(st *unix.Stat_t, at string) error {
 			where, st.Uid, w.trusted())
 	case format != unix.S_IFLNK && mode&0o022 != 0 && !sticky:
 		return fmt.Errorf("%s: its mode is %04o, so that users besides its owner can "+
-			"change it; take this right away (chmod go-w)", where, mode)
+			"change it; remove their write permission (chmod go-w)", where, mode)
 	}
 	return nil
 }

@@ -20,8 +20,8 @@ import (
 const (
 	// admitTimeout limits a caller's wait for a worker.
 	admitTimeout = 30 * time.Second
-	// refuseTimeout limits the write of a refusal. The buffer of a new connection always has
-	// room.
+	// refuseTimeout limits the write of a refusal. The buffer of a new connection has room, so
+	// the timeout is a safeguard.
 	refuseTimeout = time.Second
 )
 
@@ -99,7 +99,8 @@ func (s *Supervisor) sessionFor(conn *net.UnixConn) *session {
 	return sess
 }
 
-// peerLog is the log for lines about a caller. The caller could cause thousands of lines.
+// peerLog is the log for lines about a caller. A caller could cause thousands of lines, so the log
+// limits their number.
 func (s *Supervisor) peerLog(peer Peer) *zap.Logger {
 	return s.limitedLog.With(zap.Uint32("uid", peer.UID), zap.Int32("pid", peer.PID))
 }

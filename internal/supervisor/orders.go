@@ -97,15 +97,16 @@ func (s *Supervisor) find(number uint64) (*worker, *session) {
 // SetLogLevel sets the log level of all workers, and of the workers that start later. The
 // supervisor's own level filters their entries again.
 func (s *Supervisor) SetLogLevel(level string) {
-	s.levels.Lock() // so that the last level is the same for all workers
+	// Two calls at once must not leave some workers with one level and some with the other.
+	s.levels.Lock()
 	defer s.levels.Unlock()
 	s.mu.Lock()
 	s.logLevel = level
 	s.mu.Unlock()
 	s.eachWorker(func(w *worker) {
 		select {
-		case <-w.engaged: // engage tells the other workers
-			// a worker whose channel is full keeps its level
+		case <-w.engaged: // a worker that is not engaged yet gets the level from engage
+			// A worker whose channel is full keeps its level.
 			_ = w.channel.TrySend(handoff.ToWorker{LogLevel: level})
 		default:
 		}

@@ -152,8 +152,8 @@ func (s *Supervisor) assign(w *worker, sess *session) bool {
 	return true
 }
 
-// unassign undoes assign. It fails if the session has ended already, with a report or with the
-// worker's death.
+// unassign undoes assign. It returns false if the session has ended already: the worker has said
+// so, or has died.
 func (s *Supervisor) unassign(w *worker, sess *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,7 +175,7 @@ func (s *Supervisor) release(w *worker) {
 // retire tells a worker to end its sessions and exit, and kills the worker after endTimeout.
 func (s *Supervisor) retire(w *worker) {
 	s.mu.Lock()
-	if w.sessions != nil { // a dead worker has ended for another reason
+	if w.sessions != nil { // alive; a worker that is dead already did not die of this order
 		w.ending = true
 	}
 	s.leavePool(w)

@@ -19,9 +19,10 @@ import (
 
 // This file tells a service manager about the daemon's start, state and end (sd_notify(3)):
 //
-//   - The daemon is ready when the first worker has reported. The settings may require that this
-//     report names a library or all measures of confinement. Then no caller is served before the
-//     report, and a report that lacks what is required ends Run with an error.
+//   - The daemon is ready when the first worker has reported. The settings may require a usable
+//     OpenSSL (--require-openssl), all measures of confinement (--confine=require), or both. Then
+//     no caller is served before the report. If the report lacks something that is required, Run
+//     ends with an error.
 //   - The status names the library and the number of sessions.
 //   - At the stop the daemon says how long it may take.
 
@@ -142,8 +143,9 @@ func (s *Supervisor) notifyStopping() {
 		s.count(), longest.Microseconds()))
 }
 
-// Reload calls read, which reads the settings again, and tells the service manager about it. Then
-// it replaces the idle workers, so that the new ones load the library that is on the disk now.
+// Reload reads the settings again, by calling read. Then it replaces the idle workers, so that the
+// new ones load the library that is on the disk now. It tells the service manager when it begins
+// and when it has ended.
 func (s *Supervisor) Reload(read func()) {
 	s.mu.Lock()
 	ready := s.readySent

@@ -88,7 +88,8 @@ func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 	go func() { defer close(gone); s.watching.Wait() }()
 
 	if kill {
-		// stopNow comes before retire, so that all callers get the same text.
+		// stopNow comes before retire. A worker that is only retired could still end its
+		// sessions itself, and its callers would get another text.
 		s.eachWorker(s.stopNow)
 	}
 	s.eachWorker(s.retire) // retire kills a worker that does not exit

@@ -8,11 +8,12 @@
 //	r.HoldAfterHandshake()       // as Hold(FromServer), when the client has ended its handshake
 //	r.Records(tap.FromServer)    // the records that have passed so far
 //
-// The end of one side is passed on as it is: a FIN as a FIN, a reset as a reset. Records that are
-// held when a side ends pass first.
+// The end of one side is passed on as it is: a FIN as a FIN, a reset as a reset. If records are
+// held when a side ends, the end waits until they have passed.
 //
-// A relay ends with its test, and waits for its goroutines. Its functions end the test if something
-// fails, and are safe for concurrent use.
+// A relay ends with its test, and waits for its goroutines. Start ends the test if it cannot
+// listen. Later failures are reported at the end of the test. All functions are safe for concurrent
+// use.
 package tap
 
 import (
@@ -37,8 +38,8 @@ const (
 	FromServer
 )
 
-// The types of records (RFC 8446 section 5.1). After a handshake of TLS 1.3 all look like
-// application data.
+// The types of records (RFC 8446 section 5.1). In TLS 1.3 all encrypted records look like
+// application data, also those of the handshake.
 const (
 	ChangeCipherSpec = 20
 	Alert            = 21
@@ -81,7 +82,8 @@ func (r Record) PSK() bool {
 	return false
 }
 
-// helloRetryRequest is the random of such a ServerHello (RFC 8446 section 4.1.3).
+// helloRetryRequest is the random that marks a ServerHello as a HelloRetryRequest (RFC 8446 section
+// 4.1.3).
 var helloRetryRequest, _ = hex.DecodeString(
 	"cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 
@@ -229,7 +231,7 @@ func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			to.CloseWrite() // an error says that the connection is gone already
+			to.CloseWrite() // if this fails, the connection is gone already
 			return
 		case errors.Is(err, syscall.ECONNRESET):
 			for _, c := range []*net.TCPConn{from, to} {

@@ -8,9 +8,9 @@
 //	ca.File                           // PEM file: the root, to be trusted
 //	leaf.TLS(), ca.Pool()             // the same for crypto/tls
 //
-// The package uses only the standard library and no other package of the project, so any test can
-// import it. Its functions end the test if something fails; they return no errors. They are safe
-// for concurrent use.
+// Of the project's packages it imports only testkit, so nearly every test can import it. Its
+// functions end the test if something fails; they return no errors. They are safe for concurrent
+// use.
 package testcert
 
 import (

@@ -15,8 +15,8 @@ import (
 	"tlsd/internal/sockets"
 )
 
-// These are peers for connections. All listen on 127.0.0.1, return their port, and are gone at the
-// end of the test.
+// These are peers for connections. Unless a comment says otherwise, they listen on 127.0.0.1, and
+// return their port. All are gone at the end of the test.
 
 // Echo is a TLS server that sends its input back, and answers close_notify with close_notify.
 func Echo(tb testing.TB, cert tls.Certificate) int {

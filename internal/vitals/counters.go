@@ -7,9 +7,9 @@ import (
 	"unsafe"
 )
 
-// The counters of a worker are 64-bit words of its page, behind the threads. No message reports
-// them. A worker adds to a word when it has done something. The supervisor reads the words when a
-// monitor asks, and after the worker's death.
+// The counters of a worker are 64-bit words of its page. They come after the words that say what
+// each thread does (vitals.go). No message reports them. A worker adds to a word when it has done
+// something. The supervisor reads the words when a monitor asks, and after the worker's death.
 //
 // The counters of handles go up and down, all others up. [Plausible] limits the values that a
 // worker can claim.
@@ -39,7 +39,8 @@ type Outcome struct {
 	Version string // of TLS, "" if it has failed
 }
 
-// Outcomes lists the outcomes that have counters. Any other outcome counts as the last one.
+// Outcomes lists the outcomes that have counters. Any other success counts as {"ok", "other"}, any
+// other failure as {"other", ""}.
 var Outcomes = []Outcome{
 	{"ok", "TLSv1.3"}, {"ok", "TLSv1.2"}, {"ok", "other"},
 	{"verify", ""}, {"handshake", ""}, {"timeout", ""}, {"cancelled", ""}, {"denied", ""},

@@ -8,8 +8,8 @@ import (
 	"os"
 )
 
-// memory makes the file of a page: a temporary file without a name. The worker could change its
-// size.
+// memory makes the file of a page: a temporary file without a name. Nothing keeps the worker from
+// changing the file's size. On Linux a seal does.
 func memory(size int64) (*os.File, error) {
 	f, err := os.CreateTemp("", "tlsd-vitals")
 	if err != nil {

@@ -119,7 +119,8 @@ func (p *Page) word(at int) *atomic.Uint32 {
 }
 
 // Enter notes that a thread enters the library, for the work of a method. An empty or unknown
-// method stands for no method. No two threads have the same number at the same time.
+// method stands for no method. Threads that are inside at the same time have different numbers. A
+// number that is not below Threads is ignored.
 func (p *Page) Enter(thread int, method string, _ int32) {
 	if thread < Threads {
 		p.word(8*thread + 4).Store(number(method))

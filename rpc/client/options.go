@@ -36,8 +36,8 @@ func (c *Client) HandleInfo(ctx context.Context, h Handle, name string) (string,
 //
 //   - On a connection, a client shows the certificate, and serverName must be "".
 //   - On a server context with serverName "", the certificate replaces the context's own.
-//   - On a server context with another serverName, a name or "*." and a name, the certificate is
-//     for clients that ask for the name.
+//   - On a server context with another serverName ("example.com" or "*.example.com"), the
+//     certificate is for clients that ask for this name.
 func (c *Client) SetCertificate(ctx context.Context, h Handle,
 	serverName, certFile, keyFile string) error {
 	const method = "tls.SetCertificate"
@@ -52,9 +52,9 @@ func (c *Client) SetCertificate(ctx context.Context, h Handle,
 	return c.Call(ctx, method, []any{h, serverName, cert, key}, nil)
 }
 
-// Listen binds host, an address of this machine, and port, 0 to 65535, for the clients of a server
-// context. It returns the port; 0 takes any free one. Accept with the host "" and the port 0 takes
-// clients from all addresses of the context.
+// Listen binds an address of this machine (host) and a port (0 to 65535) for the clients of a
+// server context. It returns the port. Port 0 takes any free port. Accept with the host "" and the
+// port 0 takes clients from all addresses of the context.
 func (c *Client) Listen(ctx context.Context, ctxHandle Handle, host string, port int) (int, error) {
 	return call[int](ctx, c, "tls.Listen", ctxHandle, host, port)
 }

@@ -33,7 +33,9 @@ const (
 	CodeInternal       = -32603
 )
 
-// Codes has the JSON-RPC code of each kind. For kind.Params it is the code of wrong parameters.
+// Codes has the JSON-RPC code of each kind. For kind.Params it is the code of bad parameters. A bad
+// message has this kind too, but the code CodeParse or CodeInvalidRequest. An unknown method has
+// the code CodeMethodNotFound.
 var Codes = map[kind.Kind]int{
 	kind.Params:    CodeInvalidParams,
 	kind.Internal:  CodeInternal,
@@ -109,8 +111,8 @@ type Hello struct {
 	Version      int      `json:"version"`
 	Capabilities []string `json:"capabilities"`
 	Server       Server   `json:"server"`
-	// Timeouts has tlsd's own timeouts in milliseconds, by the names of tls.Info. They hold
-	// unless tls.SetTimeout sets others. 0 means never.
+	// Timeouts has tlsd's own timeouts in milliseconds, by the names of tls.Info. They apply
+	// unless tls.SetTimeout sets others. Here 0 means no limit.
 	Timeouts map[string]int64 `json:"timeouts"`
 }
 
@@ -138,8 +140,8 @@ type Info struct {
 	Trust    Trust            `json:"trust"`
 	Timeouts map[string]int64 `json:"timeouts"`
 	Limits   map[string]int64 `json:"limits"`
-	// Confinement has for each measure that confines the worker "on", or why it is not on. It
-	// is left out if no measure was asked for.
+	// Confinement has an entry for each measure that was asked for: "on", or the reason why the
+	// measure is not in force. It is left out if none was asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
 	// Policy has the keys of the administrator's policy that bind the session. Each is a bool,
 	// a string or an array of strings. It is left out if there are none.
@@ -151,7 +153,7 @@ type Libssl struct {
 	Path      string `json:"path,omitempty"`
 	Libcrypto string `json:"libcrypto,omitempty"` // file of the libcrypto that libssl uses
 	Version   string `json:"version,omitempty"`
-	Pair      string `json:"pair,omitempty"` // are the two of one build, as far as tlsd knows
+	Pair      string `json:"pair,omitempty"` // text: whether the two files are of one build
 	Error     string `json:"error,omitempty"`
 }
 
@@ -167,7 +169,7 @@ type Trust struct {
 }
 
 // Milliseconds is a timeout as messages have it. It is rounded up, so that a short timeout does not
-// become 0. It is -1 for a negative timeout, which means no limit.
+// become 0. A negative timeout means no limit, and becomes -1.
 func Milliseconds(timeout time.Duration) int64 {
 	if timeout < 0 {
 		return -1

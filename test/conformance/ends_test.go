@@ -200,7 +200,7 @@ var ends = []end{
 		b.close()
 		b.close()
 		b.peerReads()
-	}, want: []string{closeOK, `Close: handle: tls.Close: handle N: it is closed, or the call that makes it has failed`, peerEnd}},
+	}, want: []string{closeOK, `Close: handle: tls.Close: handle N: it is closed, or the call that was to make it has failed`, peerEnd}},
 	{who: we, how: "close in the handshake", act: func(b *bout) { b.weLeave() },
 		want:       []string{`Handshake: cancelled: tls.Handshake: handle N: the handle was closed while the call waited`, closeOK, peerLeft},
 		wantServer: []string{`Accept: cancelled: tls.Accept: handle N: the handle was closed while the call waited`, `CloseServerContext: ok`, peerLeft}},

@@ -205,7 +205,10 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 				}
 				kind, says := client.KindParams, o.name+`" is not an option`
 				if h.name == "an accepted connection" && o.client {
-					kind, says = client.KindState, "is an option of clients"
+					kind, says = client.KindState, "is an accepted connection"
+					if o.context {
+						says += "; set it on the context"
+					}
 				}
 				d.fails(what, d.set(h.handle, o.name, o.good[0]), kind, says)
 			}

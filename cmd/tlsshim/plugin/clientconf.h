@@ -34,7 +34,7 @@ struct client_conf {
  * the file is bad. */
 bool client_conf_read(struct client_conf *conf, char *why, size_t cap);
 
-/* Says whether the library may talk to a daemon that the user runs. */
+/* Says whether trusted-users has the user. Then the plugin may talk to a daemon of this user. */
 bool client_conf_trusts(const struct client_conf *conf, uid_t user);
 
 #endif

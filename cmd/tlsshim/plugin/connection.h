@@ -1,9 +1,9 @@
 /*
- * connection.h - the calls that make, change and end the data channel of a connection. For a
- * context: its descriptor.
+ * connection.h - the calls that make, change and end the data channel of a connection, or the
+ * descriptor of a server context (tls.Signal).
  *
- * The caller fills in the handle and the other parameters of the call. All functions set the
- * process's error and return -1 if they fail.
+ * The caller fills in the handle and the other parameters of the call. A function that fails sets
+ * the error in p. The functions that return int64_t return -1 then.
  */
 #ifndef TLSPLUGIN_CONNECTION_H
 #define TLSPLUGIN_CONNECTION_H
@@ -11,7 +11,7 @@
 #include "call.h"
 
 /* Makes a pair of sockets, of which the call sends one end. what names the purpose, for the error.
- * Returns false with the error set if there can be no pair. */
+ * Returns false if there can be no pair. */
 bool connection_make_pair(struct process *p, struct call *c, struct owned *ends[2],
 			  const char *what);
 

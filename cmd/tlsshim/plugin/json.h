@@ -1,6 +1,6 @@
 /*
- * json.h - the JSON (RFC 8259) that a client of tlsd needs. It writes the strings of requests. A
- * strict reader looks up members of an answer in place.
+ * json.h - the JSON (RFC 8259) that a client of tlsd needs: a writer for the strings of requests,
+ * and a strict reader that looks up members of an answer in place.
  *
  * A span is a piece of a received line, and lives as long as the line. json_valid takes any span.
  * The other readers expect a span that json_valid has accepted, or a span from json_member.
@@ -27,7 +27,7 @@ struct span {
 bool json_valid(struct span line);
 
 /* The value of an object's member. There is none if the object lacks the member or has it twice,
- * or if the span is no object. Names are compared as they are written. */
+ * or if the span is no object. Names are compared byte by byte; an escape is not decoded. */
 struct span json_member(struct span object, const char *name);
 
 /* Whether the value is written exactly so: json_is(v, "null"). */

@@ -100,8 +100,9 @@ static _Noreturn void reap(pid_t tlsd)
 	_exit(0);
 }
 
-/* Intermediate processes that stay. Only the thread that opens a session uses the list. In a forked
- * child they are no children of ours. Then sys_has_ended returns true, and the list drops them. */
+/* Intermediate processes that stay. Only the thread that opens a session uses the list. If the host
+ * has forked, its child has a copy of the list, but these processes are not children of the child.
+ * There sys_has_ended returns true, and the list drops them. */
 static pid_t reapers[MOST_REAPERS];
 
 static void forget_reapers(void)

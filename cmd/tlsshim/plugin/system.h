@@ -1,8 +1,8 @@
 /*
  * system.h - the calls that POSIX does not have, or that differ between systems.
  *
- * The other files of the library use POSIX and C11 only; make check holds that.
- * Each function here returns what the system call returns, with errno.
+ * The other files of the plugin use only POSIX and C11; make check enforces this. A function here
+ * returns what the system call returns, and sets errno, unless its comment says otherwise.
  */
 #ifndef TLSPLUGIN_SYSTEM_H
 #define TLSPLUGIN_SYSTEM_H
@@ -11,11 +11,12 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* Closes the descriptor and keeps errno. Returns -1. */
+/* Closes the descriptor and keeps errno. It always returns -1, so that a caller can return its
+ * result. */
 int sys_close(int fd);
 
-/* Moves the descriptor to a number from least on, with close-on-exec, and returns the number. If fd
- * is -1, the result is -1, and errno stays. */
+/* Gives the descriptor a number that is at least the parameter least, and returns the number. A
+ * descriptor that it moves gets close-on-exec. If fd is -1, the result is -1, and errno stays. */
 int sys_move_up(int fd, int least);
 
 /* A Unix stream socket, close-on-exec. */
@@ -56,7 +57,7 @@ bool sys_has_ended(pid_t pid);
 /* Whether orphans become children of this process. */
 bool sys_inherits_orphans(void);
 
-/* Closes all descriptors from first on. It is async-signal-safe. */
+/* Closes all descriptors whose number is at least the parameter first. It is async-signal-safe. */
 void sys_close_from(unsigned first);
 
 /* Names the process for ps(1), where that is possible. It is async-signal-safe. */

@@ -1,6 +1,6 @@
 /*
- * wait.h - the waits of the library that may be long. A wait is for descriptors and for the bell at
- * the same time. It can have a deadline, and it can be ended early.
+ * wait.h - how the plugin waits where a wait may be long. A wait is for descriptors and for the
+ * bell at the same time. It can have a deadline, and it can be ended early.
  */
 #ifndef TLSPLUGIN_WAIT_H
 #define TLSPLUGIN_WAIT_H
@@ -11,13 +11,13 @@
 
 #include "bell.h"
 
-/* The longest sleep of a thread that has no bell to listen to. */
+/* A tick: the longest sleep of a wait that has no bell, or whose member tick is true. */
 enum { TICK_MS = 100 };
 
 struct wait {
 	int64_t deadline;  /* as of now_ms(); 0: none */
 	struct bell *bell;
-	bool tick;         /* also look at every tick */
+	bool tick;         /* call look at least every TICK_MS */
 	bool ended;        /* set by look: the wait is over */
 	void (*look)(struct wait *w); /* called before each sleep; must not change look and bell */
 	const char *why;   /* set by look: why there was no event, for an error text; or NULL */

@@ -2,10 +2,10 @@ package filter
 
 import "golang.org/x/sys/unix"
 
-// These are the system calls that a worker may make: the calls of a Go runtime, a C library and a
-// libssl of any version that serve TLS and only read files. The list is generous with calls that
-// reach only the process itself and its open descriptors. Not every architecture has all of the
-// calls.
+// These are the system calls that a worker may make. A worker serves TLS and only reads files. The
+// lists have the calls that the Go runtime, any C library and any version of libssl need for that.
+// They are generous with calls that reach only the process itself and its open descriptors. Not
+// every architecture has all of the calls.
 //
 // If you add a call, say what the call can reach. It must not reach another process, an object that
 // outlives the process, or the content and attributes of files. A call that Landlock's rules cover
@@ -29,10 +29,10 @@ var allowed = []string{
 	"pwritev2", "readahead", "readlink", "readlinkat", "select", "sendfile", "signalfd",
 	"signalfd4", "splice", "stat", "statfs", "statx", "tee", "timerfd_create",
 	"timerfd_gettime", "timerfd_settime", "umask",
-	// Sockets that exist. The creation of sockets has a rule of its own below.
+	// Sockets that exist. The creation of sockets has a rule of its own: see families.
 	"bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvmmsg",
 	"sendmmsg", "setsockopt", "shutdown",
-	// Memory. Shared memory has a rule of its own below.
+	// Memory. mmap has a rule of its own in program_linux.go.
 	"brk", "get_mempolicy", "map_shadow_stack", "membarrier", "mincore", "mlock", "mlock2",
 	"mlockall", "mprotect", "mremap", "mseal", "msync", "munlock", "munlockall", "pkey_alloc",
 	"pkey_free", "pkey_mprotect",
