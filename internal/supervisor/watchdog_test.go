@@ -73,12 +73,12 @@ func TestHangingWorkerIsKilledAndItsCallerTold(t *testing.T) {
 		}
 	}
 	d.checkAll(stopped)
+	if n := d.hung(); n != 2 {
+		t.Fatalf("%d workers are killed after the timeout, want 2", n)
+	}
 	frozen.told("was killed because it did not answer for 24h0m0s in tls.Read")
 	stuck.told("was killed because it did not come back from the library for 24h0m0s " +
 		"in tls.Write")
-	if n := d.hung(); n != 2 {
-		t.Errorf("%d workers are killed, want 2", n)
-	}
 	if other.pid() != pid {
 		t.Error("another session has changed its worker")
 	}
@@ -92,22 +92,30 @@ func TestWorkerThatOnlyWorksHardIsLeftAlone(t *testing.T) {
 	hard.say("busy")
 	d.until("a spare is there", func() bool { return len(d.poolPIDs()) == 1 })
 	spare := d.poolPIDs()[0]
-	testkit.Must(t, unix.Kill(spare, unix.SIGSTOP)) // without a session it gets no pings
+	testkit.Must(t, unix.Kill(spare, unix.SIGSTOP))
 	d.until("the spare is stopped", func() bool { return !isRunning(spare) })
+	// An idle worker that is stopped is killed within twice the timeout.
+	checkLong := func() {
+		t.Helper()
+		for range 2*checksPerTimeout + 1 {
+			d.checkAll(spare)
+			seen := busy.watchState.stays[1].sequence // "busy" is in thread 1
+			d.until("the busy worker enters the library again", func() bool {
+				watched, _, _, inside := d.observe(busy)
+				return !watched || inside[1].Sequence != seen
+			})
+		}
+	}
+	checkLong()
+	if n := d.hung(); n != 0 {
+		t.Fatalf("%d workers are killed; the stopped one has no session yet", n)
+	}
 	c := d.dial() // it gets the spare worker
 	d.logged("session started", 2)
-	// An idle worker that is stopped is killed within twice the timeout.
-	for range 2*checksPerTimeout + 1 {
-		d.checkAll(spare)
-		seen := busy.watchState.stays[1].sequence // "busy" is in thread 1
-		d.until("the busy worker enters the library again", func() bool {
-			_, _, _, inside := d.observe(busy)
-			return inside[1].Sequence != seen
-		})
+	checkLong()
+	if n := d.hung(); n != 1 {
+		t.Fatalf("%d workers are killed, want only the stopped one", n)
 	}
 	c.told("was killed because it did not answer for 24h0m0s")
 	hard.pid()
-	if n := d.hung(); n != 1 {
-		t.Errorf("%d workers are killed, want only the stopped one", n)
-	}
 }
