@@ -108,7 +108,7 @@ func TestWorkerThatOnlyWorksHardIsLeftAlone(t *testing.T) {
 	}
 	checkLong()
 	if n := d.hung(); n != 0 {
-		t.Fatalf("%d workers are killed; the stopped one has no session yet", n)
+		t.Fatalf("%d workers are killed, want none: the stopped one has no session", n)
 	}
 	c := d.dial() // it gets the spare worker
 	d.logged("session started", 2)
