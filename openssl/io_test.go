@@ -467,7 +467,7 @@ func TestCancelledWriteBreaksOnlyItsDirection(t *testing.T) {
 		if err == nil {
 			t.Error("the peer takes a broken stream for a whole one")
 		}
-		if got++; got < int64(n) { // with the first, above
+		if got++; got < int64(n) { // plus the byte that was read above
 			t.Errorf("the peer has got %d bytes, Write said %d", got, n)
 		}
 	})
@@ -563,7 +563,8 @@ func TestManyConnectionsNeedFewThreads(t *testing.T) {
 	wg.Wait()
 	close(stop)
 	<-watched
-	// The threads in C, those that run Go, and a few of the runtime's own.
+	// At most 2*GOMAXPROCS threads are in C (see gate), GOMAXPROCS run Go, and 12 are the
+	// runtime's own.
 	if bound := before + 3*runtime.GOMAXPROCS(0) + 12; most > bound {
 		t.Errorf("%d threads, %d before, want at most %d", most, before, bound)
 	}

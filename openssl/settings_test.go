@@ -15,9 +15,9 @@ import (
 	"tlsd/openssl"
 )
 
-// handshakes does both sides' handshakes, and reads one byte that the peer sends after its own.
-// With TLS 1.3 a server judges its client only then. It returns our error, of the handshake or of
-// that Read, and the peer's error.
+// handshakes does the handshakes of both sides. Then each side sends one byte, and the other reads
+// it. With TLS 1.3 a server checks the client's certificate after the client's handshake has ended,
+// so only the byte shows the result. handshakes returns our first error, and the peer's.
 func handshakes(t *testing.T, c *openssl.Conn, peer *tls.Conn) (ours, peers error) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -372,7 +372,8 @@ func TestInfoIsWhatThePeerSaysToo(t *testing.T) {
 			}
 			if s.server {
 				if info.Chain != nil || info.Verified {
-					t.Errorf("the client has shown no certificate: %+v", info)
+					t.Errorf("the client has shown no certificate, but Info "+
+						"says %+v", info)
 				}
 				return
 			}

@@ -35,7 +35,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			m = methods[names[sum%len(names)]]
 		}
-		// As parse passes them on.
+		// parse passes on only valid JSON in UTF-8 that is an array or an object.
 		if !json.Valid(params) || !utf8.Valid(params) ||
 			first(params) != '[' && first(params) != '{' {
 			return

@@ -186,7 +186,8 @@ func TestAConnectionThatComesTooLateIsClosed(t *testing.T) {
 	}
 	late := <-k.conns
 	if winner.closed == late.closed {
-		t.Errorf("of two connections %v and %v are closed", winner.closed, late.closed)
+		t.Errorf("closed: the winner %v, the late connection %v; want exactly one",
+			winner.closed, late.closed)
 	}
 }
 
@@ -289,17 +290,17 @@ func TestAddressesThatSwallowConnectionsDoNotHoldUpTheOthers(t *testing.T) {
 	})
 	resolver, _ := dns(t, append(silent, "127.0.0.1")...)
 	r.SetNames(resolver)
-	pauses := 0
+	attempts := 0 // an attempt takes a pause when it begins
 	over := make(chan time.Time)
 	close(over)
-	// only the goroutine of the call uses it
-	r.SetPause(func() <-chan time.Time { pauses++; return over })
+	// attempts needs no lock: only the goroutine of the call counts.
+	r.SetPause(func() <-chan time.Time { attempts++; return over })
 	h := r.handle(r.NewClient("x.test", port))
 	if got, want := r.fact(h, "peer-address"), fmt.Sprintf("127.0.0.1:%d", port); got != want {
 		t.Errorf("connected to %s, want %s", got, want)
 	}
-	if pauses != 3 {
-		t.Errorf("%d attempts began, want 3", pauses)
+	if attempts != 3 {
+		t.Errorf("%d attempts began, want 3", attempts)
 	}
 
 	// No address answers. The call's timeout ends the call, and nothing is left.

@@ -52,21 +52,22 @@ func TestASessionResumesItsOwnTLSSessions(t *testing.T) {
 				resumes string
 				options []string
 			}{
-				{"the first", "0", nil},
-				{"the second", "1", nil},
-				{"one that must not", "0", []string{resumption, "off"}},
-				{"one that may again", "1",
+				{"that is the first", "0", nil},
+				{"that is the second", "1", nil},
+				{"with resumption off", "0", []string{resumption, "off"}},
+				{"with resumption on again", "1",
 					[]string{resumption, "off", resumption, "on"}},
-				{"one that has the same CA from a file", "1",
+				{"with the same CA from a file", "1",
 					[]string{"ca", r.ca.File}},
-				{"one with another name", "0",
+				{"with another name", "0",
 					[]string{"server-name", "127.0.0.1"}},
-				{"the next one with that name", "1",
+				{"with that name again", "1",
 					[]string{"server-name", "127.0.0.1"}},
 			} {
 				got := r.resumed(port, c.options...)
 				if got != c.resumes {
-					t.Errorf("%s: %s, want %s", c.client, got, c.resumes)
+					t.Errorf("the client %s: resumed is %s, want %s", c.client,
+						got, c.resumes)
 				}
 			}
 			other := newRealRig(t)

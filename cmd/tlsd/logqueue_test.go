@@ -72,9 +72,9 @@ func TestLoggingDoesNotWaitForTheReader(t *testing.T) {
 		q.Write([]byte(entry))
 	}
 	begin := time.Now()
-	q.close() // ends, although nobody reads
+	q.close() // nobody reads: close waits for lastWrite, and then gives up
 	if took := time.Since(begin); took < lastWrite {
-		t.Errorf("close waited only %v for the last entries", took)
+		t.Errorf("close gave up after %v, want %v at least", took, lastWrite)
 	}
 	close(g.open)
 	<-q.ended
@@ -86,7 +86,8 @@ func TestLoggingDoesNotWaitForTheReader(t *testing.T) {
 	}
 }
 
-func TestAFullDiskTearsNoLaterEntry(t *testing.T) {
+// Entry three is cut after 5 bytes. Entry four must not continue its line.
+func TestAnEntryAfterAFullDiskBeginsANewLine(t *testing.T) {
 	t.Parallel()
 	g := newGate(10)
 	q := newLogQueue(g)

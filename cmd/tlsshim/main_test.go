@@ -103,8 +103,9 @@ func TestHelpIsTheManual(t *testing.T) {
 	}
 }
 
-// A standIn listens at a socket and greets like tlsd. It answers a number of calls with 7, and
-// hangs up. If calls is negative, it never answers.
+// A standIn listens at a socket. It greets like tlsd, answers calls with 7, and hangs up. The
+// parameter calls is the number of these calls. If it is negative, the stand-in only reads, and
+// sends not even a greeting.
 func standIn(t *testing.T, calls int) (path string) {
 	path = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -222,7 +223,7 @@ func TestAnInterruptEndsTheWaitForInput(t *testing.T) {
 	}
 }
 
-func TestAnInterruptComesBeforeEverything(t *testing.T) {
+func TestAnInterruptedCommandReportsOnlyTheInterrupt(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -238,7 +239,7 @@ func TestAnInterruptComesBeforeEverything(t *testing.T) {
 	}
 }
 
-func TestNoDaemonSaysWhatWasTriedAndWhatToDo(t *testing.T) {
+func TestTheErrorWithoutADaemonSaysWhatWasTriedAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")

@@ -37,7 +37,7 @@ func TestHostIsAnAddressOrAName(t *testing.T) {
 		"127.0.0.1.example.com":  "127.0.0.1.example.com",
 		"a--b.example":           "a--b.example",
 		"2001:db8::192.0.2.1":    "2001:db8::c000:201",
-		// to this machine it is an IPv6 address
+		// the prefix of NAT64: the address is not read as 127.0.0.1
 		"64:ff9b::127.0.0.1":         "64:ff9b::7f00:1",
 		"0.0.0.0":                    "0.0.0.0",
 		"::":                         "::",
@@ -123,8 +123,8 @@ func TestAmbiguousHostsAreRefused(t *testing.T) {
 	}
 }
 
-// For any rule and host: both read back as they were written. No parser takes a name for an
-// address. The verdict does not depend on the spelling of the host.
+// For any rule and host: the text of String or MarshalText is read back as the same value. No
+// parser takes a name for an address. The verdict does not depend on the spelling of the host.
 func FuzzDestination(f *testing.F) {
 	for _, s := range []string{"example.com:443", "*.example.com:1-2", "10.0.0.0/8:*",
 		"[2001:db8::/32]:443", "*:*", "[::1]:1", "\u212a.com:1"} {

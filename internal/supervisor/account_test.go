@@ -45,7 +45,7 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 		peer Peer
 		want string
 	}{
-		{"of the database", Peer{UID: 1000, GID: 50}, "user 1000"},
+		{"in the user database", Peer{UID: 1000, GID: 50}, "user 1000"},
 		{"of --allow-uid, although it is subordinate", Peer{UID: 100001, GID: 1},
 			"user 100001"},
 		{"of --allow-uid", Peer{UID: 7}, "user 7"},
@@ -74,7 +74,7 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 	}
 }
 
-// A user of an allowed group gets no more sessions if its subordinate users connect.
+// Users of an allowed group that are not in the user database share the limit of the group.
 func TestCallersOfAGroupAreCountedTogether(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -91,7 +91,7 @@ func TestCallersOfAGroupAreCountedTogether(t *testing.T) {
 	}
 	d.logged("session started", 2)
 	if got := d.askAs(first+2, gid); !strings.Contains(got, `"kind":"limit"`) || !strings.Contains(got, "sessions of group 61500 are open") {
-		t.Errorf("a third number of the group is told %s", got)
+		t.Errorf("a third uid of the group is told %s", got)
 	}
-	d.dial().pid() // the daemon's own user has another account
+	d.dial().pid() // the daemon's own user does not count towards the group's limit
 }

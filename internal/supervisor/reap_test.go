@@ -33,7 +33,8 @@ func traced(t *testing.T, pid int) (letGo func()) {
 // reason, and the daemon goes on and can stop.
 func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 	t.Parallel()
-	for _, how := range []string{"killed", "stopped in good order", "stopped by force"} {
+	for _, how := range []string{"the worker is killed", "the daemon stops in good order",
+		"the daemon stops by force"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			d := startDaemon(t, workerPlay{}, nil)
@@ -41,7 +42,7 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 			pid := c.pid()
 			letGo := traced(t, pid)
 			switch how {
-			case "killed":
+			case "the worker is killed":
 				d.eachWorker(func(w *worker) {
 					if w.pid == pid {
 						w.kill()
@@ -55,10 +56,11 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 				}
 				d.dial().pid() // others are served
 				letGo()
-				// The supervisor reaps the worker when another one ends, but only
-				// after leaveBehind. The log does not show that moment, so several
-				// workers end.
-				d.until("it is reaped with the next one", func() bool {
+				// When a worker ends, the supervisor also reaps the workers that
+				// it has left behind before. The log does not show when this
+				// worker counts as left behind. So the test ends workers until
+				// the process is gone.
+				d.until("the worker is reaped with another", func() bool {
 					other := d.dial()
 					other.pid()
 					other.say("bye")
@@ -66,10 +68,10 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 					return err != nil
 				})
 				return
-			case "stopped in good order":
+			case "the daemon stops in good order":
 				d.stop()
 				c.say("bye")
-			case "stopped by force":
+			case "the daemon stops by force":
 				d.stop()
 				d.logged("stopping", 1)
 				d.force()
@@ -122,7 +124,8 @@ func TestAWorkerThatSendsGarbageHarmsNobodyElse(t *testing.T) {
 	killed := d.logs.FilterMessage(
 		"worker breaks the rules of its channel, and is killed").Len()
 	if killed == 0 || killed == 30 {
-		t.Errorf("%d of 30 workers were ended: this shows one side only", killed)
+		t.Errorf("%d of 30 workers were killed; want some that are, and some that are not",
+			killed)
 	}
 	for _, e := range d.logs.All() {
 		text := fmt.Sprint(e.Message, e.ContextMap())

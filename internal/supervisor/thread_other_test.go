@@ -15,8 +15,8 @@ func threadAs(uint32, uint32) error { return errors.ErrUnsupported }
 // die sends the signal to the process.
 func die(sig unix.Signal) { _ = unix.Kill(os.Getpid(), sig) }
 
-// slack has no number: the system has no timer slack.
+// slack returns no number: the system has no timer slack.
 func slack() string { return "not on this system" }
 
-// seize returns an error: only Linux is traced here.
+// seize returns an error: these tests trace processes only on Linux.
 func seize(int) error { return errors.ErrUnsupported }

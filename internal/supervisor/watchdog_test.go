@@ -9,26 +9,76 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// shortBound is long enough for a worker that waits for the processor.
-const shortBound = 5 * time.Second
+// These tests make the checks of the watchdog themselves, and wait for the workers between two
+// checks. The watchdog's own first check would come after hours. So no worker is killed because the
+// machine is slow. test/e2e/tlsd has tests with the watchdog's own clock.
+
+func startUnchecked(t *testing.T) *daemon {
+	t.Helper()
+	return startDaemon(t, workerPlay{}, func(c *Config) { c.Watchdog = 24 * time.Hour })
+}
+
+// checkAll checks each worker once, and waits until each has answered its ping. It does not wait
+// for the worker with the pid stopped.
+func (d *daemon) checkAll(stopped int) {
+	d.t.Helper()
+	d.eachWorker(d.check)
+	d.eachWorker(func(w *worker) {
+		if w.pid == stopped {
+			return
+		}
+		d.until("a worker answers its ping", func() bool {
+			watched, _, lastPong, _ := d.observe(w)
+			return !watched || lastPong == w.watchState.lastPing
+		})
+	})
+}
+
+// workerOf returns the worker with the pid.
+func (d *daemon) workerOf(pid int) (found *worker) {
+	d.t.Helper()
+	d.eachWorker(func(w *worker) {
+		if w.pid == pid {
+			found = w
+		}
+	})
+	if found == nil {
+		d.t.Fatalf("no worker has the pid %d", pid)
+	}
+	return found
+}
+
+// hung counts the workers that the watchdog has killed.
+func (d *daemon) hung() int { return d.logs.FilterMessage("worker hangs").Len() }
 
 func TestHangingWorkerIsKilledAndItsCallerTold(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Watchdog = shortBound })
+	d := startUnchecked(t)
 	other := d.dial()
 	pid := other.pid()
 	frozen, stuck := d.dial(), d.dial()
-	frozen.pid()
-	stuck.pid()
-	begin := time.Now()
+	stopped, inLibrary := frozen.pid(), d.workerOf(stuck.pid())
 	frozen.say("freeze")
 	stuck.say("stuck")
-	frozen.told("was killed because it did not answer for 5s in tls.Read")
-	stuck.told("was killed because it did not come back from the library for 5s in tls.Write")
-	if took := time.Since(begin); took < shortBound {
-		t.Errorf("killed after %v", took)
+	d.until("a worker is stopped", func() bool { return !isRunning(stopped) })
+	d.until("a worker is in the library", func() bool {
+		_, active, _, _ := d.observe(inLibrary)
+		return active
+	})
+	// The first check sends the pings, and sees the thread in the library. The timeout begins.
+	for range checksPerTimeout {
+		d.checkAll(stopped)
+		if n := d.hung(); n != 0 {
+			t.Fatalf("%d workers are killed before the timeout", n)
+		}
 	}
-	d.logged("worker hangs", 2)
+	d.checkAll(stopped)
+	if n := d.hung(); n != 2 {
+		t.Fatalf("%d workers are killed after the timeout, want 2", n)
+	}
+	frozen.told("was killed because it did not answer for 24h0m0s in tls.Read")
+	stuck.told("was killed because it did not come back from the library for 24h0m0s " +
+		"in tls.Write")
 	if other.pid() != pid {
 		t.Error("another session has changed its worker")
 	}
@@ -36,14 +86,36 @@ func TestHangingWorkerIsKilledAndItsCallerTold(t *testing.T) {
 
 func TestWorkerThatOnlyWorksHardIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Watchdog = shortBound })
+	d := startUnchecked(t)
 	hard := d.dial()
-	hard.pid()
+	busy := d.workerOf(hard.pid())
 	hard.say("busy")
 	d.until("a spare is there", func() bool { return len(d.poolPIDs()) == 1 })
 	spare := d.poolPIDs()[0]
-	testkit.Must(t, unix.Kill(spare, unix.SIGSTOP)) // without a session it gets no pings
-	c := d.dial()                                   // it gets the spare worker
-	c.told("was killed because it did not answer for 5s")
+	testkit.Must(t, unix.Kill(spare, unix.SIGSTOP))
+	d.until("the spare is stopped", func() bool { return !isRunning(spare) })
+	// An idle worker that is stopped is killed within twice the timeout.
+	checkLong := func() {
+		t.Helper()
+		for range 2*checksPerTimeout + 1 {
+			d.checkAll(spare)
+			seen := busy.watchState.stays[1].sequence // "busy" is in thread 1
+			d.until("the busy worker enters the library again", func() bool {
+				watched, _, _, inside := d.observe(busy)
+				return !watched || inside[1].Sequence != seen
+			})
+		}
+	}
+	checkLong()
+	if n := d.hung(); n != 0 {
+		t.Fatalf("%d workers are killed, want none: the stopped one has no session", n)
+	}
+	c := d.dial() // it gets the spare worker
+	d.logged("session started", 2)
+	checkLong()
+	if n := d.hung(); n != 1 {
+		t.Fatalf("%d workers are killed, want only the stopped one", n)
+	}
+	c.told("was killed because it did not answer for 24h0m0s")
 	hard.pid()
 }

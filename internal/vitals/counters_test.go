@@ -23,8 +23,8 @@ func TestCountersHaveAWordEach(t *testing.T) {
 		all = append(all, Handshakes(false, i), Handshakes(true, i))
 	}
 	if len(all) != NumCounters || countersAt+8*NumCounters > certificatesAt {
-		t.Fatalf("%d counters, %d known, for which there are %d bytes", len(all),
-			NumCounters, certificatesAt-countersAt)
+		t.Fatalf("the test knows %d counters, NumCounters is %d; they have %d bytes",
+			len(all), NumCounters, certificatesAt-countersAt)
 	}
 	page.Enter(Threads-1, "tls.Read", 0)
 	notes, err := page.Session(0)
@@ -90,7 +90,7 @@ func TestAWorkersCountersAreLimited(t *testing.T) {
 			}
 		}
 	}
-	// -1 handles
+	// MaxUint64 is -1 as a signed number: a negative number of handles.
 	if got := Plausible(Connections, math.MaxUint64, time.Hour); got != 0 {
 		t.Errorf("fewer handles than none: %d", got)
 	}

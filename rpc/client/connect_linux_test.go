@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 // fullSocket listens, and its backlog is full. next takes one caller out.
@@ -58,9 +60,7 @@ func TestAFullQueueIsWaitedFor(t *testing.T) {
 		!errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while it is full: %v; want EAGAIN when the time is over", err)
 	}
-	long, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	done := make(chan error)
+	long, done := testkit.Bounded(t), make(chan error)
 	go func() {
 		conn, err := connect(long, path)
 		if err == nil {

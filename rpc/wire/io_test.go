@@ -161,7 +161,7 @@ func TestReaderPassesErrorsOn(t *testing.T) {
 func TestMessagesStayInOnePiece(t *testing.T) {
 	t.Parallel()
 	a, b := testkit.UnixPair(t)
-	w := wire.NewWriter(a, 20*time.Second, nil)
+	w := wire.NewWriter(a, testkit.Patience, nil)
 	const writers, each = 8, 50
 	var all sync.WaitGroup
 	for i := range writers {

@@ -21,11 +21,10 @@ func TestEveryKindHasACodeOfItsOwn(t *testing.T) {
 			t.Errorf("%s and %s have the same code, %d", k, other, code)
 		}
 		seen[code] = k
-		// -32768 to -32000 are reserved; of these, -32099 to -32000 are for servers
-		// (section 5.1).
+		// JSON-RPC 2.0, section 5.1, reserves -32768 to -32000. Of these, -32099 to -32000
+		// are for errors that a server defines.
 		if k != kind.Params && k != kind.Internal && (code < -32099 || code > -32000) {
-			t.Errorf("%s: %d is outside of the specification's range for servers", k,
-				code)
+			t.Errorf("%s: %d is outside of JSON-RPC's range for servers", k, code)
 		}
 	}
 	if len(wire.Codes) != len(kind.All) {

@@ -9,7 +9,8 @@ import (
 	"tlsd/session"
 )
 
-// The fact resumed, and the option of clients that turns resumption off, against crypto/tls.
+// The test compares with crypto/tls: the fact "resumed" of HandleInfo, and the option
+// session-resumption of clients.
 func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

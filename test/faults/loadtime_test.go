@@ -16,7 +16,7 @@ import (
 // Functions that are called when the library is loaded, before there is a session, fail in every
 // worker.
 
-// atLoadTime are these functions. Those of the error queue are left to
+// atLoadTime are these functions. The other functions of the error queue are left to
 // TestNoFaultInTheLibraryHurtsAnybodyElse.
 var atLoadTime = []string{
 	"OpenSSL_version_num", "OpenSSL_version", "OPENSSL_init_ssl",
@@ -27,7 +27,7 @@ var atLoadTime = []string{
 // callsFor is the time during which callers come again and again while the fault lasts.
 const callsFor = 2 * time.Second
 
-func TestAFaultAtLoadTimeIsToldAndPasses(t *testing.T) {
+func TestAFaultAtLoadTimeIsReportedAndTheDaemonRecovers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, functions := library(t, "")
@@ -61,7 +61,7 @@ func TestAFaultAtLoadTimeIsToldAndPasses(t *testing.T) {
 }
 
 // tryAtLoadTime starts a daemon whose workers all meet the fault, and looks at the errors of
-// callers until there are no more faults.
+// callers for callsFor. Then it ends the fault, and waits until tlsd serves again.
 func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome string) {
 	r := newRig(t, w, "* "+function+" 1+ "+fault)
 	began := time.Now()
@@ -78,14 +78,14 @@ func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome stri
 		}
 		time.Sleep(callsFor / 10) // the callers' pace
 	}
-	// Each caller has three workers at most. The spare worker is replaced at a falling rate: 0,
+	// Each caller has three workers at most. The pause before the next spare worker grows: 0,
 	// 0.2, 0.4, 0.8 … s.
 	if died, most := strings.Count(r.d.Log(t), "worker ended unexpectedly"),
 		3*callers+8; died > most {
 		t.Errorf("%d workers have died for %d callers within %v", died, callers,
 			time.Since(began))
 	}
-	r.order(t)
+	r.order(t) // no order: the fault is over
 	testkit.Until(t, "tlsd serves again when the fault is over", func() bool {
 		ctx := testkit.Bounded(t)
 		c, err := client.Dial(ctx, r.d.Socket)
@@ -95,7 +95,8 @@ func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome stri
 		defer c.Close()
 		v := &visit{t: t, ctx: ctx, c: c, w: w}
 		v.talk("localhost", w.answer)
-		return v.end == nil // not of a worker that had been kept ready since before
+		// A spare worker from before the end of the fault may still fail. Then try again.
+		return v.end == nil
 	})
 	for _, o := range []string{"refused", "stub", "served"} {
 		if outcomes[o] {

@@ -27,7 +27,7 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 		func(t *testing.T, d *testd.Daemon) {
 			tk := w.talk(t, d.Dial(t), port)
 			deaf := rawDial(t, d)
-			// The caller owns something, too.
+			// The caller has a handle, so that its end has a handle to free.
 			_, err := fmt.Fprintf(deaf,
 				`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",%d]}`+"\n", port)
 			testkit.Must(t, err)
@@ -47,7 +47,7 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 				select {
 				case err := <-stuffed:
 					if ne, ok := err.(net.Error); ok && ne.Timeout() {
-						t.Fatal("the caller is not left")
+						t.Fatal("the caller is not dropped")
 					}
 					ended = true
 				default:
@@ -57,11 +57,11 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 				}
 			}
 			if took := time.Since(begin); took < bound {
-				t.Errorf("the caller is left after %v already", took)
+				t.Errorf("the caller is dropped after %v already, want %v at least",
+					took, bound)
 			}
-			t.Logf("the caller is left after %v; meanwhile the slowest exchange of "+
-				"another "+
-				"has taken %v", time.Since(begin), slowest)
+			t.Logf("the caller is dropped after %v; meanwhile the slowest exchange "+
+				"of another has taken %v", time.Since(begin), slowest)
 			tk.works(t)
 			testkit.Until(t, "the log says why", func() bool {
 				return strings.Contains(d.Log(t), "has not read an answer within")
@@ -69,7 +69,8 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 		})
 }
 
-// If a caller dies in the middle of a message, everything of it goes with it.
+// When a caller is killed, even in the middle of a message, the daemon frees everything that the
+// caller had.
 func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -93,8 +94,9 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 				before, supervisors := len(testkit.OpenFiles(t, workerOf(t, tk.c))),
 					len(testkit.OpenFiles(t, d.PID))
 				port := testkit.Port(t)
-				// It has a waiting Read, a waiting Accept, and a client that was
-				// not accepted.
+				// The caller has a Read that waits, and an Accept that waits.
+				// Later a client connects by TCP. It does no handshake, and so
+				// it is never accepted.
 				caller, gone := startCaller(t, d, fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}
 {"jsonrpc":"2.0","id":2,"method":"tls.NewClient","params":["127.0.0.1",%d]}
 {"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}

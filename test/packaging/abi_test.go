@@ -33,8 +33,9 @@ func TestTheBinaryInterfaceIsTheListedOne(t *testing.T) {
 	}
 }
 
-// A program that is linked against the plugin needs it by its name alone, in any folder.
-func TestThePluginHasAName(t *testing.T) {
+// The plugin has a SONAME. So a program that is linked against the plugin records the name
+// TlsPlugin.so, and not the path.
+func TestThePluginHasASONAME(t *testing.T) {
 	t.Parallel()
 	names, err := open(t, filepath.Join(bin, "TlsPlugin.so")).DynString(elf.DT_SONAME)
 	if err != nil || !slices.Equal(names, []string{"TlsPlugin.so"}) {
@@ -51,7 +52,7 @@ func exported(t *testing.T) map[string]string {
 	}
 	found := map[string]string{}
 	for _, s := range symbols {
-		// an absolute one is a version itself
+		// a symbol in SHN_ABS is the name of a version, and not a function
 		if s.Section != elf.SHN_UNDEF && s.Section != elf.SHN_ABS {
 			found[s.Name] = s.Version
 		}

@@ -22,17 +22,18 @@ var ring = func() []byte {
 	return append(once, once...)
 }()
 
-// piece is n bytes of the stream with this key from position at, at most a period.
-func piece(key uint64, at, n int) []byte {
-	from := int((key + uint64(at)) % period)
+// piece returns n bytes of the stream with this key, from position pos on. It returns at most one
+// period.
+func piece(key uint64, pos, n int) []byte {
+	from := int((key + uint64(pos)) % period)
 	return ring[from : from+min(n, period)]
 }
 
-// filled is n bytes of the stream from position at.
-func filled(key uint64, at, n int) []byte {
+// filled returns n bytes of the stream, from position pos on.
+func filled(key uint64, pos, n int) []byte {
 	out := make([]byte, 0, n)
 	for len(out) < n {
-		out = append(out, piece(key, at+len(out), n-len(out))...)
+		out = append(out, piece(key, pos+len(out), n-len(out))...)
 	}
 	return out
 }

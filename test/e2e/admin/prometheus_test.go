@@ -49,7 +49,8 @@ func TestTheRulesAreGood(t *testing.T) {
 	}
 }
 
-// soon are series on which the alert of certificates is to fire for one alone.
+// soon is a test for promtool. TlsdCertificateExpires must fire only for certificate a, and
+// TlsdCertificateNotReloaded only for instance y.
 const soon = `
 rule_files: [%q]
 evaluation_interval: 1m
@@ -178,7 +179,7 @@ func get(t *testing.T, address string) (status int, text string) {
 	return res.StatusCode, string(body)
 }
 
-func TestTheExporterServesMetricsAlone(t *testing.T) {
+func TestTheExporterServesOnlyMetrics(t *testing.T) {
 	t.Parallel()
 	d := start(t, "--idle-exit=10m")
 	at := d.export()
@@ -234,7 +235,6 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 	run(t, cmd, func() { io.Copy(io.Discard, stderr) })
 	at := fmt.Sprintf("http://127.0.0.1:%d/api/v1/", port)
 
-	// rate() needs two scrapes.
 	query := func(expr string) (samples int) {
 		status, text := get(t, at+"query?query="+url.QueryEscape(expr))
 		var answer struct {
@@ -251,6 +251,7 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 		decode(t, text, &answer)
 		return len(answer.Data.Result)
 	}
+	// The dashboard uses rate(), which needs two scrapes.
 	testkit.Until(t, "Prometheus has scraped twice",
 		func() bool { return query("count_over_time(tlsd_sessions[1m]) > 1") == 1 })
 
@@ -258,7 +259,8 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 		testkit.Until(t, expr+" has an answer", func() bool { return query(expr) > 0 })
 	}
 	if query("tlsd_no_such_metric") != 0 {
-		t.Error("a metric that there is not has an answer: this checks nothing")
+		t.Error("a query of a metric that does not exist has an answer: these checks " +
+			"prove nothing")
 	}
 	testkit.Until(t, "the rules are evaluated, and none fires", func() bool {
 		status, text := get(t, at+"rules")
@@ -294,8 +296,8 @@ func queries(t *testing.T) (list []string) {
 	return list
 }
 
-// Every metric that the rules and the dashboard name is there, and each is in one of them, or is
-// not for either.
+// The rules and the dashboard use only metrics that exist. Each metric of tlsd is in a rule or in a
+// panel.
 func TestRulesAndDashboardNameWhatThereIs(t *testing.T) {
 	t.Parallel()
 	d := start(t)

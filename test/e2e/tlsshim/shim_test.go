@@ -21,7 +21,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// tlsshim makes calls of its arguments. An interrupt cancels the call in flight.
+// tlsshim turns its arguments into calls. An interrupt cancels the call in flight.
 
 // shim is a tlsshim that is killed if it does not end in time.
 func shim(t *testing.T, socket string, args ...string) (cmd *exec.Cmd, stdout,
