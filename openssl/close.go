@@ -85,7 +85,7 @@ func (c *Conn) close(ctx context.Context, how ending) error {
 	case sent && how == orderly:
 		sent = c.lastWords(ctx)
 	case sent:
-		sent = !c.writeFailed()
+		sent = !c.writeFailed() && c.inFlight()
 	}
 	c.free()
 	if sent && c.nc.CloseWrite() == nil { // an error means that the connection is gone already
@@ -120,6 +120,13 @@ func (c *Conn) writeFailed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.writeErr != nil && c.writeErr != ErrShut
+}
+
+// inFlight says whether the peer's system has not acknowledged all bytes. If it has, a close at once
+// loses nothing, and with unread data it tells the peer so by a reset.
+func (c *Conn) inFlight() (yes bool) {
+	err := c.raw.Control(func(fd uintptr) { yes = unacknowledged(fd) > 0 })
+	return yes && err == nil
 }
 
 // closeNotify sends the unsent data and the alert close_notify. It returns true if both have left.

@@ -413,7 +413,7 @@ func (c *conn) CutContext(ctx context.Context) error {
 	c.mu.Lock()
 	established := c.done && !c.closed
 	c.mu.Unlock()
-	if established && c.nc.CloseWrite() == nil {
+	if established && c.unacknowledged() && c.nc.CloseWrite() == nil {
 		const look = time.Millisecond
 		for ctx.Err() == nil && c.unacknowledged() {
 			_ = c.nc.SetReadDeadline(time.Now().Add(look))
