@@ -122,8 +122,9 @@ func (c *Conn) writeFailed() bool {
 	return c.writeErr != nil && c.writeErr != ErrShut
 }
 
-// inFlight says whether the peer's system has not acknowledged all bytes. If it has, a close at once
-// loses nothing, and with unread data it tells the peer so by a reset.
+// inFlight says whether bytes are on their way: the peer's system has not acknowledged them.
+// Without such bytes a close at once loses nothing. If bytes of the peer are unread, the close is a
+// reset, and so the peer learns that its bytes are lost.
 func (c *Conn) inFlight() (yes bool) {
 	err := c.raw.Control(func(fd uintptr) { yes = unacknowledged(fd) > 0 })
 	return yes && err == nil

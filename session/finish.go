@@ -78,7 +78,8 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 		t.Abort()
 		t = nil
 	}
-	// Then close_notify would tell the peer that it has got all bytes.
+	// The caller has closed the channel, perhaps in the middle of a Write. close_notify would
+	// tell the peer that it has got all bytes.
 	torn := callerClosed && c.flow.canWrite()
 	placed := c.finishSlot || s.takeFinishSlot()
 	if placed && s.ctx.Err() == nil {

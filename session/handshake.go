@@ -36,8 +36,8 @@ func (c *connection) handshake(ctx context.Context, timeout time.Duration, call 
 	err := c.stateError()
 	if err == nil && c.state == connReady && ch != nil {
 		err = fail(kind.State,
-			"its handshake has been done; a data channel must come with "+
-				"tls.Handshake")
+			"its handshake has been done already; a data channel can come only with "+
+				"the tls.Handshake that does it")
 	}
 	if err != nil || c.state == connReady {
 		s.mu.Unlock()
