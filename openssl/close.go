@@ -160,10 +160,10 @@ var trash = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 // flush reads and discards data until the peer's system has acknowledged everything, the peer is
 // gone, or ctx has ended.
 func (c *Conn) flush(ctx context.Context) {
-	buf := trash.Get().(*[16 << 10]byte)
-	defer trash.Put(buf)
 	over := false
 	try := func(fd uintptr) bool {
+		buf := trash.Get().(*[16 << 10]byte) // not kept while it waits
+		defer trash.Put(buf)
 		for range 64 { // a peer that sends without end must not hold us up here
 			switch n, err := syscall.Read(int(fd), buf[:]); {
 			case n > 0 || err == syscall.EINTR:

@@ -226,22 +226,52 @@ func TestCloseOverOpenSSLDrains(t *testing.T) {
 	}
 }
 
-// TestTheSessionsEndLosesNothingAlthoughThePeersBytesAreUnread: a socket that is closed with unread
-// bytes discards its own bytes that have not left. The peer here reads only after its own Write,
-// which goes on when tlsd discards the bytes.
-func TestTheSessionsEndLosesNothingAlthoughThePeersBytesAreUnread(t *testing.T) {
+// A socket that is closed with unread bytes discards its own bytes that have not left. The peer
+// here reads only after its own Write, which goes on when tlsd discards the peer's bytes. Its
+// buffer is smaller than the data, so that a part of the data waits in tlsd's system.
+func TestNoEndLosesDataAlthoughThePeersBytesAreUnread(t *testing.T) {
 	t.Parallel()
-	r := newRealRig(t, timeouts(session.Timeouts{Close: testkit.Patience}))
-	got := make(chan string, 1)
-	_, c := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) {
-		_, err := c.Write(make([]byte, 32<<20)) // more than all buffers take
-		b, end := io.ReadAll(c)
-		got <- fmt.Sprintf("%s|%v|%v", b, err, end)
-	}))
-	data := random(150000)
-	send(t, c, data)
-	r.End()
-	want(t, got, fmt.Sprintf("%s|%v|%v", data, nil, errCut))
+	for name, tt := range map[string]struct {
+		finish func(r *rig, h session.Handle, c *net.UnixConn)
+		end    error
+	}{
+		"Close": {func(r *rig, h session.Handle, _ *net.UnixConn) {
+			r.ok(r.Close(h))
+		}, nil},
+		"Close, and the session's end before its answer": {
+			func(r *rig, h session.Handle, _ *net.UnixConn) {
+				r.start(r.Close(h))
+				r.End()
+			}, nil},
+		"the caller's end of the channel, then Close": {
+			func(r *rig, h session.Handle, c *net.UnixConn) {
+				c.Close()
+				r.ok(r.Close(h))
+			}, errCut},
+		"the session's end": {func(r *rig, _ session.Handle, _ *net.UnixConn) {
+			r.End()
+		}, errCut},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRealRig(t, timeouts(session.Timeouts{Close: testkit.Patience}))
+			got := make(chan string, 1)
+			port := r.serve(func(c *tls.Conn, tcp *net.TCPConn) {
+				err := tcp.SetReadBuffer(16 << 10)
+				if err == nil {
+					// more than all buffers take
+					_, err = c.Write(make([]byte, 32<<20))
+				}
+				b, end := io.ReadAll(c)
+				got <- fmt.Sprintf("%s|%v|%v", b, err, end)
+			})
+			h, c := r.channel(port)
+			data := random(150000)
+			send(t, c, data)
+			tt.finish(r, h, c)
+			want(t, got, fmt.Sprintf("%s|%v|%v", data, nil, tt.end))
+		})
+	}
 }
 
 // TestAServerReadsWhatItsClientSentBeforeAReset: this holds although the server's Write has failed

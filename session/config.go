@@ -16,7 +16,7 @@ type Timeouts struct {
 	Accept          time.Duration // Accept, until a client has come; none
 	Read            time.Duration // Read; none
 	Write           time.Duration // each piece of a Write (see writePiece); 30 s
-	Close           time.Duration // after Close: until the peer has acknowledged all bytes; 1 s
+	Close           time.Duration // Close, End: until the peer has acknowledged all bytes; 1 s
 }
 
 // Limits are the limits of one session. The comment of a field has its default. Zero means the

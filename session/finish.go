@@ -108,27 +108,43 @@ func (c *connection) cut(ctx context.Context) {
 		p.terminate()
 	}
 	c.stopAhead()
-	switch t := c.unregister(); {
-	case t == nil:
-	case c.flow.status().Write == stateFailed:
-		t.Abort()
-	default:
-		c.s.finish(c.s.finishCtx, t, true)
+	t := c.unregister()
+	if t == nil {
+		return
 	}
+	if c.flow.status().Write == stateFailed {
+		t.Abort()
+		return
+	}
+	// The slots limit the work, because a session may have thousands of dead peers.
+	late, stop := context.WithTimeout(c.s.finishCtx, c.s.Timeouts.Close)
+	defer stop()
+	select {
+	case c.s.finishSlots <- struct{}{}:
+		defer func() { <-c.s.finishSlots }()
+	case <-late.Done():
+	}
+	t.CutContext(late)
 }
 
 // finish sends close_notify, unless the connection is torn. It waits until the peer's system has
-// acknowledged all bytes, as far as ctx and Timeouts.Close allow. t may be nil.
+// acknowledged all bytes, as far as Timeouts.Close, Hurry and ctx allow. ctx is the context of a
+// Close. The session's end ends ctx, but not this wait. t may be nil.
 func (s *Session) finish(ctx context.Context, t EngineConn, torn bool) {
 	if t == nil {
 		return
 	}
-	ctx, stop := context.WithTimeout(ctx, s.Timeouts.Close)
+	late, stop := context.WithTimeout(s.finishCtx, s.Timeouts.Close)
 	defer stop()
+	defer context.AfterFunc(ctx, func() {
+		if context.Cause(ctx) != error(errEnded) {
+			stop()
+		}
+	})()
 	if torn {
-		t.CutContext(ctx)
+		t.CutContext(late)
 	} else {
-		t.CloseContext(ctx)
+		t.CloseContext(late)
 	}
 }
 

@@ -158,7 +158,7 @@ func flagTable(o *options) []flagInfo {
 			"for each 64 KiB of a Write to be sent",
 			&duration{&o.timeouts.Write, false}},
 		{"", "close-timeout", "TIME", "1s",
-			"for written data to reach the peer, after Close has been answered",
+			"for written data to reach the peer, after a Close or the session's end",
 			&duration{&o.timeouts.Close, false}},
 		{"", "answer-timeout", "TIME", "30s",
 			"for the caller to read one answer; after this time its session ends",

@@ -21,7 +21,7 @@ complete -c tlsd -l accept-handshake-timeout -d 'for the handshake of one client
 complete -c tlsd -l accept-timeout -d 'for Accept to get a client; the context goes on listening' -x
 complete -c tlsd -l read-timeout -d 'for Read to get data' -x
 complete -c tlsd -l write-timeout -d 'for each 64 KiB of a Write to be sent' -x
-complete -c tlsd -l close-timeout -d 'for written data to reach the peer, after Close has been answered' -x
+complete -c tlsd -l close-timeout -d 'for written data to reach the peer, after a Close or the session'\''s end' -x
 complete -c tlsd -l answer-timeout -d 'for the caller to read one answer; after this time its session ends' -x
 complete -c tlsd -l session-idle-timeout -d 'how long a session may be without calls in flight, messages and data; then it ends; 0: never' -x
 complete -c tlsd -l drain-timeout -d 'for open sessions to end when tlsd stops; then tlsd ends them' -x
