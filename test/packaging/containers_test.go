@@ -301,7 +301,7 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 		0o644); err != nil {
 		t.Fatal(err)
 	}
-	p.fails("nor one of trusted-users", script(user+1, files, "demo-server.dom", server...)...)
+	p.fails("and not in trusted-users", script(user+1, files, "demo-server.dom", server...)...)
 	trusts := append([]string{"-v", conf + ":/etc/tlsd/client.conf:ro"}, files...)
 	if got := p.run(script(user+1, trusts, "script.dom")...); got != "openssl\n" {
 		t.Errorf("with trusted-users and allow-uid: %s", got)

@@ -236,9 +236,9 @@ ExecStart=/usr/bin/tlsd --socket /run/tlsd/tlsd.sock --allow-uid alice
 		command []string
 		says    string
 	}{
-		{plugin, "nor one of trusted-users in /etc/tlsd/client.conf"},
+		{plugin, "and not in trusted-users of /etc/tlsd/client.conf"},
 		{[]string{"sh", "-c", "tlsshim status 2>&1 || true"},
-			"nor one of trusted-users in /etc/tlsd/client.conf"},
+			"and not in trusted-users of /etc/tlsd/client.conf"},
 	} {
 		if out := m.run("alice", refused.command...); !strings.Contains(out, refused.says) {
 			t.Errorf("%v, without client.conf: %s", refused.command, out)
