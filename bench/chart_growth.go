@@ -38,7 +38,7 @@ func (r *results) chartGrowth() *chart {
 			r.curve("sessions-memory", ours, "tlsd, with a share of shared memory",
 				"line ours"),
 			r.curve("sessions-dirty", ours, "of its own", "line ours dashed")}},
-		{title: "Sessions: first call, opened one behind the other", x: sessions, y: "ms",
+		{title: "Opening sessions: median first call of the last 20", x: sessions, y: "ms",
 			lines: []curve{r.curve("sessions-last", ours, ours, "line ours")}},
 	}
 	var drawn []panel

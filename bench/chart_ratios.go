@@ -7,7 +7,7 @@ import (
 )
 
 // chartRatios shows the comparison: for each row the speeds of tlsd and of the proxies, divided by
-// that of the row's first contestant (in-process; for the row call, socketpair). In all rows,
+// that of the row's first contestant: in-process, or socketpair in the row "call". In all rows,
 // further to the right is better. The chart is nil if nothing was compared.
 func (r *results) chartRatios() *chart {
 	var rows []*rowResult
@@ -102,8 +102,8 @@ func (c *chart) ratioLegend(x, y float64) {
 	}
 }
 
-// speed is the speed of a contestant, if that of the row's first contestant is 1: the ratio, or its
-// inverse if less is better. ok is false if there is no ratio.
+// speed says how many times faster a contestant is than the row's first contestant. v is
+// OfBaseline, or its inverse in a row where less is better. ok is false if there is no OfBaseline.
 func (rr *rowResult) speed(c *contestantResult) (v float64, ok bool) {
 	if c.OfBaseline == nil || *c.OfBaseline <= 0 {
 		return 0, false
@@ -114,8 +114,9 @@ func (rr *rowResult) speed(c *contestantResult) (v float64, ok bool) {
 	return *c.OfBaseline, true
 }
 
-// goalAt is the speed that the goal asks for, if that of the row's first contestant is 1. ok is
-// false if the goal is of another row, or does not compare tlsd with a contestant of this row.
+// goalAt says how many times faster than the row's first contestant tlsd must be to meet the goal.
+// ok is false if the goal is of another row, or does not compare tlsd with a contestant of this
+// row.
 func (rr *rowResult) goalAt(g goalResult) (float64, bool) {
 	want := max(g.AtLeast, g.AtMost)
 	if g.AtMost > 0 {

@@ -100,7 +100,7 @@ func TestACurveHasOnePointForEachNumber(t *testing.T) {
 		&rowResult{Series: "s", At: 100}
 	r := &results{Rows: []*rowResult{first, second, less}}
 	got := r.series("s")
-	if len(got) != 2 || got[0] != less || got[1] != first || got[1] != r.in("s", 1000) {
+	if len(got) != 2 || got[0] != less || got[1] != first || got[1] != r.firstAt("s", 1000) {
 		t.Errorf("the series has %d rows; want that of 100, and the first of 1000",
 			len(got))
 	}

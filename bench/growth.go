@@ -13,8 +13,8 @@ import (
 // How the cost grows: with the size of Writes, with the connections of a session, and with
 // sessions, which are processes of tlsd. The rows of one series differ in one number.
 
-// growths are the works about growth. Some rows of their series are in the comparison already, such
-// as busy-10.
+// growths are the works about growth. The function comparison makes further rows of these series,
+// such as busy-10.
 func growths(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds/2, 'f', -1, 64)
 	two := []string{inProcess, ours}
@@ -80,16 +80,18 @@ func sessions(n int) work {
 				of: func(o *outcome) float64 {
 					return float64(o.weight.dirty) / mib / o.units
 				}},
-			{name: name + "supervisor", title: what + "the supervisor's part of that",
-				unit: "KiB", lower: true, series: "sessions-supervisor", at: n,
+			{name: name + "supervisor",
+				title: what + "the supervisor's own memory, per session",
+				unit:  "KiB", lower: true, series: "sessions-supervisor", at: n,
 				of: func(o *outcome) float64 {
 					return float64(o.parent.dirty) / 1024 / o.units
 				}},
 			{name: name + "served", title: what + "until all are served, one by one",
 				unit: "s", lower: true, series: "sessions-served", at: n,
 				of: func(o *outcome) float64 { return o.seconds }},
-			{name: name + "last", title: fmt.Sprintf("%sthe call of one of the last %d",
-				what, min(n, 20)), unit: "ms", lower: true,
+			{name: name + "last",
+				title: fmt.Sprintf("%sfirst call, median of the last %d", what,
+					min(n, 20)), unit: "ms", lower: true,
 				series: "sessions-last", at: n,
 				of: func(o *outcome) float64 {
 					return o.extra["last"] * 1e3
@@ -113,7 +115,7 @@ func sessions(n int) work {
 }
 
 // series gives the rows of a series, sorted by At. If several rows have the same At, it gives the
-// first one, as the method in does.
+// first of them, as firstAt does.
 func (r *results) series(name string) []*rowResult {
 	var list []*rowResult
 	for _, rr := range r.Rows {
@@ -125,8 +127,8 @@ func (r *results) series(name string) []*rowResult {
 	return slices.CompactFunc(list, func(a, b *rowResult) bool { return a.At == b.At })
 }
 
-// in returns the first row of a series with this At, nil if there is none.
-func (r *results) in(series string, at int) *rowResult {
+// firstAt returns the first row of a series with this At, nil if there is none.
+func (r *results) firstAt(series string, at int) *rowResult {
 	for _, rr := range r.Rows {
 		if rr.Series == series && rr.At == at {
 			return rr
@@ -138,45 +140,45 @@ func (r *results) in(series string, at int) *rowResult {
 // printGrowth prints a table for each thing that grows.
 func (r *results) printGrowth(w io.Writer) {
 	r.growthTable(w, "bytes in one piece or message", func(n int) string { return long(n) },
-		[]column{{"write", "write, MB/s"}, {"pingpong", "ping-pong, µs"}})
+		[]part{{"write", "write, MB/s"}, {"pingpong", "ping-pong, µs"}})
 	number := func(n int) string { return strconv.Itoa(n) }
 	r.growthTable(w, "busy connections, one session", number,
-		[]column{{"busy", "write of 16 KiB pieces, MB/s in all"}})
+		[]part{{"busy", "write of 16 KiB pieces, MB/s in all"}})
 	r.growthTable(w, "idle connections, one session", number,
-		[]column{{"idle-memory", "memory each, KiB"},
+		[]part{{"idle-memory", "memory each, KiB"},
 			{"idle-last", "opening the next, µs"}})
 	r.growthTable(w, "busy sessions, one connection each", number,
-		[]column{{"sessions-busy", "write of 16 KiB pieces, MB/s in all"}})
+		[]part{{"sessions-busy", "write of 16 KiB pieces, MB/s in all"}})
 	r.growthTable(w, "sessions", number,
-		[]column{{"sessions-memory", "memory each (PSS), MiB"},
+		[]part{{"sessions-memory", "memory each (PSS), MiB"},
 			{"sessions-dirty", "of its own (private, dirty), MiB"},
-			{"sessions-supervisor", "the supervisor's part of that, KiB"},
+			{"sessions-supervisor", "the supervisor's own memory, per session, KiB"},
 			{"sessions-served", "until all are served, s"},
-			{"sessions-last", "first call of the next, ms"},
+			{"sessions-last", "first call, median of the last 20, ms"},
 			{"sessions-idle", "CPU time each while idle, µs/s"}})
 }
 
-// A column is a series in a table of growth. If the series has a baseline, it takes three columns
-// of the table: the baseline, tlsd and the ratio.
-type column struct{ series, title string }
+// A part of a growth table shows one series. A part without a baseline has one column, tlsd's. A
+// part with a baseline has three: the baseline, tlsd and the ratio.
+type part struct{ series, title string }
 
-func (r *results) growthTable(w io.Writer, what string, number func(int) string, columns []column) {
+func (r *results) growthTable(w io.Writer, what string, number func(int) string, parts []part) {
 	var at []int
-	columns = slices.DeleteFunc(columns, func(c column) bool {
-		return len(r.series(c.series)) == 0
+	parts = slices.DeleteFunc(parts, func(p part) bool {
+		return len(r.series(p.series)) == 0
 	})
 	head := []string{what}
 	compared := map[string]bool{}
-	for _, c := range columns {
-		list := r.series(c.series)
+	for _, p := range parts {
+		list := r.series(p.series)
 		for _, rr := range list {
 			at = append(at, rr.At)
-			compared[c.series] = rr.contestant(inProcess) != nil
+			compared[p.series] = rr.contestant(inProcess) != nil
 		}
-		if compared[c.series] {
-			head = append(head, c.title+": "+inProcess, ours, "ratio")
+		if compared[p.series] {
+			head = append(head, p.title+": "+inProcess, ours, "ratio")
 		} else {
-			head = append(head, c.title+": "+ours)
+			head = append(head, p.title+": "+ours)
 		}
 	}
 	slices.Sort(at)
@@ -187,16 +189,16 @@ func (r *results) growthTable(w io.Writer, what string, number func(int) string,
 	t := table{head}
 	for _, n := range at {
 		line := []string{number(n)}
-		for _, c := range columns {
+		for _, p := range parts {
 			var in, our *contestantResult
-			if rr := r.in(c.series, n); rr != nil {
+			if rr := r.firstAt(p.series, n); rr != nil {
 				in, our = rr.contestant(inProcess), rr.contestant(ours)
 			}
-			if compared[c.series] {
+			if compared[p.series] {
 				line = append(line, in.text())
 			}
 			line = append(line, our.text())
-			if compared[c.series] {
+			if compared[p.series] {
 				ratio := ""
 				if our != nil {
 					ratio = ratioText(our.OfBaseline)

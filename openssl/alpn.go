@@ -8,8 +8,8 @@ import (
 
 // Application-Layer Protocol Negotiation (RFC 7301). A client offers a list. A server takes the
 // first protocol of its own list that the client has offered, and ends the handshake with
-// no_application_protocol if there is none. A server without a list, and a server whose client
-// offers nothing, agree on nothing.
+// no_application_protocol if there is none. If the server has no list, or the client offers none,
+// the handshake goes on without a protocol.
 
 // encodeALPN encodes a list of protocols for the extension: each name follows its length.
 func encodeALPN(protocols []string) ([]byte, error) {
@@ -38,8 +38,8 @@ func (l *Library) offerALPN(ssl uintptr, list []byte) bool {
 		uintptr(len(list)))) == 0
 }
 
-// selectALPN is the callback of all server contexts. The last argument is the number of the
-// context's settings, so C never holds a pointer of Go. The chosen protocol is a part of the
+// selectALPN is the callback of all server contexts. The last argument is the key of the context's
+// settings in l.servers. So C never has a pointer of Go. The chosen protocol is a part of the
 // client's list, and lives as long as that list.
 func (l *Library) selectALPN(_, out, outLen, in, inLen, number uintptr) (result uintptr) {
 	result = alpnFatal

@@ -34,7 +34,8 @@ type op struct {
 	c    *Conn
 	kind opKind
 	ctx  context.Context
-	// the data to read or write; a field keeps it on the heap, because C gets its address
+	// The data to read or write. It is a field so that it is on the heap, because C gets its
+	// address.
 	buf []byte
 	// Of a ReadSome: the largest number of bytes to return; else 0. A ReadSome takes buf from
 	// someMemory for each stay. If no data has come, it puts buf back.
@@ -49,8 +50,8 @@ type op struct {
 	dir     direction // the readiness that the operation waits for
 	parked  bool      // the operation has waited since it locked Conn.reading
 	unwatch func()    // ends watch; nil while ctx is not watched
-	// the number of SSL calls since the last wait or success that asked for a wait without
-	// EAGAIN, or for another direction
+	// How often in a row OpenSSL has asked for a wait, but the socket had not said EAGAIN, or
+	// OpenSSL wanted another direction than before. A wait or a success sets turns to 0.
 	turns int
 
 	// The rest is for one stay: the arguments and the results of its SSL calls.
@@ -70,10 +71,11 @@ type op struct {
 	sealed, first, besides int
 
 	closed bool // all data is read, and the peer's close_notify has come
-	// Of a Read: SSL_read has sealed an alert. If this Read succeeds, the alert refuses a
-	// renegotiation.
+	// Of a Read: SSL_read has sealed an alert. If the Read succeeds nevertheless, the peer has
+	// asked for a renegotiation, which the alert refuses.
 	alerted bool
-	sound   bool // what OpenSSL reports about the bytes to send fits together (collect)
+	// OpenSSL's reports about the bytes to send do not contradict each other; collect sets it
+	sound bool
 	// unexplained says that OpenSSL reports an error of the system, but errno is EAGAIN, which
 	// is no failure.
 	unexplained bool
@@ -146,8 +148,8 @@ func (o *op) runSome(ctx context.Context, limit int) ([]byte, error) {
 }
 
 // conclude ends an operation, with its error. If a Write or shutdown was given up in the middle,
-// the Conn sends nothing more (ErrWriteBroken). For a Write, conclude adds to o.n the bytes of the
-// last piece that have left.
+// the Conn sends nothing more (ErrWriteBroken). For a Write, conclude adds data bytes of the last
+// stay to o.n: the bytes in records that have been sent whole.
 func (o *op) conclude(err error) {
 	c := o.c
 	o.ctx, o.buf, o.err = nil, nil, nil
@@ -277,7 +279,8 @@ func (o *op) lookForReset(fd uintptr) direction {
 	return o.end(os.NewSyscallError("read", c.sendErrno))
 }
 
-// judge decides by the results of a stay how the operation goes on. Its result is that of once.
+// judge decides by the results of a stay how the operation goes on. It returns the readiness
+// that the operation needs, as the method once does.
 func (o *op) judge(q queue) (want direction) {
 	c := o.c
 	if o.kind == opRead {
@@ -296,7 +299,9 @@ func (o *op) judge(q queue) (want direction) {
 			return o.end(nil)
 		case o.fn == c.lib.sym.sslShutdown:
 			c.writeErr, c.shut = ErrShut, true
-		case o.kind == opShutdown: // SSL_do_handshake has read the rest of the message
+		case o.kind == opShutdown:
+			// SSL_do_handshake has read the rest of a handshake message (see below).
+			// Now SSL_shutdown can succeed.
 			o.fn = c.lib.sym.sslShutdown
 			return none
 		}

@@ -22,7 +22,8 @@ type ClientSettings struct {
 }
 
 // Configure sets the settings for the handshake. It fails with ErrServerSide, ErrHandshakeDone,
-// net.ErrClosed, or a *PEMError. Call it at most once.
+// net.ErrClosed, or a *PEMError. Another error says that a name in ALPN is not valid, or that
+// OpenSSL has refused a setting. Call Configure at most once.
 func (c *Conn) Configure(s ClientSettings) error {
 	if err := c.enter(); err != nil {
 		return err

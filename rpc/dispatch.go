@@ -17,7 +17,7 @@ import (
 )
 
 // Handle begins a call, in the order of arrival, and makes sure that the call runs and is answered.
-// The library calls it on its reading goroutine. Handle does not wait for the call.
+// Package jsonrpc2 calls Handle on its reading goroutine. Handle does not wait for the call.
 func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Request) {
 	c := s.callByNumber(req.ID.Num)
 	c.lib = lib
@@ -74,7 +74,8 @@ func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error)
 	return args, m.attach(s, c, args)
 }
 
-// attach replaces the parameter channel by the data channel that came with the call.
+// attach replaces the value of the parameter "channel", if the value is 1, with the socket that
+// came with the call, or with two sockets if m.pair is set.
 func (m *method) attach(s *server, c *call, a args) error {
 	i := m.index(pChannel.name)
 	if i < 0 || a[i] != int64(1) {
@@ -145,7 +146,7 @@ func (s *server) reply(c *call, v any, err error) {
 		switch x := v.(type) {
 		case session.Status:
 			v = wireStatus(x)
-		case session.Facts: // one string, like a single fact
+		case session.Facts: // all facts are one string, as one fact is
 			v = string(encode(x))
 		}
 		c.lib.Reply(context.Background(), id, v)

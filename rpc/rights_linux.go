@@ -6,12 +6,15 @@ import "golang.org/x/sys/unix"
 const soPassRights = 83
 
 // refuseDescriptors makes a channel refuse descriptors from now on, if the kernel can. It returns
-// true if descriptors wait in the channel's queue already, or if it cannot rule that out.
+// true if descriptors wait in the channel's queue already, or if it cannot look at all bytes of the
+// queue. The channel is connected.
 func refuseDescriptors(fd int) (some bool) {
 	// An older kernel does not know the option.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)
 	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
 	if err != nil || n <= 0 {
+		// A descriptor comes with at least one byte. The ioctl fails only for a socket that
+		// listens.
 		return false
 	}
 	// Recvmsg gets no room for control messages. So the kernel sets MSG_CTRUNC if the queue has

@@ -33,9 +33,10 @@ skip() {
 	exit 3
 }
 
-# With --enter, this script runs in the namespaces. It registers qemu, and then executes enter.sh of
-# the matrix. The magic bytes are those of an ELF file for arm64, and the mask leaves out the bytes
-# that differ between such files (binfmt_misc).
+# With --enter, this script runs in the namespaces. It registers qemu, and then executes
+# test/run/matrix/enter.sh, which runs a test program in the root. The magic bytes are those of an
+# ELF file for arm64, and the mask leaves out the bytes that differ between such files
+# (binfmt_misc).
 if [ "${1:-}" = --enter ]; then
 	shift
 	mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
@@ -45,7 +46,8 @@ if [ "${1:-}" = --enter ]; then
 	exec sh test/run/matrix/enter.sh "$@"
 fi
 
-# within runs this script with --enter in namespaces. They end when that process ends.
+# within runs this script with --enter in new namespaces. When unshare ends, the namespaces and all
+# processes in them end, too.
 within() {
 	timeout --foreground -k 5 600 \
 		unshare --user --map-root-user --mount --pid --net --fork --kill-child \

@@ -38,7 +38,8 @@ check 'go vet' "$GO" vet -tags scan ./...
 tools=$PWD/bin/tools
 (cd tools && GOBIN=$tools "$GO" install tool) || exit 1
 
-# The packages of which tlsd and tlsshim are made. Packages for tests may ignore errors.
+# The packages of which tlsd and tlsshim are made. errcheck and unparam look only at these, because
+# packages for tests may ignore errors.
 # shellcheck disable=SC2016
 product=$("$GO" list -deps \
 	-f '{{if .Module}}{{if .Module.Main}}{{.ImportPath}}{{end}}{{end}}' ./cmd/...)
@@ -64,8 +65,8 @@ spelt() {
 analyzed() {
 	bad=0
 	for source in cmd/tlsshim/plugin/*.c test/plugin/domhost/src/*.c internal/testhost/src/*.c; do
-		# The analyzer reports memory and descriptors in a list as leaks. The sanitizers look for
-		# leaks instead.
+		# If a list keeps memory or a descriptor, the analyzer wrongly reports a leak. The
+		# sanitizers look for leaks instead.
 		gcc -std=c11 -O1 -Wall -Wextra -Werror -fanalyzer \
 			-Wno-analyzer-malloc-leak -Wno-analyzer-fd-leak -Icmd/tlsshim/plugin -c -o /dev/null "$source" || bad=1
 	done

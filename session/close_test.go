@@ -117,7 +117,8 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 
 // TestCloseIsPatientWithProgress: a Close waits as long as the calls before it go on ending. The
 // clock of the session is synctest's: it stands still while a goroutine runs or waits for the
-// network. So the result does not depend on the speed of the machine.
+// network. So the result does not depend on the speed of the machine. The timeouts of
+// testkit stand still with the clock, so only the timeout of go test bounds the test.
 func TestCloseIsPatientWithProgress(t *testing.T) {
 	t.Parallel()
 	port := newRig(t).echo() // not in the bubble: an Accept would stop the clock for ever

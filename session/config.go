@@ -32,10 +32,11 @@ type Config struct {
 	Engine   Engine
 	Timeouts Timeouts
 	Limits   Limits
-	// SkipFailedHandshakes is the initial option of server contexts: Accept goes on after a
-	// client whose handshake has failed.
+	// SkipFailedHandshakes is the initial value of the option failed-handshakes of server
+	// contexts. True is "skip": Accept goes on after a client whose handshake has failed.
 	SkipFailedHandshakes bool
-	// ReloadCertificates is the initial option of server contexts: renewed files are taken.
+	// ReloadCertificates is the initial value of the option reload of server contexts. True is
+	// "auto": later handshakes use files that were renewed.
 	ReloadCertificates bool
 	// Policy is what the administrator allows. The zero value allows everything.
 	Policy policy.Policy

@@ -5,8 +5,9 @@ import "context"
 // A connection ends in two parts. A Close is answered after the first part: the calls on the handle
 // have ended, the bytes of its data channel have left, and the handle is free. The second part
 // happens in the background, within Timeouts.Close: close_notify is sent, and the peer's system
-// acknowledges all bytes. The caller has its answer by then, so the session's end does not cut the
-// second part short. [Session.End] waits for it. Only [Session.Hurry] cuts it short.
+// acknowledges all bytes. The caller may exit as soon as it has the answer. So the session's end
+// does not cut the second part short. [Session.End] waits for the second part, and only
+// [Session.Hurry] cuts it short.
 
 // maxFinishing is the most connections of a session that end in the background at the same time.
 // Further Closes do both parts before they are answered.
@@ -22,13 +23,14 @@ func (s *Session) takeFinishSlot() bool {
 	}
 }
 
-// Close waits for earlier calls on the handle, and ends those that still wait (see stallTimeout).
-// Then the bytes that the caller has sent on a data channel leave. In any case Close frees the
-// handle. Unless writing has failed, close_notify is sent. The result is 0. An error says why bytes
-// have not left. Close returns the error only if no earlier call has returned it.
+// Close waits for earlier calls on the handle. If none of them ends within stallTimeout, Close
+// cancels those that are left. Then the bytes that the caller has sent on a data channel leave. In
+// any case Close frees the handle. Unless writing has failed, close_notify is sent. The result is
+// 0. An error says why bytes have not left. Close returns the error only if no earlier call has
+// returned it.
 //
 // A caller may close its end of the channel first, perhaps in the middle of its data. Then Close
-// sends no close_notify, and returns no error. Only an earlier Shutdown still sends close_notify.
+// sends no close_notify, and returns no error. After a Shutdown, close_notify is sent nevertheless.
 func (s *Session) Close(h Handle) *Call {
 	const op = "tls.Close"
 	s.mu.Lock()
@@ -78,8 +80,8 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 		t.Abort()
 		t = nil
 	}
-	// The caller has closed the channel, perhaps in the middle of a Write. close_notify would
-	// tell the peer that it has got all bytes.
+	// The caller has closed its end of the channel without a Shutdown, perhaps in the middle of
+	// its data. close_notify would tell the peer that the data is complete.
 	torn := callerClosed && c.flow.canWrite()
 	placed := c.finishSlot || s.takeFinishSlot()
 	if placed && s.ctx.Err() == nil {

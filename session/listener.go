@@ -15,8 +15,8 @@ import (
 
 // A listener is one address where a context listens. The first Accept or Listen for the address
 // opens the listener. Until the context is closed, the listener accepts clients, and does their
-// handshakes side by side. Until an Accept claims them, it keeps at most Limits.Pending clients,
-// before or after their handshake. Further clients wait in the kernel's backlog.
+// handshakes side by side. It keeps at most Limits.Pending clients that no Accept has claimed.
+// Clients whose handshake still runs count, too. Further clients wait in the kernel's backlog.
 type listener struct {
 	s    *Session
 	addr string

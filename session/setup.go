@@ -21,7 +21,7 @@ import (
 type connSetup struct {
 	tcp        *net.TCPConn // nil once TLS owns it
 	serverName string       // of a client: the name to verify, and for SNI
-	store      *trust       // of a client: its trust store; the connSetup is a holder
+	store      *trust       // of a client: its trust store, with a reference (see trust.go)
 
 	server *serverContext // of an accepted connection whose handshake comes later
 	data   *channel       // the data channel that came with Accept

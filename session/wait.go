@@ -15,8 +15,8 @@ import (
 //   - A handle takes part while its option watch is 1.
 //   - A handle is ready if a Read or an Accept on it would not wait. Data, the peer's close_notify
 //     and an error make it ready.
-//   - A connection before its handshake is ready, because a Read fails at once. While the handshake
-//     runs, the connection is not ready.
+//   - A connection whose handshake has not begun is ready, because a Read on it fails at once.
+//     While the handshake runs, the connection is not ready.
 //   - Wait returns ready handles in turn, in the order of their numbers. So a busy handle does not
 //     hide the others.
 //   - A connection with a data channel does not take part. Its caller polls the channel.
@@ -135,10 +135,10 @@ func (c *serverContext) watched() bool {
 	return c.s.watched[c.handle] != nil
 }
 
-// isClosed says whether a channel is closed, such as the tail of a lane.
-func isClosed(lane <-chan struct{}) bool {
+// isClosed says whether a Go channel is closed, such as the channel done of a call.
+func isClosed(done <-chan struct{}) bool {
 	select {
-	case <-lane:
+	case <-done:
 		return true
 	default:
 		return false
@@ -172,8 +172,8 @@ func (c *serverContext) ready() bool {
 type readAhead struct {
 	stop context.CancelFunc
 	done chan struct{} // closed when data and err are set
-	// Only the goroutine of beginReadAhead uses these until done is closed, then the Read that
-	// runs.
+	// Until done is closed, only the goroutine of beginReadAhead uses data and err. After that,
+	// only the Read that runs uses them.
 	data []byte
 	err  error
 }

@@ -2,7 +2,8 @@
  * client [-a] [-c CA] [-l PLUGIN] [-r] -p PORT WORK [SIZE [CONNECTIONS [SECONDS]]]
  *
  * Does one kind of work over one kind of link (link.h), which is chosen when the program is built.
- * With -a, the works write, read and pingpong use a process of its own for each connection.
+ * With -a, each connection of the works "write", "read" and "pingpong" has a process of its own.
+ * With -r, the in-process link sets SSL_MODE_RELEASE_BUFFERS.
  */
 #include <signal.h>
 #include <stdio.h>

@@ -45,8 +45,8 @@ func newObserver(log *zap.Logger, number uint64) *sessionObserver {
 	}
 }
 
-// line writes a line, unless the log level or the limiter forbids it. It calls the function fields
-// only if it writes the line.
+// line writes a line, unless the log level or the limiter forbids it. It calls the function in
+// the parameter fields only if it writes the line.
 func (o *sessionObserver) line(limiter *audit.Limiter, level zapcore.Level, text string,
 	fields func() []zap.Field) {
 	entry := o.log.Check(level, text)

@@ -40,8 +40,8 @@ type Client struct {
 type Server struct {
 	Listener *net.UnixListener
 	Daemon   Daemon
-	// Ordered is called for each order, before the order is carried out. asked is a text for
-	// people.
+	// Ordered is called for each request that changes something (end, drain, a new log level),
+	// before it is carried out. The parameter asked describes the request for people.
 	Ordered func(who Client, method, asked string)
 	// Denied is called for each client that may not use the socket.
 	Denied func(who Client)

@@ -20,8 +20,8 @@ import (
 //   - Become is called after the last exec, and before anything of the user is read. Between fork
 //     and exec the user could stop a process that still shares the memory of its parent.
 //   - The kernel makes the process dumpable as fs.suid_dumpable says, so it is concealed again at
-//     once. If fs.suid_dumpable is 1, for debugging, the user has a moment to open the memory. Then
-//     the measure is not reported as on.
+//     once. If fs.suid_dumpable is 1, for debugging, the user has a moment to open the memory. So
+//     the measure notTraceable is not reported as on.
 //   - The result is checked for each thread: the four user numbers (real, effective, saved, of
 //     files), the four group numbers, the groups and the capabilities. A way back to root is an
 //     error.

@@ -12,7 +12,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Plugin is the level of the plugin. Each session has a host process of its own.
+// Plugin is the level at which a test calls the plugin (see ours.go). Each session has a host
+// process of its own.
 type Plugin struct {
 	D *testd.Daemon
 	// StrictWrites makes each Write wait until its data is sent. So a Write returns its own

@@ -39,8 +39,8 @@ func (w *worker) outdated() bool {
 	return err != nil || !os.SameFile(now, w.libraryFile)
 }
 
-// renewIfOutdated calls renew if the library of w is outdated, and says whether it is. Then it also
-// undoes takeSpare, and retires w.
+// renewIfOutdated says whether the library of w is outdated. The worker w comes from takeSpare. If
+// its library is outdated, renewIfOutdated releases and retires w, and calls renew.
 func (s *Supervisor) renewIfOutdated(w *worker) bool {
 	if !w.outdated() {
 		return false

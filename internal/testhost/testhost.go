@@ -194,12 +194,11 @@ func (h *Host) Send(op string, args ...any) (*Call, error) {
 	return c, nil
 }
 
-// escape writes the characters that would end a field or a line as \t and \n, and a backslash as
-// \\.
+// escape is for a field. It writes a tab as \t, a line feed as \n, and a backslash as \\.
 var escape = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`)
 
-// Answer returns a Call for an answer that no command asked for. Its tag is "child", when a forked
-// child has ended.
+// Answer returns a Call that waits for an answer that no command asked for. The parameter tag names
+// the answer: "child" says that a forked child has ended.
 func (h *Host) Answer(tag string) *Call { return &Call{tag, h, tag} }
 
 // Result returns the Go channel that gets the result, once.

@@ -10,7 +10,7 @@ import (
 // the end of the certificate in Unix time, or 0 if the slot is empty. The others are its serial
 // number.
 //
-// The worker is not trusted. So the reader gets few slots at most, and checks their values.
+// The worker is not trusted. So the number of slots is fixed, and the reader checks each value.
 
 // Certificates is the number of slots.
 const Certificates = 16

@@ -18,7 +18,7 @@ type Reader struct {
 	src   *bufio.Reader
 	max   int
 	buf   []byte // a line that is longer than the buffer of src
-	start int64  // where in the stream the last line began
+	start int64  // see Start
 	taken int64  // bytes of the stream that were taken from src
 }
 
@@ -30,7 +30,7 @@ func NewReader(r io.Reader, max int) *Reader {
 	return &Reader{src: bufio.NewReaderSize(r, readAhead), max: max}
 }
 
-// Start is the offset of the last line in the stream.
+// Start is the offset in the stream of the line that Line has returned last.
 func (r *Reader) Start() int64 { return r.start }
 
 // Line returns the next line that is not blank, without its end. The line is valid until the next

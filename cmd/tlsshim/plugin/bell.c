@@ -14,10 +14,10 @@ static void ring(struct bell_pipe *p)
 
 void bell_ring(struct bell *b)
 {
-	int which = atomic_load(&b->newest);
+	int number = atomic_load(&b->newest);
 
-	if (which >= 0)
-		ring(&b->pipes[which]);
+	if (number >= 0)
+		ring(&b->pipes[number]);
 }
 
 void bell_destroy(struct bell *b)
@@ -53,30 +53,30 @@ static int new_pipe(struct bell *b)
 
 int bell_listen(struct bell *b, int *fd)
 {
-	int which;
+	int number;
 
 	pthread_mutex_lock(&b->mu);
-	which = atomic_load(&b->newest);
+	number = atomic_load(&b->newest);
 	*fd = -1;
-	if (which >= 0 && atomic_load(&b->pipes[which].write_end))
-		*fd = owned_fd(b->pipes[which].read_end);
+	if (number >= 0 && atomic_load(&b->pipes[number].write_end))
+		*fd = owned_fd(b->pipes[number].read_end);
 	if (*fd < 0) {
-		which = new_pipe(b);
-		*fd = which >= 0 ? owned_fd(b->pipes[which].read_end) : -1;
+		number = new_pipe(b);
+		*fd = number >= 0 ? owned_fd(b->pipes[number].read_end) : -1;
 	}
-	if (which >= 0)
-		b->pipes[which].users++;
+	if (number >= 0)
+		b->pipes[number].users++;
 	pthread_mutex_unlock(&b->mu);
-	return which;
+	return number;
 }
 
-void bell_leave(struct bell *b, int which, bool rung)
+void bell_leave(struct bell *b, int number, bool rung)
 {
 	struct bell_pipe *p;
 
-	if (which < 0)
+	if (number < 0)
 		return;
-	p = &b->pipes[which];
+	p = &b->pipes[number];
 	pthread_mutex_lock(&b->mu);
 	if (rung) /* by bell_ring, or because the host has closed an end; the pipe is used up */
 		ring(p);

@@ -37,12 +37,12 @@ void bell_init(struct bell *b);
 void bell_destroy(struct bell *b);
 
 /* Begins to listen. *fd becomes the descriptor to poll with POLLIN. *fd is -1 if no pipe can be
- * made; then the caller must look for changes from time to time. Returns the parameter which of
- * bell_leave. */
+ * made; then the caller must look for changes from time to time. Returns the number of the pipe, or
+ * -1. In both cases the caller passes it to bell_leave. */
 int bell_listen(struct bell *b, int *fd);
 
 /* Ends the listening. rung says whether poll(2) has returned an event of the descriptor. */
-void bell_leave(struct bell *b, int which, bool rung);
+void bell_leave(struct bell *b, int number, bool rung);
 
 /* Safe in a signal handler. */
 void bell_ring(struct bell *b);

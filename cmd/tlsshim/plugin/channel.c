@@ -49,7 +49,7 @@ void channel_release(struct channel *ch)
 
 int channel_raise(struct process *p, struct channel *ch, const struct direction *d)
 {
-	ch->writing.reported = true; /* the host needs only one of both directions' errors */
+	ch->writing.reported = true; /* even if d is ch->reading; see channel.h */
 	return error_set(p, d->kind, "", d->error ? d->error : "tlsd does not say what has failed");
 }
 

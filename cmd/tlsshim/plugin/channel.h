@@ -62,8 +62,9 @@ struct channel *channel_find(struct channels *t, int64_t handle);
 struct channel *channel_make(struct channels *t, int64_t handle);
 void channel_release(struct channel *ch); /* it may be NULL */
 
-/* Makes the error of a direction the process's error, and returns -1. The error of writing is
- * then marked as reported. */
+/* Makes the error of the direction d the last error (error.h), and returns -1. The function also
+ * marks the error of writing as reported, even if d is the direction of reading: after one error
+ * the host need not get the other. */
 int channel_raise(struct process *p, struct channel *ch, const struct direction *d);
 
 /* Raises the error of writing, if there is one that the host does not know. Returns whether it has

@@ -13,21 +13,21 @@ static const struct method
 		    .result = NUMBER, .flags = MAKES_HANDLE, .waits_on = CONTEXT };
 
 bool connection_make_pair(struct process *p, struct call *c, struct owned *ends[2],
-			  const char *what)
+			  const char *purpose)
 {
 	if (owned_socketpair(ends)) {
 		c->pass = ends[1];
 		return true;
 	}
 	fail(p, "limit", call_op(c), c->handle, "limit: no descriptor for the %s: %s%s",
-	     what, errno_text(errno),
+	     purpose, errno_text(errno),
 	     errno == EMFILE ? "; raise RLIMIT_NOFILE or close others" : "");
 	return false;
 }
 
-/* Makes the parameter end the data channel of the connection. Closes it if the connection has a
- * data channel already, if the session is lost, or if there is no memory. */
-static int attach(struct process *p, const char *op, int64_t handle, struct owned *end)
+/* Stores ours, which is our end of a pair, as the data channel of the connection. Closes ours if
+ * the connection has a data channel already, if the session is lost, or if there is no memory. */
+static int attach(struct process *p, const char *op, int64_t handle, struct owned *ours)
 {
 	struct channel *ch;
 	bool lost;
@@ -36,12 +36,12 @@ static int attach(struct process *p, const char *op, int64_t handle, struct owne
 	lost = !p->session || handle < p->first; /* then the next call on the handle fails */
 	ch = session_handle(p, handle, true);
 	if (ch && !ch->fd) {
-		ch->fd = end;
-		end = NULL;
+		ch->fd = ours;
+		ours = NULL;
 		watch_changed(p, ch);
 	}
 	pthread_mutex_unlock(&p->mu);
-	owned_close(end);
+	owned_close(ours);
 	return ch || lost ? 0 : fail(p, "limit", op, 0, "out of memory");
 }
 
@@ -82,7 +82,8 @@ static int do_handshake(struct process *p, struct call *c)
 	if (client_run(p, c) == 0)
 		return attach(p, handshake.name, c->handle, ends[0]);
 	owned_close(ends[0]);
-	/* Another thread may have done the handshake. Then tlsd wants no second descriptor. */
+	/* If another thread has done the handshake meanwhile, tlsd has refused our descriptor. So
+	 * the call is repeated without a descriptor. */
 	if (!process_cancelled(p, c->began) && has_pair(p, c->handle))
 		return client_run(p, c);
 	return -1;

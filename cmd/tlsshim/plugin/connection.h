@@ -10,10 +10,10 @@
 
 #include "call.h"
 
-/* Makes a pair of sockets, of which the call sends one end. what names the purpose, for the error.
- * Returns false if there can be no pair. */
+/* Makes a pair of sockets, of which the call sends one end. The parameter purpose is for the text
+ * of the error. Returns false, with the error set, if no pair can be made. */
 bool connection_make_pair(struct process *p, struct call *c, struct owned *ends[2],
-			  const char *what);
+			  const char *purpose);
 
 int64_t connection_handshake(struct process *p, struct call *c);
 int64_t connection_accept(struct process *p, struct call *c);

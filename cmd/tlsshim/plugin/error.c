@@ -97,9 +97,9 @@ static struct last_error *find_or_make(struct process *p)
 	return e;
 }
 
-/* Runs when a thread ends, and frees the thread's error. It leaves the error alone if the error is
- * of a fork's parent, or if the struct process was retired. After a retirement errors_free frees
- * the error. */
+/* Runs when a thread ends, and frees the thread's error, with two exceptions. An error of the
+ * process that has forked this one belongs to that process. If process_retire has taken the struct
+ * process out of use, errors_free frees the error. */
 static void thread_ends(void *at)
 {
 	struct last_error *e = at;

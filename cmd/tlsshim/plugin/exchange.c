@@ -182,7 +182,7 @@ static void send_lines(struct process *p, struct session *s, const struct text *
 				    .p = p, .s = s, .c = c };
 	struct owned *const pass[2] = { c->pass_first, c->pass };
 
-	if (wire_send(&s->wire, lines->at, lines->len, pass, &out.wait))
+	if (wire_send(&s->wire, lines->bytes, lines->len, pass, &out.wait))
 		return;
 	pthread_mutex_lock(&p->mu);
 	if (!*s->why && !wire_is_ours(&s->wire))
@@ -278,7 +278,7 @@ static bool send_in_turn(struct process *p, struct session *s, struct call *c)
 		send_lines(p, s, &lines, c);
 		pthread_mutex_lock(&p->mu);
 	}
-	free(lines.at);
+	free(lines.bytes);
 	turn_give_back(&s->sending);
 	if (s->cancelling > 0 && s->has_leader)
 		bell_ring(&p->bell); /* the leader may have a cancel request to send */

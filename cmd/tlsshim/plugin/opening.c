@@ -73,8 +73,8 @@ static struct session *current(struct process *p)
 	if (!s)
 		return NULL;
 	s->refs++;
-	/* If no call waits, a line or an end that can be read now means that tlsd ends the
-	 * session. */
+	/* If no call waits, tlsd sends a line or closes the socket only to end the session. So
+	 * input is read before the session is used. */
 	while (!s->lost && !s->calls && !s->has_leader && wire_has_input(&s->wire))
 		session_lead(p, s, now_ms() + LAST_LINE_WAIT_MS);
 	session_wake_leader(s);

@@ -92,13 +92,13 @@ char *params_make(struct process *p, const struct call *c)
 		text_put(&out, "%" PRId64 ",", c->n);
 	if (c->pass)
 		text_put(&out, "1,");
-	if (!out.failed && out.at[out.len - 1] == ',')
-		out.at[--out.len] = '\0';
+	if (!out.failed && out.bytes[out.len - 1] == ',')
+		out.bytes[--out.len] = '\0';
 	text_put(&out, "]");
 	if (good && !out.failed)
-		return out.at;
+		return out.bytes;
 	if (good)
 		fail(p, "limit", m->name, 0, "out of memory");
-	free(out.at);
+	free(out.bytes);
 	return NULL;
 }

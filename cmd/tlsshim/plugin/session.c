@@ -41,8 +41,8 @@ bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES])
 		 HELLO_ID, s->first);
 	w->deadline = now_ms() + HELLO_WAIT_MS;
 	if (!line.failed) /* if the sending fails, wire_read says why */
-		wire_send(&s->wire, line.at, line.len, NULL, w);
-	free(line.at);
+		wire_send(&s->wire, line.bytes, line.len, NULL, w);
+	free(line.bytes);
 	return wire_read(&s->wire, w, &answer, why) && answer_agree(s, answer, why);
 }
 

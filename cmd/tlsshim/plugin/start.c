@@ -100,9 +100,10 @@ static _Noreturn void reap(pid_t tlsd)
 	_exit(0);
 }
 
-/* Intermediate processes that stay. Only the thread that opens a session uses the list. If the host
- * has forked, its child has a copy of the list, but these processes are not children of the child.
- * There sys_has_ended returns true, and the list drops them. */
+/* Intermediate processes that stay. Only the thread that opens a session uses the list. A fork of
+ * the host copies the list, but the processes are children of the host alone. So in the forked
+ * process sys_has_ended returns true for each of them, and forget_reapers removes them from the
+ * copy. */
 static pid_t reapers[MOST_REAPERS];
 
 static void forget_reapers(void)

@@ -56,40 +56,40 @@ bool utf8_valid(const char *at, size_t len)
 	return true;
 }
 
-void text_vadd(char *to, size_t cap, const char *format, va_list args)
+void text_vadd(char *out, size_t cap, const char *format, va_list args)
 {
-	size_t have = strlen(to), cut;
-	int n = vsnprintf(to + have, cap - have, format, args);
+	size_t have = strlen(out), cut;
+	int n = vsnprintf(out + have, cap - have, format, args);
 
 	if (n < 0) {
-		to[have] = '\0';
+		out[have] = '\0';
 		return;
 	}
 	if ((size_t)n < cap - have)
 		return;
-	for (cut = cap - 1; cut > have && ((unsigned char)to[cut - 1] & 0xC0) == 0x80;)
+	for (cut = cap - 1; cut > have && ((unsigned char)out[cut - 1] & 0xC0) == 0x80;)
 		cut--;
-	if (cut > have && !utf8_valid(to + cut - 1, cap - cut))
-		to[cut - 1] = '\0';
+	if (cut > have && !utf8_valid(out + cut - 1, cap - cut))
+		out[cut - 1] = '\0';
 }
 
-void text_add(char *to, size_t cap, const char *format, ...)
+void text_add(char *out, size_t cap, const char *format, ...)
 {
 	va_list args;
 
 	va_start(args, format);
-	text_vadd(to, cap, format, args);
+	text_vadd(out, cap, format, args);
 	va_end(args);
 }
 
-int64_t text_give(char *to, size_t cap, const char *text)
+int64_t text_give(char *out, size_t cap, const char *text)
 {
 	size_t len = strlen(text);
 
-	if (to && cap > 0) {
+	if (out && cap > 0) {
 		size_t n = len < cap ? len : cap - 1;
-		memcpy(to, text, n);
-		to[n] = '\0';
+		memcpy(out, text, n);
+		out[n] = '\0';
 	}
 	return (int64_t)len;
 }
@@ -104,17 +104,17 @@ static void vput(struct text *out, const char *format, va_list args)
 	va_end(again);
 	if (n >= 0 && !out->failed && out->cap - out->len <= (size_t)n) {
 		size_t cap = (out->len + (size_t)n + FIRST_BYTES) * 2;
-		char *grown = realloc(out->at, cap);
+		char *grown = realloc(out->bytes, cap);
 
 		out->failed = !grown;
 		if (grown) {
-			out->at = grown;
+			out->bytes = grown;
 			out->cap = cap;
 		}
 	}
 	if (n < 0 || out->failed)
 		return;
-	vsnprintf(out->at + out->len, (size_t)n + 1, format, args);
+	vsnprintf(out->bytes + out->len, (size_t)n + 1, format, args);
 	out->len += (size_t)n;
 }
 
@@ -135,7 +135,7 @@ char *text_make(const char *format, ...)
 	va_start(args, format);
 	vput(&out, format, args);
 	va_end(args);
-	return out.at;
+	return out.bytes;
 }
 
 char *absolute_path(const char *path)

@@ -10,21 +10,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Append to the text at the address to, which has room for cap bytes, the NUL included. A text that
- * does not fit is cut off after a whole UTF-8 character. */
+/* Append the formatted text to the string in the array out, which has room for cap bytes, the NUL
+ * included. A text that does not fit is cut off after a whole UTF-8 character. */
 __attribute__((format(printf, 3, 4)))
-void text_add(char *to, size_t cap, const char *format, ...);
+void text_add(char *out, size_t cap, const char *format, ...);
 __attribute__((format(printf, 3, 0)))
-void text_vadd(char *to, size_t cap, const char *format, va_list args);
+void text_vadd(char *out, size_t cap, const char *format, va_list args);
 
-/* Copies text to the address to, cut off to cap bytes with the NUL, and returns the full length of
- * text. to may be NULL. */
-int64_t text_give(char *to, size_t cap, const char *text);
+/* Copies text to the array out, which has room for cap bytes, the NUL included. A text that does
+ * not fit is cut off. Returns the full length of text. out may be NULL. */
+int64_t text_give(char *out, size_t cap, const char *text);
 
-/* A text that grows. Its owner must free the member at. If there is no memory, the member failed is
- * set, and nothing is added from then on. */
+/* A text that grows. Its owner must free the member bytes. If there is no memory, the member failed
+ * is set, and nothing is added from then on. */
 struct text {
-	char *at;
+	char *bytes;
 	size_t len, cap;
 	bool failed;
 };

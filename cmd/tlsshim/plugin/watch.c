@@ -2,8 +2,8 @@
  * watch.c - see watch.h.
  *
  * A connection is ready if its data channel has bytes or has ended, or if the host does not know
- * yet of an error of writing. A connection before its handshake is ready, too, because a tls_Read
- * fails at once. A context is ready if its descriptor is readable: a client waits.
+ * yet of an error of writing. A connection whose handshake has not begun is ready, too, because a
+ * tls_Read on it fails at once. A context is ready if its descriptor is readable: a client waits.
  *
  * Ready handles take turns in the order of their numbers, so that a busy handle does not starve the
  * others. Before each look the plugin checks that the host has not replaced a descriptor. Before it
@@ -61,8 +61,8 @@ static void look(struct wait *w)
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* Says whether a call on the handle would not wait, even if its descriptor is not readable. mu is
- * held. */
+/* Says whether the handle is ready for a reason that poll does not show: a tls_Read on it returns
+ * or fails at once, even if its descriptor is not readable. mu is held. */
 static bool is_ready(const struct channel *ch)
 {
 	if (ch->context)
@@ -201,9 +201,11 @@ static int64_t look_once(struct watch *all)
 		return -1;
 	if (!are_ours(all))
 		return fail_replaced(all);
+	/* If poll fails, no descriptor counts as readable. Unless another handle is ready,
+	 * wait_for_any polls again, and reports the error. */
 	if (all->n > 0 && poll(all->fds, (nfds_t)all->n, 0) < 0)
 		for (size_t i = 0; i < all->n; i++)
-			all->fds[i].revents = 0; /* wait_for_any polls again, and fails */
+			all->fds[i].revents = 0;
 	handle = choose(all);
 	if (handle)
 		return handle;

@@ -87,6 +87,9 @@ func TestAuditLinesThatCannotBeWrittenAreCounted(t *testing.T) {
 		d.says([]string{"metrics"}, fmt.Sprintf("tlsd_audit_missed_total %d\n", n+1))
 	}
 	const once = "audit lines cannot be written and are lost"
+	testkit.Until(t, "the log has the error", func() bool {
+		return strings.Contains(d.Log(t), once)
+	})
 	if log := d.Log(t); strings.Count(log, once) != 1 ||
 		!strings.Contains(log, "file too large") {
 		t.Errorf("the log has %s", log)
