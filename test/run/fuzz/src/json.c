@@ -23,9 +23,9 @@ static void read_value(struct span v)
 	if (json_int(v, &n)) {
 		struct text out = { 0 };
 		text_put(&out, "%" PRId64, n);
-		must((out.len == v.len && memcmp(out.at, v.at, v.len) == 0) ||
+		must((out.len == v.len && memcmp(out.bytes, v.at, v.len) == 0) ||
 			(n == 0 && json_is(v, "-0")));
-		free(out.at);
+		free(out.bytes);
 	}
 	if (json_is_string(v)) {
 		char *text = json_text(v);
@@ -45,14 +45,14 @@ static void there_and_back(const char *text)
 
 	json_put_string(&out, text);
 	must(!out.failed);
-	line = (struct span){ out.at, out.len };
+	line = (struct span){ out.bytes, out.len };
 	must(json_valid(line) == utf8_valid(text, strlen(text)));
 	if (json_valid(line)) {
 		back = json_text(line);
 		must(back && strcmp(back, text) == 0);
 		free(back);
 	}
-	free(out.at);
+	free(out.bytes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
