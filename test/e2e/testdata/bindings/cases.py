@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 
 import tlsd
 
@@ -91,12 +92,15 @@ def errors():
         except BlockingIOError:
             print("would wait")
         c.settimeout(None)
-        c.sendall(ALL_BYTES * 40000)
+        # The peer sends all back, so this side must read meanwhile.
+        sender = threading.Thread(target=c.sendall, args=(ALL_BYTES * 40000,))
+        sender.start()
         got = b""
         while len(got) < 256 * 40000:
             part = c.recv(1 << 20)
             assert part
             got += part
+        sender.join()
         print("then:", got == ALL_BYTES * 40000)
         print("handshake:", kind_of(c.send_plain, b"x"))
     print("closed:", kind_of(c.recv, 10))
