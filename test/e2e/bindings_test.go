@@ -11,8 +11,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -395,6 +397,11 @@ func TestThePythonBindingIsInterrupted(t *testing.T) {
 	r := python.start(t, startPeers(t), "interrupted")
 	for n := 1; n <= 2; n++ {
 		r.expect(t, strings.Repeat("waits\ninterrupted\n", n-1)+"waits\n")
+		// Python may lose a signal that comes just before its poll(2).
+		testkit.Until(t, "python3 sleeps", func() bool {
+			return slices.Contains(testkit.Children(os.Getpid()),
+				testkit.Child{PID: r.cmd.Process.Pid, State: "S"})
+		})
 		if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}
