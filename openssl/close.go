@@ -35,24 +35,18 @@ func (c *Conn) Close() error {
 // done. If ctx is done already, CloseContext sends what the system takes at once. The end of ctx is
 // no error.
 func (c *Conn) CloseContext(ctx context.Context) error {
-	var err error
-	c.closer.Do(func() { err = c.close(ctx, orderly) })
-	return err
+	return c.closeOnce(ctx, orderly)
 }
 
 // CutContext is CloseContext without close_notify. The peer gets all written data, and then sees a
 // cut connection.
 func (c *Conn) CutContext(ctx context.Context) error {
-	var err error
-	c.closer.Do(func() { err = c.close(ctx, cut) })
-	return err
+	return c.closeOnce(ctx, cut)
 }
 
 // Abort is CutContext without any wait. The peer may lose data that is still on its way.
 func (c *Conn) Abort() error {
-	var err error
-	c.closer.Do(func() { err = c.close(context.Background(), abort) })
-	return err
+	return c.closeOnce(context.Background(), abort)
 }
 
 // An ending is how a connection is closed.
@@ -63,6 +57,11 @@ const (
 	cut                   // without close_notify, and written data arrives
 	abort                 // without close_notify, at once
 )
+
+func (c *Conn) closeOnce(ctx context.Context, how ending) (err error) {
+	c.closer.Do(func() { err = c.close(ctx, how) })
+	return err
+}
 
 func (c *Conn) close(ctx context.Context, how ending) error {
 	c.lifeMu.Lock()
@@ -80,12 +79,14 @@ func (c *Conn) close(ctx context.Context, how ending) error {
 	}
 
 	_ = c.nc.SetDeadline(time.Time{}) // if this fails, so does the next use of the socket
-	sent := how != abort && c.established.Load()
-	switch {
-	case sent && how == orderly:
-		sent = c.lastWords(ctx)
-	case sent:
-		sent = !c.writeFailed() && c.inFlight()
+	sent := false
+	if c.established.Load() {
+		switch how {
+		case orderly:
+			sent = c.lastWords(ctx)
+		case cut:
+			sent = !c.writeFailed() && c.inFlight()
+		}
 	}
 	c.free()
 	if sent && c.nc.CloseWrite() == nil { // an error means that the connection is gone already

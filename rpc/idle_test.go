@@ -65,7 +65,8 @@ func TestASessionWithACallInFlightIsNotIdle(t *testing.T) {
 	const inFlight = 5400 * time.Millisecond
 	p := waitingPeer(t, idling)
 	p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":["` + p.cert.CertFile + `","` + p.cert.KeyFile + `"]}` + "\n" +
-		`{"jsonrpc":"2.0","id":2,"method":"tls.SetTimeout","params":[1,` + itoa(int(inFlight.Milliseconds())) + `]}` + "\n" +
+		`{"jsonrpc":"2.0","id":2,"method":"tls.SetTimeout","params":[1,` +
+		itoa(int(inFlight.Milliseconds())) + `]}` + "\n" +
 		`{"jsonrpc":"2.0","id":3,"method":"tls.Accept","params":[1,"127.0.0.1",` + itoa(testkit.Port(t)) + `]}` + "\n")
 	begun := time.Now()
 	p.serve()

@@ -31,10 +31,10 @@ func (s *Supervisor) writeAudit(peer Peer, number uint64, e *audit.Event, missed
 		take = limiter.TakeReport
 	}
 	missed, ok := take(time.Now(), missed)
-	if !ok && e != nil {
-		s.auditMissed(1)
-	}
 	if !ok {
+		if e != nil {
+			s.auditMissed(1)
+		}
 		return
 	}
 	fields := []zap.Field{zap.Uint32("uid", peer.UID), zap.Uint32("gid", peer.GID),

@@ -63,6 +63,19 @@ func (d *watched) turnedAway(kind, text string) {
 	}
 }
 
+// refusesWith checks that callers are turned away while a process has only so many descriptors
+// left, and that they are counted for the reason. Later a caller is served.
+func (d *watched) refusesWith(pid, left int, reason, kind, text string) {
+	d.t.Helper()
+	for n := range 3 {
+		restore := testkit.LeaveDescriptors(d.t, pid, left)
+		d.turnedAway(kind, text)
+		restore()
+		d.refused(reason, n+1)
+	}
+	d.Dial(d.t)
+}
+
 // shared has one worker for all sessions.
 var shared = []string{"--isolation=shared", "--workers=1"}
 
@@ -105,27 +118,16 @@ func TestCallersWithoutAWorkerAreCounted(t *testing.T) {
 	t.Parallel()
 	d := start(t, "--spare=0")
 	d.Dial(t)
-	for n := range 3 {
-		restore := testkit.LeaveDescriptors(t, d.PID, 2) // a worker's start needs more
-		d.turnedAway("internal", "tlsd has no worker process for this session")
-		restore()
-		d.refused("no_worker", n+1)
-	}
-	d.Dial(t)
+	// a worker's start needs more than 2 descriptors
+	d.refusesWith(d.PID, 2, "no_worker", "internal",
+		"tlsd has no worker process for this session")
 }
 
 func TestCallersThatAWorkerCannotTakeAreCounted(t *testing.T) {
 	t.Parallel()
 	d := start(t, shared...)
 	d.Dial(t)
-	pid := worker(t, d)
-	for n := range 3 {
-		restore := testkit.LeaveDescriptors(t, pid, 0)
-		d.turnedAway("limit", "has no descriptor free")
-		restore()
-		d.refused("descriptors", n+1)
-	}
-	d.Dial(t)
+	d.refusesWith(worker(t, d), 0, "descriptors", "limit", "has no descriptor free")
 }
 
 // No worker can start, so callers wait. A caller's descriptors are free when it is told that its
