@@ -24,7 +24,7 @@ import (
 
 // patience is how long a chat waits for a client that reads nothing. It is long, so that no client
 // of a busy machine counts as a slow one.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // begin starts a server that ends when so many clients have left, and gives its port.
 type begin func(t *testing.T, d *testd.Daemon, cert *testcert.Cert, count int) (*process, int)
