@@ -165,6 +165,8 @@ func TestClientConfIsRoots(t *testing.T) {
 			"line 1: socket: want an absolute path"},
 		{"printf 'autostart = yes\\nautostart = no\\n' >$etc/tlsd/client.conf",
 			"line 2: the key is there twice"},
+		{"printf 'autostart = yes\\nautostrat = no\\n' >$etc/tlsd/client.conf",
+			"line 2: want \"key = value\" with the key socket"},
 		{"echo '= yes' >$etc/tlsd/client.conf",
 			"line 1: want \"key = value\" with the key"},
 	} {

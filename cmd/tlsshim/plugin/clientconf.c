@@ -239,7 +239,9 @@ static bool parse(struct client_conf *conf, char *text, char *why, size_t cap)
 			continue;
 		bit = 1U << (*key & 31); /* the keys begin with different letters */
 		if (value)
-			wrong = seen & bit ? "the key is there twice" : set(conf, key, trim(value));
+			wrong = set(conf, key, trim(value));
+		if (!wrong && seen & bit)
+			wrong = "the key is there twice";
 		if (wrong) {
 			text_add(why, cap, "%s: line %d: %s", CLIENT_CONF, number, wrong);
 			return false;
