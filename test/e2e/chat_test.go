@@ -191,7 +191,9 @@ func TestAChatInOneThreadRunsOnWhateverItsClientsDo(t *testing.T) {
 			t.Parallel()
 			const clients = 200
 			ca, cert := localhost(t)
-			server, port := c.start(t, testd.Start(t), cert, clients+2)
+			// The chat's own patience is to end first.
+			d := testd.Start(t, "--write-timeout", "5m")
+			server, port := c.start(t, d, cert, clients+2)
 			talk(t, ca, server, port, clients)
 			out := finish(t, server)
 			if n := strings.Count(out, " has left\n"); n != clients {

@@ -98,6 +98,18 @@ func TestAReadWaitsForDataAndAWriteForRoom(t *testing.T) {
 	p.silent(h)
 }
 
+// poll(2) fails if it gets more descriptors than the process may have.
+func TestAWriteWhoseWaitTheSystemRefusesEnds(t *testing.T) {
+	t.Parallel()
+	_, h, _, _ := ready(t)
+	write := h.start("WriteZeros", 1, 16<<20)
+	h.untilAThreadWaits()
+	restore := testkit.Limit(t, h.PID, unix.RLIMIT_NOFILE, 1)
+	write.fails("tls.Write: handle 1: Invalid argument")
+	restore()
+	h.send("Write", 1, []byte("x")).fails("tls.Write: handle 1: an earlier Write was cut short")
+}
+
 func TestAnAcceptedConnectionHasAChannel(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)

@@ -217,8 +217,13 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 		} else if (n < 0 && errno == EAGAIN) {
 			/* This wait needs a deadline: if the other side stops receiving, Linux does
 			 * not wake a thread that waits for room. */
-			if (use_wait(u, fd, POLLOUT, now_ms() + TICK_MS) == ENDED) {
-				use_fail_ended(u);
+			enum waited end = use_wait(u, fd, POLLOUT, now_ms() + TICK_MS);
+
+			if (end == ENDED || end == FAILED) {
+				if (end == ENDED)
+					use_fail_ended(u);
+				else
+					use_fail(u, "io", errno_text(errno));
 				break;
 			}
 		} else if (n < 0 && errno != EINTR) {
