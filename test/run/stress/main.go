@@ -4,8 +4,9 @@
 //	go run ./test/run/stress [-n 20] [-hogs 8] [-race] [-run REGEXP] [-out DIR] [PACKAGE...]
 //
 // Each test program is compiled once. It then runs n times, with GOMAXPROCS 1, 2 and 8 in turn and
-// a new seed for the order each time. The output of a failed run is kept in DIR; its first line is
-// the command that repeats the run.
+// a new seed for the order each time. A line for each run has its time and the system's load average
+// at its end. The output of a failed run is kept in DIR; its first line is the command that repeats
+// the run.
 package main
 
 import (
@@ -126,27 +127,41 @@ func (s *stress) goTool(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// repeat runs the tests of a package n times, and reports the result.
+// repeat runs the tests of a package n times, and reports each run and the result.
 func (s *stress) repeat(ctx context.Context, p pkg) (failed int, err error) {
 	began, longest := time.Now(), time.Duration(0)
 	for i := range s.n {
-		start := time.Now()
-		ok, err := s.once(ctx, p, i+1, procs[i%len(procs)], rand.Uint32())
+		start, procs := time.Now(), procs[i%len(procs)]
+		kept, err := s.once(ctx, p, i+1, procs, rand.Uint32())
 		if err != nil {
 			return failed, err
 		}
-		longest = max(longest, time.Since(start))
-		if !ok {
+		took, result := time.Since(start), "passed"
+		longest = max(longest, took)
+		if kept != "" {
 			failed++
+			result = "FAILED: " + kept
 		}
+		fmt.Printf("%-28s run %d of %d, GOMAXPROCS=%d, %s, load %s: %s\n", p.path, i+1,
+			s.n, procs, took.Round(time.Second/10), load(), result)
 	}
 	fmt.Printf("%-28s %d runs, %d failed, %s, longest %s\n", p.path, s.n, failed,
 		time.Since(began).Round(time.Second), longest.Round(time.Second/10))
 	return failed, nil
 }
 
-// once runs the tests of a package, and keeps their output if they fail.
-func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32) (ok bool,
+// load is the system's load average of one minute (proc_loadavg(5)).
+func load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	minute, _, _ := strings.Cut(string(text), " ")
+	return minute
+}
+
+// once runs the tests of a package. If they fail, it keeps their output, and kept is its file.
+func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32) (kept string,
 	err error) {
 	args := []string{fmt.Sprintf("-test.shuffle=%d", seed), "-test.timeout=" +
 		s.timeout.String()}
@@ -159,14 +174,13 @@ func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32
 	cmd.WaitDelay = time.Minute // for children that keep the output open
 	out, err := cmd.CombinedOutput()
 	if err == nil || ctx.Err() != nil {
-		return true, ctx.Err()
+		return "", ctx.Err()
 	}
 	name := strings.TrimSuffix(p.program, ".test") + fmt.Sprintf("-%d-%d.log", number, seed)
 	again := fmt.Sprintf("cd %s && GOMAXPROCS=%d %s '%s' # %d hogs; %v\n", p.dir,
 		procs, p.program,
 		strings.Join(args, "' '"), s.hogs, err)
-	fmt.Printf("%-28s run %d failed with GOMAXPROCS=%d: %s\n", p.path, number, procs, name)
-	return false, os.WriteFile(name, append([]byte(again), out...), 0o644)
+	return name, os.WriteFile(name, append([]byte(again), out...), 0o644)
 }
 
 // hog keeps threads busy until the program ends.
