@@ -63,8 +63,8 @@ until_true() {
 	done
 }
 
-# These look at the kernel's list of sockets. They make no trial connection: the server script would
-# take it for one of the COUNT clients after which it ends.
+# The functions below look at the kernel's list of sockets. They make no trial connection, because
+# the server script would count it as one of its COUNT clients.
 port_hex() { printf '%04X' "$1"; }
 in_use() { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -q "^ *[0-9]*: [0-9A-F]*:$(port_hex "$1") "; }
 listening() { grep -q "^ *[0-9]*: [0-9A-F]*:$(port_hex "$1") 00000000:0000 0A" /proc/net/tcp; }
@@ -124,7 +124,7 @@ heading "A server script, examples/demo-server.dom"
 port=
 n=0
 while [ -z "$port" ]; do
-	# Below the range from which the kernel takes ports for outgoing connections.
+	# The kernel takes ports for outgoing connections from a range above these.
 	try=$((20000 + $(od -An -N2 -tu2 /dev/urandom) % 10000))
 	in_use $try || port=$try
 	n=$((n + 1))
