@@ -4,9 +4,9 @@
 //	go run ./test/run/stress [-n 20] [-hogs 8] [-race] [-run REGEXP] [-out DIR] [PACKAGE...]
 //
 // Each test program is compiled once. It then runs n times, with GOMAXPROCS 1, 2 and 8 in turn and
-// a new seed for the order each time. A line for each run has its time and the system's load average
-// at its end. The output of a failed run is kept in DIR; its first line is the command that repeats
-// the run.
+// a new seed for the order each time. A line for each run has its time and, at its end, the load
+// average of the system. The output of a failed run is kept in DIR; its first line is the command
+// that repeats the run.
 package main
 
 import (
