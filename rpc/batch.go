@@ -74,8 +74,8 @@ func splitBatch(line []byte) []json.RawMessage {
 	return elements
 }
 
-// batchDone notes that an answer has come. After the last one it writes all answers as one array.
-// If answer is nil, there is nothing to write for it.
+// batchDone notes that an answer has come, or that queueBatch has ended (answer is nil). When no
+// answer is missing any more, it writes all answers as one array.
 func (s *server) batchDone(b *batch, answer []byte) error {
 	b.mu.Lock()
 	b.missing--

@@ -76,17 +76,17 @@ var (
 	pID = param{name: "id", typ: anyID, doc: "the id of the call"}
 )
 
-// integerParam makes a parameter: an integer. The smallest is least, and the largest is most.
-func integerParam(name string, least, most int64, doc string) param {
-	return param{name: name, typ: integer, min: least, max: most, doc: doc}
+// integerParam makes a parameter that is an integer from smallest to largest.
+func integerParam(name string, smallest, largest int64, doc string) param {
+	return param{name: name, typ: integer, min: smallest, max: largest, doc: doc}
 }
 
-// handleParam makes a parameter: the number of a handle.
+// handleParam makes a parameter that is the number of a handle.
 func handleParam(name, doc string) param { return integerParam(name, 1, math.MaxInt32, doc) }
 
-// stringParam makes a parameter: a string. Its length in bytes has the limits least and most.
-func stringParam(name string, least, most int64, doc string) param {
-	return param{name: name, typ: str, min: least, max: most, doc: doc}
+// stringParam makes a parameter that is a string of shortest to longest bytes.
+func stringParam(name string, shortest, longest int64, doc string) param {
+	return param{name: name, typ: str, min: shortest, max: longest, doc: doc}
 }
 
 // orNone returns the parameter as one that may be left out.

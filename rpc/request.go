@@ -27,8 +27,8 @@ type call struct {
 	cancel   func()         // ends the call early; nil: it does not wait; guarded by server.mu
 }
 
-// message returns the request in the form for the library. It takes method and params out of the
-// call, because they may be large.
+// message returns the request in the form for the library. The call then drops method and params,
+// because they may be large.
 func (c *call) message() []byte {
 	defer func() { c.method, c.params = nil, nil }()
 	out := strconv.AppendUint([]byte(`{"jsonrpc":"2.0","id":`), c.number, 10)
@@ -154,7 +154,8 @@ func clip(v []byte) string {
 	return string(v)
 }
 
-// syntaxError says where a line is not JSON, or returns nil. It does not quote the line.
+// syntaxError says at which byte a line is not JSON. It does not quote the line. The argument is
+// package json's error. If the line is JSON, but no object, syntaxError returns nil.
 func syntaxError(err error) error {
 	if syntax, ok := err.(*json.SyntaxError); ok {
 		return fmt.Errorf("%v at byte %d", syntax, syntax.Offset)

@@ -44,8 +44,8 @@ type Config struct {
 // the caller which call was in flight. Several goroutines call the methods.
 type Watcher interface {
 	wire.Watcher
-	// Calling names a call in flight, usually the latest one, and the handle that the call
-	// names, or 0. The method is "" if no call is in flight.
+	// Calling gets the method and the handle of a call in flight, usually of the newest one.
+	// The handle is 0 if the call has none. The method is "" if no call is in flight.
 	Calling(method string, handle int32)
 }
 
@@ -59,9 +59,9 @@ func (noWatcher) Calling(string, int32) {}
 const farewellTimeout = 200 * time.Millisecond
 
 // Serve serves one session on conn until the caller has closed conn or ctx is done. If ctx is done,
-// Serve tells the caller ctx's cause. Serve owns conn. When Serve returns, everything that the
-// session owned is freed. The error is nil if the caller has ended the connection in an orderly
-// way.
+// Serve sends the caller the reason, which is context.Cause(ctx). Serve owns conn. When Serve
+// returns, everything that the session owned is freed. The error is nil if the caller has ended the
+// connection in an orderly way.
 func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	if cfg.AnswerTimeout <= 0 {
 		cfg.AnswerTimeout = 30 * time.Second
@@ -116,13 +116,13 @@ type server struct {
 	buffered atomic.Int64   // bytes that are kept for calls; see reserveBuffer
 	answers  sync.WaitGroup // calls that run, until they are answered
 
-	// Of the reading goroutine.
-	lastReceived time.Time // when the caller last sent something
+	// Only the reading goroutine uses these, and Serve after its end.
+	lastReceived time.Time // when the newest bytes of the caller came
 	descriptors  descriptors
 
 	mu           sync.Mutex       // guards the rest
 	calls        map[uint64]*call // in flight, by their number
-	lastAnswered time.Time        // when the last call in flight was answered
+	lastAnswered time.Time        // when the number of calls in flight became 0
 }
 
 // endSession tells the caller why its session is lost, and ends the session. The caller gets no

@@ -16,8 +16,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Call calls any method. encoding/json encodes params, a slice, a map or a struct, as an array or
-// an object. If params is nil, the request has no parameters. encoding/json decodes the answer into
+// Call calls any method. The argument params is a slice, a map or a struct, which encoding/json
+// encodes. If params is nil, the request has no parameters. encoding/json decodes the answer into
 // result. If result is nil, the answer is dropped. A blob is a []byte, as a parameter and as a
 // result.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {

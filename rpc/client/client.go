@@ -116,7 +116,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	return c, nil
 }
 
-// unwrapNet takes off the wrapping of the net package, which repeats the path.
+// unwrapNet returns the system's error in an error of package net, whose own text has the path.
 func unwrapNet(err error) error {
 	var (
 		op *net.OpError

@@ -17,7 +17,7 @@ import (
 // ConfPath is the path of root's settings for all callers of tlsd on this machine. The file has
 // lines of "key = value". Empty lines and lines that begin with # are ignored.
 //
-//	socket = PATH             the system's tlsd listens here; no other socket is tried
+//	socket = PATH             the system's tlsd listens here; see DefaultSockets
 //	autostart = yes | no      whether a private tlsd may be started
 //	trusted-users = USER …    names or numbers of users whose daemons are trusted like root's
 //

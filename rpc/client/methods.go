@@ -54,8 +54,8 @@ func (c *Client) CloseConn(ctx context.Context, h Handle) error {
 	return c.Call(ctx, "tls.Close", []any{h}, nil)
 }
 
-// Status returns the state of the two directions of a connection. CloseConn does not return again
-// the WriteError that a Status has.
+// Status returns the state of the two directions of a connection. If the result has a WriteError,
+// CloseConn does not return this error once more.
 func (c *Client) Status(ctx context.Context, h Handle) (Status, error) {
 	w, err := call[wire.Status](ctx, c, "tls.Status", h)
 	s := Status{Read: w.Read, Write: w.Write, Received: w.Received, Sent: w.Sent}
@@ -78,10 +78,10 @@ type Status struct {
 	WriteError *Error // nil unless writing has failed
 }
 
-// Flush waits until the number of bytes that have left for the peer has reached the parameter
-// bytes. The number counts from the handshake of the connection.
-func (c *Client) Flush(ctx context.Context, h Handle, bytes int64) error {
-	return c.Call(ctx, "tls.Flush", []any{h, bytes}, nil)
+// Flush waits until total bytes have left for the peer, counted from the handshake of the
+// connection.
+func (c *Client) Flush(ctx context.Context, h Handle, total int64) error {
+	return c.Call(ctx, "tls.Flush", []any{h, total}, nil)
 }
 
 // Shutdown sends all that was written, and then close_notify. Reading goes on.

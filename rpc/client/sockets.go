@@ -97,7 +97,7 @@ func checkPrivateDir(dir string) error {
 }
 
 // DialFirst dials the sockets in order. It returns the client of the first socket that answers, and
-// the socket's path. If no socket answers until ctx ends, the error is a *NoDaemonError.
+// the socket's path. If none of them answers, or if ctx ends before, the error is a *NoDaemonError.
 func DialFirst(ctx context.Context, paths []string) (*Client, string, error) {
 	none := &NoDaemonError{}
 	for _, path := range paths {

@@ -143,8 +143,9 @@ type Info struct {
 	// Confinement has an entry for each measure that was asked for: "on", or the reason why the
 	// measure is not in force. It is left out if none was asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
-	// Policy has the keys of the administrator's policy that bind the session. Each is a bool,
-	// a string or an array of strings. It is left out if there are none.
+	// Policy has the keys of the administrator's policy that bind the session, with their
+	// values. A value is a bool, a string or an array of strings. Policy is left out if there
+	// are no such keys.
 	Policy map[string]any `json:"policy,omitempty"`
 }
 
