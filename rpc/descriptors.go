@@ -21,7 +21,7 @@ import (
 //     ends a recvmsg after the bytes that came with a descriptor. So a descriptor belongs to an
 //     earlier message if its recvmsg ended at or before the start of the message that begins now.
 //   - When a message begins, descriptors of earlier messages are surplus, and are closed.
-//   - A call that announces a channel takes the oldest descriptor that is left.
+//   - A call that announces a channel takes the oldest descriptor that waits.
 //   - At most maxDescriptors wait. Further ones are closed. The kernel drops descriptors if the
 //     buffer (the field oob) is too small, or if the process has reached RLIMIT_NOFILE. Then the
 //     rest of the descriptors of this recvmsg are closed, too.

@@ -146,7 +146,7 @@ func (s *server) reply(c *call, v any, err error) {
 		switch x := v.(type) {
 		case session.Status:
 			v = wireStatus(x)
-		case session.Facts: // JSON in a string: about a handle, tls.Info answers a string
+		case session.Facts: // JSON in a string: tls.Info of a handle is a string
 			v = string(encode(x))
 		}
 		c.lib.Reply(context.Background(), id, v)

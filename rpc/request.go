@@ -40,8 +40,9 @@ func (c *call) message() []byte {
 }
 
 // parse takes a request apart. It returns an error if msg is not JSON. If msg is not a request of
-// JSON-RPC 2.0 (section 4 of its specification), the call is nil, and why is the reason. parse
-// decodes into a map, because only then encoding/json compares the names of members exactly.
+// JSON-RPC 2.0 (section 4 of its specification), the call is nil, and the result why has the
+// reason. parse decodes into a map, because for a struct encoding/json ignores the case of members'
+// names.
 func parse(msg []byte) (c *call, why string, err error) {
 	why = "a request is an object"
 	var m map[string]json.RawMessage
@@ -56,7 +57,7 @@ func parse(msg []byte) (c *call, why string, err error) {
 }
 
 // request makes a call from the members of an object. If they are no request, the call is nil, and
-// why is the reason.
+// the result why has the reason.
 func request(m map[string]json.RawMessage) (c *call, why string) {
 	if v, ok := m["jsonrpc"]; !ok || text(v) != "2.0" {
 		return nil, `"jsonrpc" must be "2.0"`

@@ -55,7 +55,7 @@ func (noWatcher) Writing()              {}
 func (noWatcher) Written()              {}
 func (noWatcher) Calling(string, int32) {}
 
-// farewellTimeout limits the time for the last line of a session that this side ends.
+// farewellTimeout is the time in which a caller must take the line that endSession sends.
 const farewellTimeout = 200 * time.Millisecond
 
 // Serve serves one session on conn until the caller has closed conn or ctx is done. If ctx is done,
@@ -110,7 +110,7 @@ type server struct {
 	sess           *session.Session
 	conn           *net.UnixConn
 	w              *wire.Writer
-	r              *wire.Reader // of the reading goroutine
+	r              *wire.Reader // for the reading goroutine alone
 	answerTimedOut atomic.Bool  // the caller has not taken an answer in time
 
 	buffered atomic.Int64   // bytes that are kept for calls; see reserveBuffer

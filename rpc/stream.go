@@ -18,7 +18,7 @@ import (
 // "the library" means package jsonrpc2, and not libssl. The library takes one good request after
 // another from the stream, and gives it one response to each.
 //
-// The library does not do these parts of JSON-RPC 2.0 to the letter. So the stream does them:
+// In these points the library does not follow JSON-RPC 2.0 exactly. So the stream does them:
 //
 //   - A bad line is answered with id null, and the connection lives on.
 //   - A batch is taken apart, and its answers are put together (batch.go).

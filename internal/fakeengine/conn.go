@@ -42,7 +42,7 @@ type conn struct {
 type cutConn struct {
 	*net.TCPConn
 	cut     atomic.Bool
-	patient atomic.Bool // a CloseWrite is under way, which may wait
+	patient atomic.Bool // a CloseWrite is under way; it may wait until its context ends
 }
 
 func (c *cutConn) Read(p []byte) (int, error) {
@@ -54,8 +54,8 @@ func (c *cutConn) Read(p []byte) (int, error) {
 }
 
 // SetWriteDeadline ignores the deadline of its caller. Only crypto/tls calls it, to limit the
-// sending of close_notify to 5 s. But a session.EngineConn has other limits: a moment if it is
-// closed, and the end of the context in CloseWrite.
+// sending of close_notify to 5 s. But the limits here are others: CloseContext may wait only for a
+// moment, and CloseWrite until its context ends.
 func (c *cutConn) SetWriteDeadline(time.Time) error {
 	if c.patient.Load() {
 		return nil
@@ -423,7 +423,7 @@ func (c *conn) CutContext(ctx context.Context) error {
 			_ = c.nc.SetReadDeadline(time.Now().Add(look))
 			_, err := io.Copy(io.Discard, c.nc)
 			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				break // the peer's end
+				break // the peer has closed the connection
 			}
 		}
 	}

@@ -49,8 +49,9 @@ var library = sync.OnceValues(func() (*openssl.Library, error) {
 })
 
 // NothingLeft is an argument for testd.Main, which calls it after all tests. It checks that no
-// socket is open, and that no thread has errors in its queue of OpenSSL. It looks at 50 threads of
-// this process, because each thread has a queue of its own, and many threads have served sessions.
+// socket is open, and that no thread has errors in its error queue of OpenSSL. It looks at 50
+// threads of this process, because each thread has a queue of its own, and many threads have served
+// sessions.
 func NothingLeft() error {
 	lib, err := library()
 	if err != nil {

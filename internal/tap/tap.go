@@ -8,8 +8,8 @@
 //	r.HoldAfterHandshake()       // as Hold(FromServer), when the client has ended its handshake
 //	r.Records(tap.FromServer)    // the records that have passed so far
 //
-// The end of one side is passed on as it is: a FIN as a FIN, a reset as a reset. If records are
-// held when a side ends, the end waits until they have passed.
+// If one side closes or resets its connection, the relay does the same to the other side. If
+// records are held in this direction, the relay waits until they have passed.
 //
 // A relay ends with its test, and waits for its goroutines. Start ends the test if it cannot
 // listen. Later failures are reported at the end of the test. All functions are safe for concurrent

@@ -8,9 +8,9 @@
 //	ca.File                           // PEM file: the root, to be trusted
 //	leaf.TLS(), ca.Pool()             // the same for crypto/tls
 //
-// Nearly every test of the project can import this package, because of the project it imports only
-// testkit. The functions end the test if something fails, and return no errors. They are safe for
-// concurrent use.
+// The package imports only testkit of this project, so nearly every test can import testcert. The
+// functions end the test if something fails, and return no errors. They are safe for concurrent
+// use.
 package testcert
 
 import (
@@ -68,7 +68,7 @@ type Leaf struct {
 
 	Key KeyType
 
-	// The validity; zero means an hour ago and a day from now.
+	// NotBefore and NotAfter limit the validity. Zero means an hour ago, or a day from now.
 	NotBefore, NotAfter time.Time
 	// With Expired, the validity ended an hour ago. With NotYet, it begins in an hour. Each of
 	// them replaces NotBefore and NotAfter.

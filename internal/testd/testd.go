@@ -20,7 +20,7 @@
 //   - A daemon does not get the tester's settings: TLSD_…, SSL_CERT_…, OPENSSL_CONF, LISTEN_…,
 //     NOTIFY_SOCKET. It reads no configuration file of the machine.
 //   - At the end of the test, SIGTERM stops the daemon. The test fails if the daemon does not exit
-//     with 0 within stopTime (see MayFail), or if a process of the daemon is left.
+//     with 0 within stopTime (see MayFail), or if a process of the daemon still runs.
 //   - On Linux, a daemon does not outlive the test process, however the test process ends.
 //   - If a test has failed, the log of its daemon is shown.
 //
@@ -79,11 +79,11 @@ type Options struct {
 	// test names.
 	UID uint32
 	// Under is a command, such as a wrapper, that executes the daemon. The daemon's command
-	// line follows as further arguments. Empty: no command.
+	// line follows as further arguments. Empty: the daemon is executed directly.
 	Under []string
 	// Stderr, if not nil, becomes the daemon's standard error. Then Log does not have the log.
 	Stderr *os.File
-	// MayFail makes the end of the test ignore the daemon's exit status.
+	// If MayFail is set, the test does not fail because of the daemon's exit status.
 	MayFail bool
 }
 
@@ -248,8 +248,8 @@ func (d *Daemon) CommandLine() string { return strings.Join(d.cmd.Args, " ") }
 func (d *Daemon) Exited() <-chan struct{} { return d.exited }
 
 // Stop ends the daemon with SIGTERM, unless the daemon has ended, and waits for the end. The test
-// fails if the daemon hangs, or if a process is left. The error says how the daemon exited. A
-// second call only returns the error again.
+// fails if the daemon hangs, or if a process of it still runs. The error says how the daemon
+// exited. A second call only returns the error again.
 func (d *Daemon) Stop(tb testing.TB) error {
 	tb.Helper()
 	d.stop.Do(func() { d.end(tb, syscall.SIGTERM) })

@@ -26,7 +26,7 @@ import (
 // the same rules (clientconf.h).
 const ConfPath = "/etc/tlsd/client.conf"
 
-// maxConf is the largest file, in bytes.
+// maxConf is the most bytes that the file may have.
 const maxConf = 64<<10 - 1
 
 // A Conf is the content of the file at ConfPath.
@@ -114,8 +114,8 @@ func (c Conf) trusts(uid uint32) bool { return slices.Contains(c.TrustedUsers, u
 // The plugin finds users in the same way.
 type userDatabase struct {
 	passwd string // file
-	// Folder of systemd for users of DynamicUser=. Each has a link: its name is direct:NAME,
-	// and its target is the user's number.
+	// Folder in which systemd has a link for each user of DynamicUser=. The link's name is
+	// direct:NAME, and the link's target is the user's number.
 	dynamic string
 }
 

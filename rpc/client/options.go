@@ -12,7 +12,8 @@ import (
 
 // SetOption sets an option. On a connection it must come before the handshake. On a server context
 // it is for clients that come later. An unknown name or value is an error of kind "params" that
-// lists the known ones. A relative path (ca, client-ca) begins at this process's working directory.
+// lists the known ones. In the options ca and client-ca, a relative path begins at this process's
+// working directory.
 func (c *Client) SetOption(ctx context.Context, h Handle, name, value string) error {
 	const method = "tls.SetOption"
 	if value != "" && (name == "ca" || name == "client-ca") {

@@ -165,11 +165,11 @@ type Trust struct {
 	Dir          string `json:"dir,omitempty"`
 	Certificates int    `json:"certificates"`
 
-	// places without certificates, each with the reason
+	// paths that were tried and have no certificates, each with the reason
 	Empty []string `json:"empty,omitempty"`
 }
 
-// Milliseconds is a timeout as messages have it. It is rounded up, so that a short timeout does not
+// Milliseconds converts a timeout for a message. It rounds up, so that a short timeout does not
 // become 0. A negative timeout means no limit, and becomes -1.
 func Milliseconds(timeout time.Duration) int64 {
 	if timeout < 0 {

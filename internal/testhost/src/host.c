@@ -6,8 +6,8 @@
  * A command is a line with the fields TAG OP ARGUMENT..., with tabs between them. OP is the name of
  * a function of the plugin without "tls_", or a command of the host (see main). With & before OP,
  * the function runs in a new thread. In an argument \t, \n and \\ stand for a tab, a line feed and
- * a backslash, and \N is NULL. The data of Write and WritePlain follows the line; the argument is
- * the number of its bytes.
+ * a backslash, and \N is NULL. In place of the data of Write and WritePlain, the line has the
+ * number of bytes. The data itself follows the line.
  *
  * The answer is a line with the fields TAG RESULT LENGTH, and LENGTH bytes after it. After a
  * failure the bytes are the text of tls_LastError. Otherwise they are the data of Read, or the text
@@ -125,7 +125,7 @@ static void load(const char *path)
 	LOAD(LastError);
 }
 
-static pthread_mutex_t replying = PTHREAD_MUTEX_INITIALIZER; /* held while an answer is written */
+static pthread_mutex_t replying = PTHREAD_MUTEX_INITIALIZER; /* locked while it writes an answer */
 
 static void answer(const char *tag, int64_t result, const char *data, size_t len)
 {
@@ -535,7 +535,7 @@ int main(int argc, char **argv)
 		} else if (IS("ignore")) { /* ignores a signal */
 			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
-		} else if (IS("catch")) { /* SIGUSR1 and SIGALRM call on_cancel, with these flags */
+		} else if (IS("catch")) { /* SIGUSR1 and SIGALRM call on_cancel; sa_flags */
 			struct sigaction act = { .sa_handler = on_cancel,
 				.sa_flags = atoi(c->field[2]) };
 			reply(c->field[0],
