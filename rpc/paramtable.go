@@ -47,7 +47,8 @@ var (
 	pData     = param{name: "data", typ: blob, max: wire.MaxBlob, doc: "the bytes to send"}
 	pMaxBytes = integerParam("maxBytes", 1, wire.MaxBlob,
 		"the largest number of bytes to return")
-	pSent    = integerParam("bytes", 0, math.MaxInt64, "the bytes sent since the handshake")
+	pSent = integerParam("bytes", 0, math.MaxInt64,
+		"the number of bytes that must have left, counted from the handshake")
 	pChannel = integerParam("channel", 0, 1,
 		"1: a data channel comes with the message (SCM_RIGHTS)").orNone()
 	pPair = integerParam("channel", 1, 1,

@@ -38,7 +38,7 @@ import (
 // KeyType is the algorithm of a key.
 type KeyType int
 
-// The key types. ECDSA is the fastest to make, so it is the default.
+// The key types. ECDSA is the default: all peers know it, and an RSA key takes long to make.
 const (
 	ECDSA   KeyType = iota // P-256
 	RSA                    // 2048 bits

@@ -311,7 +311,7 @@ func (d *Daemon) Processes() []int {
 	var pids []int
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
-		// Readlink fails if the process has ended, or belongs to another user.
+		// Readlink fails if the process has ended, or if this user may not look into it.
 		exe, err := os.Readlink(link)
 		if err != nil || strings.TrimSuffix(exe, " (deleted)") != d.exe {
 			continue
