@@ -116,7 +116,7 @@ type server struct {
 	buffered atomic.Int64   // bytes that are kept for calls; see reserveBuffer
 	answers  sync.WaitGroup // calls that run, until they are answered
 
-	// Only the reading goroutine uses these, and Serve after its end.
+	// The reading goroutine uses these, and after its end Serve.
 	lastReceived time.Time // when the newest bytes of the caller came
 	descriptors  descriptors
 

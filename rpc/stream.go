@@ -32,7 +32,7 @@ import (
 type stream struct {
 	*server
 
-	// Only the reading goroutine uses these, and Serve after its end.
+	// The reading goroutine uses these, and after its end Serve.
 	queue []*call // good calls that the library has not taken yet
 	last  uint64  // the number of the newest call that the library has taken
 	err   error   // why the stream has ended; nil after an orderly end

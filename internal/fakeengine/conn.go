@@ -191,9 +191,9 @@ func verifyError(err *tls.CertificateVerificationError) error {
 	return v
 }
 
-// interruptible runs f, which reads or writes. If ctx ends before f, interruptible ends f with
-// setDeadline, which must set the deadline of this reading or writing. The error is then that of
-// ctx.
+// interruptible runs f, which reads or writes. The argument setDeadline is SetReadDeadline or
+// SetWriteDeadline of the connection that f uses. If ctx ends before f returns, interruptible sets
+// a deadline in the past, so that f fails, and returns the error of ctx.
 func interruptible(ctx context.Context, setDeadline func(time.Time) error,
 	f func() (int, error)) (int, error) {
 	interrupted := make(chan struct{})

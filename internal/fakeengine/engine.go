@@ -205,8 +205,8 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 }
 
 // pairs has each certificate and key that were parsed, as a tls.Certificate. When a session adds a
-// certificate to a server context, it makes a new context with all certificates, old and new. The
-// old ones come from pairs.
+// certificate to a server context, the session makes a new context with all certificates, old and
+// new. The old ones come from pairs.
 var pairs sync.Map
 
 // parsedPair is tls.X509KeyPair, but parses each pair only once.

@@ -196,8 +196,8 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	c.ch.SetDeadline(time.Unix(1, 0))
 	c.writeMu.Lock()
 	if c.cut {
-		// So tlsd sees that the channel was closed before tls.Close has come, and sends
-		// no close_notify.
+		// Shut down both directions, so that tlsd finds the channel closed before
+		// tls.Close comes. tlsd then sends no close_notify.
 		_ = c.ch.CloseRead()
 		_ = c.ch.CloseWrite()
 	}

@@ -39,7 +39,7 @@ const (
 type Error struct {
 	Code    int            // of JSON-RPC
 	Kind    Kind           // never empty
-	Message string         // for people; LastError returns the same text of tlsd's errors
+	Message string         // for people; LastError repeats it if the error is tlsd's
 	Data    wire.ErrorData // Op, Handle and details, if they are known
 
 	cause error

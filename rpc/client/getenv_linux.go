@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// moreRights says whether the process has more rights than its user. The kernel tells it in the
+// moreRights says whether the process has more rights than its user. The kernel reports this in the
 // entry AT_SECURE of the auxiliary vector (getauxval(3)). If the vector cannot be read or has no
 // such entry, the result is true, to be on the safe side.
 var moreRights = sync.OnceValue(func() bool {

@@ -125,7 +125,7 @@ static void load(const char *path)
 	LOAD(LastError);
 }
 
-static pthread_mutex_t replying = PTHREAD_MUTEX_INITIALIZER; /* locked while it writes an answer */
+static pthread_mutex_t replying = PTHREAD_MUTEX_INITIALIZER; /* locked while answer() writes */
 
 static void answer(const char *tag, int64_t result, const char *data, size_t len)
 {
@@ -284,7 +284,7 @@ static void *execute(void *arg)
 		result = tls.Handshake(HANDLE);
 	else if (IS("Write"))
 		result = tls.Write(HANDLE, c->data, strtoull(a[3], NULL, 10));
-	else if (IS("WriteRaw")) /* the data is a text of the line, or NULL; any length */
+	else if (IS("WriteRaw")) /* data: a field of the line, or NULL; any length */
 		result = tls.Write(HANDLE, a[3], strtoull(a[4], NULL, 10));
 	else if (IS("WriteZeros")) {
 		data = had(calloc(1, strtoull(a[3], NULL, 10)));
@@ -535,7 +535,7 @@ int main(int argc, char **argv)
 		} else if (IS("ignore")) { /* ignores a signal */
 			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
-		} else if (IS("catch")) { /* SIGUSR1 and SIGALRM call on_cancel; sa_flags */
+		} else if (IS("catch")) { /* on_cancel for two signals; argument: sa_flags */
 			struct sigaction act = { .sa_handler = on_cancel,
 				.sa_flags = atoi(c->field[2]) };
 			reply(c->field[0],
