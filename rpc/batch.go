@@ -58,8 +58,8 @@ func (st *stream) queueBatch(line []byte) {
 	_ = st.batchDone(b, nil)
 }
 
-// splitBatch returns the elements of an array, which must be valid JSON. It returns at most one
-// more than the limit, because a line has room for millions.
+// splitBatch returns the elements of an array, which must be valid JSON. A line has room for
+// millions of elements, so splitBatch stops after wire.MaxBatch and one more.
 func splitBatch(line []byte) []json.RawMessage {
 	var elements []json.RawMessage
 	d := json.NewDecoder(bytes.NewReader(line))

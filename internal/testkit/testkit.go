@@ -1,6 +1,6 @@
-// Package testkit has what the tests of many packages need: a limit for hangs, ways to wait, the
-// search for the machine's tools, and servers as peers. It imports only internal/sockets of this
-// project, so the tests of every other package may import testkit.
+// Package testkit has what the tests of many packages need: a limit for tests that hang, ways to
+// wait, the search for the machine's tools, and servers as peers. It imports only internal/sockets
+// of this project, so the tests of every other package may import testkit.
 package testkit
 
 import (

@@ -34,7 +34,7 @@ type Conf struct {
 	There        bool     // the file exists
 	Socket       string   // "" if the file names none
 	Autostart    string   // "yes", "no", or "" if the file has no such line
-	TrustedUsers []uint32 // the numbers of trusted-users
+	TrustedUsers []uint32 // the numbers of the users in trusted-users
 	UnknownUsers []string // the names in trusted-users that no user has
 }
 

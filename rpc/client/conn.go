@@ -20,8 +20,8 @@ import (
 // A Conn is a TLS connection as a net.Conn. Its bytes go over a data channel of its own (proto.md,
 // section 2), so one Conn does not wait for another. The rules:
 //
-//   - Read gives io.EOF only after the peer's close_notify. Any other end is an *Error, of the kind
-//     that tls.Read would have.
+//   - Read returns io.EOF only after the peer's close_notify. For any other end it returns an
+//     *Error, of the same kind as tls.Read.
 //   - Write returns when the data is on its way to tlsd. Flush waits until the data has left for
 //     the peer. If sending fails later, a later Write, Flush or Close returns the error.
 //   - CloseWrite sends close_notify after all that was written. Reading goes on.

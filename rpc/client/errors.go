@@ -7,7 +7,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// A Kind is one of a few categories of failure, by which a program can decide.
+// A Kind is one of a few categories of failure, by which a program can decide what to do.
 type Kind = kind.Kind
 
 // The kinds. proto.md, section 5, says what each means.

@@ -35,7 +35,7 @@ func (c *Client) HandleInfo(ctx context.Context, h Handle, name string) (string,
 // SetCertificate reads and checks a certificate chain and its key from PEM files. Relative paths
 // begin at this process's working directory. On an error the old certificate stays.
 //
-//   - On a connection, a client shows the certificate, and serverName must be "".
+//   - On a connection, this side shows the certificate to the server, and serverName must be "".
 //   - On a server context with serverName "", the certificate replaces the context's own.
 //   - On a server context with another serverName ("example.com" or "*.example.com"), the
 //     certificate is for clients that ask for this name.

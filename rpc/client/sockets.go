@@ -28,7 +28,7 @@ const maxSocketPath = 107
 //   - $XDG_RUNTIME_DIR is usable: its tlsd.sock, and then SystemSockets.
 //   - Otherwise: SystemSockets, and then the private socket.
 //
-// The private socket is tlsd.sock in $XDG_RUNTIME_DIR, if that is usable, or else
+// The private socket is tlsd.sock in $XDG_RUNTIME_DIR, if this directory is usable, or else
 // /tmp/tlsd-UID/tlsd.sock. The plugin starts a private daemon there. An empty variable counts as
 // not set. Callers pass the function Getenv and the result of ReadConf. Tests pass others.
 func DefaultSockets(getenv func(string) string, conf Conf) []string {

@@ -111,8 +111,8 @@ type Hello struct {
 	Version      int      `json:"version"`
 	Capabilities []string `json:"capabilities"`
 	Server       Server   `json:"server"`
-	// Timeouts has tlsd's own timeouts in milliseconds, by the names of tls.Info. They apply
-	// unless tls.SetTimeout sets others. Here 0 means no limit.
+	// Timeouts has tlsd's own timeouts in milliseconds, under the same names as in tls.Info.
+	// They apply unless tls.SetTimeout sets others. Here 0 means no limit.
 	Timeouts map[string]int64 `json:"timeouts"`
 }
 
