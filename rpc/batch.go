@@ -58,8 +58,8 @@ func (st *stream) queueBatch(line []byte) {
 	_ = st.batchDone(b, nil)
 }
 
-// splitBatch returns the elements of an array, which must be valid JSON. It returns at most one
-// more than the limit, because a line has room for millions.
+// splitBatch returns the elements of an array, which must be valid JSON. A line has room for
+// millions of elements, so splitBatch stops after wire.MaxBatch and one more.
 func splitBatch(line []byte) []json.RawMessage {
 	var elements []json.RawMessage
 	d := json.NewDecoder(bytes.NewReader(line))
@@ -74,8 +74,8 @@ func splitBatch(line []byte) []json.RawMessage {
 	return elements
 }
 
-// batchDone notes that an answer has come. After the last one it writes all answers as one array.
-// If answer is nil, there is nothing to write for it.
+// batchDone notes that an answer has come, or that queueBatch has ended (answer is nil). When no
+// answer is missing any more, it writes all answers as one array.
 func (s *server) batchDone(b *batch, answer []byte) error {
 	b.mu.Lock()
 	b.missing--

@@ -19,15 +19,15 @@ import (
 //     close-on-exec.
 //   - A caller sends a descriptor with the first byte of the message that announces it. The kernel
 //     ends a recvmsg after the bytes that came with a descriptor. So a descriptor belongs to an
-//     earlier message if its recvmsg ended at or before the start of this message.
+//     earlier message if its recvmsg ended at or before the start of the message that begins now.
 //   - When a message begins, descriptors of earlier messages are surplus, and are closed.
-//   - A call that announces a channel takes the oldest descriptor that is left.
+//   - A call that announces a channel takes the oldest descriptor that waits.
 //   - At most maxDescriptors wait. Further ones are closed. The kernel drops descriptors if the
 //     buffer (the field oob) is too small, or if the process has reached RLIMIT_NOFILE. Then the
 //     rest of the descriptors of this recvmsg are closed, too.
 //   - A descriptor may be anything, so the method channel checks it.
-//   - If no descriptor has arrived for the answer timeout, all that still wait are closed. At the
-//     end of the caller's stream, too, all are closed.
+//   - Descriptors that wait are closed if no further descriptor arrives for
+//     Config.AnswerTimeout, and at the end of the caller's stream.
 //
 // A caller may send its own end of the control connection, or hide it in the queue of a socket that
 // it sends. While tlsd has this end open, it cannot see that the caller has closed the connection.
@@ -37,7 +37,7 @@ import (
 type descriptors struct {
 	received int64 // bytes of the stream so far
 	waiting  []descriptor
-	arrived  time.Time // when the last descriptor arrived
+	arrived  time.Time // when the newest descriptor arrived
 	oob      [oobBytes]byte
 }
 
@@ -102,22 +102,22 @@ func (d *descriptors) close() {
 	}
 }
 
-// closeLate closes all descriptors if the last one has waited as long as the parameter limit. It
-// returns how long they may still wait, and whether any descriptor is left.
-func (d *descriptors) closeLate(limit time.Duration) (left time.Duration, some bool) {
-	if left = limit - time.Since(d.arrived); left <= 0 {
+// closeLate closes all descriptors if the newest has waited for the time limit. It returns whether
+// any descriptors still wait, and how long they may do so.
+func (d *descriptors) closeLate(limit time.Duration) (due time.Duration, some bool) {
+	if due = limit - time.Since(d.arrived); due <= 0 {
 		d.close()
 	}
-	return left, len(d.waiting) > 0
+	return due, len(d.waiting) > 0
 }
 
 // channel makes a data channel of the oldest descriptor, which must be one end of a pair of Unix
 // stream sockets.
 func (d *descriptors) channel() (*net.UnixConn, error) {
 	if len(d.waiting) == 0 {
-		return nil, overLimit("no descriptor has arrived with the call. Send it with the " +
-			"call's first byte (SCM_RIGHTS). If it was sent so, tlsd had no room for " +
-			"it (RLIMIT_NOFILE)")
+		return nil, overLimit("no descriptor has arrived with the call. Send one with " +
+			"the call's first byte (SCM_RIGHTS). If you did, tlsd had no room for it " +
+			"(RLIMIT_NOFILE)")
 	}
 	f := os.NewFile(uintptr(d.next()), "data channel")
 	defer f.Close() // net.FileConn makes a duplicate

@@ -132,8 +132,8 @@ func (s *server) start(c *call, m *method, a args, sc *session.Call) {
 	}()
 }
 
-// refuseCall answers a call that does not reach the session. It makes the error the session's last
-// error.
+// refuseCall answers a call with an error, in place of the session. It also stores the error for
+// tls.LastError.
 func (s *server) refuseCall(c *call, err error) {
 	s.sess.Fail(err)
 	s.reply(c, nil, err)
@@ -146,7 +146,7 @@ func (s *server) reply(c *call, v any, err error) {
 		switch x := v.(type) {
 		case session.Status:
 			v = wireStatus(x)
-		case session.Facts: // all facts are one string, as one fact is
+		case session.Facts: // JSON in a string: tls.Info of a handle is a string
 			v = string(encode(x))
 		}
 		c.lib.Reply(context.Background(), id, v)
@@ -210,8 +210,7 @@ func (s *server) cancel(id json.RawMessage) {
 	}
 }
 
-// write sends a message. A failure ends the connection, and then the reading goroutine ends the
-// session.
+// write sends a message. A failure ends the connection, and so the session.
 func (s *server) write(msg []byte) error {
 	err := s.w.Write(msg)
 	if errors.Is(err, os.ErrDeadlineExceeded) {

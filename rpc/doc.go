@@ -6,9 +6,9 @@
 //	wire.Reader ─ line ─▶ stream ─ request ──▶ jsonrpc2.Conn ─▶ server.Handle ─▶ session
 //	wire.Writer ◀─ line ─ stream ◀─ response ─ jsonrpc2.Conn ◀─ server.reply ◀── session
 //
-// The jsonrpc2 library decodes, dispatches and answers every request. It does not keep to all of
-// the specification. So the stream in front of it handles bad lines, batches, and ids of every
-// kind.
+// The jsonrpc2 library decodes every request, hands it to server.Handle, and encodes the answer.
+// But it does not do all that the specification of JSON-RPC demands. The stream in front of the
+// library does the rest: bad lines, batches, and ids of every kind.
 //
 // Promises:
 //

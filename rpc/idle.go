@@ -17,9 +17,10 @@ import (
 type idleReader struct{ *server }
 
 func (c idleReader) Read(p []byte) (int, error) {
-	// The read deadline is the earlier of two times. At the first, descriptors that came
-	// without a call are closed (AnswerTimeout). At the second, the session has been idle for
-	// IdleTimeout. If the deadline comes too early, the loop sets it again.
+	// The read deadline is the earlier of two times: when descriptors that came without a call
+	// must be closed (AnswerTimeout), and when the session has been idle for IdleTimeout. Both
+	// times can move while Read waits. If the deadline passes too early, the loop sets a new
+	// one.
 	for {
 		n, err := c.descriptors.receive(c.conn, p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -63,8 +64,8 @@ func (c idleReader) Read(p []byte) (int, error) {
 	}
 }
 
-// startIdleTimer begins to watch for idleness. Later bytes do not move the deadline. When the
-// deadline has passed, Read sets the next one.
+// startIdleTimer sets the first read deadline. Bytes that come later do not move the deadline. When
+// it has passed, Read computes how long the session may still be idle, and sets a new deadline.
 func (s *server) startIdleTimer() {
 	if s.IdleTimeout > 0 {
 		s.lastReceived = time.Now()
@@ -76,8 +77,8 @@ func (s *server) startIdleTimer() {
 func (s *server) idleLeft() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Attended is called also while a call is in flight, because it empties the queues of
-	// signals.
+	// Attended must run even if a call is in flight, because Attended also discards what the
+	// caller has sent into the sockets of signals.
 	if s.sess.Attended() || len(s.calls) > 0 {
 		return s.IdleTimeout
 	}

@@ -141,7 +141,7 @@ const freeAnswer = 1 << 10
 // the bytes that were reserved for the call. If the session would then exceed Limits.Buffered, the
 // result is an error in place of the answer. The caller then does not learn the result of the call,
 // but loses no data from the peer: bufferNeed has reserved room for the answer of a read. Other
-// calls with answers of this size change nothing.
+// calls with long answers only ask for facts, so the caller can make them again.
 func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {
@@ -149,7 +149,7 @@ func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	}
 	if held := s.buffered.Add(int64(more)); held > int64(s.Limits.Buffered) {
 		s.buffered.Add(-int64(more))
-		err := overLimit("tlsd keeps the answers of a batch until the last one, and %d "+
+		err := overLimit("tlsd keeps the answers of a batch until it is complete, and %d "+
 			"bytes more would exceed the limit of %d (--max-buffered); send smaller "+
 			"batches",
 			more, s.Limits.Buffered)

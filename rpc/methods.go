@@ -13,8 +13,8 @@ type method struct {
 	makes     bool           // it makes a handle, whose number is taken when the call arrives
 	maxAnswer func(args) int // the largest blob of the result, in bytes; nil: no blob
 
-	// One of the two carries the call out. If both are there, direct is for a call without
-	// parameters.
+	// Either the function in the field call or that in the field direct carries the method
+	// out. If both are set, direct is for requests without the first parameter.
 	call   func(*session.Session, args) *session.Call
 	direct func(*server, args) (any, error) // at once, on the reading goroutine
 }

@@ -230,7 +230,7 @@ var table = []method{
 	},
 	{
 		name:      "tls.ReadPlain",
-		doc:       "Reads before the handshake, in plain text.",
+		doc:       "Reads plain text, before the handshake.",
 		params:    []param{pHandle, pMaxBytes},
 		result:    sBlob,
 		maxAnswer: func(a args) int { return min(a.int(1), session.MaxRead) },
@@ -240,7 +240,7 @@ var table = []method{
 	},
 	{
 		name:   "tls.WritePlain",
-		doc:    "Sends before the handshake, in plain text.",
+		doc:    "Sends plain text, before the handshake.",
 		params: []param{pHandle, pData},
 		result: sCount,
 		call: func(s *session.Session, a args) *session.Call {

@@ -47,7 +47,8 @@ var (
 	pData     = param{name: "data", typ: blob, max: wire.MaxBlob, doc: "the bytes to send"}
 	pMaxBytes = integerParam("maxBytes", 1, wire.MaxBlob,
 		"the largest number of bytes to return")
-	pSent    = integerParam("bytes", 0, math.MaxInt64, "the bytes sent since the handshake")
+	pSent = integerParam("bytes", 0, math.MaxInt64,
+		"the number of bytes that must have left, counted from the handshake")
 	pChannel = integerParam("channel", 0, 1,
 		"1: a data channel comes with the message (SCM_RIGHTS)").orNone()
 	pPair = integerParam("channel", 1, 1,
@@ -76,17 +77,17 @@ var (
 	pID = param{name: "id", typ: anyID, doc: "the id of the call"}
 )
 
-// integerParam makes a parameter: an integer. The smallest is least, and the largest is most.
-func integerParam(name string, least, most int64, doc string) param {
-	return param{name: name, typ: integer, min: least, max: most, doc: doc}
+// integerParam makes a parameter that is an integer from smallest to largest.
+func integerParam(name string, smallest, largest int64, doc string) param {
+	return param{name: name, typ: integer, min: smallest, max: largest, doc: doc}
 }
 
-// handleParam makes a parameter: the number of a handle.
+// handleParam makes a parameter that is the number of a handle.
 func handleParam(name, doc string) param { return integerParam(name, 1, math.MaxInt32, doc) }
 
-// stringParam makes a parameter: a string. Its length in bytes has the limits least and most.
-func stringParam(name string, least, most int64, doc string) param {
-	return param{name: name, typ: str, min: least, max: most, doc: doc}
+// stringParam makes a parameter that is a string of shortest to longest bytes.
+func stringParam(name string, shortest, longest int64, doc string) param {
+	return param{name: name, typ: str, min: shortest, max: longest, doc: doc}
 }
 
 // orNone returns the parameter as one that may be left out.

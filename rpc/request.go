@@ -27,8 +27,8 @@ type call struct {
 	cancel   func()         // ends the call early; nil: it does not wait; guarded by server.mu
 }
 
-// message returns the request in the form for the library. It takes method and params out of the
-// call, because they may be large.
+// message returns the request in the form for the library. The call then drops method and params,
+// because they may be large.
 func (c *call) message() []byte {
 	defer func() { c.method, c.params = nil, nil }()
 	out := strconv.AppendUint([]byte(`{"jsonrpc":"2.0","id":`), c.number, 10)
@@ -40,8 +40,9 @@ func (c *call) message() []byte {
 }
 
 // parse takes a request apart. It returns an error if msg is not JSON. If msg is not a request of
-// JSON-RPC 2.0 (section 4 of its specification), the call is nil, and why is the reason. parse
-// decodes into a map, because only then encoding/json compares the names of members exactly.
+// JSON-RPC 2.0 (section 4 of its specification), the call is nil, and the result why has the
+// reason. parse decodes into a map, because for a struct encoding/json ignores the case of members'
+// names.
 func parse(msg []byte) (c *call, why string, err error) {
 	why = "a request is an object"
 	var m map[string]json.RawMessage
@@ -56,7 +57,7 @@ func parse(msg []byte) (c *call, why string, err error) {
 }
 
 // request makes a call from the members of an object. If they are no request, the call is nil, and
-// why is the reason.
+// the result why has the reason.
 func request(m map[string]json.RawMessage) (c *call, why string) {
 	if v, ok := m["jsonrpc"]; !ok || text(v) != "2.0" {
 		return nil, `"jsonrpc" must be "2.0"`
@@ -154,7 +155,8 @@ func clip(v []byte) string {
 	return string(v)
 }
 
-// syntaxError says where a line is not JSON, or returns nil. It does not quote the line.
+// syntaxError says at which byte a line is not JSON. It does not quote the line. The argument is
+// package json's error. If the line is JSON, but no object, syntaxError returns nil.
 func syntaxError(err error) error {
 	if syntax, ok := err.(*json.SyntaxError); ok {
 		return fmt.Errorf("%v at byte %d", syntax, syntax.Offset)

@@ -7,7 +7,7 @@ const soPassRights = 83
 
 // refuseDescriptors makes a channel refuse descriptors from now on, if the kernel can. It returns
 // true if descriptors wait in the channel's queue already, or if it cannot look at all bytes of the
-// queue. The channel is connected.
+// queue. The channel must be connected.
 func refuseDescriptors(fd int) (some bool) {
 	// An older kernel does not know the option.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)

@@ -44,8 +44,8 @@ type Config struct {
 // the caller which call was in flight. Several goroutines call the methods.
 type Watcher interface {
 	wire.Watcher
-	// Calling names a call in flight, usually the latest one, and the handle that the call
-	// names, or 0. The method is "" if no call is in flight.
+	// Calling gets the method and the handle of a call in flight, usually of the newest one.
+	// The handle is 0 if the call has none. The method is "" if no call is in flight.
 	Calling(method string, handle int32)
 }
 
@@ -55,13 +55,13 @@ func (noWatcher) Writing()              {}
 func (noWatcher) Written()              {}
 func (noWatcher) Calling(string, int32) {}
 
-// farewellTimeout limits the time for the last line of a session that this side ends.
+// farewellTimeout is the time in which a caller must take the line that endSession sends.
 const farewellTimeout = 200 * time.Millisecond
 
 // Serve serves one session on conn until the caller has closed conn or ctx is done. If ctx is done,
-// Serve tells the caller ctx's cause. Serve owns conn. When Serve returns, everything that the
-// session owned is freed. The error is nil if the caller has ended the connection in an orderly
-// way.
+// Serve sends the caller the reason, which is context.Cause(ctx). Serve owns conn. When Serve
+// returns, everything that the session owned is freed. The error is nil if the caller has ended the
+// connection in an orderly way.
 func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	if cfg.AnswerTimeout <= 0 {
 		cfg.AnswerTimeout = 30 * time.Second
@@ -110,19 +110,19 @@ type server struct {
 	sess           *session.Session
 	conn           *net.UnixConn
 	w              *wire.Writer
-	r              *wire.Reader // of the reading goroutine
+	r              *wire.Reader // for the reading goroutine alone
 	answerTimedOut atomic.Bool  // the caller has not taken an answer in time
 
 	buffered atomic.Int64   // bytes that are kept for calls; see reserveBuffer
 	answers  sync.WaitGroup // calls that run, until they are answered
 
-	// Of the reading goroutine.
-	lastReceived time.Time // when the caller last sent something
+	// The reading goroutine uses these, and after its end Serve.
+	lastReceived time.Time // when the newest bytes of the caller came
 	descriptors  descriptors
 
 	mu           sync.Mutex       // guards the rest
 	calls        map[uint64]*call // in flight, by their number
-	lastAnswered time.Time        // when the last call in flight was answered
+	lastAnswered time.Time        // when the number of calls in flight became 0
 }
 
 // endSession tells the caller why its session is lost, and ends the session. The caller gets no

@@ -14,11 +14,11 @@ import (
 	"tlsd/session"
 )
 
-// A stream is the connection as package jsonrpc2 sees it, a jsonrpc2.ObjectStream. Here the library
-// is this package, and not libssl. The library takes one good request after another from the
-// stream, and gives it one response to each.
+// A stream is the connection as package jsonrpc2 sees it, a jsonrpc2.ObjectStream. In this file,
+// "the library" means package jsonrpc2, and not libssl. The library takes one good request after
+// another from the stream, and gives it one response to each.
 //
-// The library does not do these parts of JSON-RPC 2.0 to the letter. So the stream does them:
+// In these points the library does not follow JSON-RPC 2.0 exactly. So the stream does them:
 //
 //   - A bad line is answered with id null, and the connection lives on.
 //   - A batch is taken apart, and its answers are put together (batch.go).
@@ -32,9 +32,9 @@ import (
 type stream struct {
 	*server
 
-	// Of the reading goroutine.
+	// The reading goroutine uses these, and after its end Serve.
 	queue []*call // good calls that the library has not taken yet
-	last  uint64  // the number of the last call
+	last  uint64  // the number of the newest call that the library has taken
 	err   error   // why the stream has ended; nil after an orderly end
 }
 

@@ -36,13 +36,13 @@ type conn struct {
 	closed bool
 }
 
-// cutConn notes the end of the TCP stream in cut. crypto/tls itself reports an end of the stream
-// between two records as it reports close_notify. After a real close_notify crypto/tls reads no
-// more, so cut stays false.
+// cutConn notes in cut that the TCP stream has ended without close_notify. crypto/tls alone cannot
+// tell: if the stream ends between two records, its Read returns io.EOF, as after close_notify.
+// After close_notify crypto/tls reads no more, so cut stays false.
 type cutConn struct {
 	*net.TCPConn
 	cut     atomic.Bool
-	patient atomic.Bool // a CloseWrite is under way, which may wait
+	patient atomic.Bool // a CloseWrite is under way; it may wait until its context ends
 }
 
 func (c *cutConn) Read(p []byte) (int, error) {
@@ -53,9 +53,9 @@ func (c *cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SetWriteDeadline sets another deadline than its caller wants. Only crypto/tls calls it, for its
-// close_notify, with a limit of 5 s. But an engine's Close waits for the peer only for a moment,
-// and an engine's CloseWrite waits until its context ends.
+// SetWriteDeadline ignores the deadline of its caller. Only crypto/tls calls it, to limit the
+// sending of close_notify to 5 s. But the limits here are others: CloseContext may wait only for a
+// moment, and CloseWrite until its context ends.
 func (c *cutConn) SetWriteDeadline(time.Time) error {
 	if c.patient.Load() {
 		return nil
@@ -191,19 +191,20 @@ func verifyError(err *tls.CertificateVerificationError) error {
 	return v
 }
 
-// interruptible runs f. When ctx is done, it interrupts f: the parameter set sets the deadline of
-// what f waits for.
-func interruptible(ctx context.Context, set func(time.Time) error, f func() (int, error)) (
-	int, error) {
+// interruptible runs f, which reads or writes. The argument setDeadline is SetReadDeadline or
+// SetWriteDeadline of the connection that f uses. If ctx ends before f returns, interruptible sets
+// a deadline in the past, so that f fails, and returns the error of ctx.
+func interruptible(ctx context.Context, setDeadline func(time.Time) error,
+	f func() (int, error)) (int, error) {
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		set(time.Unix(1, 0))
+		setDeadline(time.Unix(1, 0))
 		close(interrupted)
 	})
 	n, err := f()
 	if !stop() {
 		<-interrupted
-		set(time.Time{})
+		setDeadline(time.Time{})
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			err = ctx.Err()
 		}
@@ -233,7 +234,7 @@ func (c *conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF) && c.end.cut.Load():
 		return nil, openssl.ErrTruncated
 	case !errors.Is(err, io.EOF) && ctx.Err() == nil:
-		c.fail(err) // ends a Write that waits for room
+		c.fail(err) // also ends a Write that waits for room in the socket
 	}
 	return nil, c.unlessClosed(err)
 }
@@ -341,7 +342,7 @@ func (c *conn) WaitReset(ctx context.Context) error {
 	return c.unlessClosed(err)
 }
 
-// SetTag does nothing: only the reports of OpenSSL's engine have the tag.
+// SetTag does nothing. The tag is for the Watcher of package openssl.
 func (c *conn) SetTag(int32) {}
 
 // ready returns the tls.Conn. It fails the test if the handshake is not done.
@@ -371,7 +372,8 @@ func (c *conn) PeerSubject() string {
 	return subject(s.PeerCertificates[0])
 }
 
-// subject is OpenSSL's one-line form, as far as tests need it.
+// subject returns the subject of a certificate in OpenSSL's one-line form, with the kinds of names
+// that tests need.
 func subject(c *x509.Certificate) string {
 	var b strings.Builder
 	for _, n := range c.Subject.Names {
@@ -407,8 +409,10 @@ func (c *conn) Info() (openssl.Info, error) {
 
 func (c *conn) CloseContext(ctx context.Context) error { return c.close(ctx, true) }
 
-// CutContext discards what the peer sends, until the peer's system has acknowledged all data. If
-// data were unread, the close would discard data that is still on its way.
+// CutContext closes the connection without close_notify. First it waits until the peer's system has
+// acknowledged all that was sent. Meanwhile it reads and discards what the peer sends. If received
+// data were unread, close(2) would reset the connection, and so could lose data on its way to the
+// peer.
 func (c *conn) CutContext(ctx context.Context) error {
 	c.mu.Lock()
 	established := c.done && !c.closed
@@ -419,14 +423,15 @@ func (c *conn) CutContext(ctx context.Context) error {
 			_ = c.nc.SetReadDeadline(time.Now().Add(look))
 			_, err := io.Copy(io.Discard, c.nc)
 			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				break // the peer's end
+				break // the peer has closed the connection
 			}
 		}
 	}
 	return c.close(ctx, false)
 }
 
-// unacknowledged says whether the peer's system has not acknowledged all (SIOCOUTQ, tcp(7)).
+// unacknowledged says whether data is on its way that the peer's system has not acknowledged
+// (SIOCOUTQ, tcp(7)).
 func (c *conn) unacknowledged() (yes bool) {
 	raw, err := c.nc.SyscallConn()
 	if err == nil {

@@ -41,7 +41,8 @@ const (
 	Write            Op = "Write"
 	CloseWrite       Op = "CloseWrite"
 	WaitReset        Op = "WaitReset" // Hook is not called
-	// Hook is called for Close only if the handshake is done. Its error is ignored.
+	// Hook is called for CloseContext after a handshake, and its error is ignored. Hook is not
+	// called for CutContext and Abort.
 	Close Op = "Close"
 )
 
@@ -49,8 +50,8 @@ const (
 type Engine struct {
 	// Hook, if not nil, is called before each operation that is an Op, on the goroutine of the
 	// operation. If Hook returns an error, the operation returns this error and does nothing
-	// else. Hook may wait. Its ctx is the operation's; if the operation has no context, ctx is
-	// never done.
+	// else. Hook may wait. The parameter ctx is the context of the operation. If the operation
+	// has none, ctx never ends.
 	Hook func(ctx context.Context, op Op) error
 	// System has the CAs that clients without a bundle trust. If it is nil, these clients trust
 	// nobody.
@@ -61,10 +62,10 @@ type Engine struct {
 	tb testing.TB
 
 	mu       sync.Mutex // guards all below
-	contexts int        // that are not freed
-	freed    int        // contexts
-	conns    int        // that are not closed
-	parsed   int        // bundles
+	contexts int        // contexts that are not freed yet
+	freed    int        // contexts that were freed
+	conns    int        // connections that are not closed yet
+	parsed   int        // CA bundles that were parsed
 }
 
 // New makes an Engine. At the end of the test, all its contexts and connections must be freed.
@@ -203,12 +204,12 @@ func (e *Engine) NewServer(cfg openssl.ServerConfig) (session.EngineContext, err
 	return e.newContext(conf), nil
 }
 
-// pairs has the tls.Certificate of each certificate and key that were parsed. Without pairs they
-// would be parsed often: each new name makes a new server context, with the certificates of all
-// names.
+// pairs has each certificate and key that were parsed, as a tls.Certificate. When a session adds a
+// certificate to a server context, the session makes a new context with all certificates, old and
+// new. The old ones come from pairs.
 var pairs sync.Map
 
-// parsedPair is tls.X509KeyPair, which parses each pair once.
+// parsedPair is tls.X509KeyPair, but parses each pair only once.
 func parsedPair(cert, key []byte) (tls.Certificate, error) {
 	text := string(cert) + string(key)
 	if pair, ok := pairs.Load(text); ok {

@@ -48,8 +48,9 @@ var library = sync.OnceValues(func() (*openssl.Library, error) {
 	return l, nil
 })
 
-// NothingLeft is for testd.Main. It checks after all tests that no socket of a connection is open.
-// It also checks that the error queues of many threads are empty. Most of these threads have served
+// NothingLeft is an argument for testd.Main, which calls it after all tests. It checks that no
+// socket is open, and that no thread has errors in its error queue of OpenSSL. It looks at 50
+// threads of this process, because each thread has a queue of its own, and many threads have served
 // sessions.
 func NothingLeft() error {
 	lib, err := library()
@@ -85,8 +86,8 @@ func NothingLeft() error {
 type inProcess struct {
 	s *session.Session
 
-	// held while a session.Call is created, not while it runs: the order of creation is the
-	// order of the calls
+	// mu guards ended. It is also locked while a session.Call is created, because a session
+	// takes its calls in the order of their creation. It is not locked while the call runs.
 	mu    sync.Mutex
 	ended bool
 	calls sync.WaitGroup

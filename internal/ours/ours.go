@@ -55,19 +55,19 @@ type Level interface {
 	Open(testing.TB) Session
 }
 
-// Untold is the Kind of an error at the plugin level, which has only the texts of errors. The Data
-// of these errors is empty.
+// Untold is the Kind of an error at the plugin level, because there a test gets only the error's
+// text. The Data of such an error is empty.
 const Untold client.Kind = ""
 
-// Failure returns err as the error of a call. It returns nil if err is another error, or nil.
+// Failure returns the *client.Error in err. It returns nil if there is none.
 func Failure(err error) *client.Error {
 	var e *client.Error
 	errors.As(err, &e)
 	return e
 }
 
-// Is says whether an error is the error of a call and of this kind. An error without a kind counts
-// as one of every kind.
+// Is says whether err is a *client.Error of this kind. An error with the Kind Untold counts as one
+// of every kind.
 func Is(err error, kind client.Kind) bool {
 	e := Failure(err)
 	return e != nil && (e.Kind == kind || e.Kind == Untold)
@@ -125,7 +125,7 @@ type Trust struct {
 }
 
 // Dial opens a session, connects to the host and port, and does the handshake. If the handshake
-// fails, Dial returns the Stream with the error.
+// fails, Dial returns the error, and also the Stream.
 func Dial(ctx context.Context, tb testing.TB, l Level, host string, port int,
 	trust Trust) (*Stream, error) {
 	s := &Stream{tb, ctx, l.Open(tb), 0}
@@ -155,8 +155,8 @@ type Listener struct {
 	Port int
 }
 
-// Listen opens a session, and listens on a free port. Two numbers of handles are then used: one for
-// the context, and one for the Accept that Listen cancels.
+// Listen opens a session, and listens on a free port. The session's next handle is 3: the server
+// context has the handle 1, and the Accept that Listen cancels has used up the number 2.
 func Listen(ctx context.Context, tb testing.TB, l Level, certFile, keyFile string) *Listener {
 	tb.Helper()
 	ln := &Listener{tb, ctx, l.Open(tb), 0, testkit.Port(tb)}
@@ -164,8 +164,8 @@ func Listen(ctx context.Context, tb testing.TB, l Level, certFile, keyFile strin
 	if ln.H, err = ln.S.NewServerContext(ctx, certFile, keyFile); err != nil {
 		tb.Fatal(err)
 	}
-	// The first Accept makes the context listen. Listen cancels this Accept when the port
-	// listens. Clients that connect then wait for the next Accept.
+	// The first Accept makes the context listen. Listen then cancels this Accept. Clients that
+	// connect from now on wait for the next Accept.
 	short, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() {

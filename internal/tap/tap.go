@@ -8,8 +8,8 @@
 //	r.HoldAfterHandshake()       // as Hold(FromServer), when the client has ended its handshake
 //	r.Records(tap.FromServer)    // the records that have passed so far
 //
-// The end of one side is passed on as it is: a FIN as a FIN, a reset as a reset. If records are
-// held when a side ends, the end waits until they have passed.
+// If one side closes or resets its connection, the relay does the same to the other side. If the
+// relay holds records from the first side, it waits until they have passed.
 //
 // A relay ends with its test, and waits for its goroutines. Start ends the test if it cannot
 // listen. Later failures are reported at the end of the test. All functions are safe for concurrent
@@ -47,7 +47,7 @@ const (
 	ApplicationData  = 23
 )
 
-const serverHello = 2 // a type of message (section 4)
+const serverHello = 2 // the type of the handshake message ServerHello (RFC 8446 section 4)
 
 // A Record is a record that has passed.
 type Record struct {
@@ -56,7 +56,7 @@ type Record struct {
 	Hello []byte // the ServerHello at the beginning of the record; nil: none
 }
 
-// HRR says whether it is a HelloRetryRequest.
+// HRR says whether the record is a HelloRetryRequest.
 func (r Record) HRR() bool {
 	return len(r.Hello) > 34 && bytes.Equal(r.Hello[2:34], helloRetryRequest)
 }
@@ -68,7 +68,7 @@ func (r Record) PSK() bool {
 	if len(h) < 35 || len(h) < 35+int(h[34])+5 {
 		return false
 	}
-	// session id, suite, compression, length of the extensions
+	// The extensions come after session id, suite, compression, and their own length.
 	for h = h[35+int(h[34])+5:]; len(h) >= 4; {
 		if binary.BigEndian.Uint16(h) == preSharedKey {
 			return true
@@ -216,7 +216,7 @@ func (r *Relay) accept() {
 	}
 }
 
-// pass carries records from one side to the other, to the end.
+// pass carries records from one side to the other, until one side closes the connection.
 func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 	for {
 		record, err := next(from)
@@ -226,7 +226,7 @@ func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 			r.await(d)
 		}
 		if _, werr := to.Write(record); err == nil && werr != nil {
-			return // the receiver has ended; the other direction passes that on
+			return // the receiver has closed; the other direction's pass handles this
 		}
 		switch {
 		case err == nil:
@@ -245,7 +245,8 @@ func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 	}
 }
 
-// next reads a record, or the part of one that comes before the end.
+// next reads a record. If the stream ends before the record is complete, next returns an error and
+// the part that has come.
 func next(from io.Reader) ([]byte, error) {
 	record := make([]byte, 5, 5+1<<14+256)
 	n, err := io.ReadFull(from, record)

@@ -3,8 +3,8 @@ package testalloc
 
 import "runtime"
 
-// PerCall returns how many bytes one call of f allocates, as the average of n calls. Some calls
-// before them are not measured. The result includes the allocations of all goroutines. So a test
+// PerCall returns how many bytes one call of f allocates, as the average of n calls. First it calls
+// f a few times without measuring. The result includes the allocations of all goroutines. So a test
 // that calls PerCall must not be parallel.
 func PerCall(n int, f func()) int {
 	for range 10 {

@@ -14,9 +14,9 @@ func Strict() []string {
 	return []string{"-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"}
 }
 
-// Compile makes a file from C sources, with the flags of Strict. The Makefile has the same flags.
-// The argument compiler is a program in PATH, such as "cc". The flags come last, so that libraries
-// can be among them. The error has the compiler's output.
+// Compile makes a file from C sources, with the flags of Strict, which the Makefile has too. The
+// argument compiler is a program in PATH, such as "cc". The argument flags has further flags. They
+// come after the sources, so that libraries can be among them. The error has the compiler's output.
 func Compile(ctx context.Context, compiler, file string, sources []string, flags ...string) error {
 	args := slices.Concat(Strict(), []string{"-o", file}, sources, flags)
 	if out, err := exec.CommandContext(ctx, compiler, args...).CombinedOutput(); err != nil {

@@ -54,7 +54,8 @@ type algorithm struct {
 	Parameters asn1.RawValue
 }
 
-// pbes2 encrypts a PKCS #8 structure with AES-256-CBC. PBKDF2 with HMAC-SHA-256 makes the key.
+// pbes2 encrypts a PKCS #8 structure with AES-256-CBC. PBKDF2 with HMAC-SHA-256 makes the AES key
+// from the password.
 func pbes2(tb testing.TB, der []byte, password string) []byte {
 	tb.Helper()
 	const iterations = 2048

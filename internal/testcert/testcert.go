@@ -8,8 +8,8 @@
 //	ca.File                           // PEM file: the root, to be trusted
 //	leaf.TLS(), ca.Pool()             // the same for crypto/tls
 //
-// Of the project's packages it imports only testkit, so nearly every test can import it. Its
-// functions end the test if something fails; they return no errors. They are safe for concurrent
+// The package imports only testkit of this project, so nearly every test can import testcert. The
+// functions end the test if something fails, and return no errors. They are safe for concurrent
 // use.
 package testcert
 
@@ -38,7 +38,7 @@ import (
 // KeyType is the algorithm of a key.
 type KeyType int
 
-// The key types. ECDSA is the fastest to make, so it is the default.
+// The key types. ECDSA is the default: all peers know it, and an RSA key takes long to make.
 const (
 	ECDSA   KeyType = iota // P-256
 	RSA                    // 2048 bits
@@ -63,14 +63,15 @@ type Leaf struct {
 	DNS []string // subjectAltName: names, may have wildcards
 	IPs []string // subjectAltName: addresses, as net.ParseIP reads them
 
-	// Subject replaces CN by a whole name.
+	// Subject, if not nil, is the whole subject, in place of CN.
 	Subject *pkix.Name
 
 	Key KeyType
 
-	// The validity; zero means an hour ago and a day from now.
+	// NotBefore and NotAfter limit the validity. Zero means an hour ago, or a day from now.
 	NotBefore, NotAfter time.Time
-	// Expired ended an hour ago. NotYet begins in an hour. They replace the two dates.
+	// With Expired, the validity ended an hour ago. With NotYet, it begins in an hour. Each of
+	// them replaces NotBefore and NotAfter.
 	Expired, NotYet bool
 }
 
@@ -99,8 +100,8 @@ func NewCA(tb testing.TB, name string) *CA {
 	return &CA{Cert: cert, File: file, key: key, root: cert}
 }
 
-// Intermediate makes an authority below ca. The certificates that it issues have its certificate in
-// the chain.
+// Intermediate makes an authority whose certificate ca signs. A certificate that the new authority
+// issues has the new authority's own certificate in its chain.
 func (ca *CA) Intermediate(tb testing.TB, name string) *CA {
 	tb.Helper()
 	key := newKey(tb, ECDSA)
@@ -169,8 +170,8 @@ func (c *Cert) Pool() *x509.CertPool {
 	return p
 }
 
-// MismatchedKey writes another key of the same type, which does not fit the certificate, and
-// returns its file.
+// MismatchedKey writes a new key of the same type to a file, and returns the path. The key does not
+// fit the certificate.
 func (c *Cert) MismatchedKey(tb testing.TB) string {
 	tb.Helper()
 	kt := ECDSA

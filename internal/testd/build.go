@@ -20,11 +20,11 @@ import (
 // built is the folder for the programs that tests build. Main sets it.
 var built string
 
-// Main runs the tests and ends the process. Call it from TestMain. After all tests, Main calls the
-// functions that follow m. If one of them returns an error, the run fails.
-func Main(m *testing.M, afterwards ...func() error) { os.Exit(run(m, afterwards)) }
+// Main runs the tests and ends the process. Call it from TestMain. After all tests, Main calls each
+// function of checks. If one of them returns an error, the test run fails.
+func Main(m *testing.M, checks ...func() error) { os.Exit(run(m, checks)) }
 
-func run(m *testing.M, afterwards []func() error) int {
+func run(m *testing.M, checks []func() error) int {
 	dir, err := os.MkdirTemp("", "tlsd-built-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755)
@@ -37,8 +37,8 @@ func run(m *testing.M, afterwards []func() error) int {
 	built = dir
 	os.Setenv("TLSD_CONFIG", "none") // not the machine's configuration file
 	code := m.Run()
-	for _, look := range afterwards {
-		if err := look(); err != nil {
+	for _, check := range checks {
+		if err := check(); err != nil {
 			fmt.Fprintln(os.Stderr, "afterwards:", err)
 			code = max(code, 1)
 		}

@@ -12,8 +12,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// AwaitListener waits until a program listens on a port of this machine. It looks and does not
-// connect, so the server sees nothing of it.
+// AwaitListener waits until a program listens on a port of this machine. It reads the kernel's
+// tables and does not connect, so the server does not notice.
 func AwaitListener(tb testing.TB, port int) {
 	tb.Helper()
 	testkit.Until(tb, "a listener on port "+strconv.Itoa(port), func() bool {
@@ -21,8 +21,8 @@ func AwaitListener(tb testing.TB, port int) {
 	})
 }
 
-// Listening says whether a program listens on a port of this machine. A listener for all addresses,
-// IPv4's included, may be only in IPv6's table.
+// Listening says whether a program listens on a port of this machine. It reads the kernel's table
+// of IPv6 too, because a listener for all addresses of IPv4 and IPv6 is only in that table.
 func Listening(tb testing.TB, port int) bool {
 	tb.Helper()
 	suffix := fmt.Sprintf(":%04X", port)

@@ -12,15 +12,15 @@
 //
 // # Promises
 //
-//   - When the first test of a run asks for a program, it is built with the flags of the Makefile.
-//     Main removes the program after the run. If TLSD_TEST_BIN names a folder, the programs there
+//   - A program is built when the first test asks for it, with the flags of the Makefile. Main
+//     removes the program after the last test. If TLSD_TEST_BIN names a folder, the programs there
 //     are used instead. They must be newer than their sources.
-//   - If TLSD_TEST_LIBSSL is set, a daemon loads the libssl of this path. A flag --libssl of the
-//     test goes first.
+//   - If TLSD_TEST_LIBSSL is set, a daemon loads the libssl of this path. But if the test gives a
+//     flag --libssl, the flag decides.
 //   - A daemon does not get the tester's settings: TLSD_…, SSL_CERT_…, OPENSSL_CONF, LISTEN_…,
 //     NOTIFY_SOCKET. It reads no configuration file of the machine.
 //   - At the end of the test, SIGTERM stops the daemon. The test fails if the daemon does not exit
-//     with 0 within stopTime (see MayFail), or if a process of the daemon is left.
+//     with 0 within stopTime (see MayFail), or if a process of the daemon still runs.
 //   - On Linux, a daemon does not outlive the test process, however the test process ends.
 //   - If a test has failed, the log of its daemon is shown.
 //
@@ -61,11 +61,11 @@ type Daemon struct {
 	Socket string // path of its socket
 	PID    int    // of the supervisor
 
-	exe     string // a hard link to tlsd for this daemon alone; Processes looks for it
+	exe     string // a hard link to tlsd, for this daemon alone; see Processes
 	log     string // file
 	options Options
 	cmd     *exec.Cmd
-	exited  chan struct{} // closed when the supervisor has exited, and err is set
+	exited  chan struct{} // closed when the supervisor has exited and err has been set
 	err     error
 	stop    sync.Once
 }
@@ -79,11 +79,11 @@ type Options struct {
 	// test names.
 	UID uint32
 	// Under is a command, such as a wrapper, that executes the daemon. The daemon's command
-	// line follows as further arguments. Empty: no command.
+	// line follows as further arguments. Empty: the daemon is executed directly.
 	Under []string
 	// Stderr, if not nil, becomes the daemon's standard error. Then Log does not have the log.
 	Stderr *os.File
-	// MayFail makes the end of the test ignore the daemon's exit status.
+	// If MayFail is set, the test does not fail because of the daemon's exit status.
 	MayFail bool
 }
 
@@ -168,15 +168,15 @@ func (d *Daemon) launch(tb testing.TB) {
 		close(exited)
 	}))
 	d.exited = exited
-	readySide.Close() // now only the daemon has the write end, so the pipe ends when it exits
+	readySide.Close() // if the daemon exits, no writing end is left, and await fails
 	d.PID = d.cmd.Process.Pid
 	d.await(tb, ready)
 }
 
 // Spawn starts cmd. On Linux, the kernel kills cmd if this process dies first: by a panic, a test
-// that runs out of time, or SIGKILL. When cmd runs, Spawn calls the function wait on a new
-// goroutine. It must return when the process of cmd has ended, and not before.
-func Spawn(cmd *exec.Cmd, wait func()) error {
+// that runs out of time, or SIGKILL. When cmd runs, Spawn calls waitEnd on a new goroutine. waitEnd
+// must return when the process of cmd has ended, and not before.
+func Spawn(cmd *exec.Cmd, waitEnd func()) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -184,13 +184,13 @@ func Spawn(cmd *exec.Cmd, wait func()) error {
 	started := make(chan error, 1)
 	go func() {
 		// The kernel sends the signal when the thread that started the process ends
-		// (PR_SET_PDEATHSIG(2const)). So this thread must live until wait returns.
+		// (PR_SET_PDEATHSIG(2const)). So this thread must live until waitEnd returns.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			wait()
+			waitEnd()
 		}
 	}()
 	return <-started
@@ -227,8 +227,8 @@ func (d *Daemon) Log(tb testing.TB) string {
 	return d.LogFrom(tb, 0)
 }
 
-// LogFrom is the log from the byte with the number skip on. So a test that follows a long log does
-// not read the whole log each time.
+// LogFrom is the log without its first skip bytes. With it, a test that follows a long log need not
+// read the whole log each time.
 func (d *Daemon) LogFrom(tb testing.TB, skip int) string {
 	tb.Helper()
 	log, err := os.Open(d.log)
@@ -248,8 +248,8 @@ func (d *Daemon) CommandLine() string { return strings.Join(d.cmd.Args, " ") }
 func (d *Daemon) Exited() <-chan struct{} { return d.exited }
 
 // Stop ends the daemon with SIGTERM, unless the daemon has ended, and waits for the end. The test
-// fails if the daemon hangs, or if a process is left. The error says how the daemon exited. A
-// second call only returns the error again.
+// fails if the daemon hangs, or if a process of it still runs. The error says how the daemon
+// exited. A second call only returns the error again.
 func (d *Daemon) Stop(tb testing.TB) error {
 	tb.Helper()
 	d.stop.Do(func() { d.end(tb, syscall.SIGTERM) })
@@ -258,8 +258,8 @@ func (d *Daemon) Stop(tb testing.TB) error {
 }
 
 // Restart sends the daemon the signals, and waits for the end, as Stop does. Then it starts the
-// daemon again on the same socket. If flags are given, they replace the old flags. No other method
-// may run at the same time.
+// daemon again on the same socket. If flags are given, they replace the old flags. The error says
+// how the daemon exited. No other method may run at the same time.
 func (d *Daemon) Restart(tb testing.TB, signals []syscall.Signal, flags ...string) error {
 	tb.Helper()
 	d.end(tb, signals...)
@@ -305,12 +305,13 @@ func (d *Daemon) end(tb testing.TB, signals ...syscall.Signal) {
 	}
 }
 
-// Processes lists the pids of the living processes: the daemon and its workers.
+// Processes lists the pids of the living processes: the daemon and its workers. They are the
+// processes that execute d.exe.
 func (d *Daemon) Processes() []int {
 	var pids []int
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
-		// Readlink fails for processes that have ended, and for hidden ones of other users.
+		// Readlink fails if the process has ended, or if this user may not look into it.
 		exe, err := os.Readlink(link)
 		if err != nil || strings.TrimSuffix(exe, " (deleted)") != d.exe {
 			continue
@@ -325,7 +326,7 @@ func (d *Daemon) Processes() []int {
 }
 
 // environment is the environment of this process, without the variables that would change a
-// daemon's behaviour. TLSD_CONFIG keeps the daemon from the machine's configuration file.
+// daemon's behaviour. TLSD_CONFIG=none makes the daemon read no configuration file.
 func environment() []string {
 	clean := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		for _, p := range []string{"TLSD_", "SSL_CERT_", "OPENSSL_CONF=", "LISTEN_",

@@ -194,7 +194,7 @@ func (h *Host) Send(op string, args ...any) (*Call, error) {
 	return c, nil
 }
 
-// escape is for a field. It writes a tab as \t, a line feed as \n, and a backslash as \\.
+// escape makes a field of a text: it writes a tab as \t, a line feed as \n, a backslash as \\.
 var escape = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`)
 
 // Answer returns a Call that waits for an answer that no command asked for. The parameter tag names

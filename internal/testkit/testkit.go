@@ -1,6 +1,6 @@
-// Package testkit has what the tests of many packages need: a limit for hangs, ways to wait, the
-// search for the machine's tools, and servers as peers. Of the project it imports only
-// internal/sockets, so the tests of every other package may import testkit.
+// Package testkit has what the tests of many packages need: a limit for tests that hang, ways to
+// wait, the search for the machine's tools, and servers as peers. It imports only internal/sockets
+// of this project, so the tests of every other package may import testkit.
 package testkit
 
 import (
@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for an event that must come. Only a hang takes as long.
+// Patience is how long a test waits for an event that must come. Only a test that hangs waits so
+// long.
 const Patience = 5 * time.Minute
 
 // Must ends the test if there is an error.
@@ -36,29 +37,28 @@ type Test interface {
 }
 
 // Until calls the function ok every few milliseconds, until ok returns true. After Patience it ends
-// the test. The text what names the event that did not happen. Use Until only for events that give
-// no signal.
-func Until(t Test, what string, ok func() bool) {
+// the test with an error that names the event. Use Until only for events that give no signal.
+func Until(t Test, event string, ok func() bool) {
 	if h, is := t.(testing.TB); is {
 		h.Helper()
 	}
 	for end := time.Now().Add(Patience); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", Patience, what)
+			t.Fatalf("not within %v: %s", Patience, event)
 		}
 	}
 }
 
 // Receive waits for a value from a channel, or until the channel is closed. After Patience it ends
-// the test. The text what names the event that did not happen.
-func Receive[V any](t Test, from <-chan V, what string) (v V) {
+// the test with an error that names the event.
+func Receive[V any](t Test, from <-chan V, event string) (v V) {
 	if h, is := t.(testing.TB); is {
 		h.Helper()
 	}
 	select {
 	case v = <-from:
 	case <-time.After(Patience):
-		t.Fatalf("not within %v: %s", Patience, what)
+		t.Fatalf("not within %v: %s", Patience, event)
 	}
 	return v
 }
@@ -74,7 +74,7 @@ func Dir(tb testing.TB) string {
 	return dir
 }
 
-// Tool finds a program of the machine in PATH. Without the program the test ends as in Missing.
+// Tool finds a program of the machine in PATH. If the program is missing, Tool calls Missing.
 func Tool(tb testing.TB, name string) (path string) {
 	tb.Helper()
 	path, err := exec.LookPath(name)

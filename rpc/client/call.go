@@ -16,8 +16,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Call calls any method. encoding/json encodes params, a slice, a map or a struct, as an array or
-// an object. If params is nil, the request has no parameters. encoding/json decodes the answer into
+// Call calls any method. The argument params is a slice, a map or a struct, which encoding/json
+// encodes. If params is nil, the request has no parameters. encoding/json decodes the answer into
 // result. If result is nil, the answer is dropped. A blob is a []byte, as a parameter and as a
 // result.
 func (c *Client) Call(ctx context.Context, method string, params, result any) error {
@@ -96,8 +96,10 @@ func request(id uint64, method string, params any) ([]byte, error) {
 	return msg, err
 }
 
-// register takes the next id. The channel gets exactly one answer: tlsd's, or the reader's when the
-// connection ends. It gets none if unregister is called before the call was sent.
+// register takes the next id, and returns it with the Go channel for the answer. The channel gets
+// exactly one answer: from tlsd, or from the goroutine that reads, when the connection ends. If
+// unregister is called before the call was sent, the channel gets none. If the session is lost,
+// register returns the error.
 func (c *Client) register() (uint64, <-chan answer, *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -120,8 +122,8 @@ func failedAnswer(k Kind, cause error, format string, args ...any) answer {
 	return answer{err: newError(k, cause, format, args...)}
 }
 
-// cancel asks tlsd to end the call, and waits for the answer to the call. If none comes within
-// cancelTimeout, it ends the session.
+// cancel asks tlsd to end the call, and waits for the answer to the call. If no answer comes within
+// cancelTimeout, cancel ends the session.
 func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer {
 	bounded, stop := context.WithTimeout(context.WithoutCancel(ctx), c.cancelTimeout)
 	defer stop()

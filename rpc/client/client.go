@@ -20,7 +20,8 @@
 //   - An error that tlsd answers is an *[Error]. The errors for the end of the connection and for a
 //     cancelled call are of the same type. After the end of the connection every call fails,
 //     usually with kind "lost". Such a client cannot connect again; [Dial] a new one.
-//   - The protocol's limits bound the memory for what is read from the socket.
+//   - If tlsd sends a line that is longer than the protocol allows, the session ends. So tlsd
+//     cannot fill this process's memory.
 //   - [Client.HandshakeConn] and [Client.AcceptConn] return a net.Conn. Programs that move data
 //     should use it. [Client.Read] and [Client.Write] carry the data as base64.
 //
@@ -116,7 +117,8 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	return c, nil
 }
 
-// unwrapNet takes off the wrapping of the net package, which repeats the path.
+// unwrapNet returns the system's error inside an error of package net. The text of the latter has
+// the path of the socket, which Dial adds anyway.
 func unwrapNet(err error) error {
 	var (
 		op *net.OpError

@@ -17,7 +17,7 @@ import (
 // ConfPath is the path of root's settings for all callers of tlsd on this machine. The file has
 // lines of "key = value". Empty lines and lines that begin with # are ignored.
 //
-//	socket = PATH             the system's tlsd listens here; no other socket is tried
+//	socket = PATH             the system's tlsd listens here; see DefaultSockets
 //	autostart = yes | no      whether a private tlsd may be started
 //	trusted-users = USER …    names or numbers of users whose daemons are trusted like root's
 //
@@ -26,7 +26,7 @@ import (
 // the same rules (clientconf.h).
 const ConfPath = "/etc/tlsd/client.conf"
 
-// maxConf is the largest file, in bytes.
+// maxConf is the most bytes that the file may have.
 const maxConf = 64<<10 - 1
 
 // A Conf is the content of the file at ConfPath.
@@ -34,7 +34,7 @@ type Conf struct {
 	There        bool     // the file exists
 	Socket       string   // "" if the file names none
 	Autostart    string   // "yes", "no", or "" if the file has no such line
-	TrustedUsers []uint32 // the numbers of trusted-users
+	TrustedUsers []uint32 // the numbers of the users in trusted-users
 	UnknownUsers []string // the names in trusted-users that no user has
 }
 
@@ -114,8 +114,8 @@ func (c Conf) trusts(uid uint32) bool { return slices.Contains(c.TrustedUsers, u
 // The plugin finds users in the same way.
 type userDatabase struct {
 	passwd string // file
-	// Folder of systemd for users of DynamicUser=. Each has a link: its name is direct:NAME,
-	// and its target is the user's number.
+	// Folder in which systemd has a link for each user of DynamicUser=. The link's name is
+	// direct:NAME, and the link's target is the user's number.
 	dynamic string
 }
 

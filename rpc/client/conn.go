@@ -20,16 +20,16 @@ import (
 // A Conn is a TLS connection as a net.Conn. Its bytes go over a data channel of its own (proto.md,
 // section 2), so one Conn does not wait for another. The rules:
 //
-//   - Read gives io.EOF only after the peer's close_notify. Any other end is an *Error, of the kind
-//     that tls.Read would have.
+//   - Read returns io.EOF only after the peer's close_notify. For any other end it returns an
+//     *Error, of the same kind as tls.Read.
 //   - Write returns when the data is on its way to tlsd. Flush waits until the data has left for
 //     the peer. If sending fails later, a later Write, Flush or Close returns the error.
 //   - CloseWrite sends close_notify after all that was written. Reading goes on.
 //   - Close sends all that was written, sends close_notify, and frees the handle. If the last Write
 //     was cut short, by its deadline or by Close, Close sends no close_notify. So the peer can see
 //     that the data is not complete.
-//   - Deadlines limit this side's waits. A Read whose deadline passes loses no data. tlsd's
-//     timeouts limit the sending to the peer.
+//   - Deadlines limit how long Read and Write wait for tlsd. A Read whose deadline passes loses no
+//     data. tlsd's own timeouts limit how long tlsd waits for the peer.
 //
 // Many goroutines may call the methods at once.
 type Conn struct {
@@ -41,7 +41,7 @@ type Conn struct {
 	sent   atomic.Int64 // bytes that were put on the channel
 
 	writeMu sync.Mutex // locked while a Write runs; Close ends the Write; guards cut
-	cut     bool       // the last Write that has sent bytes was cut short
+	cut     bool       // the newest Write that sent bytes has not sent all of its data
 
 	mu       sync.Mutex // guards the rest
 	shut     bool       // CloseWrite was called
@@ -52,7 +52,7 @@ type Conn struct {
 // statusTimeout limits the wait for tls.Status, which tlsd can answer at once.
 const statusTimeout = 10 * time.Second
 
-// HandshakeConn is [Client.Handshake] for a connection with a data channel. The Conn owns the
+// HandshakeConn is [Client.Handshake], and gives the connection a data channel. The Conn owns the
 // handle from then on. Close the Conn, and not the handle.
 func (c *Client) HandshakeConn(ctx context.Context, h Handle) (*Conn, error) {
 	ch, err := c.withChannel("tls.Handshake", func(theirs *os.File) error {
@@ -65,7 +65,7 @@ func (c *Client) HandshakeConn(ctx context.Context, h Handle) (*Conn, error) {
 	return &Conn{c: c, h: h, ch: ch}, nil
 }
 
-// AcceptConn is [Client.Accept] for a connection with a data channel.
+// AcceptConn is [Client.Accept], and gives the connection a data channel.
 func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, port int) (
 	*Conn, error) {
 	const method = "tls.Accept"
@@ -83,8 +83,8 @@ func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, 
 	return &Conn{c: c, h: h, ch: ch}, nil
 }
 
-// withChannel makes a pair of sockets, and calls the function send, which must make a call with the
-// end theirs. If the call succeeds, withChannel returns the other end.
+// withChannel makes a pair of sockets, and calls send with one end. The function send must make a
+// call that sends this end to tlsd. If the call succeeds, withChannel returns the other end.
 func (c *Client) withChannel(method string, send func(theirs *os.File) error) (
 	*net.UnixConn, error) {
 	if _, ok := c.conn.(*net.UnixConn); !ok {
@@ -196,8 +196,8 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	c.ch.SetDeadline(time.Unix(1, 0))
 	c.writeMu.Lock()
 	if c.cut {
-		// For tlsd the channel is then closed before tls.Close, so it sends no
-		// close_notify.
+		// Shut down both directions, so that tlsd finds the channel closed before
+		// tls.Close comes. tlsd then sends no close_notify.
 		_ = c.ch.CloseRead()
 		_ = c.ch.CloseWrite()
 	}
@@ -207,9 +207,9 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	return err
 }
 
-// explain returns why a Read or Write of the channel has failed. It stores the reason in *last,
+// explain returns why a Read or Write of the channel has failed. It stores the reason in *reason,
 // which is c.readErr or c.writeErr, so that later calls return the same reason.
-func (c *Conn) explain(err error, last *error) error {
+func (c *Conn) explain(err error, reason *error) error {
 	if c.closed.Load() {
 		return net.ErrClosed
 	}
@@ -217,18 +217,18 @@ func (c *Conn) explain(err error, last *error) error {
 		return err
 	}
 	c.mu.Lock()
-	known := *last
+	known := *reason
 	c.mu.Unlock()
 	if known != nil {
 		return known
 	}
-	why := c.queryStatus(last == &c.readErr, err)
+	why := c.queryStatus(reason == &c.readErr, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if *last == nil {
-		*last = why
+	if *reason == nil {
+		*reason = why
 	}
-	return *last
+	return *reason
 }
 
 // queryStatus asks tlsd why a direction has ended.

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// connect connects to the socket at path. If the backlog of the socket is full, the kernel returns
-// EAGAIN, because the caller's socket does not block. Then connect waits and tries again.
+// connect connects to the socket at path. If the backlog of this socket is full, connect waits and
+// tries again until ctx ends. The kernel returns EAGAIN in this case, because Go's sockets do not
+// block.
 func connect(ctx context.Context, path string) (*net.UnixConn, error) {
 	const longest = 100 * time.Millisecond
 	var d net.Dialer

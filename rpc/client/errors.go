@@ -7,7 +7,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// A Kind is one of a few categories of failure, by which a program can decide.
+// A Kind is one of a few categories of failure, by which a program can decide what to do.
 type Kind = kind.Kind
 
 // The kinds. proto.md, section 5, says what each means.
@@ -39,7 +39,7 @@ const (
 type Error struct {
 	Code    int            // of JSON-RPC
 	Kind    Kind           // never empty
-	Message string         // for people; if it is tlsd's, LastError returns the same text
+	Message string         // for people; LastError repeats it if the error is tlsd's
 	Data    wire.ErrorData // Op, Handle and details, if they are known
 
 	cause error
@@ -78,8 +78,8 @@ func (e *Error) forMethod(method string) *Error {
 	return &c
 }
 
-// fromWire makes an Error of an answer. tlsd's errors always have a kind. For an error without one
-// the code gives the kind.
+// fromWire makes an Error of an answer. If the answer has no kind (tlsd's answers always have one),
+// fromWire takes the kind that belongs to the code.
 func fromWire(w *wire.Error) *Error {
 	e := &Error{Code: w.Code, Message: w.Message}
 	if w.Data != nil {

@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// moreRights says whether the process has more rights than its user, as the kernel knows it
-// (AT_SECURE, getauxval(3)). Every Linux kernel has this entry. Without it the answer is true.
+// moreRights says whether the process has more rights than its user. The kernel reports this in the
+// entry AT_SECURE of the auxiliary vector (getauxval(3)). If the vector cannot be read or has no
+// such entry, the result is true, to be on the safe side.
 var moreRights = sync.OnceValue(func() bool {
 	const atSecure = 23
 	vector, err := unix.Auxv()

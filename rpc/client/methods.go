@@ -54,8 +54,8 @@ func (c *Client) CloseConn(ctx context.Context, h Handle) error {
 	return c.Call(ctx, "tls.Close", []any{h}, nil)
 }
 
-// Status returns the state of the two directions of a connection. CloseConn does not return again
-// the WriteError that a Status has.
+// Status returns the state of the two directions of a connection. If the result has a WriteError,
+// CloseConn does not return this error once more.
 func (c *Client) Status(ctx context.Context, h Handle) (Status, error) {
 	w, err := call[wire.Status](ctx, c, "tls.Status", h)
 	s := Status{Read: w.Read, Write: w.Write, Received: w.Received, Sent: w.Sent}
@@ -78,10 +78,10 @@ type Status struct {
 	WriteError *Error // nil unless writing has failed
 }
 
-// Flush waits until the number of bytes that have left for the peer has reached the parameter
-// bytes. The number counts from the handshake of the connection.
-func (c *Client) Flush(ctx context.Context, h Handle, bytes int64) error {
-	return c.Call(ctx, "tls.Flush", []any{h, bytes}, nil)
+// Flush waits until total bytes have left for the peer, counted from the handshake of the
+// connection.
+func (c *Client) Flush(ctx context.Context, h Handle, total int64) error {
+	return c.Call(ctx, "tls.Flush", []any{h, total}, nil)
 }
 
 // Shutdown sends all that was written, and then close_notify. Reading goes on.
@@ -101,18 +101,19 @@ func (c *Client) SetInsecureSkipVerify(ctx context.Context, h Handle, on bool) e
 
 // SetTimeout sets the timeout of later calls on a handle. On a connection it is for each Handshake,
 // each Read and each 64 KiB of a Write. On a server context it is for each Accept, and with the
-// handle 0 for each NewClient. A call that reaches its timeout fails with kind "timeout". bound is
-// rounded up to milliseconds; the maximum is 2147483647 ms. 0 brings tlsd's own timeouts back.
-func (c *Client) SetTimeout(ctx context.Context, h Handle, bound time.Duration) error {
-	return c.Call(ctx, "tls.SetTimeout", []any{h, wire.Milliseconds(bound)}, nil)
+// handle 0 for each NewClient. A call that reaches its timeout fails with kind "timeout". The
+// timeout is rounded up to milliseconds; the maximum is 2147483647 ms. 0 brings tlsd's own timeouts
+// back.
+func (c *Client) SetTimeout(ctx context.Context, h Handle, timeout time.Duration) error {
+	return c.Call(ctx, "tls.SetTimeout", []any{h, wire.Milliseconds(timeout)}, nil)
 }
 
 // Wait waits for a handle on which a Read or an Accept would not wait, and returns the handle. If
-// the duration bound passes before, Wait returns 0. bound is rounded up to milliseconds. With a
-// negative bound the wait has no limit. Wait looks at the handles whose option "watch" is "1". It
-// does not look at the handle of a Conn, because its data goes over a data channel.
-func (c *Client) Wait(ctx context.Context, bound time.Duration) (Handle, error) {
-	return call[Handle](ctx, c, "tls.Wait", wire.Milliseconds(bound))
+// no handle is ready within the timeout, Wait returns 0. The timeout is rounded up to milliseconds;
+// a negative one means no limit. Wait looks at the handles whose option "watch" is "1". It does not
+// look at the handle of a Conn, because a Conn's data goes over a data channel.
+func (c *Client) Wait(ctx context.Context, timeout time.Duration) (Handle, error) {
+	return call[Handle](ctx, c, "tls.Wait", wire.Milliseconds(timeout))
 }
 
 // NewServerContext loads a certificate chain and its private key from PEM files. Relative paths

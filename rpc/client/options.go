@@ -12,7 +12,8 @@ import (
 
 // SetOption sets an option. On a connection it must come before the handshake. On a server context
 // it is for clients that come later. An unknown name or value is an error of kind "params" that
-// lists the known ones. A relative path (ca, client-ca) begins at this process's working directory.
+// lists the known ones. In the options ca and client-ca, a relative path begins at this process's
+// working directory.
 func (c *Client) SetOption(ctx context.Context, h Handle, name, value string) error {
 	const method = "tls.SetOption"
 	if value != "" && (name == "ca" || name == "client-ca") {
@@ -34,7 +35,7 @@ func (c *Client) HandleInfo(ctx context.Context, h Handle, name string) (string,
 // SetCertificate reads and checks a certificate chain and its key from PEM files. Relative paths
 // begin at this process's working directory. On an error the old certificate stays.
 //
-//   - On a connection, a client shows the certificate, and serverName must be "".
+//   - On a connection, this side shows the certificate to the server, and serverName must be "".
 //   - On a server context with serverName "", the certificate replaces the context's own.
 //   - On a server context with another serverName ("example.com" or "*.example.com"), the
 //     certificate is for clients that ask for this name.

@@ -28,7 +28,7 @@ const maxSocketPath = 107
 //   - $XDG_RUNTIME_DIR is usable: its tlsd.sock, and then SystemSockets.
 //   - Otherwise: SystemSockets, and then the private socket.
 //
-// The private socket is tlsd.sock in $XDG_RUNTIME_DIR, if that is usable, or else
+// The private socket is tlsd.sock in $XDG_RUNTIME_DIR, if this directory is usable, or else
 // /tmp/tlsd-UID/tlsd.sock. The plugin starts a private daemon there. An empty variable counts as
 // not set. Callers pass the function Getenv and the result of ReadConf. Tests pass others.
 func DefaultSockets(getenv func(string) string, conf Conf) []string {
@@ -97,7 +97,7 @@ func checkPrivateDir(dir string) error {
 }
 
 // DialFirst dials the sockets in order. It returns the client of the first socket that answers, and
-// the socket's path. If no socket answers until ctx ends, the error is a *NoDaemonError.
+// the socket's path. If none of them answers, or if ctx ends before, the error is a *NoDaemonError.
 func DialFirst(ctx context.Context, paths []string) (*Client, string, error) {
 	none := &NoDaemonError{}
 	for _, path := range paths {

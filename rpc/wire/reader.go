@@ -30,7 +30,7 @@ func NewReader(r io.Reader, max int) *Reader {
 	return &Reader{src: bufio.NewReaderSize(r, readAhead), max: max}
 }
 
-// Start is the offset in the stream of the line that Line has returned last.
+// Start is the offset in the stream at which the most recent result of Line begins.
 func (r *Reader) Start() int64 { return r.start }
 
 // Line returns the next line that is not blank, without its end. The line is valid until the next

@@ -111,8 +111,8 @@ type Hello struct {
 	Version      int      `json:"version"`
 	Capabilities []string `json:"capabilities"`
 	Server       Server   `json:"server"`
-	// Timeouts has tlsd's own timeouts in milliseconds, by the names of tls.Info. They apply
-	// unless tls.SetTimeout sets others. Here 0 means no limit.
+	// Timeouts has tlsd's own timeouts in milliseconds, under the same names as in tls.Info.
+	// They apply unless tls.SetTimeout sets others. Here 0 means no limit.
 	Timeouts map[string]int64 `json:"timeouts"`
 }
 
@@ -143,8 +143,9 @@ type Info struct {
 	// Confinement has an entry for each measure that was asked for: "on", or the reason why the
 	// measure is not in force. It is left out if none was asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
-	// Policy has the keys of the administrator's policy that bind the session. Each is a bool,
-	// a string or an array of strings. It is left out if there are none.
+	// Policy has the keys of the administrator's policy that bind the session, with their
+	// values. A value is a bool, a string or an array of strings. Policy is left out if there
+	// are no such keys.
 	Policy map[string]any `json:"policy,omitempty"`
 }
 
@@ -164,11 +165,11 @@ type Trust struct {
 	Dir          string `json:"dir,omitempty"`
 	Certificates int    `json:"certificates"`
 
-	// places without certificates, each with the reason
+	// paths that were tried and have no certificates, each with the reason
 	Empty []string `json:"empty,omitempty"`
 }
 
-// Milliseconds is a timeout as messages have it. It is rounded up, so that a short timeout does not
+// Milliseconds converts a timeout for a message. It rounds up, so that a short timeout does not
 // become 0. A negative timeout means no limit, and becomes -1.
 func Milliseconds(timeout time.Duration) int64 {
 	if timeout < 0 {

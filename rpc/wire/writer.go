@@ -26,7 +26,7 @@ type Writer struct {
 	conn    net.Conn
 	watch   Watcher // or nil
 
-	mu   sync.Mutex // held during the write of a message, at most for timeout; guards the rest
+	mu   sync.Mutex // locked while Write runs, at most for timeout; guards the rest
 	err  error      // the error of an earlier write; the stream is broken
 	line []byte     // room for a message and its line feed
 }

@@ -6,12 +6,12 @@
  * A command is a line with the fields TAG OP ARGUMENT..., with tabs between them. OP is the name of
  * a function of the plugin without "tls_", or a command of the host (see main). With & before OP,
  * the function runs in a new thread. In an argument \t, \n and \\ stand for a tab, a line feed and
- * a backslash, and \N is NULL. The data of Write and WritePlain follows the line; the argument is
- * the number of its bytes.
+ * a backslash, and \N is NULL. In place of the data of Write and WritePlain, the line has the
+ * number of bytes. The data itself follows the line.
  *
  * The answer is a line with the fields TAG RESULT LENGTH, and LENGTH bytes after it. After a
- * failure the bytes are the text of tls_LastError, otherwise the data of Read or the text of a
- * getter.
+ * failure the bytes are the text of tls_LastError. Otherwise they are the data of Read, or the text
+ * of a getter (a function that returns a text, such as tls_Version).
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -125,7 +125,7 @@ static void load(const char *path)
 	LOAD(LastError);
 }
 
-static pthread_mutex_t replying = PTHREAD_MUTEX_INITIALIZER; /* held while an answer is written */
+static pthread_mutex_t replying = PTHREAD_MUTEX_INITIALIZER; /* locked while answer() writes */
 
 static void answer(const char *tag, int64_t result, const char *data, size_t len)
 {
@@ -157,7 +157,7 @@ static void reply(const char *tag, int64_t result, const char *text)
 	answer(tag, result, text, strlen(text));
 }
 
-/* Returns a getter's text, fetched as tlsplugin.h says: the first call gets only the length. */
+/* Returns a getter's text. The getter's first call gets only the length, its second the text. */
 static char *fetch(int64_t (*get)(int64_t, char *, size_t), int64_t handle, int64_t *length)
 {
 	char *text;
@@ -284,7 +284,7 @@ static void *execute(void *arg)
 		result = tls.Handshake(HANDLE);
 	else if (IS("Write"))
 		result = tls.Write(HANDLE, c->data, strtoull(a[3], NULL, 10));
-	else if (IS("WriteRaw")) /* any length; the data is the argument, or NULL */
+	else if (IS("WriteRaw")) /* data: a field of the line, or NULL; any length */
 		result = tls.Write(HANDLE, a[3], strtoull(a[4], NULL, 10));
 	else if (IS("WriteZeros")) {
 		data = had(calloc(1, strtoull(a[3], NULL, 10)));
@@ -361,7 +361,7 @@ static void *execute(void *arg)
 		die("the call has changed errno");
 	if (result < 0) {
 		free(text);
-		/* Not by fetch: another thread may fail between its two calls. */
+		/* The text has at most 4095 bytes, so one call is enough. */
 		text = had(malloc(8192));
 		tls.LastError(text, 8192);
 	}
@@ -382,7 +382,7 @@ static void drop(struct command *c)
 	free(c);
 }
 
-/* Joins the threads that have ended. With all, waits for the others, and joins them, too. */
+/* Joins the threads that have ended. If all is not 0, waits for the others, and joins them, too. */
 static void join_threads(int all)
 {
 	for (struct command **at = &threads; *at;) {
@@ -466,7 +466,7 @@ static void in_child(const char *tag)
 		die("fork");
 	if (pid == 0) {
 		threads = NULL; /* the child has none of these threads */
-		pthread_mutex_init(&replying, NULL); /* another thread may have it */
+		pthread_mutex_init(&replying, NULL); /* a thread of the parent may have locked it */
 		reply(tag, 0, "");
 		return;
 	}
@@ -527,14 +527,15 @@ int main(int argc, char **argv)
 		} else if (IS("subreaper")) { /* adopts orphaned descendants */
 			reply(c->field[0], prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "");
 		} else if (IS("wait-any")) {
-			/* Reaps a child, and answers its pid; 0: no child, 1: none has ended. */
+			/* Reaps a child, and answers its pid; 0: there is no child; 1: none has
+			 * ended. */
 			pid_t found = waitpid(-1, NULL, WNOHANG);
 			reply(c->field[0],
 				found < 0 && errno == ECHILD ? 0 : found > 0 ? found : 1, "");
 		} else if (IS("ignore")) { /* ignores a signal */
 			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
-		} else if (IS("catch")) { /* SIGUSR1 and SIGALRM call on_cancel, with these flags */
+		} else if (IS("catch")) { /* on_cancel for two signals; argument: sa_flags */
 			struct sigaction act = { .sa_handler = on_cancel,
 				.sa_flags = atoi(c->field[2]) };
 			reply(c->field[0],
@@ -550,10 +551,11 @@ int main(int argc, char **argv)
 			struct timeval ms = { 0, atoi(c->field[2]) * 1000 };
 			reply(c->field[0],
 				setitimer(ITIMER_REAL, &(struct itimerval){ ms, ms }, NULL), "");
-		} else if (IS("inherit")) { /* opens a descriptor that a child would inherit */
+		} else if (IS("inherit")) { /* opens a descriptor without close-on-exec */
 			reply(c->field[0], open(c->field[2], O_RDONLY), "");
 		} else if (IS("replace")) {
-			/* Makes each descriptor above 2 one of a file; answers their number. */
+			/* Puts a file in the place of each open descriptor above 2. Answers how
+			 * many were replaced. */
 			int file = open(c->field[2], O_RDWR | O_APPEND), n = 0;
 			for (int fd = 3; file >= 0 && fd < 256; fd++)
 				if (fd != file && fcntl(fd, F_GETFD) >= 0)
