@@ -25,8 +25,8 @@ const (
 	refuseTimeout = time.Second
 )
 
-// admit decides on a connection and hands it to a worker. It always closes conn. The supervisor
-// keeps a copy of a session's connection.
+// admit refuses a connection or hands it to a worker. It always closes conn: the worker has a copy,
+// and so has the session (dupCaller).
 func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	sess := s.sessionFor(conn)
@@ -120,7 +120,7 @@ func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.Unix
 			continue
 		}
 		if s.assign(w, sess) {
-			s.logStart(w, sess) // before its end can be logged
+			s.logStart(w, sess) // before sendSession, so that the session's end is logged later
 			if err = w.sendSession(sess, conn); err == nil || !s.unassign(w, sess) {
 				return nil
 			}
@@ -142,7 +142,7 @@ func refuse(conn *net.UnixConn, k kind.Kind, message string) {
 	_, _ = conn.Write(errorLine(k, message))
 }
 
-// errorLine is an error that belongs to no call.
+// errorLine is the line of the protocol for an error that belongs to no call.
 func errorLine(k kind.Kind, message string) []byte {
 	line, err := json.Marshal(wire.Response{
 		JSONRPC: "2.0",
@@ -176,7 +176,8 @@ func (s *Supervisor) openSession(peer Peer) (*session, error) {
 	}, nil
 }
 
-// closeSession undoes the counting of openSession, and closes the copy of the connection.
+// closeSession undoes the counting of openSession and startAdmit, and closes the session's copy of
+// the connection.
 func (s *Supervisor) closeSession(sess *session) {
 	s.mu.Lock()
 	s.sessions--
@@ -226,7 +227,7 @@ func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 				"connections"))
 	}
 	s.countEnd(sess, e)
-	s.closeSession(sess) // now: the supervisor's copy must not keep the connection open
+	s.closeSession(sess) // at once: the supervisor's copy must not keep the connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if t := e.Totals; t != nil {
 		fields = append(fields, zap.Int("handles", max(t.Handles, 0)),

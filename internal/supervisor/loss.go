@@ -120,7 +120,8 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 	inside := last.operation
 	for _, sess := range last.lost {
 		if counts {
-			// After closeCaller the caller may connect again, and must find the pause.
+			// This must come before closeCaller: after that the caller may connect
+			// again, and must meet the pause.
 			s.countDeath(sess.peer.account())
 		}
 		operation, mid := inside, true
@@ -150,7 +151,7 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 
 // takeSessions moves the sessions of a dead worker to last.lost, and takes the worker out of the
 // pool. If the supervisor has ended the worker, takeSessions sets last.cause to the supervisor's
-// reason. stopped is true if the administrator or the stop of tlsd has ended the worker. Then the
+// reason. stopped is true if the administrator or the stop of tlsd has ended the worker. If so, the
 // text for callers names no operation. counts is true if the death counts for the user's streak
 // (backoff.go).
 func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped, counts bool) {
@@ -174,7 +175,7 @@ func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped
 	return stopped, w.single && !w.ending
 }
 
-// causeOf is e.cause, with what the supervisor knows about a lack of memory.
+// causeOf is e.cause, and adds what the supervisor knows about a lack of memory.
 func (s *Supervisor) causeOf(e exit, stderr string) string {
 	cause := e.cause(stderr)
 	switch recent := s.oom.refresh(); {
@@ -203,7 +204,7 @@ func operationInLibrary(w *worker) string {
 	return name
 }
 
-// copyOf duplicates the connection's descriptor. The copy is not in Go's netpoller, because there
+// copyOf duplicates the connection's descriptor. The copy is not in Go's netpoller: if it were,
 // each message of the caller would wake the supervisor.
 func copyOf(conn *net.UnixConn) (int, error) {
 	raw, err := conn.SyscallConn()
@@ -212,14 +213,14 @@ func copyOf(conn *net.UnixConn) (int, error) {
 	}
 	fd := -1
 	var failed error
-	err = raw.Control(func(its uintptr) {
-		fd, failed = unix.FcntlInt(its, unix.F_DUPFD_CLOEXEC, 0)
+	err = raw.Control(func(original uintptr) {
+		fd, failed = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
 	})
 	if err == nil {
 		err = failed
 	}
 	if err != nil {
-		return -1, fmt.Errorf("copy its descriptor: %w", err)
+		return -1, fmt.Errorf("copy the connection's descriptor: %w", err)
 	}
 	return fd, nil
 }

@@ -30,7 +30,7 @@ type oomWatch struct {
 // machine's.
 func watchOOM() *oomWatch {
 	w := &oomWatch{file: "/proc/vmstat"}
-	text, _ := os.ReadFile("/proc/self/cgroup") // without it there are no cgroups
+	text, _ := os.ReadFile("/proc/self/cgroup") // without this file there are no cgroups
 	for line := range strings.Lines(string(text)) {
 		field := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(field) != 3 {

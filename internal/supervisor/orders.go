@@ -94,8 +94,8 @@ func (s *Supervisor) find(number uint64) (*worker, *session) {
 	return nil, nil
 }
 
-// SetLogLevel sets the log level of all workers, and of the workers that start later. The
-// supervisor's own level filters their entries again.
+// SetLogLevel sets the log level of all workers, and of the workers that start later. The entries
+// of workers must also pass the supervisor's own level.
 func (s *Supervisor) SetLogLevel(level string) {
 	// Two calls at once must not leave some workers with one level and some with the other.
 	s.levels.Lock()

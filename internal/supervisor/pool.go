@@ -20,8 +20,9 @@ import (
 // Such a spare has not loaded the library. It becomes the caller's user when it is engaged.
 
 const (
-	// A pool worker whose life is shorter than settled is a failure. The supervisor replaces
-	// the first one at once, and further ones after a growing pause.
+	// The death of a worker in the pool is a failure. If the worker lived longer than settled,
+	// earlier failures no longer count. The supervisor replaces the worker of the first failure
+	// at once, and the workers of further failures after a growing pause.
 	settled    = 10 * time.Second
 	longestGap = 10 * time.Second
 )
@@ -165,7 +166,7 @@ func (s *Supervisor) unassign(w *worker, sess *session) bool {
 	return had
 }
 
-// release undoes acquire.
+// release undoes the counting of acquire.
 func (s *Supervisor) release(w *worker) {
 	s.mu.Lock()
 	w.load--

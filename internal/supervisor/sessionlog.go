@@ -66,10 +66,10 @@ func (s *Supervisor) closeSessionLines() {
 }
 
 // sharing returns the function with which relay asks the limiter that the account's workers share.
-// A worker for many sessions, or one without a session yet, shares no limiter, and all its entries
-// pass.
+// A worker for many sessions, or one without a session yet, has no second limiter, and the function
+// lets all its entries pass.
 func (s *Supervisor) sharing(w *worker) share {
-	return func(missed uint64, weight int) (before uint64, ok bool) {
+	return func(missed uint64, weight int) (dropped uint64, ok bool) {
 		s.mu.Lock()
 		if w.user == nil {
 			s.mu.Unlock()

@@ -19,8 +19,8 @@ import (
 //   - A worker's counters are limited to plausible values for its lifetime (see package vitals).
 //     Only the counters of open handles can fall. Sums do not overflow. So a hostile worker can
 //     only make its own counters wrong.
-//   - The values of labels are in lists. A key of a denied call that is in no list counts as
-//     "other".
+//   - The values of labels are in lists. If a denied call has a key that is not in deniedKeys, the
+//     call counts as "other".
 
 // The values of the label reason: why a caller got no session.
 const (

@@ -6,9 +6,9 @@ import (
 )
 
 // After the counters the page has slots for the certificates that a worker's servers show. So the
-// administrator can see when these certificates expire. A slot has 4 words of 64 bits. The first is
-// the end of the certificate in Unix time, or 0 if the slot is empty. The others are its serial
-// number.
+// administrator can see when these certificates expire. A slot has 4 words of 64 bits. The first
+// word is the time when the certificate expires, in Unix time, or 0 if the slot is empty. The other
+// words are the certificate's serial number.
 //
 // The worker is not trusted. So the number of slots is fixed, and the reader checks each value.
 

@@ -19,7 +19,8 @@
 //   - writing is the number of answers that are being written to the caller. It stays above 0 if an
 //     answer could not be written in whole.
 //   - calling is the number of the method of a call in flight, or 0 if there is no call. handle is
-//     the handle of that call, or 0. The number of a method is its index in the list, plus 1.
+//     the handle of that call, or 0. The number of a method is its index in the list methods, plus
+//     1.
 //
 // The worker writes the page, and the worker is not trusted. So the supervisor ignores numbers out
 // of range, and reads no text from the page.
@@ -68,7 +69,8 @@ func name(n uint32) string {
 // Known says whether the page has a number for the method.
 func Known(method string) bool { return number(method) != 0 }
 
-// Page is one side's view of the page. All methods except Close are safe for concurrent use.
+// A Page is the page in the memory of one of the two processes. All methods except Close are safe
+// for concurrent use.
 type Page struct{ mem []byte }
 
 // New makes a page for a worker of n sessions, and the file that becomes descriptor [FD] of the
@@ -119,8 +121,8 @@ func (p *Page) word(at int) *atomic.Uint32 {
 }
 
 // Enter notes that a thread enters the library, for the work of a method. An empty or unknown
-// method stands for no method. Threads that are inside at the same time have different numbers. A
-// number that is not below Threads is ignored.
+// method stands for no method. The parameter thread is a number: threads that are inside at the
+// same time must have different numbers. A number that is not below Threads is ignored.
 func (p *Page) Enter(thread int, method string, _ int32) {
 	if thread < Threads {
 		p.word(8*thread + 4).Store(number(method))
@@ -137,7 +139,7 @@ func (p *Page) Leave(thread int) {
 
 // A Stay is a thread's time in the library.
 type Stay struct {
-	Sequence uint32 // stays the same during one stay
+	Sequence uint32 // does not change during one stay
 	Method   string // the method that the stay is for, or ""
 }
 
