@@ -10,8 +10,8 @@ import (
 // The capabilities (capabilities(7)) that a worker keeps, as far as the daemon has them.
 const (
 	// forOwnUser are the capabilities that a worker of the daemon's own user keeps: for reading
-	// all files, and for listening on ports below 1024. A worker of root loses every other
-	// power of root.
+	// all files, and for listening on ports below 1024. Even if the daemon runs as root, its
+	// workers lose every other power of root.
 	forOwnUser = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_NET_BIND_SERVICE
 	// toBecome are the capabilities that Become needs. The kernel drops them when Become
 	// changes the user.

@@ -5,7 +5,8 @@
 //     thread and the programs that the thread executes. On most kernels a Go program that calls C
 //     without cgo cannot set them for all of its threads. So Restart sets them for one thread,
 //     which executes the program again.
-//   - [Measures.Become], if root's daemon serves another user: the process becomes that user's.
+//   - [Measures.Become], if the daemon runs as root and serves another user: the process changes to
+//     that user.
 //   - [Measures.Finish], when the library is loaded: a seccomp filter, for all threads at once.
 //
 // A measure that the kernel lacks is left out. The report of a measure is "on", or the reason why
@@ -18,8 +19,8 @@ package confine
 // measures.
 const (
 	EnvName     = "TLSD_WORKER_CONFINE"
-	EnvAsk      = "ask"            // of a worker for the daemon's own user
-	EnvAskOther = "ask, to Become" // of a worker that will serve another user
+	EnvAsk      = "ask"            // for a worker that serves the daemon's own user
+	EnvAskOther = "ask, to Become" // for a worker that serves another user
 )
 
 // EnvReadable is an environment variable with the folders and files that a confined worker may read

@@ -11,8 +11,8 @@
 //     (SCM_RIGHTS, unix(7)).
 //   - The worker answers with one [Ready]. If it cannot serve, it sends the reason instead (Unfit),
 //     and exits. After the Ready it sends an [Ended] for each session, a pong for each ping, and a
-//     [Described] for each question about a session. It also sends an [Audit] for each event that
-//     the administrator must see.
+//     [Described] for each question about a session. It also reports events for the audit log, in
+//     [Audit] messages.
 //   - The channel ends when the supervisor closes its side or dies. Then the worker ends its
 //     sessions and exits.
 //   - Only the worker accepts descriptors. Messages of a worker are checked like any foreign input,
@@ -79,7 +79,7 @@ type Session struct {
 	Policy *policy.Policy `json:"policy,omitempty"` // a worker serves no session without one
 }
 
-// FromWorker is a message of a worker. One of its members is set.
+// FromWorker is a message of a worker. Exactly one of its fields is set.
 type FromWorker struct {
 	Ready *Ready `json:"ready,omitempty"`
 	Unfit string `json:"unfit,omitempty"` // instead of Ready: why the worker cannot serve
@@ -127,7 +127,7 @@ var ErrNotTaken = errors.New("the process has no descriptor free for a connectio
 type Audit struct {
 	Session uint64 `json:"session"`
 	// Event is nil if the message only reports events that were left out.
-	Event  *audit.Event `json:"event,omitempty"`
+	Event *audit.Event `json:"event,omitempty"`
 	// Missed is the number of events of the session that were left out before this one.
 	Missed uint64 `json:"missed,omitempty"`
 }
@@ -149,8 +149,7 @@ type Totals struct {
 	Sent     int64 `json:"sent"`     // bytes to peers
 }
 
-// Conn is one end of the channel. One goroutine may receive; Send is safe for
-// concurrent use.
+// Conn is one end of the channel. Only one goroutine may receive. Send is safe for concurrent use.
 type Conn struct{ c *net.UnixConn }
 
 // Pair makes a channel: the supervisor's end, and the file that becomes descriptor [FD] of the

@@ -3,7 +3,7 @@
 //
 // The rules:
 //
-//   - A [Writer] takes lines of JSON, as the log has them. Each line becomes one datagram.
+//   - A [Writer] takes lines of JSON, as the log has them. Each line becomes one entry.
 //   - The message is for people: the line's text, and after it the line's fields. It has no
 //     newline.
 //   - A field's name is TLSD_ and the key in capitals. So no field is one of the journal's own.

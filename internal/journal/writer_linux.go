@@ -56,8 +56,8 @@ func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	return w.conn, nil
 }
 
-// Write sends each line. It waits while the journal takes none. It returns the number of bytes of
-// the lines that were sent.
+// Write sends each line. It waits while the journal takes no entry. It returns the number of bytes
+// of the lines that were sent.
 func (w *Writer) Write(lines []byte) (int, error) {
 	sent := 0
 	for line := range bytes.Lines(lines) {

@@ -120,7 +120,7 @@ func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.Unix
 			continue
 		}
 		if s.assign(w, sess) {
-			s.logStart(w, sess) // before sendSession, so that the session's end is logged later
+			s.logStart(w, sess) // now, so that the end is logged after the start
 			if err = w.sendSession(sess, conn); err == nil || !s.unassign(w, sess) {
 				return nil
 			}
@@ -135,8 +135,8 @@ func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.Unix
 	return err
 }
 
-// refuse sends the caller one error. Its id is null, because the supervisor reads nothing from the
-// caller.
+// refuse sends the caller one error. The error's id is null, because the supervisor reads nothing
+// from the caller.
 func refuse(conn *net.UnixConn, k kind.Kind, message string) {
 	conn.SetWriteDeadline(time.Now().Add(refuseTimeout))
 	_, _ = conn.Write(errorLine(k, message))

@@ -15,8 +15,7 @@ import (
 // This file tells callers that their worker has died. Each caller gets one line of the protocol: an
 // error of kind "lost". The rules:
 //
-//   - The line names a cause only if the cause is certain, and an operation only if the operation
-//     is certain.
+//   - The line names a cause, or an operation, only if the supervisor has evidence of it.
 //   - No line is sent into the middle of a message. The worker notes in its page of vitals (see
 //     package vitals) that it is writing a message.
 //   - The supervisor sends the line without waiting. If the buffer of the caller's connection is

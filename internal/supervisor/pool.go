@@ -100,8 +100,8 @@ func (s *Supervisor) addToPool() error {
 	return err
 }
 
-// recordReport stores the report of a worker, and logs the first report. A report from another
-// user's worker counts only if there is none yet.
+// recordReport stores the report of a worker, and logs the first report. The report of another
+// user's worker counts only if it is the first report.
 func (s *Supervisor) recordReport(w *worker) {
 	s.mu.Lock()
 	first := s.library == ""

@@ -21,7 +21,7 @@ import (
 // log entry goes to the daemon's log, with the worker's pid. So no worker can write an entry that
 // looks like the daemon's. Any other line belongs to the dump of a crash or to a message of a
 // library. The supervisor keeps the first headBytes of these lines for the log line about the
-// worker's end. It reads all of them, so that the worker never blocks.
+// worker's end. It reads all lines, so that the worker never blocks.
 //
 // A worker may log relayBurst entries at once and relayRate entries a second. Entries above these
 // limits are dropped and counted. If a worker writes without end, the supervisor reads slowly.

@@ -29,8 +29,8 @@ func (s *Supervisor) renew() {
 	}
 }
 
-// outdated says whether the worker's library has been replaced or removed: its path has another
-// file, or none. For a worker that is not ready, outdated returns false.
+// outdated says whether the worker's library has been replaced or removed: at the library's path
+// there is another file, or none. For a worker that is not ready, outdated returns false.
 func (w *worker) outdated() bool {
 	if !w.isReady() || w.libraryFile == nil {
 		return false

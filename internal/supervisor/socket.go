@@ -88,7 +88,7 @@ func listenOnce(path string, mode fs.FileMode) (*Socket, error) {
 	return s, nil
 }
 
-// Remove removes the socket's file, if this is still the file that Listen made. In any case it
+// Remove removes the socket's file if the file is still the one that Listen made. In any case it
 // releases the lock, so that another daemon can take the path. The socket still listens. Remove
 // does nothing with a socket of the service manager, and nothing when it is called again.
 func (s *Socket) Remove() (err error) {

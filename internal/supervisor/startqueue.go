@@ -11,8 +11,8 @@ import (
 // another user. The rules:
 //
 //   - The field limit bounds the workers that start at the same time, for all users together. More
-//     would only compete for the processors. The field limitPerUser bounds those of one user. It
-//     does not hold for the daemon's own user.
+//     would only compete for the processors. The field limitPerUser bounds those of one user. The
+//     daemon's own user has only the first limit.
 //   - Users that wait are served in turn. The callers of one user are served in the order in which
 //     they came.
 //   - If a spare worker becomes a user's worker, this counts as a start, too, because it takes as

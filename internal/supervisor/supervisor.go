@@ -116,7 +116,7 @@ type Supervisor struct {
 	admitting sync.WaitGroup // runs of admit
 	watching  sync.WaitGroup // runs of watch, one for each worker
 
-	mu            sync.Mutex // guards all below, and the fields of workers that name it
+	mu            sync.Mutex // guards all below, and fields of worker and session that name it
 	active        int        // connections in admit, and sessions
 	sessions      int
 	perUID        map[account]int // sessions by account, for accounts that have any
@@ -156,7 +156,7 @@ type session struct {
 	slot int           // the session's slot in the worker's page of vitals
 	gone chan struct{} // closed when the session is no longer counted
 
-	ordered bool // an administrator has ended the session; guarded by Supervisor.mu
+	ordered bool // an administrator has ordered its end; guarded by Supervisor.mu
 
 	callerMu sync.Mutex
 	callerFD int // the supervisor's copy of the connection; -1: none; guarded by callerMu

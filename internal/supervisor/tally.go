@@ -83,7 +83,7 @@ type tally struct {
 	starts   []uint64 // one for each of startBuckets, the last for longer times
 	startSum float64  // seconds
 
-	past claims // sums of the workers that are gone
+	past claims // sums of the counters of workers that are gone
 }
 
 func newTally() tally {

@@ -28,8 +28,9 @@ import (
 //     answered by then, its sessions lack the worker's part.
 //   - The supervisor limits and cleans a worker's answer (Described.Clean). A worker that answers
 //     without a question breaks the rules of the channel.
-//   - A question waits for room in a worker's channel, at most for answerTime. A worker that does
-//     not read delays only its own sessions.
+//   - A question waits for room in a worker's channel, at most for answerTime. Each worker's
+//     questions have a goroutine of their own. So a worker that does not read delays only its own
+//     sessions.
 //   - A list of sessions has only a few handles of each session. Otherwise a user with many handles
 //     could make the list longer than one message of the admin socket may be.
 

@@ -149,7 +149,7 @@ func (s *Supervisor) check(w *worker) {
 }
 
 // observe reads a worker's state for check. watched is true if the worker has sessions and nothing
-// has ended it yet. active is true if the worker is not idle. lastPong is the number of the last
+// has ended it yet. active is true if the worker is not idle. lastPong is the number of the newest
 // answered ping. inside has the worker's threads in the library. The worker's page is open as long
 // as s.workers has the worker.
 func (s *Supervisor) observe(w *worker) (watched, active bool, lastPong uint64,

@@ -56,7 +56,7 @@ type worker struct {
 	lastPong   uint64              // the number of the newest answered ping
 	slots      slots               // the slots of its page of vitals
 	ending     bool                // told to exit, or killed by stopNow
-	draining   bool                // gets no more sessions, and exits when the open ones have ended
+	draining   bool                // gets no more sessions, and exits after the open ones
 	queries    map[uint64]*query   // open, by session; at most twice the number of slots
 	deathCause string              // the metrics' label "cause"; set with killReason
 	claimed    claims              // the worker's counters, as last read

@@ -8,9 +8,9 @@ import (
 )
 
 // The counters of a worker are 64-bit words of its page. They come after the words that say what
-// each thread does (vitals.go). No message reports them. A worker adds to a word when it has
-// something to count. The supervisor reads the words when a monitor asks, and after the worker's
-// death.
+// each thread does (vitals.go). The worker sends no messages about them. A worker adds to a word
+// when it has something to count. The supervisor reads the words when a monitor asks, and after the
+// worker's death.
 //
 // The counters of handles go up and down, and all others only up. [Plausible] limits the values
 // that a worker can claim.
@@ -104,8 +104,8 @@ func (p *Page) long(at int) *atomic.Uint64 {
 
 // The highest plausible values.
 const (
-	maxBytes      = 4 << 30 // a second
-	maxHandshakes = 100_000 // a second
+	maxBytes      = 4 << 30 // per second
+	maxHandshakes = 100_000 // per second
 	maxHandles    = 1 << 20 // handles
 )
 

@@ -1,11 +1,12 @@
 // Package vitals has the page of vitals: memory in which a worker notes what it is doing. If the
-// worker dies, the supervisor reads the notes. The notes also show that a call into the library
-// does not return.
+// worker dies, the supervisor reads the notes. If a call into the library does not return, the
+// notes show that, too.
 //
 // The page is a memfd of fixed size. The supervisor makes it, shares it with one worker, and seals
 // it, so that the worker cannot shrink it. A system without memfd has an unlinked temporary file
-// instead, without a seal. The layout of the page, in 32-bit words of the machine's byte order,
-// each written atomically:
+// instead, without a seal. The layout of the page follows. A word has 32 bits, in the machine's
+// byte order. Each word is written atomically. The words of counters and certificates form pairs,
+// and each pair is written atomically.
 //
 //	byte 0     threads  256 × 2 words: sequence, work
 //	byte 2048  counters, of 2 words each: see Counter
@@ -39,7 +40,8 @@ import (
 const (
 	// FD is the worker's descriptor of the page.
 	FD = 4
-	// Threads is the limit of threads in the library at the same time.
+	// Threads is the number of threads for which the page has room. Other threads in the
+	// library are not noted.
 	Threads = 256
 
 	headerBytes  = 4096

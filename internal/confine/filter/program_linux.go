@@ -9,9 +9,10 @@
 // libraries can go on after ENOSYS.
 //
 // The program is a sequence of blocks. Each block decides about one system call, and passes any
-// other call on to the next block. Each block expects the number of the call in the register. The
-// numbers come from go-seccomp-bpf. The programs that go-seccomp-bpf can make are not used: if a
-// condition on an argument fails, they leave the argument in the register instead of the number.
+// other call on to the next block. Each block expects the number of the call in BPF's register A.
+// The numbers come from go-seccomp-bpf. The programs that go-seccomp-bpf can make are not used: if
+// a condition on an argument fails, they leave the argument in the register, where the next block
+// expects the number.
 package filter
 
 import (
