@@ -4,8 +4,8 @@
 //
 // The rules:
 //
-//   - One packet is one message, JSON, of at most [MaxMessage] bytes (SOCK_SEQPACKET: packets keep
-//     their bounds and their order).
+//   - Each packet is one message: JSON of at most [MaxMessage] bytes. The socket's type,
+//     SOCK_SEQPACKET, keeps the bounds and the order of packets.
 //   - The supervisor speaks first: the worker's configuration, and the user that the worker must
 //     become, if any. Then it sends a message for each session, which carries the connection
 //     (SCM_RIGHTS, unix(7)).

@@ -213,7 +213,7 @@ func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 		w.load--
 		w.slots.put(sess.slot)
 	}
-	own, last := w.single, w.draining && len(w.sessions) == 0 && w.load == 0
+	own, drained := w.single, w.draining && len(w.sessions) == 0 && w.load == 0
 	s.mu.Unlock()
 	if sess == nil {
 		s.limitedLog.Warn("worker ends a session that it does not have",
@@ -241,7 +241,7 @@ func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 		s.endStreak(sess.peer.account())
 	}
 	s.logEnd(sess, fields)
-	if own || last {
+	if own || drained {
 		s.retire(w)
 	}
 }

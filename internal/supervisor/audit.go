@@ -16,7 +16,7 @@ const (
 	auditBurst = 200
 	auditRate  = 20
 
-	// Before a limiter is made, the idle limiters are dropped if there are maxLimiters or more.
+	// If there are maxLimiters or more, the idle ones are dropped before another is made.
 	maxLimiters = 1000
 )
 

@@ -119,7 +119,7 @@ func thisProgram() string {
 }
 
 // engage sends a worker its configuration, and the user that the worker becomes. If as is nil, the
-// worker stays with the daemon's own user. Call engage once for each worker.
+// worker keeps the daemon's own user. Call engage once for each worker.
 func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
 	close(w.engaged) // after the configuration, which must be the first message

@@ -111,16 +111,16 @@ type deathReport struct {
 // tellCallers sends the callers of a dead worker the reason, and closes the supervisor's copies of
 // their connections.
 func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
-	last := deathReport{cause: s.causeOf(e, stderr), operation: operationInLibrary(w)}
+	death := deathReport{cause: s.causeOf(e, stderr), operation: operationInLibrary(w)}
 	if w.isReady() {
-		last.library = w.report.Version
+		death.library = w.report.Version
 	}
-	stopped, counts := s.takeSessions(w, e, &last)
-	inside := last.operation
-	for _, sess := range last.lost {
+	stopped, counts := s.takeSessions(w, e, &death)
+	inside := death.operation
+	for _, sess := range death.lost {
 		if counts {
-			// This must come before closeCaller: after that the caller may connect
-			// again, and must meet the pause.
+			// Count before closeCaller: after closeCaller the caller may connect again,
+			// and must then wait for the end of the pause.
 			s.countDeath(sess.peer.account())
 		}
 		operation, mid := inside, true
@@ -130,10 +130,10 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 				operation = method
 			}
 		}
-		if last.operation == "" {
-			last.operation = operation
+		if death.operation == "" {
+			death.operation = operation
 		}
-		text := "lost: the worker of this session " + last.cause
+		text := "lost: the worker of this session " + death.cause
 		if operation != "" && !stopped {
 			text += " in " + operation
 		}
@@ -145,18 +145,18 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 		}
 		sess.closeCaller()
 	}
-	return last
+	return death
 }
 
-// takeSessions moves the sessions of a dead worker to last.lost, and takes the worker out of the
-// pool. If the supervisor has ended the worker, takeSessions sets last.cause to the supervisor's
+// takeSessions moves the sessions of a dead worker to death.lost, and takes the worker out of the
+// pool. If the supervisor has ended the worker, takeSessions sets death.cause to the supervisor's
 // reason. stopped is true if the administrator or the stop of tlsd has ended the worker. If so, the
 // text for callers names no operation. counts is true if the death counts for the user's streak
 // (backoff.go).
-func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped, counts bool) {
+func (s *Supervisor) takeSessions(w *worker, e exit, death *deathReport) (stopped, counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last.lost, w.sessions = w.sessions, nil
+	death.lost, w.sessions = w.sessions, nil
 	if s.leavePool(w) { // a dead worker must get no session
 		if time.Since(w.started) > settled {
 			s.failures = 0
@@ -165,11 +165,11 @@ func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped
 	}
 	switch {
 	case w.killReason != "":
-		last.cause = w.killReason
+		death.cause = w.killReason
 		stopped = w.ending
 	case w.ending && (e.signal == unix.SIGKILL || e.stuck):
 		stopped = true
-		last.cause = "has been ended, because tlsd was stopped"
+		death.cause = "has been ended, because tlsd was stopped"
 	}
 	return stopped, w.single && !w.ending
 }

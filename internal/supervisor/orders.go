@@ -113,7 +113,7 @@ func (s *Supervisor) SetLogLevel(level string) {
 	})
 }
 
-// level is the level that SetLogLevel has set last, or "".
+// level is the level that the newest SetLogLevel has set, or "" if there was none.
 func (s *Supervisor) level() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

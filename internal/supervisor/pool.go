@@ -199,9 +199,9 @@ func (s *Supervisor) leavePool(w *worker) (was bool) {
 }
 
 // workerGone counts and logs the end of a worker that is gone, and closes its lost sessions.
-func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last deathReport) {
+func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, death deathReport) {
 	uptime := time.Since(w.started)
-	lost := last.lost
+	lost := death.lost
 	s.mu.Lock()
 	s.tally.fold(w)
 	delete(s.workers, w)
@@ -209,7 +209,7 @@ func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last 
 	inOrder := len(lost) == 0 && (w.single || told) && w.end.inOrder()
 	expected := inOrder || told && !w.isReady()
 	if !expected {
-		s.tally.deaths[deathOf(w, last.cause)]++
+		s.tally.deaths[deathOf(w, death.cause)]++
 	}
 	for _, sess := range lost {
 		if sess.ordered {
@@ -222,9 +222,9 @@ func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last 
 
 	fields := []zap.Field{zap.String("exit", w.end.text()), zap.Duration("uptime", uptime)}
 	if !expected {
-		fields = append(fields, zap.String("cause", last.cause),
-			zap.String("library", last.library),
-			zap.String("operation", last.operation))
+		fields = append(fields, zap.String("cause", death.cause),
+			zap.String("library", death.library),
+			zap.String("operation", death.operation))
 	}
 	if stderr != "" {
 		fields = append(fields, zap.String("stderr", stderr))

@@ -12,7 +12,7 @@ import (
 // worker.
 
 // renew takes all workers out of the pool and the list of spares, which fillPool then fills again.
-// It retires idle workers at once. A worker with sessions exits when the last of them has ended.
+// It retires idle workers at once. A worker with sessions exits when all of them have ended.
 func (s *Supervisor) renew() {
 	s.mu.Lock()
 	var idle []*worker

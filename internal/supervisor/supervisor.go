@@ -10,10 +10,10 @@
 //     the session's end, or has died.
 //   - When a worker dies, the supervisor tells each caller of that worker the reason, in one line
 //     of the protocol. It sends no line to a caller that may have received only a part of a
-//     message. Then it ends the callers' connections. Other callers notice nothing.
+//     message. In any case it then ends the callers' connections. Other callers notice nothing.
 //   - If the daemon runs as root, a worker acts with the caller's user and groups. The worker
-//     starts as root. It first makes sure that the caller's user can neither stop nor trace it.
-//     Then it becomes that user (see package confine).
+//     starts as root. It first makes sure that the caller's user can neither stop nor trace the
+//     worker. Then the worker becomes that user (see package confine).
 //   - A caller that is refused gets the reason, in one line of the protocol.
 //   - A session keeps the policy that its user has when the session begins. The worker applies the
 //     policy.

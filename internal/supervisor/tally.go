@@ -15,7 +15,7 @@ import (
 // This file counts events for the metrics, from the daemon's start on. The rules:
 //
 //   - A living worker has its counters in its page of vitals, which is read when a monitor asks.
-//     When the worker ends, the tally adds the worker's last values to its own.
+//     When the worker ends, the tally adds the final values of the worker's counters to its own.
 //   - A worker's counters are limited to plausible values for its lifetime (see package vitals).
 //     Only the counters of open handles can fall. Sums do not overflow. So a hostile worker can
 //     only make its own counters wrong.
@@ -130,10 +130,10 @@ func plus(a, b uint64) uint64 {
 // fold adds the counters of a worker that is gone to t.past. It leaves out the counters of open
 // handles, because the worker's handles are gone, too.
 func (t *tally) fold(w *worker) {
-	last := w.claim()
-	for c := range vitals.Counter(len(last)) {
+	final := w.claim()
+	for c := range vitals.Counter(len(final)) {
 		if !c.Falls() {
-			t.past[c] = plus(t.past[c], last[c])
+			t.past[c] = plus(t.past[c], final[c])
 		}
 	}
 }

@@ -134,14 +134,14 @@ func (s *Supervisor) check(w *worker) {
 		}
 	}
 	for thread, in := range inside {
-		last := g.stays[thread]
-		if last.sequence != in.Sequence {
+		known := g.stays[thread]
+		if known.sequence != in.Sequence {
 			g.stays[thread] = stay{sequence: in.Sequence}
 			continue
 		}
-		last.seen++
-		g.stays[thread] = last
-		if last.seen >= checksPerTimeout {
+		known.seen++
+		g.stays[thread] = known
+		if known.seen >= checksPerTimeout {
 			s.killHung(w, "did not come back from the library")
 			return
 		}

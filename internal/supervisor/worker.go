@@ -116,14 +116,14 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	stderr.Close()
 	// tellCallers comes before reap. So when the process vanishes, its callers have been told
 	// already.
-	last := s.tellCallers(w, w.end, head)
-	w.cause = last.cause
+	death := s.tellCallers(w, w.end, head)
+	w.cause = death.cause
 	if w.end.stuck {
 		leaveBehind(w, log)
 	}
 	s.reap(w)
 	close(w.gone)
-	s.workerGone(w, log, head, last)
+	s.workerGone(w, log, head, death)
 	w.page.Close()
 }
 
