@@ -7,31 +7,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The capabilities (capabilities(7)) that a worker keeps if it has them.
+// The capabilities (capabilities(7)) that a worker keeps, as far as the daemon has them.
 const (
 	// forOwnUser are the capabilities that a worker of the daemon's own user keeps: for reading
-	// all files, and for listening on ports below 1024. A worker of root loses every other
-	// power of root.
+	// all files, and for listening on ports below 1024. Even if the daemon runs as root, its
+	// workers lose every other power of root.
 	forOwnUser = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_NET_BIND_SERVICE
-	// toBecome are the capabilities that Become needs. The kernel drops them when the process
-	// becomes another user's.
+	// toBecome are the capabilities that Become needs. The kernel drops them when Become
+	// changes the user.
 	toBecome = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
 )
 
-// dropCapabilities takes all capabilities from the calling thread, except those in the set kept.
-// The programs that the thread executes do not get them back, because no_new_privs is set. A
-// library that changes all threads at once is of no use here, because it needs cgo.
-func dropCapabilities(kept uint64) error {
+// dropCapabilities takes all capabilities but those in the parameter keep from the calling thread.
+// The programs that the thread executes do not get them back, because no_new_privs is set.
+func dropCapabilities(keep uint64) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData // the lower and the upper half
 	if err := unix.Capget(&header, &sets[0]); err != nil {
 		return fmt.Errorf("capget: %w", err)
 	}
-	// The bounding set limits the capabilities of executed programs. They do not get them
-	// anyway, so this is a second safeguard. It needs CAP_SETPCAP, which not every daemon has.
+	// The bounding set limits the capabilities of executed programs. It is a second safeguard
+	// besides no_new_privs. A change of the set needs CAP_SETPCAP, which not every daemon has.
 	if sets[0].Effective&(1<<unix.CAP_SETPCAP) != 0 {
 		for c := range uintptr(64) {
-			if kept&(1<<c) != 0 {
+			if keep&(1<<c) != 0 {
 				continue
 			}
 			err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0)
@@ -41,14 +40,15 @@ func dropCapabilities(kept uint64) error {
 			}
 		}
 	}
-	inheritable := kept // the kernel drops an ambient capability that is not inheritable
-	if kept == toBecome {
-		inheritable = 0 // the other user's programs must not get them
+	// Only an inheritable capability stays in the ambient set, and so survives the exec.
+	inheritable := keep
+	if keep == toBecome {
+		inheritable = 0 // programs of the other user must not inherit a capability
 	}
 	for i := range sets {
-		keep := uint32(kept >> (32 * i))
-		sets[i].Effective &= keep
-		sets[i].Permitted &= keep
+		half := uint32(keep >> (32 * i))
+		sets[i].Effective &= half
+		sets[i].Permitted &= half
 		sets[i].Inheritable &= uint32(inheritable >> (32 * i))
 	}
 	if err := unix.Capset(&header, &sets[0]); err != nil {

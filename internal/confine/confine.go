@@ -1,25 +1,26 @@
 // Package confine takes from a worker process all rights that the worker does not need. So code
-// that takes over the worker through the TLS library gains little. The package has three parts:
+// that takes over the worker through the TLS library gains little. The main parts:
 //
 //   - [Restart], at the very start: no_new_privs, capabilities and Landlock. These measures bind a
 //     thread and the programs that the thread executes. On most kernels a Go program that calls C
 //     without cgo cannot set them for all of its threads. So Restart sets them for one thread,
 //     which executes the program again.
-//   - [Measures.Become], if root's daemon serves another user: the process becomes that user's.
+//   - [Measures.Become], if the daemon runs as root and serves another user: the process changes to
+//     that user.
 //   - [Measures.Finish], when the library is loaded: a seccomp filter, for all threads at once.
 //
 // A measure that the kernel lacks is left out. The report of a measure is "on", or the reason why
-// it is left out. No measure can be undone. Only Linux has the measures, and the files with them
-// are named _linux.go. Elsewhere the report of each is "not on this system" (other_systems.go).
+// the measure is left out. On other systems than Linux the package has only Become and the measure
+// noCoreFiles (other_systems.go).
 package confine
 
 // EnvName is an environment variable. The supervisor sets it to ask for the confinement of a
-// worker. When Restart executes the program again, it sets the variable to the reports of the
+// worker. When Restart executes the program again, Restart sets the variable to the reports of the
 // measures.
 const (
 	EnvName     = "TLSD_WORKER_CONFINE"
-	EnvAsk      = "ask"            // of a worker for the daemon's own user
-	EnvAskOther = "ask, to Become" // of a worker that will serve another user
+	EnvAsk      = "ask"            // for a worker that serves the daemon's own user
+	EnvAskOther = "ask, to Become" // for a worker that serves another user
 )
 
 // EnvReadable is an environment variable with the folders and files that a confined worker may read
@@ -30,12 +31,13 @@ const EnvReadable = "TLSD_WORKER_READABLE"
 // On is the report of a measure that is in force.
 const On = "on"
 
-// Measures has each measure that was wanted, with On or the reason why it is not in force.
+// Measures has the report of each measure: On, or the reason why the measure is not in force. It is
+// nil if no confinement was asked for.
 type Measures map[string]string
 
 func (m Measures) note(measure string, err error) {
 	switch {
-	case m == nil: // not wanted, so not reported
+	case m == nil: // no confinement was asked for
 	case err != nil:
 		m[measure] = err.Error()
 	default:
@@ -43,7 +45,7 @@ func (m Measures) note(measure string, err error) {
 	}
 }
 
-// An Identity is the user that a worker becomes, with its groups.
+// An Identity is the user that a worker becomes, with the user's groups.
 type Identity struct {
 	UID    uint32   `json:"uid"`
 	GID    uint32   `json:"gid"`

@@ -9,8 +9,8 @@ import (
 )
 
 // The seccomp filter. Package filter makes its program from lists of system calls. The finished
-// program is in filter_linux_ARCHITECTURE.go: filterWords has the instructions, and filterPIDs says
-// which of them compare with the process's own number.
+// program is in filter_linux_ARCHITECTURE.go: filterWords has the instructions, and filterPIDs has
+// the indexes of those that compare with the worker's own pid.
 
 // program is the filter's program for the process with the number pid.
 func program(pid int) ([]unix.SockFilter, error) {
@@ -32,7 +32,7 @@ func program(pid int) ([]unix.SockFilter, error) {
 func install(program []unix.SockFilter) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// With TSYNC the other threads get no_new_privs too.
+	// The filter needs no_new_privs. TSYNC sets it for the other threads.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl PR_SET_NO_NEW_PRIVS: %w", err)
 	}

@@ -1,7 +1,8 @@
 package confine
 
 // The program of the seccomp filter for amd64, made by package filter. Each word is an instruction
-// (struct sock_filter): from the lowest bit 16 of code, 8 of jt, 8 of jf and 32 of k.
+// (struct sock_filter). From its lowest bit on, it has 16 bits of code, 8 of jt, 8 of jf and 32 of
+// k.
 
 // begin generated: make pages
 

@@ -17,14 +17,15 @@ import (
 // Become changes the groups, the group and the user of all threads of this process, which runs as
 // root. The change is for good. The rules:
 //
-//   - Become is called after the last exec, and before anything of the user is read. Between fork
-//     and exec the user could stop a process that still shares the memory of its parent.
-//   - The kernel makes the process dumpable as fs.suid_dumpable says, so it is concealed again at
-//     once. If fs.suid_dumpable is 1, for debugging, the user has a moment to open the memory. So
-//     the measure notTraceable is not reported as on.
-//   - The result is checked for each thread: the four user numbers (real, effective, saved, of
-//     files), the four group numbers, the groups and the capabilities. A way back to root is an
-//     error.
+//   - Call Become after the last exec, and before the process reads anything from the user. If the
+//     user were changed between fork and exec, the user could stop a process that still shares its
+//     parent's memory.
+//   - When the user changes, the kernel makes the process dumpable as fs.suid_dumpable says. So
+//     Become makes the process undumpable again at once. If fs.suid_dumpable is 1 (for debugging),
+//     the user has a moment to open the process's memory, and the report of notTraceable says so.
+//   - The result is checked for each thread: the four user numbers (real, effective, saved,
+//     filesystem), the four group numbers, the groups and the capabilities. It is an error if the
+//     process can become root again.
 //
 // After an error the process must end.
 func (m Measures) Become(id Identity) error {
@@ -147,9 +148,9 @@ func eachThread(look func(status map[string]string) error) error {
 	}
 }
 
-// Untraced returns an error if another process traces a thread of this one. A tracer that came
-// before [Measures.Conceal] stays, and could read the memory of this process. After Conceal no
-// tracer can come.
+// Untraced returns an error if another process traces a thread of this one. A tracer that attached
+// before [Measures.Conceal] can still read the memory of this process. After Conceal only root can
+// attach.
 func Untraced() error {
 	return eachThread(func(status map[string]string) error {
 		if tracer := status["TracerPid"]; tracer != "" && tracer != "0" {

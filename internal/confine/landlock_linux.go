@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This is Landlock (landlock(7)) by the system calls of go-landlock. The rest of that library
-// restricts all threads of a process. Kernels before version 8 of Landlock restrict only one thread
-// at a time. A Go program that calls C without cgo cannot make a system call on all threads. So
-// restrict takes the calling thread, and tlsd then executes itself: see Restart.
+// This file uses Landlock (landlock(7)). Of go-landlock it uses only the system calls, because the
+// rest restricts all threads of a process. Before version 8 of Landlock, a Go program that calls C
+// without cgo cannot do that. So restrict restricts the calling thread, and tlsd then executes
+// itself in that thread: see Restart.
 
-// Each of the kernel's versions of Landlock has the rights of the versions before it.
+// Each version of Landlock knows the rights of the versions before it, and may add some.
 const (
-	rightsOf1 = landlock.AccessFSMakeSym<<1 - 1 // all up to it
+	rightsOf1 = landlock.AccessFSMakeSym<<1 - 1 // version 1: all rights up to MakeSym
 	scopes    = landlock.ScopeAbstractUnixSocket | landlock.ScopeSignal
 )
 
@@ -46,10 +46,10 @@ func handled(version int) landlock.RulesetAttr {
 }
 
 // restrict takes rights from the calling thread and from the programs that it executes: to write,
-// make and remove files; to execute files other than this program; to send signals to processes
-// outside of its Landlock domain, and to connect to their Unix sockets. If the list readable is not
-// empty, only the files below its paths and below those of ofTheSystem can still be read. restrict
-// returns the kernel's version of Landlock.
+// make and remove files; to execute files other than this program; to send signals to other
+// processes, and to connect to their Unix sockets. An old version of Landlock takes fewer rights:
+// see handled. If the list readable is not empty, files can be read only below its paths and below
+// the paths of ofTheSystem. restrict returns the kernel's version of Landlock.
 func restrict(readable []string) (version int, err error) {
 	version, err = landlock.LandlockGetABIVersion()
 	if err != nil {
@@ -78,7 +78,7 @@ func noLandlock(err error) error {
 // truncate(2) or by open(2) with O_TRUNC.
 func truncation(version int) error {
 	if version < 3 {
-		return fmt.Errorf("version %d of Landlock does not know it; Linux 6.2 does",
+		return fmt.Errorf("version %d of Landlock cannot forbid truncation; Linux 6.2 can",
 			version)
 	}
 	return nil
@@ -104,11 +104,12 @@ func restrictAs(version int, readable []string) error {
 		}
 	}
 	const self = "/proc/self/exe"
-	const execute = landlock.AccessFSExecute | landlock.AccessFSReadFile // it wants both
+	const execute = landlock.AccessFSExecute | landlock.AccessFSReadFile // execve(2) needs both
 	if err := allow(rules, self, execute); err != nil {
 		return err
 	}
-	// The kernel executes the dynamic linker, too.
+	// The kernel executes the program's dynamic linker, too, so that file needs the same
+	// rights.
 	program, err := elf.Open(self)
 	if err != nil {
 		return err
@@ -130,9 +131,9 @@ func restrictAs(version int, readable []string) error {
 	return os.NewSyscallError("landlock_restrict_self", landlock.LandlockRestrictSelf(rules, 0))
 }
 
-// ofTheSystem lists what every worker reads: libraries and their configuration, the system's store
-// of CAs, and the files of the resolver and the Go runtime. The fixed paths are folders, because a
-// rule for a file would not hold for the file that replaces it.
+// ofTheSystem lists the paths that every worker may read: libraries and their configuration, the
+// system's store of CAs, and the files of the resolver and the Go runtime. The fixed paths are
+// folders, because a rule for a file would not hold for the file that replaces it.
 func ofTheSystem() []string {
 	list := []string{"/usr", "/lib", "/lib32", "/lib64", "/etc", "/dev", "/proc", "/sys"}
 	if real, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil {

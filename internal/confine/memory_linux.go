@@ -11,10 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The limit of a worker's memory is RLIMIT_DATA (getrlimit(2)). It counts the memory that the
-// process can write to and shares with no other, of Go and of C. RLIMIT_AS would count the
-// gigabytes of addresses that Go reserves and does not use. A cgroup for each worker needs rights
-// that not every daemon has.
+// The limit of a worker's memory is RLIMIT_DATA (getrlimit(2)). It counts the private writable
+// memory of the process, Go's and C's. RLIMIT_AS would count the gigabytes of addresses that Go
+// reserves and does not use. A cgroup for each worker needs rights that not every daemon has.
 
 // LimitMemory lets the process have max bytes more than it has now. At the limit malloc(3) fails,
 // and an allocation of Go ends the process. When Go's own memory reaches three quarters of max, its
@@ -65,8 +64,9 @@ func dataBytes() (int64, error) {
 // a program that takes all memory dies before a worker.
 const oomBias = 100
 
-// dieFirst makes the kernel kill this process, and the programs that it executes, before the parent
-// if memory runs out (proc_pid_oom_score_adj(5)).
+// dieFirst adds oomBias to the score of this process and of the programs that it executes
+// (proc_pid_oom_score_adj(5)). So if memory runs out, the kernel kills a worker before the
+// supervisor.
 func dieFirst() error {
 	const file = "/proc/self/oom_score_adj"
 	text, err := os.ReadFile(file)

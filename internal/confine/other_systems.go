@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errOther is the reason why a measure is not in force.
+// errOther is the report of a measure that only Linux has.
 var errOther = errors.New("not on this system")
 
 // Restart confines nothing. It reports errOther for each measure that Restart takes on Linux, or
@@ -42,8 +42,8 @@ func (m Measures) Finish() {
 	m.note("noNewPrivileges", errOther)
 }
 
-// Become changes the groups, group and user of this process, which runs as root, for good.
-// After an error the process must end.
+// Become changes the groups, the group and the user of this process for good. The process must run
+// as root. After an error the process must end.
 func (m Measures) Become(id Identity) error {
 	groups := make([]int, len(id.Groups))
 	for i, g := range id.Groups {
@@ -64,7 +64,7 @@ func (m Measures) Become(id Identity) error {
 	return nil
 }
 
-// Untraced returns nil: nothing tells whether another process traces this one.
+// Untraced returns nil, because this system does not say whether a process is traced.
 func Untraced() error { return nil }
 
 // LimitMemory returns an error: only Linux has the limit.

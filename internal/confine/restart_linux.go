@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Restart makes the kernel kill this process before its parent if memory runs out. Then, if the
-// environment asks for the confinement, Restart confines the calling thread and executes the
-// program again. There Restart only makes the process undumpable, and returns the measures. They
-// are nil if no confinement is wanted. Call Restart before anything else.
+// Call Restart before anything else in a worker. It calls dieFirst. If the environment asks for the
+// confinement (EnvName), Restart then confines the calling thread, and executes the program again.
+// In the new program, Restart only makes the process undumpable, and returns the reports of the
+// measures. It returns nil if no confinement is wanted.
 func Restart() Measures {
 	state := os.Getenv(EnvName)
 	os.Unsetenv(EnvName)

@@ -4,22 +4,22 @@
 //
 // The rules:
 //
-//   - One packet is one message, JSON, of at most [MaxMessage] bytes (SOCK_SEQPACKET: packets keep
-//     their bounds and their order).
+//   - Each packet is one message: JSON of at most [MaxMessage] bytes. The socket's type,
+//     SOCK_SEQPACKET, keeps the bounds and the order of packets.
 //   - The supervisor speaks first: the worker's configuration, and the user that the worker must
 //     become, if any. Then it sends a message for each session, which carries the connection
 //     (SCM_RIGHTS, unix(7)).
 //   - The worker answers with one [Ready]. If it cannot serve, it sends the reason instead (Unfit),
 //     and exits. After the Ready it sends an [Ended] for each session, a pong for each ping, and a
-//     [Described] for each question about a session. It also sends an [Audit] for each event that
-//     the administrator must see.
+//     [Described] for each question about a session. It also reports events for the audit log, in
+//     [Audit] messages.
 //   - The channel ends when the supervisor closes its side or dies. Then the worker ends its
 //     sessions and exits.
 //   - Only the worker accepts descriptors. Messages of a worker are checked like any foreign input,
 //     because a worker may act for another user than the supervisor's.
 //
-// The sender never makes an [os.File] of a connection. The method Fd of os.File would make the open
-// file description blocking, also for other processes that share it.
+// The sender never makes an [os.File] of a connection. The method Fd of os.File would make the
+// socket blocking, also for other processes that share it.
 package handoff
 
 import (
@@ -55,11 +55,11 @@ const (
 	sendTimeout = 5 * time.Second
 )
 
-// ToWorker is a message of the supervisor. One of its members is set, except that As comes with
+// ToWorker is a message of the supervisor. Exactly one of its fields is set, but As may come with
 // Config.
 type ToWorker struct {
 	Config json.RawMessage `json:"config,omitempty"`
-	// As is the user that the worker must become first.
+	// As is the user that the worker must become before it serves.
 	As      *confine.Identity `json:"as,omitempty"`
 	Session *Session          `json:"session,omitempty"`
 	Ping    uint64            `json:"ping,omitempty"` // its number
@@ -79,7 +79,7 @@ type Session struct {
 	Policy *policy.Policy `json:"policy,omitempty"` // a worker serves no session without one
 }
 
-// FromWorker is a message of a worker. One of its members is set.
+// FromWorker is a message of a worker. Exactly one of its fields is set.
 type FromWorker struct {
 	Ready *Ready `json:"ready,omitempty"`
 	Unfit string `json:"unfit,omitempty"` // instead of Ready: why the worker cannot serve
@@ -102,7 +102,7 @@ type Ready struct {
 	Confinement map[string]string `json:"confinement,omitempty"`
 }
 
-// Clean limits the texts of the report, and makes control characters in them visible.
+// Clean limits the length of the texts in the report, and makes control characters in them visible.
 func (r Ready) Clean() Ready {
 	const longest = 16 << 10
 	out := Ready{
@@ -126,9 +126,10 @@ var ErrNotTaken = errors.New("the process has no descriptor free for a connectio
 // Audit is an event of a session for the administrator. It comes before the Ended of the session.
 type Audit struct {
 	Session uint64 `json:"session"`
-	// Event is nil if the message has no more than the number of left-out events.
-	Event  *audit.Event `json:"event,omitempty"`
-	Missed uint64       `json:"missed,omitempty"` // the number of events left out before
+	// Event is nil if the message only reports events that were left out.
+	Event *audit.Event `json:"event,omitempty"`
+	// Missed is the number of events of the session that were left out before this one.
+	Missed uint64 `json:"missed,omitempty"`
 }
 
 // Ended says that a session is over, and that all its resources are freed.
@@ -148,8 +149,7 @@ type Totals struct {
 	Sent     int64 `json:"sent"`     // bytes to peers
 }
 
-// Conn is one end of the channel. One goroutine may receive; Send is safe for
-// concurrent use.
+// Conn is one end of the channel. Only one goroutine may receive. Send is safe for concurrent use.
 type Conn struct{ c *net.UnixConn }
 
 // Pair makes a channel: the supervisor's end, and the file that becomes descriptor [FD] of the
@@ -177,7 +177,8 @@ func Open() (*Conn, error) {
 	return c, nil
 }
 
-// open makes a Conn of the socket fd. It owns fd, also if it fails.
+// open makes a Conn of the socket fd. The Conn has a copy of fd, and open closes fd, also if it
+// fails.
 func open(fd int) (*Conn, error) {
 	if err := check(fd, unix.SOCK_SEQPACKET); err != nil {
 		unix.Close(fd)
@@ -302,7 +303,7 @@ func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 	return conn, taken
 }
 
-// ErrMessage is wrapped by the errors of messages that break the rules.
+// The error for a message that is too long, or no valid JSON, wraps ErrMessage.
 var ErrMessage = errors.New("a message cannot be read")
 
 func decode(b []byte, msg any) error {
@@ -368,10 +369,11 @@ func check(fd, want int) error {
 	return nil
 }
 
-// adopt makes a Go connection of fd, non-blocking and close-on-exec. The connection owns fd.
+// adopt makes a Go connection, non-blocking and close-on-exec, from fd. The connection has a copy
+// of fd, and adopt closes fd, also if it fails.
 func adopt(fd int) (*net.UnixConn, error) {
 	f := os.NewFile(uintptr(fd), "socket")
-	defer f.Close() // FileConn has a copy
+	defer f.Close() // FileConn makes a copy
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err

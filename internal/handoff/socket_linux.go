@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal is a flag of sends. A send to a receiver that is gone then causes no SIGPIPE.
+// With the flag noSignal, a send to a receiver that is gone causes no SIGPIPE.
 const noSignal = unix.MSG_NOSIGNAL
 
 // domainOf gives the address family of a socket.
@@ -16,7 +16,7 @@ func domainOf(fd int) (int, error) {
 }
 
 // pending returns the length of the next message without taking it, or 0 at the end of the channel.
-// Before either has come, the error is EAGAIN.
+// If neither has come yet, the error is EAGAIN.
 func pending(fd int) (int, error) {
 	for {
 		n, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal sets no flag, because darwin lacks MSG_NOSIGNAL. SIGPIPE of a socket does not end a Go
+// noSignal is no flag, because darwin lacks MSG_NOSIGNAL. The SIGPIPE of a socket does not end a Go
 // program.
 const noSignal = 0
 
@@ -30,7 +30,7 @@ func domainOf(fd int) (int, error) {
 }
 
 // pending returns MaxMessage when a message has come, because the system does not report the
-// length. It returns MaxMessage at the end of the channel, too. Before either has come, the error
+// length. It returns MaxMessage at the end of the channel, too. If neither has come yet, the error
 // is EAGAIN.
 func pending(fd int) (int, error) {
 	for {

@@ -3,14 +3,15 @@
 //
 // The rules:
 //
-//   - A [Writer] takes lines of JSON, as the log has them. Each line becomes one datagram.
-//   - The message is the text of the line with its fields behind it, for people. It has no newline.
+//   - A [Writer] takes lines of JSON, as the log has them. Each line becomes one entry.
+//   - The message is for people: the line's text, and after it the line's fields. It has no
+//     newline.
 //   - A field's name is TLSD_ and the key in capitals. So no field is one of the journal's own.
 //     Only the key session has no prefix: it becomes SESSION. A key with other characters than a-z,
 //     0-9 and - gets no field. The message still has the key.
 //   - Each value is sent with its length, so no value can begin another field.
 //
-// A Write to a journal that is stuck waits until Close.
+// If the journal takes no entries, a Write waits until the journal does, or until Close.
 package journal
 
 import (
@@ -46,8 +47,8 @@ const auditLogger = "audit"
 // A member is a member of the JSON object of a line.
 type member struct {
 	key   string
-	value string // text as it is, all else as JSON
-	text  bool
+	value string // a string is decoded; any other value is JSON
+	text  bool   // value is a string
 }
 
 // native makes an entry of a line. A line that is no JSON object becomes the message.
@@ -100,7 +101,7 @@ func field(b *bytes.Buffer, name, value string) {
 // bytes.
 const longestKey = 50
 
-// fieldName is the field of a key, "" if there is none.
+// fieldName is the name of the field for a key, or "" if the key gets no field.
 func fieldName(key string) string {
 	odd := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
 	switch {
@@ -140,7 +141,7 @@ func message(logger, text string, rest []member) string {
 	return plain.Text(b.String(), longestMessage)
 }
 
-// shown is the value in a message. It is quoted if a reader could not see where the value ends.
+// shown is the value in a message. A string is quoted if a reader could not see where it ends.
 func (m member) shown() string {
 	odd := func(r rune) bool { return unicode.IsSpace(r) || r == '"' || r == '=' }
 	if m.text && (m.value == "" || strings.ContainsFunc(m.value, odd)) {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Writer sends lines to the journal. Only one goroutine writes. Close may be called by another.
+// A Writer sends lines to the journal. Only one goroutine may call Write. Another may call Close.
 type Writer struct {
 	path string
 
@@ -41,7 +41,8 @@ func (w *Writer) Close() error {
 	return w.conn.Close()
 }
 
-// use returns the current connection. If conn is not nil, it first replaces the connection by conn.
+// use returns the current connection. If conn is not nil, conn first becomes the current
+// connection. After Close, use closes conn, and fails.
 func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -55,8 +56,8 @@ func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	return w.conn, nil
 }
 
-// Write sends each line. It waits while the journal takes none. It returns the number of bytes of
-// the lines that were sent.
+// Write sends each line. It waits while the journal takes no entry. It returns the number of bytes
+// of the lines that were sent.
 func (w *Writer) Write(lines []byte) (int, error) {
 	sent := 0
 	for line := range bytes.Lines(lines) {
@@ -70,8 +71,8 @@ func (w *Writer) Write(lines []byte) (int, error) {
 	return sent, nil
 }
 
-// send sends an entry. If that fails, it connects again, because the journal may have been started
-// again with another socket.
+// send sends an entry. If the journal has been started again, it has a new socket. So after an
+// error, send connects and sends once more.
 func (w *Writer) send(entry []byte) error {
 	conn, _ := w.use(nil)
 	err := pass(conn, entry)
@@ -88,7 +89,8 @@ func (w *Writer) send(entry []byte) error {
 	return pass(conn, entry)
 }
 
-// pass sends an entry as a datagram, or in a file if it is too long for one.
+// pass sends an entry as a datagram. If the entry is too long for a datagram, pass sends a file
+// with the entry.
 func pass(conn *net.UnixConn, entry []byte) error {
 	_, err := conn.Write(entry)
 	if !errors.Is(err, unix.EMSGSIZE) && !errors.Is(err, unix.ENOBUFS) {
@@ -102,7 +104,8 @@ func pass(conn *net.UnixConn, entry []byte) error {
 	return sendFile(conn, f)
 }
 
-// sendFile sends a descriptor alone. WriteMsgUnix refuses sockets of this type that are connected.
+// sendFile sends the descriptor of f, and no data. It calls sendmsg(2) itself, because WriteMsgUnix
+// refuses a connected datagram socket.
 func sendFile(conn *net.UnixConn, f *os.File) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -117,7 +120,8 @@ func sendFile(conn *net.UnixConn, f *os.File) error {
 	return errors.Join(err, sent)
 }
 
-// sealed makes a file in memory that nobody can change. The journal accepts no other file.
+// sealed makes a file in memory (memfd) that nobody can change. The journal accepts only such a
+// memfd.
 func sealed(content []byte) (*os.File, error) {
 	fd, err := unix.MemfdCreate("tlsd-entry", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
@@ -136,7 +140,8 @@ func sealed(content []byte) (*os.File, error) {
 	return f, nil
 }
 
-// Is says whether f is the stream to the journal that JOURNAL_STREAM names (systemd.exec(5)).
+// Is says whether f is the stream to the journal. The parameter stream is the value of
+// JOURNAL_STREAM (systemd.exec(5)), or "" if that variable is not set.
 func Is(f *os.File, stream string) bool {
 	var st unix.Stat_t
 	if stream == "" || unix.Fstat(int(f.Fd()), &st) != nil {

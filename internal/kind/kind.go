@@ -1,6 +1,6 @@
 // Package kind names the ways in which a call can fail. All layers use these names: sessions
-// classify errors by kind, messages carry it in an error's data.kind, and the plugin and Go callers
-// decide by it.
+// classify errors by kind, messages have the kind in an error's data.kind, and the plugin and Go
+// callers act on the kind.
 //
 // The package imports nothing, so any layer may use it.
 package kind
@@ -10,7 +10,7 @@ type Kind string
 
 // The kinds. proto.md lists each with its JSON-RPC code.
 const (
-	// the message is no request, or a parameter has the wrong count, type or range
+	// the message is no request, or its parameters have the wrong count, type or range
 	Params Kind = "params"
 	// the handle is not open; or it is a server context and the call needs a connection; or it
 	// is a connection and the call needs a server context
@@ -26,7 +26,7 @@ const (
 	// the caller ended the wait: $/cancelRequest, Close, end of the session
 	Cancelled Kind = "cancelled"
 	Limit     Kind = "limit"    // a configured limit is reached
-	Denied    Kind = "denied"   // the administrator does not allow it
+	Denied    Kind = "denied"   // the administrator does not allow the call
 	Lost      Kind = "lost"     // the session's worker, and with it the handle, is gone
 	Internal  Kind = "internal" // a fault of tlsd
 )

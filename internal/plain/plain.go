@@ -1,6 +1,6 @@
-// Package plain makes foreign text fit for a log or a terminal. The characters of a result do not
-// end a line, move a cursor, or change how other characters are shown. Line alone keeps tabs and a
-// newline at the end.
+// Package plain makes foreign text fit for a log or a terminal. No character of a result ends a
+// line, moves the cursor, or changes how other characters are shown. Only the function Line keeps
+// tabs, and a newline at the end.
 package plain
 
 import (
@@ -36,7 +36,7 @@ func Text(s string, max int) string {
 	return s
 }
 
-// Line escapes the hidden characters in one entry of a log, except the tabs and the newline at the
+// Line escapes the hidden characters in one entry of a log. It keeps tabs, and a newline at the
 // end. The escapes are those of JSON, so an entry in JSON is valid JSON afterwards. If there is
 // nothing to escape, Line returns entry itself.
 func Line(entry []byte) []byte {

@@ -48,7 +48,7 @@ func CheckAppend(path string, owners ...uint32) error {
 const appendFlags = unix.O_WRONLY | unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOCTTY |
 	unix.O_NOFOLLOW | unix.O_CLOEXEC
 
-// append opens the file, which is the last name of the path, or makes it.
+// append opens the file at the end of the path, or makes the file.
 func (w *walk) append(name, at string) (*os.File, error) {
 	fd, err := unix.Openat(w.dir, name, appendFlags|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if errors.Is(err, unix.EEXIST) {

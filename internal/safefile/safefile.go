@@ -44,16 +44,16 @@ func Read(path string, max int64, owners ...uint32) ([]byte, error) {
 	return text, err
 }
 
-// A walk goes from the root to a file.
+// A walk goes from the root folder to a file.
 type walk struct {
 	owners []uint32
-	path   string // for errors
-	dir    int    // descriptor of the folder that the walk has reached
-	at     string // its path, without links
-	todo   []string
-	links  int
+	path   string   // for errors
+	dir    int      // descriptor of the folder that the walk has reached
+	at     string   // the path of that folder, without links
+	todo   []string // the names that are still to walk
+	links  int      // symbolic links that were followed
 
-	last func(name, at string) (*os.File, error) // if not nil, opens the last name of the way
+	last func(name, at string) (*os.File, error) // opens the file at the end; nil: read does
 }
 
 func open(path string, owners []uint32) (*os.File, error) {
@@ -77,14 +77,15 @@ func (w *walk) walk() (*os.File, error) {
 	return nil, w.notRegular() // it ends with a folder
 }
 
-// restart goes to the root, and puts a path before the rest of the walk.
+// restart goes back to the root folder. The walk goes on with path, and then with the names that
+// were still to walk.
 func (w *walk) restart(path string) error {
 	w.insert(path)
 	return w.descend(unix.AT_FDCWD, "/", "/")
 }
 
-// descend goes into a folder. The folder may have been replaced after the check, so it is checked
-// again.
+// descend goes into a folder. Somebody may have replaced the folder since look checked it, so
+// descend checks the open folder.
 func (w *walk) descend(dir int, name, at string) error {
 	const flags = lookOnly | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(dir, name, flags, 0)
@@ -106,7 +107,7 @@ func (w *walk) enter(dir int, at string) {
 	w.dir, w.at = dir, at
 }
 
-// insert puts the parts of a path before the rest of the walk.
+// insert puts the names in a path before the names that are still to walk.
 func (w *walk) insert(path string) {
 	parts := slices.DeleteFunc(strings.Split(path, "/"), func(s string) bool {
 		return s == "" || s == "."
@@ -114,7 +115,7 @@ func (w *walk) insert(path string) {
 	w.todo = append(parts, w.todo...)
 }
 
-// step goes one name further. At the end of the walk it returns the file, open for reading.
+// step goes one name further. At the last name it returns the open file.
 func (w *walk) step(name string) (*os.File, error) {
 	at := filepath.Join(w.at, name)
 	if w.last != nil && len(w.todo) == 0 {
@@ -134,7 +135,8 @@ func (w *walk) step(name string) (*os.File, error) {
 	return w.read(name, at)
 }
 
-// look checks the file of a name in the folder, and returns its format. A link is not followed.
+// look checks the file, folder or link with this name in the walk's folder, and returns its format
+// (S_IFMT). It does not follow a link.
 func (w *walk) look(name, at string) (format uint32, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(w.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -143,8 +145,8 @@ func (w *walk) look(name, at string) (format uint32, err error) {
 	return uint32(st.Mode) & unix.S_IFMT, w.check(&st, at)
 }
 
-// read opens the file itself. The file may have been replaced after the check, so it is checked
-// again.
+// read opens the file at the end of the walk. Somebody may have replaced the file since look
+// checked it, so read checks the open file.
 func (w *walk) read(name, at string) (*os.File, error) {
 	fd, err := unix.Openat(w.dir, name,
 		unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -189,7 +191,8 @@ func (w *walk) checkOpen(fd int, at string) error {
 	return w.check(&st, at)
 }
 
-// check checks one step of the way.
+// check returns an error if a file, folder or link breaks the package's rules about owners and
+// modes.
 func (w *walk) check(st *unix.Stat_t, at string) error {
 	format, mode := uint32(st.Mode)&unix.S_IFMT, uint32(st.Mode)&0o7777
 	where := w.path
@@ -229,7 +232,7 @@ func (w *walk) notRegular() error {
 	return fmt.Errorf("%s: it is not a regular file; choose a regular file", w.path)
 }
 
-// failed is the error of a system call.
+// failed adds the paths to the error of a system call.
 func (w *walk) failed(at string, err error) error {
 	if at == filepath.Clean(w.path) {
 		return fmt.Errorf("%s: %w", w.path, err)

@@ -2,7 +2,7 @@ package sockets
 
 import "net"
 
-// Peer is a process at the other end of a Unix socket, as the kernel knows it.
+// Peer is the process that made the other end of a Unix socket, as the kernel knows it.
 type Peer struct {
 	PID      int // 0 if the system does not tell
 	UID, GID uint32

@@ -1,7 +1,7 @@
 // Package sockets has calls that differ between systems. It makes sockets that child processes do
-// not inherit, also on systems without SOCK_CLOEXEC. Meanwhile syscall.ForkLock keeps other
-// goroutines from starting a process. It also asks the kernel for the process at the other end of a
-// socket.
+// not inherit, also on systems without SOCK_CLOEXEC. While such a socket is made, syscall.ForkLock
+// keeps other goroutines from starting a process. The package also asks the kernel for the process
+// at the other end of a socket.
 package sockets
 
 import "syscall"

@@ -16,14 +16,14 @@ import (
 // Limits of sessions, of starts of workers and of log lines hold for each account. Usually a
 // caller's account is its user. Callers that only --allow-gid allows are an exception. A member of
 // the group may have 65,536 subordinate users (subuid(5)), which are in the group, too. If each had
-// an account, the member would have 65,536 times the limit. So the account of such a caller is the
-// first of these that exists:
+// an account, the member would have 65,536 times the limit. So the account of a caller that only
+// --allow-gid allows is the first of these that exists:
 //
 //   - the user, if the user database has its number;
 //   - the user to whom the number is subordinate;
 //   - the group, as one account for all callers for which neither exists.
 //
-// Without cgo the user database is /etc/passwd. Then users of other databases, such as LDAP, are
+// Without cgo the user database is only /etc/passwd. So users of other databases, such as LDAP, are
 // not found, and share the account of their group. A user that --allow-uid names has an account of
 // its own.
 type account uint64
@@ -86,8 +86,8 @@ func parseID(text string) (uint32, bool) {
 // database nor /etc/subuid has their numbers.
 const strangers account = groupBit << 1
 
-// denied is the account of a caller that the policy does not allow. For a subordinate user it is
-// the owner's account, as for allowed callers.
+// denied is the account of a caller that the policy does not allow. A subordinate user has the
+// account of its owner, as allowed callers do.
 func (a accountant) denied(peer Peer) account {
 	if a.known(peer.UID) {
 		return userAccount(peer.UID)

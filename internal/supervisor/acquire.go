@@ -18,8 +18,9 @@ var maxStarting = 2 * runtime.GOMAXPROCS(0)
 
 var errStopping = errors.New("tlsd is stopping")
 
-// acquire finds a ready worker, and adds 1 to its load. The end of the session or release subtracts
-// 1 again.
+// acquire finds a worker, adds 1 to the worker's load, and waits until the worker is ready. The end
+// of the session subtracts 1 again. If the worker gets no session, the caller must call release.
+// After an error of acquire there is nothing to release.
 func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
 	w, err := s.pickWorker(ctx, peer)
 	if err != nil {
@@ -35,7 +36,7 @@ func (s *Supervisor) acquire(ctx context.Context, peer Peer) (*worker, error) {
 	}
 	s.release(w)
 	if w.single {
-		s.stopNow(w) // it was started for this session only
+		s.stopNow(w) // no other session would use it
 	}
 	return nil, err
 }
@@ -91,8 +92,9 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 	}
 }
 
-// startOne starts a worker for one session of a user, or engages a spare worker for the user. Both
-// wait in the queue of starts, and count as a start there until the worker is ready or gone.
+// startOne starts a worker for one session of a user, or engages a spare worker for the user. In
+// both cases startOne first waits in the queue of starts. For the queue, the start is over when the
+// worker is ready or gone.
 func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (
 	*worker, error) {
 	done, err := s.starts.wait(ctx, of)
@@ -115,7 +117,7 @@ func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Ident
 	return w, nil
 }
 
-// waitError returns the reason why a wait for a worker failed: ctx is done.
+// waitError is the error of a wait for a worker that ended because ctx is done.
 func waitError(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), errHungUp) {
 		return errHungUp

@@ -25,8 +25,8 @@ const (
 	refuseTimeout = time.Second
 )
 
-// admit decides on a connection and hands it to a worker. It always closes conn. The supervisor
-// keeps a copy of a session's connection.
+// admit refuses a connection or hands it to a worker. It always closes conn: the worker has a copy,
+// and so has the session (dupCaller).
 func (s *Supervisor) admit(life context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	sess := s.sessionFor(conn)
@@ -120,7 +120,7 @@ func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.Unix
 			continue
 		}
 		if s.assign(w, sess) {
-			s.logStart(w, sess) // before its end can be logged
+			s.logStart(w, sess) // now, so that the end is logged after the start
 			if err = w.sendSession(sess, conn); err == nil || !s.unassign(w, sess) {
 				return nil
 			}
@@ -135,14 +135,14 @@ func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.Unix
 	return err
 }
 
-// refuse sends the caller one error. Its id is null, because the supervisor reads nothing from the
-// caller.
+// refuse sends the caller one error. The error's id is null, because the supervisor reads nothing
+// from the caller.
 func refuse(conn *net.UnixConn, k kind.Kind, message string) {
 	conn.SetWriteDeadline(time.Now().Add(refuseTimeout))
 	_, _ = conn.Write(errorLine(k, message))
 }
 
-// errorLine is an error that belongs to no call.
+// errorLine is the line of the protocol for an error that belongs to no call.
 func errorLine(k kind.Kind, message string) []byte {
 	line, err := json.Marshal(wire.Response{
 		JSONRPC: "2.0",
@@ -176,7 +176,8 @@ func (s *Supervisor) openSession(peer Peer) (*session, error) {
 	}, nil
 }
 
-// closeSession undoes the counting of openSession, and closes the copy of the connection.
+// closeSession undoes the counting of openSession and startAdmit, and closes the session's copy of
+// the connection.
 func (s *Supervisor) closeSession(sess *session) {
 	s.mu.Lock()
 	s.sessions--
@@ -212,7 +213,7 @@ func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 		w.load--
 		w.slots.put(sess.slot)
 	}
-	own, last := w.single, w.draining && len(w.sessions) == 0 && w.load == 0
+	own, drained := w.single, w.draining && len(w.sessions) == 0 && w.load == 0
 	s.mu.Unlock()
 	if sess == nil {
 		s.limitedLog.Warn("worker ends a session that it does not have",
@@ -226,7 +227,7 @@ func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 				"connections"))
 	}
 	s.countEnd(sess, e)
-	s.closeSession(sess) // now: the supervisor's copy must not keep the connection open
+	s.closeSession(sess) // at once: the supervisor's copy must not keep the connection open
 	fields := append(sess.fields(w), zap.Duration("duration", time.Since(sess.start)))
 	if t := e.Totals; t != nil {
 		fields = append(fields, zap.Int("handles", max(t.Handles, 0)),
@@ -240,7 +241,7 @@ func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 		s.endStreak(sess.peer.account())
 	}
 	s.logEnd(sess, fields)
-	if own || last {
+	if own || drained {
 		s.retire(w)
 	}
 }

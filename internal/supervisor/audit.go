@@ -16,7 +16,7 @@ const (
 	auditBurst = 200
 	auditRate  = 20
 
-	// Before a limiter is made, the idle limiters are dropped if there are maxLimiters or more.
+	// If there are maxLimiters or more, the idle ones are dropped before another is made.
 	maxLimiters = 1000
 )
 
@@ -58,7 +58,7 @@ func (s *Supervisor) writeAudit(peer Peer, number uint64, e *audit.Event, missed
 	s.Audit.Info(name, fields...)
 }
 
-// auditReported handles a worker's report of an audit event of one of its sessions.
+// auditReported handles an audit event that a worker reports about one of its sessions.
 func (s *Supervisor) auditReported(w *worker, a *handoff.Audit) {
 	s.mu.Lock()
 	sess := w.sessions[a.Session]
@@ -81,8 +81,8 @@ func (s *Supervisor) auditLimiter(as account) *audit.Limiter {
 // limiters has a limiter for each account.
 type limiters map[account]*audit.Limiter
 
-// get returns the limiter of an account, or makes one with burst and rate. Before that, it drops
-// idle limiters if there are maxLimiters or more. The caller must hold the lock that guards all.
+// get returns the limiter of an account, or makes one with burst and rate. If there are maxLimiters
+// or more, it first drops the idle ones. The caller must hold the lock that guards the map.
 func (all *limiters) get(as account, burst, rate int) *audit.Limiter {
 	l := (*all)[as]
 	if l != nil {

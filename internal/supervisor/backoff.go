@@ -13,11 +13,11 @@ import (
 // for whatever reason. Deaths of shared workers do not count.
 
 const (
-	freeDeaths    = 3 // a streak of so many deaths causes no pause yet
+	freeDeaths    = 3 // a streak of at most so many deaths causes no pause
 	shortestPause = 100 * time.Millisecond
 	longestPause  = 10 * time.Second
 
-	// At a death, streaks whose pause is over are dropped if there are maxStreaks or more.
+	// If there are maxStreaks or more, the next death drops the streaks whose pause is over.
 	maxStreaks = 1024
 )
 

@@ -8,10 +8,10 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// This file has the metric that shows when the certificates of servers expire. Its label is the
-// serial number. Scripts choose the certificates, so a script could cause any number of label
-// values. So the number of certificates is limited, for each user and for all users together. The
-// certificates that expire first are shown.
+// This file has the metric that shows when the certificates of servers expire. The metric's label
+// is the certificate's serial number. Scripts choose the certificates, so a script could cause any
+// number of label values. So the number of certificates is limited, for each user and for all users
+// together. The certificates that expire first are shown.
 const (
 	expiryOfUser = 64
 	expiryOfAll  = 512

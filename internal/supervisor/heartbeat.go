@@ -9,7 +9,8 @@ import (
 
 // The service manager's watchdog (sd_watchdog_enabled(3)) restarts a daemon that sends no sign of
 // life in time. The supervisor's main loop sends the sign, after it has got the lock s.mu, and if
-// no fork(2) hangs. A separate goroutine would send signs while everything else hangs.
+// no fork(2) hangs. A goroutine that only sends signs would send them even if everything else
+// hangs.
 
 // heartbeat returns the time between two signs of life: half of the service manager's timeout. It
 // returns 0 if the service manager expects none.
@@ -49,7 +50,7 @@ func (s *Supervisor) signOfLife() {
 type forkWatch struct{ since atomic.Int64 }
 
 // track calls make, a function that starts a process. If several starts run at the same time, only
-// the last is noted. That is enough, because the Go runtime starts one process after the other.
+// the newest is noted. That is enough, because the Go runtime starts one process after the other.
 func (f *forkWatch) track(make func() error) error {
 	f.since.Store(time.Now().UnixNano())
 	defer f.since.Store(0)

@@ -18,7 +18,8 @@ import (
 // This file starts the process of a worker, and sends the worker its configuration.
 
 // start makes a worker process: for the daemon's own user, or if other is true, for another user.
-// The caller must run watch, and engage the worker later.
+// The second result is the worker's standard error. The caller must run watch with both results,
+// and engage the worker later.
 //
 // The process always starts with the daemon's user. Between fork(2) and execve(2) it shares the
 // daemon's memory, and the daemon waits for it. Another user who could stop the process at that
@@ -118,12 +119,12 @@ func thisProgram() string {
 }
 
 // engage sends a worker its configuration, and the user that the worker becomes. If as is nil, the
-// worker stays with the daemon's own user. Call engage once for each worker.
+// worker keeps the daemon's own user. Call engage once for each worker.
 func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
 	close(w.engaged) // after the configuration, which must be the first message
-	// SetLogLevel may change the level between s.level and Send. So the loop ends when the
-	// level that was sent is still the level.
+	// SetLogLevel may change the level between s.level and Send. So the loop sends until the
+	// level that was sent is still the current level.
 	for told, level := "", s.level(); err == nil && level != told; level = s.level() {
 		err = w.channel.Send(handoff.ToWorker{LogLevel: level}, nil)
 		told = level

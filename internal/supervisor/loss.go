@@ -15,8 +15,7 @@ import (
 // This file tells callers that their worker has died. Each caller gets one line of the protocol: an
 // error of kind "lost". The rules:
 //
-//   - The line names a cause only if the cause is certain, and an operation only if the operation
-//     is certain.
+//   - The line names a cause, or an operation, only if the supervisor has evidence of it.
 //   - No line is sent into the middle of a message. The worker notes in its page of vitals (see
 //     package vitals) that it is writing a message.
 //   - The supervisor sends the line without waiting. If the buffer of the caller's connection is
@@ -112,15 +111,16 @@ type deathReport struct {
 // tellCallers sends the callers of a dead worker the reason, and closes the supervisor's copies of
 // their connections.
 func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
-	last := deathReport{cause: s.causeOf(e, stderr), operation: operationInLibrary(w)}
+	death := deathReport{cause: s.causeOf(e, stderr), operation: operationInLibrary(w)}
 	if w.isReady() {
-		last.library = w.report.Version
+		death.library = w.report.Version
 	}
-	stopped, counts := s.takeSessions(w, e, &last)
-	inside := last.operation
-	for _, sess := range last.lost {
+	stopped, counts := s.takeSessions(w, e, &death)
+	inside := death.operation
+	for _, sess := range death.lost {
 		if counts {
-			// After closeCaller the caller may connect again, and must find the pause.
+			// Count before closeCaller: after closeCaller the caller may connect again,
+			// and must then wait for the end of the pause.
 			s.countDeath(sess.peer.account())
 		}
 		operation, mid := inside, true
@@ -130,10 +130,10 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 				operation = method
 			}
 		}
-		if last.operation == "" {
-			last.operation = operation
+		if death.operation == "" {
+			death.operation = operation
 		}
-		text := "lost: the worker of this session " + last.cause
+		text := "lost: the worker of this session " + death.cause
 		if operation != "" && !stopped {
 			text += " in " + operation
 		}
@@ -145,18 +145,18 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 		}
 		sess.closeCaller()
 	}
-	return last
+	return death
 }
 
-// takeSessions moves the sessions of a dead worker to last.lost, and takes the worker out of the
-// pool. If the supervisor has ended the worker, takeSessions sets last.cause to the supervisor's
-// reason. stopped is true if the administrator or the stop of tlsd has ended the worker. Then the
+// takeSessions moves the sessions of a dead worker to death.lost, and takes the worker out of the
+// pool. If the supervisor has ended the worker, takeSessions sets death.cause to the supervisor's
+// reason. stopped is true if the administrator or the stop of tlsd has ended the worker. If so, the
 // text for callers names no operation. counts is true if the death counts for the user's streak
 // (backoff.go).
-func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped, counts bool) {
+func (s *Supervisor) takeSessions(w *worker, e exit, death *deathReport) (stopped, counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last.lost, w.sessions = w.sessions, nil
+	death.lost, w.sessions = w.sessions, nil
 	if s.leavePool(w) { // a dead worker must get no session
 		if time.Since(w.started) > settled {
 			s.failures = 0
@@ -165,16 +165,16 @@ func (s *Supervisor) takeSessions(w *worker, e exit, last *deathReport) (stopped
 	}
 	switch {
 	case w.killReason != "":
-		last.cause = w.killReason
+		death.cause = w.killReason
 		stopped = w.ending
 	case w.ending && (e.signal == unix.SIGKILL || e.stuck):
 		stopped = true
-		last.cause = "has been ended, because tlsd was stopped"
+		death.cause = "has been ended, because tlsd was stopped"
 	}
 	return stopped, w.single && !w.ending
 }
 
-// causeOf is e.cause, with what the supervisor knows about a lack of memory.
+// causeOf is e.cause, and adds what the supervisor knows about a lack of memory.
 func (s *Supervisor) causeOf(e exit, stderr string) string {
 	cause := e.cause(stderr)
 	switch recent := s.oom.refresh(); {
@@ -203,7 +203,7 @@ func operationInLibrary(w *worker) string {
 	return name
 }
 
-// copyOf duplicates the connection's descriptor. The copy is not in Go's netpoller, because there
+// copyOf duplicates the connection's descriptor. The copy is not in Go's netpoller: if it were,
 // each message of the caller would wake the supervisor.
 func copyOf(conn *net.UnixConn) (int, error) {
 	raw, err := conn.SyscallConn()
@@ -212,14 +212,14 @@ func copyOf(conn *net.UnixConn) (int, error) {
 	}
 	fd := -1
 	var failed error
-	err = raw.Control(func(its uintptr) {
-		fd, failed = unix.FcntlInt(its, unix.F_DUPFD_CLOEXEC, 0)
+	err = raw.Control(func(original uintptr) {
+		fd, failed = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
 	})
 	if err == nil {
 		err = failed
 	}
 	if err != nil {
-		return -1, fmt.Errorf("copy its descriptor: %w", err)
+		return -1, fmt.Errorf("copy the connection's descriptor: %w", err)
 	}
 	return fd, nil
 }

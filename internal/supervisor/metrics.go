@@ -14,7 +14,7 @@ import (
 // Metrics returns the metrics for a monitor. No value of a label is a user, a process or a host. A
 // label has a fixed list of values, and each value has a sample from the start. So a monitor can
 // compute a rate from the first event on. There are two exceptions: serial (expiry.go), and
-// measure, whose values the first report of a worker gives.
+// measure, whose values come from the reports of workers.
 func (s *Supervisor) Metrics() []admin.Family {
 	open := openFiles()
 	var limit unix.Rlimit
@@ -146,7 +146,8 @@ func counter(name, help string, value float64) admin.Family {
 		Samples: []admin.Sample{{Value: value}}}
 }
 
-// byLabel makes a family with a sample for each value of a label. A value that counts lacks is 0.
+// byLabel makes a family with a sample for each value of a label. If counts has no entry for a
+// value, the sample is 0.
 func byLabel[N int | uint64](name, help, typ, label string, values []string,
 	counts map[string]N) admin.Family {
 	f := admin.Family{Name: name, Help: help, Type: typ}

@@ -11,10 +11,11 @@ import (
 
 // The kernel does not say why it has killed a process. But it counts its kills for lack of memory,
 // in each cgroup or on the machine. If a worker was killed and this count has just grown, the
-// supervisor takes lack of memory for the cause. The watchdog reads the count at each of its
+// supervisor assumes that lack of memory is the cause. The watchdog reads the count at each of its
 // checks, so that an old kill does not count as a new one.
 
-// oomWindow is the longest time from a kill to the end of the process.
+// For oomWindow after the count has grown, the supervisor explains a killed worker by lack of
+// memory.
 const oomWindow = 5 * time.Second
 
 // An oomWatch follows the count of one file.
@@ -30,7 +31,7 @@ type oomWatch struct {
 // machine's.
 func watchOOM() *oomWatch {
 	w := &oomWatch{file: "/proc/vmstat"}
-	text, _ := os.ReadFile("/proc/self/cgroup") // without it there are no cgroups
+	text, _ := os.ReadFile("/proc/self/cgroup") // without this file there are no cgroups
 	for line := range strings.Lines(string(text)) {
 		field := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(field) != 3 {

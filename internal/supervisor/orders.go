@@ -94,8 +94,8 @@ func (s *Supervisor) find(number uint64) (*worker, *session) {
 	return nil, nil
 }
 
-// SetLogLevel sets the log level of all workers, and of the workers that start later. The
-// supervisor's own level filters their entries again.
+// SetLogLevel sets the log level of all workers, and of the workers that start later. The entries
+// of workers must also pass the supervisor's own level.
 func (s *Supervisor) SetLogLevel(level string) {
 	// Two calls at once must not leave some workers with one level and some with the other.
 	s.levels.Lock()
@@ -113,7 +113,7 @@ func (s *Supervisor) SetLogLevel(level string) {
 	})
 }
 
-// level is the level that SetLogLevel has set last, or "".
+// level is the level that the newest SetLogLevel has set, or "" if there was none.
 func (s *Supervisor) level() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

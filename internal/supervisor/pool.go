@@ -20,8 +20,9 @@ import (
 // Such a spare has not loaded the library. It becomes the caller's user when it is engaged.
 
 const (
-	// A pool worker whose life is shorter than settled is a failure. The supervisor replaces
-	// the first one at once, and further ones after a growing pause.
+	// The death of a worker in the pool is a failure. If the worker lived longer than settled,
+	// earlier failures no longer count. The supervisor replaces the worker of the first failure
+	// at once, and the workers of further failures after a growing pause.
 	settled    = 10 * time.Second
 	longestGap = 10 * time.Second
 )
@@ -99,8 +100,8 @@ func (s *Supervisor) addToPool() error {
 	return err
 }
 
-// recordReport stores the report of a worker, and logs the first report. A report from another
-// user's worker counts only if there is none yet.
+// recordReport stores the report of a worker, and logs the first report. The report of another
+// user's worker counts only if it is the first report.
 func (s *Supervisor) recordReport(w *worker) {
 	s.mu.Lock()
 	first := s.library == ""
@@ -165,7 +166,7 @@ func (s *Supervisor) unassign(w *worker, sess *session) bool {
 	return had
 }
 
-// release undoes acquire.
+// release undoes the counting of acquire.
 func (s *Supervisor) release(w *worker) {
 	s.mu.Lock()
 	w.load--
@@ -198,9 +199,9 @@ func (s *Supervisor) leavePool(w *worker) (was bool) {
 }
 
 // workerGone counts and logs the end of a worker that is gone, and closes its lost sessions.
-func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last deathReport) {
+func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, death deathReport) {
 	uptime := time.Since(w.started)
-	lost := last.lost
+	lost := death.lost
 	s.mu.Lock()
 	s.tally.fold(w)
 	delete(s.workers, w)
@@ -208,7 +209,7 @@ func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last 
 	inOrder := len(lost) == 0 && (w.single || told) && w.end.inOrder()
 	expected := inOrder || told && !w.isReady()
 	if !expected {
-		s.tally.deaths[deathOf(w, last.cause)]++
+		s.tally.deaths[deathOf(w, death.cause)]++
 	}
 	for _, sess := range lost {
 		if sess.ordered {
@@ -221,9 +222,9 @@ func (s *Supervisor) workerGone(w *worker, log *zap.Logger, stderr string, last 
 
 	fields := []zap.Field{zap.String("exit", w.end.text()), zap.Duration("uptime", uptime)}
 	if !expected {
-		fields = append(fields, zap.String("cause", last.cause),
-			zap.String("library", last.library),
-			zap.String("operation", last.operation))
+		fields = append(fields, zap.String("cause", death.cause),
+			zap.String("library", death.library),
+			zap.String("operation", death.operation))
 	}
 	if stderr != "" {
 		fields = append(fields, zap.String("stderr", stderr))

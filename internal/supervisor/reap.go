@@ -28,8 +28,8 @@ type exit struct {
 	stuck  bool        // the process was killed, but the kernel does not report its end
 }
 
-// reapTimeout limits the time from the kill of a process to its end. To free much memory takes a
-// part of this time.
+// reapTimeout limits the time from the kill of a process to its end. The kernel may need a part of
+// this time to free the process's memory.
 const reapTimeout = 2 * time.Second
 
 // awaitEnd waits until the worker's process has ended, and leaves the reaping to reap. After

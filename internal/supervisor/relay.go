@@ -21,17 +21,18 @@ import (
 // log entry goes to the daemon's log, with the worker's pid. So no worker can write an entry that
 // looks like the daemon's. Any other line belongs to the dump of a crash or to a message of a
 // library. The supervisor keeps the first headBytes of these lines for the log line about the
-// worker's end. It reads all of them, so that the worker never blocks.
+// worker's end. It reads all lines, so that the worker never blocks.
 //
 // A worker may log relayBurst entries at once and relayRate entries a second. Entries above these
 // limits are dropped and counted. If a worker writes without end, the supervisor reads slowly.
 
-// A share asks a second limiter, which the workers of one user share, about an entry that the
-// worker's own limiter lets pass. The parameter weight is the size of the entry, as for relayBurst.
-// The parameter missed is the number of entries that the worker's own limiter has dropped since the
-// last call. The result ok is true if the entry may pass. Then the result before is the number of
-// entries that both limiters have dropped since the last entry that passed.
-type share func(missed uint64, weight int) (before uint64, ok bool)
+// A share is a function that relay calls for an entry that the worker's own limiter lets pass. It
+// asks a second limiter, which all workers of one user share. The parameter weight is the size of
+// the entry, as for relayBurst. The parameter missed is the number of entries that the worker's own
+// limiter has dropped since the previous call. If ok is true, the entry may pass, and dropped is
+// the number of entries that the two limiters together have dropped since the previous entry that
+// passed.
+type share func(missed uint64, weight int) (dropped uint64, ok bool)
 
 const (
 	// headBytes limits the text for the log line about the worker's end, in bytes.
@@ -58,12 +59,12 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		line, err := in.ReadSlice('\n')
 		if mayBeEntry(line) {
 			weight := 1 + len(line)>>10
-			before, ok := limiter.TakeWeight(time.Now(), 0, weight)
+			dropped, ok := limiter.TakeWeight(time.Now(), 0, weight)
 			if ok {
-				before, ok = share(before, weight)
+				dropped, ok = share(dropped, weight)
 			}
-			if before > 0 {
-				logDropped(log, before)
+			if dropped > 0 {
+				logDropped(log, dropped)
 			}
 			if ok && forward(line, log) {
 				line = nil
@@ -79,10 +80,11 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// If share refuses the line about the dropped entries, it counts
-				// this line as dropped, too. So missed is n-1, and the sum is n.
-				if before, ok := share(n-1, 1); ok {
-					logDropped(log, before+1)
+				// share is asked about the line that reports the n entries. If
+				// share refuses the line, it counts the line as one dropped entry.
+				// So with n-1 it counts n in all.
+				if dropped, ok := share(n-1, 1); ok {
+					logDropped(log, dropped+1)
 				}
 			}
 			return strings.ToValidUTF8(head.String(), "\uFFFD")

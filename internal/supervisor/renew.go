@@ -12,7 +12,7 @@ import (
 // worker.
 
 // renew takes all workers out of the pool and the list of spares, which fillPool then fills again.
-// It retires idle workers at once. A worker with sessions exits when the last of them has ended.
+// It retires idle workers at once. A worker with sessions exits when all of them have ended.
 func (s *Supervisor) renew() {
 	s.mu.Lock()
 	var idle []*worker
@@ -29,8 +29,8 @@ func (s *Supervisor) renew() {
 	}
 }
 
-// outdated says whether the worker's library has been replaced or removed: its path has another
-// file, or none. For a worker that is not ready, outdated returns false.
+// outdated says whether the worker's library has been replaced or removed: at the library's path
+// there is another file, or none. For a worker that is not ready, outdated returns false.
 func (w *worker) outdated() bool {
 	if !w.isReady() || w.libraryFile == nil {
 		return false

@@ -20,9 +20,9 @@ import (
 // This file tells a service manager about the daemon's start, state and end (sd_notify(3)):
 //
 //   - The daemon is ready when the first worker has reported. The settings may require a usable
-//     OpenSSL (--require-openssl), all measures of confinement (--confine=require), or both. Then
-//     no caller is served before the report. If the report lacks something that is required, Run
-//     ends with an error.
+//     OpenSSL (--require-openssl), all measures of confinement (--confine=require), or both. If
+//     they require something, no caller is served before the report, and Run ends with an error if
+//     the report lacks what is required.
 //   - The status names the library and the number of sessions.
 //   - At the stop the daemon says how long it may take.
 
@@ -61,7 +61,8 @@ func (s *Supervisor) fit(r handoff.Ready) error {
 	return nil
 }
 
-// awaitFit waits for the first report if the settings require anything of it.
+// If the settings require anything of the first report, awaitFit waits for the report. It returns
+// an error if the report lacks something, or does not come in time.
 func (s *Supervisor) awaitFit(ctx context.Context) error {
 	if !s.requires() {
 		return nil
@@ -84,7 +85,8 @@ func (s *Supervisor) awaitFit(ctx context.Context) error {
 	}
 }
 
-// probe starts one worker for its report if a report is needed and the pool is empty.
+// If a report is needed and the pool has no workers (Warm is 0), probe starts one worker for its
+// report.
 func (s *Supervisor) probe(life context.Context) {
 	if s.Warm > 0 || !managed() && !s.requires() {
 		return
@@ -103,7 +105,7 @@ func (s *Supervisor) probe(life context.Context) {
 	s.retire(w)
 }
 
-// notifyReady tells the service manager when the daemon is ready.
+// notifyReady waits until the daemon is ready, and tells the service manager.
 func (s *Supervisor) notifyReady(ctx context.Context) {
 	select {
 	case <-s.firstReport:

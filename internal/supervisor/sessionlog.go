@@ -47,7 +47,7 @@ func (s *Supervisor) logEnd(sess *session, fields []zap.Field) {
 	}
 }
 
-// closeSessionLines logs how many sessions and entries were left out since the last line that has
+// closeSessionLines logs how many sessions and entries were left out since the previous line with
 // such a number. It is called at the end, when no session can follow.
 func (s *Supervisor) closeSessionLines() {
 	s.mu.Lock()
@@ -66,10 +66,10 @@ func (s *Supervisor) closeSessionLines() {
 }
 
 // sharing returns the function with which relay asks the limiter that the account's workers share.
-// A worker for many sessions, or one without a session yet, shares no limiter, and all its entries
-// pass.
+// For a worker of many sessions, and for a worker without a session yet, the function lets all
+// entries pass.
 func (s *Supervisor) sharing(w *worker) share {
-	return func(missed uint64, weight int) (before uint64, ok bool) {
+	return func(missed uint64, weight int) (dropped uint64, ok bool) {
 		s.mu.Lock()
 		if w.user == nil {
 			s.mu.Unlock()

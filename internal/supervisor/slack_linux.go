@@ -14,9 +14,8 @@ import (
 // are mostly seconds, and never below 1 ms.
 const timerSlack = time.Millisecond
 
-// withTimerSlack calls start, a function that starts a process. The process has this slack, because
-// a process inherits the slack of the thread that starts it, and execve(2) does not change the
-// slack.
+// withTimerSlack calls start, a function that starts a process. The new process has the given
+// slack, because it inherits the slack of the thread that starts it, and keeps it after execve(2).
 func withTimerSlack(slack time.Duration, start func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

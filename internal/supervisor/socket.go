@@ -31,8 +31,8 @@ const (
 	// probeTimeout limits the attempt to connect to an existing socket.
 	probeTimeout = time.Second
 	// busyTimeout limits the attempts to take a path that is in use. If a daemon is killed
-	// while it starts a worker, the lock and the socket stay in use for a moment: the worker
-	// has both from fork(2) to execve(2).
+	// while it starts a worker, the lock and the socket stay in use for a moment: the new
+	// worker's process has both open from fork(2) to execve(2).
 	busyTimeout = 500 * time.Millisecond
 )
 
@@ -88,7 +88,7 @@ func listenOnce(path string, mode fs.FileMode) (*Socket, error) {
 	return s, nil
 }
 
-// Remove removes the socket's file, if this is still the file that Listen made. In any case it
+// Remove removes the socket's file if the file is still the one that Listen made. In any case it
 // releases the lock, so that another daemon can take the path. The socket still listens. Remove
 // does nothing with a socket of the service manager, and nothing when it is called again.
 func (s *Socket) Remove() (err error) {
@@ -161,7 +161,7 @@ func listenLocked(path string, mode fs.FileMode) (*Socket, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	unix.Umask(old)
 	if err != nil {
-		return nil, err // it has the path
+		return nil, err // the text of err has the path
 	}
 	l.SetUnlinkOnClose(false) // Remove removes only the file of this socket
 	made, err := os.Lstat(path)
@@ -189,8 +189,8 @@ func checkFile(path string) (bool, error) {
 	return true, nil
 }
 
-// clearStale removes a socket at path that no process serves. It fails if the path is still not
-// free.
+// clearStale removes a socket at path that no process serves. If anything else is at path, it
+// fails.
 func clearStale(path string) error {
 	if there, err := checkFile(path); !there {
 		return err

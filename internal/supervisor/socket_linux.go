@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal is a flag of sends. A send to a receiver that is gone then causes no SIGPIPE.
+// With the flag noSignal, a send to a receiver that is gone causes no SIGPIPE.
 const noSignal = unix.MSG_NOSIGNAL
 
 // accept accepts a connection, non-blocking and close-on-exec.
@@ -18,8 +18,8 @@ func accept(listener int) (int, error) {
 }
 
 // GiveTo gives the socket's file to a group, and sets the permissions of the file. A gid of -1
-// keeps the group. If this process must not give the file away, the error is EPERM, and the file is
-// unchanged.
+// keeps the group. If this process has no right to give the file to the group, the error wraps
+// EPERM, and the file is unchanged.
 func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
 	if s.lock == nil {
 		return nil // the file is the service manager's

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal sets no flag, because darwin lacks MSG_NOSIGNAL. SIGPIPE of a socket does not end a Go
+// noSignal is no flag, because darwin lacks MSG_NOSIGNAL. The SIGPIPE of a socket does not end a Go
 // program.
 const noSignal = 0
 
@@ -32,8 +32,8 @@ func accept(listener int) (int, error) {
 }
 
 // GiveTo gives the socket's file to a group, and sets the permissions of the file. A gid of -1
-// keeps the group. If this process must not give the file away, the error is EPERM, and the file is
-// unchanged.
+// keeps the group. If this process has no right to give the file to the group, the error wraps
+// EPERM, and the file is unchanged.
 func (s *Socket) GiveTo(gid int, mode fs.FileMode) error {
 	if s.lock == nil {
 		return nil // the file is the service manager's

@@ -10,15 +10,15 @@ import (
 // startQueue orders the starts of workers, so that the starts of one user do not delay those of
 // another user. The rules:
 //
-//   - The field limit is the number of workers that may start at the same time. More would only
-//     compete for the processors. The field limitPerUser is the number for one user. The daemon's
-//     own user has no such limit.
+//   - The field limit bounds the workers that start at the same time, for all users together. More
+//     would only compete for the processors. The field limitPerUser bounds those of one user. The
+//     daemon's own user has only the first limit.
 //   - Users that wait are served in turn. The callers of one user are served in the order in which
 //     they came.
 //   - If a spare worker becomes a user's worker, this counts as a start, too, because it takes as
 //     much work.
-//   - A start that takes longer than the field slow no longer counts for limit. It still counts for
-//     limitPerUser.
+//   - A start that takes longer than the time in the field slow no longer counts for limit, but it
+//     still counts for limitPerUser.
 //   - A caller that stops waiting leaves the queue.
 type startQueue struct {
 	limit, limitPerUser int
@@ -45,7 +45,7 @@ func newStartQueue(limit int, own account) *startQueue {
 }
 
 // wait waits until the user may start a worker. The caller must call done when the start is over.
-// The error is the context's.
+// The error is that of ctx.
 func (q *startQueue) wait(ctx context.Context, as account) (done func(), err error) {
 	begins := make(chan struct{})
 	q.mu.Lock()
@@ -126,8 +126,8 @@ func (q *startQueue) dispatch() {
 	}
 }
 
-// forget takes a user without waiting callers out of the queue. It drops the user's entry if no
-// start runs either. The caller holds q.mu.
+// forget takes a user without waiting callers out of the queue. If no start of the user runs, it
+// also drops the user's entry. The caller holds q.mu.
 func (q *startQueue) forget(as account) {
 	u := q.users[as]
 	if u == nil || len(u.waiting) > 0 {

@@ -21,7 +21,7 @@ var (
 // forceTimeout limits the wait for killed workers when everything must end at once.
 const forceTimeout = 2 * reapTimeout
 
-// awaitStop waits for a reason to stop.
+// awaitStop waits for a reason to stop, and returns the reason.
 func (s *Supervisor) awaitStop(ctx context.Context, force <-chan struct{}) string {
 	var status <-chan time.Time
 	if managed() {
@@ -49,7 +49,8 @@ func (s *Supervisor) awaitStop(ctx context.Context, force <-chan struct{}) strin
 		case <-status:
 			s.notifyStatus()
 		case <-quiet.C:
-			// If there is a session, the end of the last one starts the wait again.
+			// If sessions are open now, s.idle starts the timer again when all have
+			// ended.
 			if s.count() == 0 {
 				return fmt.Sprintf("no session for %v", s.IdleExit)
 			}
@@ -64,7 +65,8 @@ func (s *Supervisor) count() int {
 	return s.active
 }
 
-// drain waits until there is no session left.
+// drain waits until no session is open. It returns ErrDrainTimeout or ErrForced if that takes too
+// long or force is closed.
 func (s *Supervisor) drain(force <-chan struct{}) error {
 	limit := time.NewTimer(s.DrainTimeout)
 	defer limit.Stop()

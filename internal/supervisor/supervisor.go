@@ -10,10 +10,10 @@
 //     the session's end, or has died.
 //   - When a worker dies, the supervisor tells each caller of that worker the reason, in one line
 //     of the protocol. It sends no line to a caller that may have received only a part of a
-//     message. Then it ends the callers' connections. Other callers notice nothing.
+//     message. In any case it then ends the callers' connections. Other callers notice nothing.
 //   - If the daemon runs as root, a worker acts with the caller's user and groups. The worker
-//     starts as root. It first makes sure that the caller's user can neither stop nor trace it.
-//     Then it becomes that user (see package confine).
+//     starts as root. It first makes sure that the caller's user can neither stop nor trace the
+//     worker. Then the worker becomes that user (see package confine).
 //   - A caller that is refused gets the reason, in one line of the protocol.
 //   - A session keeps the policy that its user has when the session begins. The worker applies the
 //     policy.
@@ -69,7 +69,7 @@ type Config struct {
 	KeyLog *os.File
 
 	// RequireOpenSSL makes Run fail if the first worker has no library. RequireConfinement
-	// makes Run fail if a measure does not confine that worker.
+	// makes Run fail if the first worker reports that a measure of confinement is not in force.
 	RequireOpenSSL, RequireConfinement bool
 
 	// Shared makes each worker of the daemon's own user serve many sessions. Any other worker
@@ -93,7 +93,7 @@ type Config struct {
 	// call into the library. A worker that takes longer is killed. 0: no limit.
 	Watchdog time.Duration
 
-	DrainTimeout time.Duration // the time for open sessions after the order to stop
+	DrainTimeout time.Duration // how long open sessions may go on after the order to stop
 	IdleExit     time.Duration // Run returns after this time without a session; 0: never
 }
 
@@ -116,27 +116,27 @@ type Supervisor struct {
 	admitting sync.WaitGroup // runs of admit
 	watching  sync.WaitGroup // runs of watch, one for each worker
 
-	mu            sync.Mutex // guards all below, and the fields of workers that name it
+	mu            sync.Mutex // guards all below, and fields of worker and session that name it
 	active        int        // connections in admit, and sessions
 	sessions      int
 	perUID        map[account]int // sessions by account, for accounts that have any
-	last          uint64          // the highest session number given out
+	last          uint64          // the number of the newest session
 	workers       map[*worker]struct{}
 	pool          []*worker          // for sessions of the daemon's own user, the oldest first
 	others        []*worker          // spare workers for other users, the oldest first
-	failures      int                // of workers in these two lists, in a row
+	failures      int                // in a row, of workers in pool and others (pool.go)
 	changed       chan struct{}      // closed and replaced when pool grows
 	streaks       map[account]streak // by account
-	unreaped      []*worker          // were killed, and have not ended yet
+	unreaped      []*worker          // killed, but their processes have not ended yet
 	library       string             // the library's version; "": no report yet
 	confinement   map[string]string  // measures of package confine, as workers report them
-	stub          bool               // the last report names no library
-	misfit        error              // why the first report is not enough; nil: it is enough
-	stopping      bool               // Run drains
+	stub          bool               // the newest report names no library
+	misfit        error              // the result of fit for the first report
+	stopping      bool               // Run is draining
 	logLevel      string             // the workers' log level; "": that of WorkerConfig
 	tally         tally
-	readySent     bool   // the service manager knows that the daemon works
-	statusSent    string // the status that the service manager knows
+	readySent     bool   // the service manager was told that the daemon is ready
+	statusSent    string // the status that was sent to the service manager
 	auditLimiters limiters
 	sessionLines  limiters // of the lines about sessions
 	workerEntries limiters // of the entries of workers for one session
@@ -149,14 +149,14 @@ type session struct {
 	start  time.Time
 
 	policy policy.Policy // fixed when the session begins
-	// unlogged says that the log has no lines about the session. It is atomic, because a bad
-	// worker may report the end of a session that it has not yet got.
+	// unlogged says that the log has no lines about the session. It is atomic, because a
+	// hostile worker may report the end of a session while logStart still sets it.
 	unlogged atomic.Bool
 
 	slot int           // the session's slot in the worker's page of vitals
 	gone chan struct{} // closed when the session is no longer counted
 
-	ordered bool // an administrator has ended the session; guarded by Supervisor.mu
+	ordered bool // an administrator has ordered its end; guarded by Supervisor.mu
 
 	callerMu sync.Mutex
 	callerFD int // the supervisor's copy of the connection; -1: none; guarded by callerMu
@@ -226,7 +226,7 @@ func (s *Supervisor) Run(ctx context.Context, force <-chan struct{}) error {
 	s.mu.Unlock()
 	s.notifyStopping()
 	if err := s.Socket.Remove(); err != nil {
-		s.Log.Warn("the socket's file stays", zap.Error(err))
+		s.Log.Warn("the socket's file cannot be removed", zap.Error(err))
 	}
 	s.Socket.SetDeadline(time.Unix(1, 0)) // ends accept
 	<-accepting

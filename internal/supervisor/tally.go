@@ -15,12 +15,12 @@ import (
 // This file counts events for the metrics, from the daemon's start on. The rules:
 //
 //   - A living worker has its counters in its page of vitals, which is read when a monitor asks.
-//     When the worker ends, the tally adds the worker's last values to its own.
+//     When the worker ends, the tally adds the final values of the worker's counters to its own.
 //   - A worker's counters are limited to plausible values for its lifetime (see package vitals).
 //     Only the counters of open handles can fall. Sums do not overflow. So a hostile worker can
 //     only make its own counters wrong.
-//   - The values of labels are in lists. A key of a denied call that is in no list counts as
-//     "other".
+//   - The values of labels are in lists. If a denied call has a key that is not in deniedKeys, the
+//     call counts as "other".
 
 // The values of the label reason: why a caller got no session.
 const (
@@ -83,7 +83,7 @@ type tally struct {
 	starts   []uint64 // one for each of startBuckets, the last for longer times
 	startSum float64  // seconds
 
-	past claims // sums of the workers that are gone
+	past claims // sums of the counters of workers that are gone
 }
 
 func newTally() tally {
@@ -130,10 +130,10 @@ func plus(a, b uint64) uint64 {
 // fold adds the counters of a worker that is gone to t.past. It leaves out the counters of open
 // handles, because the worker's handles are gone, too.
 func (t *tally) fold(w *worker) {
-	last := w.claim()
-	for c := range vitals.Counter(len(last)) {
+	final := w.claim()
+	for c := range vitals.Counter(len(final)) {
 		if !c.Falls() {
-			t.past[c] = plus(t.past[c], last[c])
+			t.past[c] = plus(t.past[c], final[c])
 		}
 	}
 }

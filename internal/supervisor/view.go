@@ -21,15 +21,16 @@ import (
 // This file shows sessions to the administrator (see package admin). The supervisor asks the worker
 // for the facts that only the worker knows. The rules:
 //
-//   - A worker reports nothing unless it is asked.
+//   - A worker describes a session only if it is asked.
 //   - At most one question about a session is open at a time. All administrators who ask meanwhile
 //     share the answer.
 //   - An administrator waits at most answerTime for all workers together. If a worker has not
 //     answered by then, its sessions lack the worker's part.
 //   - The supervisor limits and cleans a worker's answer (Described.Clean). A worker that answers
 //     without a question breaks the rules of the channel.
-//   - A question waits for room in a worker's channel, at most for answerTime. A worker that does
-//     not read delays only its own sessions.
+//   - A question waits for room in a worker's channel, at most for answerTime. Each worker's
+//     questions have a goroutine of their own. So a worker that does not read delays only its own
+//     sessions.
 //   - A list of sessions has only a few handles of each session. Otherwise a user with many handles
 //     could make the list longer than one message of the admin socket may be.
 
@@ -37,8 +38,7 @@ import (
 const answerTime = 2 * time.Second
 
 const (
-	// listedHandles is the number of connections, and the number of contexts, that a list has
-	// of each session.
+	// A list has at most listedHandles connections and listedHandles contexts of each session.
 	listedHandles = 2
 	// roomPause is the interval between attempts to send to a worker's full channel.
 	roomPause = time.Millisecond
@@ -136,7 +136,7 @@ func (v *view) await(ctx context.Context) {
 }
 
 // collect lists the sessions for which wanted is true. Each gets the question that is open already,
-// or a new one.
+// or a new one, or none if the worker has too many open questions.
 func (s *Supervisor) collect(wanted func(*session) bool) []view {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -27,8 +27,9 @@ import (
 // sends a ping. So a stopped idle worker is ended within 2 timeouts, and an idle worker with a
 // stuck runtime within about 7.
 //
-// awaitReady ends a worker that is not ready in time. Both count checks, and do not measure the
-// time. So no worker is ended because the machine was suspended, or the supervisor was stopped.
+// awaitReady ends a worker that is not ready in time. The watchdog and awaitReady count checks, and
+// do not measure the time. So no worker is ended because the machine was suspended, or the
+// supervisor was stopped.
 const checksPerTimeout = 4
 
 // idlePingChecks is the number of checks between two pings of an idle worker.
@@ -71,9 +72,9 @@ func (s *Supervisor) awaitReady(w *worker, stop <-chan struct{}, log *zap.Logger
 
 // A watchState has what the watchdog knows about a worker. Pings are numbered from 1.
 type watchState struct {
-	lastPing        uint64       // the number of the last ping
-	missedChecks    uint64       // checks in a row that found the last ping not answered
-	checksSincePing int          // checks since the last ping
+	lastPing        uint64       // the number of the newest ping
+	missedChecks    uint64       // checks in a row that found this ping not answered
+	checksSincePing int          // checks since this ping
 	stays           map[int]stay // by thread in the library
 }
 
@@ -133,14 +134,14 @@ func (s *Supervisor) check(w *worker) {
 		}
 	}
 	for thread, in := range inside {
-		last := g.stays[thread]
-		if last.sequence != in.Sequence {
+		known := g.stays[thread]
+		if known.sequence != in.Sequence {
 			g.stays[thread] = stay{sequence: in.Sequence}
 			continue
 		}
-		last.seen++
-		g.stays[thread] = last
-		if last.seen >= checksPerTimeout {
+		known.seen++
+		g.stays[thread] = known
+		if known.seen >= checksPerTimeout {
 			s.killHung(w, "did not come back from the library")
 			return
 		}
@@ -148,7 +149,7 @@ func (s *Supervisor) check(w *worker) {
 }
 
 // observe reads a worker's state for check. watched is true if the worker has sessions and nothing
-// has ended it yet. active is true if the worker is not idle. lastPong is the number of the last
+// has ended it yet. active is true if the worker is not idle. lastPong is the number of the newest
 // answered ping. inside has the worker's threads in the library. The worker's page is open as long
 // as s.workers has the worker.
 func (s *Supervisor) observe(w *worker) (watched, active bool, lastPong uint64,
@@ -170,8 +171,8 @@ func (s *Supervisor) observe(w *worker) (watched, active bool, lastPong uint64,
 	return true, active, w.lastPong, inside
 }
 
-// isRunning says whether the kernel reports a process as neither stopped nor stopped by a tracer (T
-// and t, proc_pid_stat(5)). It returns false if the kernel reports nothing.
+// isRunning returns false if a process is stopped (T, or t for a stop by a tracer:
+// proc_pid_stat(5)), or if the kernel does not report its state.
 func isRunning(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	i := bytes.LastIndexByte(text, ')')

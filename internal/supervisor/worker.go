@@ -27,7 +27,7 @@ import (
 // A worker for the daemon's own user is engaged at once. A spare worker for other users runs as
 // root while it waits. When it is engaged, it becomes the user of its session.
 //
-// Only the goroutine of watch receives from the worker and waits for its process.
+// Only the goroutine of watch receives from the worker.
 type worker struct {
 	pid     int
 	process *exec.Cmd
@@ -38,7 +38,7 @@ type worker struct {
 	engaged     chan struct{} // closed when the configuration is sent
 	ready       chan struct{} // closed when report is set
 	libraryFile os.FileInfo   // of the library; set before ready is closed; nil: not known
-	otherUser   bool          // for another user: its report names a file that is not opened
+	otherUser   bool          // becomes another user: the path in its report is not used
 	report      handoff.Ready // set before ready is closed
 	gone        chan struct{} // closed when the process is reaped or left behind
 	cause       string        // such as "died of SIGSEGV"; set before gone is closed
@@ -52,20 +52,20 @@ type worker struct {
 	sessions   map[uint64]*session // by number; nil when the worker is gone
 	load       int                 // sessions that the worker has or is about to get
 	single     bool                // serves one session, and exits when that ends
-	user       *account            // of its session, if it is single; nil before assign
-	lastPong   uint64              // the number of the last answered ping
+	user       *account            // of its session, if single; nil before assign
+	lastPong   uint64              // the number of the newest answered ping
 	slots      slots               // the slots of its page of vitals
 	ending     bool                // told to exit, or killed by stopNow
-	draining   bool                // gets no more sessions, and exits when its last one ends
+	draining   bool                // gets no more sessions, and exits after the open ones
 	queries    map[uint64]*query   // open, by session; at most twice the number of slots
-	deathCause string              // the label cause of the metrics, if killReason is set
+	deathCause string              // the metrics' label "cause"; set with killReason
 	claimed    claims              // the worker's counters, as last read
 	killReason string              // why the supervisor ended it, for callers; "": it did not
 }
 
 const (
-	// startTimeout limits the time from engage to the worker's Ready. A fork that takes longer
-	// hangs (heartbeat.go).
+	// startTimeout limits the time from engage to the worker's Ready. A fork(2) that takes
+	// longer counts as hanging (heartbeat.go).
 	startTimeout = 10 * time.Second
 	// endTimeout limits the time from the order to exit to the worker's end. After that the
 	// supervisor kills the worker.
@@ -114,16 +114,16 @@ func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	}
 	head := <-stderrHead
 	stderr.Close()
-	// Callers get the reason before reap: a program that sees the process vanish finds them
-	// told.
-	last := s.tellCallers(w, w.end, head)
-	w.cause = last.cause
+	// tellCallers comes before reap. So when the process vanishes, its callers have been told
+	// already.
+	death := s.tellCallers(w, w.end, head)
+	w.cause = death.cause
 	if w.end.stuck {
 		leaveBehind(w, log)
 	}
 	s.reap(w)
 	close(w.gone)
-	s.workerGone(w, log, head, last)
+	s.workerGone(w, log, head, death)
 	w.page.Close()
 }
 
@@ -212,8 +212,8 @@ func (w *worker) isReady() bool {
 	}
 }
 
-// kill kills the process. reapTimeout later it also closes the channel. Otherwise watch would wait
-// for a process that does not end.
+// kill kills the process. reapTimeout later it also closes the channel, because watch would
+// otherwise wait for the channel of a process that does not end.
 func (w *worker) kill() {
 	_ = w.process.Process.Kill()
 	if w.killedAt.CompareAndSwap(0, time.Now().UnixNano()) {

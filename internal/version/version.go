@@ -11,8 +11,8 @@ import (
 // -ldflags "-X tlsd/internal/version.Version=0.1.0-3".
 var Version = "0.1.0"
 
-// commit is "" unless the packager sets it (make COMMIT=…), to build without the Git folder. From
-// the Git folder the go command puts the commit into the program itself.
+// A packager sets commit to build without the Git folder (make COMMIT=…); else it is "". In a build
+// from the Git folder, the go command records the commit in the program.
 var commit string
 
 // Commit is the commit that this program is built from, or "" if it is not known. "+changes"

@@ -6,9 +6,9 @@ import (
 )
 
 // After the counters the page has slots for the certificates that a worker's servers show. So the
-// administrator can see when these certificates expire. A slot has 4 words of 64 bits. The first is
-// the end of the certificate in Unix time, or 0 if the slot is empty. The others are its serial
-// number.
+// administrator can see when these certificates expire. A slot has 4 words of 64 bits. The first
+// word is the time when the certificate expires, in Unix time, or 0 if the slot is empty. The other
+// words are the certificate's serial number.
 //
 // The worker is not trusted. So the number of slots is fixed, and the reader checks each value.
 
@@ -19,19 +19,19 @@ const (
 	certificatesAt   = 2560
 	certificateBytes = 32
 	serialWords      = 3
-	// lastEnd is the last second of the year 9999, after which no certificate ends (RFC 5280).
+	// lastEnd is the last second of the year 9999. No certificate expires later (RFC 5280).
 	lastEnd = 253402300799
 )
 
 // A Certificate is a certificate that a server shows.
 type Certificate struct {
-	Serial   string // hexadecimal, at most 48 digits, without zeros before it
+	Serial   string // hexadecimal, at most 48 digits, without leading zeros
 	NotAfter int64  // Unix time
 }
 
-// ShowCertificate puts a certificate in a slot. In these cases the slot stays as it is: the serial
-// is too long or negative, or the certificate ends before 1970 or after 9999. Two goroutines must
-// not write to the same slot at the same time.
+// ShowCertificate puts a certificate in a slot. It does nothing if the serial is too long or
+// negative, or if the certificate expires before 1970 or after 9999. Two goroutines must not write
+// to the same slot at the same time.
 func (p *Page) ShowCertificate(slot int, serial *big.Int, notAfter time.Time) {
 	var b [8 * serialWords]byte
 	end := notAfter.Unix()

@@ -8,11 +8,12 @@ import (
 )
 
 // The counters of a worker are 64-bit words of its page. They come after the words that say what
-// each thread does (vitals.go). No message reports them. A worker adds to a word when it has done
-// something. The supervisor reads the words when a monitor asks, and after the worker's death.
+// each thread does (vitals.go). The worker sends no messages about them. A worker adds to a word
+// when it has something to count. The supervisor reads the words when a monitor asks, and after the
+// worker's death.
 //
-// The counters of handles go up and down, all others up. [Plausible] limits the values that a
-// worker can claim.
+// The counters of handles go up and down, and all others only up. [Plausible] limits the values
+// that a worker can claim.
 
 // A Counter is a word of the page.
 type Counter int
@@ -24,8 +25,8 @@ const (
 	Connections                  // open handles
 	Contexts                     // open handles
 	HandshakeTime                // microseconds that handshakes have taken, all together
-	Reloaded                     // renewed files that a server has taken
-	NotReloaded                  // renewed files that were not good
+	Reloaded                     // how often a server has loaded renewed files
+	NotReloaded                  // how often renewed files were refused
 	firstBucket
 )
 
@@ -36,7 +37,7 @@ var Buckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 
 // An Outcome is the result of a handshake.
 type Outcome struct {
 	Result  string // "ok", or the kind of the error
-	Version string // of TLS, "" if it has failed
+	Version string // of TLS, or "" if the handshake has failed
 }
 
 // Outcomes lists the outcomes that have counters. Any other success counts as {"ok", "other"}, any
@@ -63,7 +64,8 @@ func BucketOf(took time.Duration) Counter {
 	return Bucket(i)
 }
 
-// Handshakes is the counter of handshakes of a role with the i-th outcome.
+// Handshakes is the counter of the handshakes that had the i-th of Outcomes, as a server or as a
+// client.
 func Handshakes(server bool, i int) Counter {
 	c := Bucket(len(Buckets)+1) + Counter(i)
 	if server {
@@ -72,7 +74,7 @@ func Handshakes(server bool, i int) Counter {
 	return c
 }
 
-// OutcomeOf is the index of an outcome.
+// OutcomeOf is the index of the entry of Outcomes that counts o.
 func OutcomeOf(o Outcome) int {
 	if i := slices.Index(Outcomes, o); i >= 0 {
 		return i
@@ -83,7 +85,7 @@ func OutcomeOf(o Outcome) int {
 	return len(Outcomes) - 1
 }
 
-// Count adds n to a counter. n may be negative for a counter that goes down, too.
+// Count adds n to a counter. A negative n is allowed only for a counter that can go down (Falls).
 func (p *Page) Count(c Counter, n int64) { p.counter(c).Add(uint64(n)) }
 
 // Read is the value that the worker claims. See Plausible.
@@ -102,8 +104,8 @@ func (p *Page) long(at int) *atomic.Uint64 {
 
 // The highest plausible values.
 const (
-	maxBytes      = 4 << 30 // a second
-	maxHandshakes = 100_000 // a second
+	maxBytes      = 4 << 30 // per second
+	maxHandshakes = 100_000 // per second
 	maxHandles    = 1 << 20 // handles
 )
 
@@ -124,5 +126,5 @@ func Plausible(c Counter, value uint64, life time.Duration) uint64 {
 	return min(value, seconds*maxHandshakes)
 }
 
-// Falls says whether the counter goes down, too.
+// Falls says whether the counter can go down.
 func (c Counter) Falls() bool { return c == Connections || c == Contexts }

@@ -1,11 +1,12 @@
 // Package vitals has the page of vitals: memory in which a worker notes what it is doing. If the
-// worker dies, the supervisor reads the notes. The notes also show that a call into the library
-// does not return.
+// worker dies, the supervisor reads the notes. If a call into the library does not return, the
+// notes show that, too.
 //
 // The page is a memfd of fixed size. The supervisor makes it, shares it with one worker, and seals
 // it, so that the worker cannot shrink it. A system without memfd has an unlinked temporary file
-// instead, without a seal. The layout of the page, in 32-bit words of the machine's byte order,
-// each written atomically:
+// instead, without a seal. The layout of the page follows. A word has 32 bits, in the machine's
+// byte order. Each word is written atomically. The words of counters and certificates form pairs,
+// and each pair is written atomically.
 //
 //	byte 0     threads  256 × 2 words: sequence, work
 //	byte 2048  counters, of 2 words each: see Counter
@@ -19,7 +20,8 @@
 //   - writing is the number of answers that are being written to the caller. It stays above 0 if an
 //     answer could not be written in whole.
 //   - calling is the number of the method of a call in flight, or 0 if there is no call. handle is
-//     the handle of that call, or 0. The number of a method is its index in the list, plus 1.
+//     the handle of that call, or 0. The number of a method is its index in the list methods, plus
+//     1.
 //
 // The worker writes the page, and the worker is not trusted. So the supervisor ignores numbers out
 // of range, and reads no text from the page.
@@ -38,7 +40,8 @@ import (
 const (
 	// FD is the worker's descriptor of the page.
 	FD = 4
-	// Threads is the limit of threads in the library at the same time.
+	// Threads is the number of threads for which the page has room. Other threads in the
+	// library are not noted.
 	Threads = 256
 
 	headerBytes  = 4096
@@ -68,7 +71,8 @@ func name(n uint32) string {
 // Known says whether the page has a number for the method.
 func Known(method string) bool { return number(method) != 0 }
 
-// Page is one side's view of the page. All methods except Close are safe for concurrent use.
+// A Page is the page in the memory of one of the two processes. All methods except Close are safe
+// for concurrent use.
 type Page struct{ mem []byte }
 
 // New makes a page for a worker of n sessions, and the file that becomes descriptor [FD] of the
@@ -119,8 +123,8 @@ func (p *Page) word(at int) *atomic.Uint32 {
 }
 
 // Enter notes that a thread enters the library, for the work of a method. An empty or unknown
-// method stands for no method. Threads that are inside at the same time have different numbers. A
-// number that is not below Threads is ignored.
+// method stands for no method. The parameter thread is a number: threads that are inside at the
+// same time must have different numbers. A number that is not below Threads is ignored.
 func (p *Page) Enter(thread int, method string, _ int32) {
 	if thread < Threads {
 		p.word(8*thread + 4).Store(number(method))
@@ -137,7 +141,7 @@ func (p *Page) Leave(thread int) {
 
 // A Stay is a thread's time in the library.
 type Stay struct {
-	Sequence uint32 // stays the same during one stay
+	Sequence uint32 // does not change during one stay
 	Method   string // the method that the stay is for, or ""
 }
 

@@ -7,12 +7,12 @@ import "golang.org/x/sys/unix"
 // They are generous with calls that reach only the process itself and its open descriptors. Not
 // every architecture has all of the calls.
 //
-// If you add a call, say what the call can reach. It must not reach another process, an object that
-// outlives the process, or the content and attributes of files. A call that Landlock's rules cover
-// (open) is left to Landlock.
+// If you add a call, say what the call can reach. It must not affect another process, an object
+// that outlives the process, or files that the process has not opened. The exceptions are calls
+// that Landlock limits, such as open(2).
 
-// allowed are allowed with any arguments. The frequent calls come first, because the filter goes
-// through the list in this order.
+// The calls in allowed may have any arguments. The frequent calls come first, because the filter
+// goes through the list in this order.
 var allowed = []string{
 	"futex", "epoll_pwait", "read", "write", "recvmsg", "sendmsg", "recvfrom", "sendto",
 	"nanosleep", "clock_nanosleep", "getpid", "gettid", "rt_sigreturn", "sched_yield",
@@ -36,7 +36,7 @@ var allowed = []string{
 	"brk", "get_mempolicy", "map_shadow_stack", "membarrier", "mincore", "mlock", "mlock2",
 	"mlockall", "mprotect", "mremap", "mseal", "msync", "munlock", "munlockall", "pkey_alloc",
 	"pkey_free", "pkey_mprotect",
-	// Threads, signals of the process's own, and time.
+	// Threads, the process's own signals, and time.
 	"alarm", "arch_prctl", "clock_getres", "clock_gettime", "exit", "exit_group",
 	"futex_requeue", "futex_wait", "futex_waitv", "futex_wake", "get_robust_list", "getcpu",
 	"getitimer", "gettimeofday", "pause", "restart_syscall", "rseq", "rt_sigaction",
@@ -51,7 +51,8 @@ var allowed = []string{
 	"getuid", "setrlimit", "sysinfo", "uname", "wait4", "waitid",
 }
 
-// prctls are the allowed operations of prctl(2): naming threads and memory, and questions.
+// prctls are the allowed operations of prctl(2): names of threads and memory, timer slack,
+// no_new_privs, and questions.
 var prctls = []uint32{
 	unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_VMA, unix.PR_SET_TIMERSLACK,
 	unix.PR_GET_TIMERSLACK, unix.PR_SET_NO_NEW_PRIVS, unix.PR_GET_NO_NEW_PRIVS,
@@ -60,7 +61,7 @@ var prctls = []uint32{
 }
 
 // fcntls are the allowed commands of fcntl(2). The commands that set a descriptor's owner and
-// signal are not among them: they would send signals to other processes.
+// signal are not among them: with these commands a worker could send signals to other processes.
 var fcntls = []uint32{
 	unix.F_DUPFD, unix.F_DUPFD_CLOEXEC, unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_SETFL,
 	unix.F_GETLK, unix.F_SETLK, unix.F_SETLKW, unix.F_OFD_GETLK, unix.F_OFD_SETLK,
@@ -79,6 +80,6 @@ var ioctls = []uint32{
 	unix.SIOCGIFNAME, unix.SIOCGIFINDEX, unix.SIOCGIFFLAGS, unix.SIOCGIFCONF,
 }
 
-// families are the allowed families of new sockets: the network, and netlink, which Go's net
-// package asks for the interfaces. Unix sockets are not among them.
+// families are the allowed families of new sockets: IPv4, IPv6, and netlink, which Go's net package
+// asks for the interfaces. Unix sockets are not among them.
 var families = []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}

@@ -1,16 +1,18 @@
-// Package filter makes the programs of the workers' seccomp filter from lists of system calls by
-// their names. Only tests import this package. A worker has the finished programs, because the
-// names and numbers of all calls would be a tenth of an idle worker's memory. make pages writes the
-// programs into package confine, and a test checks that they agree with the lists.
+// Package filter makes the programs of the workers' seccomp filter, one for each architecture, from
+// names of system calls. Only tests import this package. A worker has the finished program, because
+// the names and numbers of all calls would be a tenth of an idle worker's memory. The command "make
+// pages" writes the programs into package confine, and a test checks that they agree with the
+// names.
 //
-// The filter allows the calls in the lists of allowed_linux.go. Every other call gets EPERM. A call
-// that is newer than the lists gets ENOSYS, as from a kernel without the call, because libraries
-// can go on after ENOSYS.
+// The filter allows the calls in the lists of allowed_linux.go. Almost every other call gets EPERM.
+// A call that is newer than go-seccomp-bpf gets ENOSYS, as from a kernel without the call, because
+// libraries can go on after ENOSYS.
 //
-// The program is a sequence of blocks. Each block decides on one call, or leaves the decision to
-// the next block. At the start of each block the number of the call must be in the register. The
-// numbers come from go-seccomp-bpf. Its programs are not used: after a condition that fails, the
-// register has an argument of the call.
+// The program is a sequence of blocks. Each block decides about one system call, and passes any
+// other call on to the next block. Each block expects the number of the call in BPF's register A.
+// The numbers come from go-seccomp-bpf. The programs that go-seccomp-bpf can make are not used: if
+// a condition on an argument fails, they leave the argument in the register, where the next block
+// expects the number.
 package filter
 
 import (
@@ -67,8 +69,8 @@ func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	for _, name := range allowed {
 		add(name, permit)
 	}
-	// Of netlink's protocols only the one for interfaces is allowed. The others are ways to
-	// other processes.
+	// Of netlink's protocols only the one for interfaces is allowed. By the others a worker
+	// could reach other processes.
 	add("socket", slices.Concat([]bpf.Instruction{low(0),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_NETLINK, SkipFalse: 3},
 		low(2), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.NETLINK_ROUTE, SkipTrue: 1},
@@ -79,21 +81,22 @@ func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	add("prctl", oneOf(0, refuse, prctls...)...)
 	add("fcntl", oneOf(1, refuse, fcntls...)...)
 	add("ioctl", oneOf(1, noTTY, ioctls...)...)
-	// A new thread is allowed. A new process is refused, because it would outlive the worker.
-	// The filter cannot see the arguments of clone3(2), so clone3 is refused, and C libraries
-	// take clone(2) instead.
+	// A new thread is allowed. A new process is refused, because it could outlive the worker.
+	// The filter cannot see the arguments of clone3(2), so clone3 is refused. C libraries then
+	// use clone(2).
 	add("clone", low(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.CLONE_THREAD,
 		SkipFalse: 1}, permit, refuse)
 	add("clone3", lacks)
-	// Shared memory without a file is refused, because no limit counts it.
+	// Shared memory without a file is refused, because the worker's memory limit does not count
+	// it.
 	add("mmap", low(3), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MAP_SHARED, SkipFalse: 2},
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.MAP_ANONYMOUS, SkipFalse: 1},
 		refuse, permit)
 	return append(list, refuse), nil
 }
 
-// oneOf is the block of a call that is allowed if an argument has one of the values. The upper 32
-// bits must be 0, also in arguments of which the kernel uses only the lower 32.
+// oneOf is the block of a call that is allowed only if an argument has one of the values. The upper
+// 32 bits of the argument must be 0, even if the kernel ignores them.
 func oneOf(argument uint32, otherwise bpf.Instruction, values ...uint32) []bpf.Instruction {
 	block := []bpf.Instruction{high(argument),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1}, otherwise, low(argument)}
