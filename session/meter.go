@@ -27,7 +27,7 @@ type meter struct {
 	received, sent atomic.Int64
 	next           Meter // or nil
 
-	conns, contexts int // the numbers that were passed on; guarded by the session's lock
+	conns, contexts int // open handles that next knows of; guarded by the session's lock
 }
 
 func (m *meter) moved(received, sent int) {

@@ -118,7 +118,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 		}))
 		r.ok(r.SetTimeout(h, moment))
 		r.timesOut(r.Write(h, make([]byte, 16<<20)),
-			"the peer has not taken 65536 bytes within 50ms", "of 16777216 have left")
+			"the peer has not taken 65536 bytes within 50ms", "of 16777216 were sent")
 		r.fails(r.Write(h, []byte("x")), kind.State)
 		r.ok(r.Close(h))
 	})
