@@ -19,7 +19,7 @@ type serverContext struct {
 	closing          bool
 	abandoned        bool                 // NewServerContext has failed
 	created          <-chan struct{}      // Call.done of NewServerContext
-	controlTail      <-chan struct{}      // Call.done of the newest call that changes the context
+	controlTail      <-chan struct{}      // Call.done of the newest call for a change
 	timeout          time.Duration        // for later Accepts; 0: the session's
 	listeners        map[string]*listener // by address
 	listenersChanged chan struct{}        // closed and replaced when a listener is added

@@ -69,8 +69,8 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 	nc, err := race(ctx, interleave(allowed), s.attemptPause, connectTo)
 	if err != nil && ctx.Err() == nil && allowed[0] != addresses[0] {
 		return nil, fail(kind.Connect,
-			"no address that the administrator's policy (%s) allows takes the "+
-				"connection; not allowed: %s",
+			"the addresses that the administrator's policy (%s) allows do not take "+
+				"the connection; not allowed: %s",
 			policy.KeyDestinations, strings.Join(refused, ", "))
 	}
 	return nc, err
