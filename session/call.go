@@ -21,10 +21,12 @@ const stallTimeout = 500 * time.Millisecond
 //
 // A connection has three lanes: control, read and write. Calls of one lane run one after another.
 //
-//   - The control lane has the call that makes the connection (NewClient or Accept), Handshake,
-//     SetTimeout, SetInsecureSkipVerify, PeerCertSubject and Version.
-//   - The read lane has Reads, and the write lane has Writes. Both also wait for the control calls
-//     that were made before them.
+//   - The control lane begins with the call that makes the connection (NewClient or Accept). It has
+//     Handshake, SetTimeout, SetOption, Version and all other calls that are not named below.
+//   - The read lane has Reads, and the write lane has Writes and Shutdowns. The calls of both lanes
+//     also wait for earlier control calls.
+//   - Flush waits for the write lane, and Status and Info wait for the control lane. No lane waits
+//     for them.
 //   - Close waits for all earlier calls on the handle. If stallTimeout passes without the end of
 //     one of them, Close cancels those that still wait.
 //   - On a connection with a data channel, Close does not cancel a Flush or a Shutdown. They end by

@@ -28,7 +28,7 @@ import (
 // caller's later sends fail with EPIPE.
 
 // pieceBytes is the most that is taken from a channel at once. The write timeout limits how long
-// one piece may take to reach the peer's system.
+// the sending of one piece to the peer may take.
 const pieceBytes = 64 << 10
 
 // A piece is memory for bytes on their way from a channel to the peer.
@@ -41,7 +41,8 @@ type channel struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn
 
-	// tryReceive and trySend, for raw; made once, because making such a value allocates
+	// The methods tryReceive and trySend, as arguments for raw. They are stored here, because
+	// a new method value for each call would allocate memory.
 	receive, send func(fd uintptr) bool
 
 	// Of the receiving goroutine.
@@ -92,9 +93,9 @@ func channelFit(raw syscall.RawConn) error {
 }
 
 // take waits for bytes from the caller. It returns a piece, and how many bytes of it are used. The
-// taker must give the piece back to pieces. If no more bytes come, the piece is nil. The error is
-// then nil if the caller has ended its direction. Any other error comes from interrupt or from the
-// socket.
+// taker must give the piece back to pieces. If no more bytes come, the piece is nil. In this case a
+// nil error means that the caller has ended its direction. Any other error comes from interrupt or
+// from the socket.
 func (ch *channel) take() (*piece, int, error) {
 	if err := ch.raw.Read(ch.receive); err != nil {
 		return nil, 0, err

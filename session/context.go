@@ -19,7 +19,7 @@ type serverContext struct {
 	closing          bool
 	abandoned        bool                 // NewServerContext has failed
 	created          <-chan struct{}      // Call.done of NewServerContext
-	controlTail      <-chan struct{}      // Call.done of the newest call for a change
+	controlTail      <-chan struct{}      // Call.done of the newest call of onContext
 	timeout          time.Duration        // for later Accepts; 0: the session's
 	listeners        map[string]*listener // by address
 	listenersChanged chan struct{}        // closed and replaced when a listener is added
@@ -121,7 +121,8 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	sc, err := s.context(ctxHandle)
 	if err == nil && (host == "") != (port == 0) {
 		err = fail(kind.Params,
-			"host %q, port %d: give both, or neither for all addresses of the context",
+			"host %q, port %d: give both, or give neither to accept at all addresses "+
+				"of the context",
 			host, port)
 	}
 	if err != nil {

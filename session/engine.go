@@ -85,9 +85,9 @@ type EngineConn interface {
 	// Info describes the result of the handshake.
 	Info() (openssl.Info, error)
 	Version() string
-	// CloseContext ends calls that wait, sends close_notify where TLS allows, and frees the
-	// connection. It does not wait for the peer's close_notify. Once ctx is done, it does not
-	// wait at all.
+	// CloseContext ends calls that wait, sends close_notify if the state of the connection
+	// allows it, and frees the connection. It does not wait for the peer's close_notify. Once
+	// ctx is done, it does not wait at all.
 	CloseContext(ctx context.Context) error
 	// CutContext is CloseContext without close_notify.
 	CutContext(ctx context.Context) error

@@ -135,7 +135,8 @@ func receiveCase(ch any) reflect.SelectCase {
 	return reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ch)}
 }
 
-// listening returns the listeners that listen. The channel more is closed when a listener is added.
+// listening returns the listeners that have begun to listen. The channel more is closed when a
+// listener is added.
 func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()

@@ -145,7 +145,7 @@ func (s *Session) within(op, key string, folders policy.Folders, path string) op
 }
 
 // skipVerify judges whether a script may turn off the verification of a server's certificate. It
-// writes an audit event in both cases.
+// writes an audit event, whether the policy allows this or not.
 func (s *Session) skipVerify(peer string) error {
 	const op = "tls.SetInsecureSkipVerify"
 	if !s.Policy.MaySkipVerify() {

@@ -126,7 +126,7 @@ func (c *serverContext) setCertificate(ctx context.Context,
 	if name != "" && !there && len(next.config.Hosts) >= maxNames {
 		return fail(kind.Limit,
 			"serverName %s: the context has certificates for %d names, the limit of a "+
-				"context; use another context, or a name with *.",
+				"context; use another context, or a pattern such as *.example.com",
 			name, len(next.config.Hosts))
 	}
 	next.setIdentity(name, id, from)

@@ -107,7 +107,7 @@ func (s *Session) End() {
 }
 
 // LastMoved is the time of the newest bytes on a data channel, or the zero time if there were none.
-// It may be too early, by at most movedGrain.
+// The result may be too early, by at most movedGrain.
 func (s *Session) LastMoved() time.Time {
 	if n := s.lastMoved.Load(); n != 0 {
 		return time.Unix(0, n)

@@ -76,8 +76,8 @@ func (g *signal) set(on bool) {
 	g.polled.raw.Control(func(fd uintptr) { _, _ = receive(fd, make([]byte, 1), 0) })
 }
 
-// put sends the byte. It ignores errors: the caller has closed the first end, or has filled its
-// queue.
+// put sends the byte. If this fails, the caller has closed the first end, or has filled its queue.
+// So put ignores the error.
 func (g *signal) put() {
 	const flags = unix.MSG_DONTWAIT | noSignal
 	g.second.raw.Control(func(fd uintptr) {

@@ -38,10 +38,10 @@ func withTimeout(ctx context.Context, timeout time.Duration, lack string) (
 }
 
 // SetTimeout sets the timeout of later calls. On a connection handle, it is the timeout of each
-// Handshake, each Read and each piece of a Write. For the pieces of a data channel it holds at
-// once, also for the piece that is being sent. On a context handle, it is the timeout of each
-// Accept, and with the handle 0 the timeout of each NewClient. The timeout 0 means the session's
-// own timeouts. The call waits for the call that makes the handle. The result is 0.
+// Handshake, each Read and each piece of a Write. For the pieces of a data channel the new timeout
+// applies at once, also to the piece that is being sent. On a context handle, it is the timeout of
+// each Accept, and with the handle 0 the timeout of each NewClient. The timeout 0 means the
+// session's own timeouts. The call waits for the call that makes the handle. The result is 0.
 func (s *Session) SetTimeout(h Handle, timeout time.Duration) *Call {
 	const op = "tls.SetTimeout"
 	s.mu.Lock()
@@ -61,7 +61,8 @@ func (s *Session) SetTimeout(h Handle, timeout time.Duration) *Call {
 	}
 	call := s.onConnection(op, h, controlLane, run).instant()
 	if c := s.conns[h]; c != nil {
-		// before the call runs: calls that were made earlier have their timeouts already
+		// The timeout is set now, and not when the call runs. This changes no earlier call,
+		// because each call has taken its timeout already.
 		c.timeout = timeout
 		if c.pumps != nil {
 			c.pumps.limit.set(c.writeTimeout())

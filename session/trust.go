@@ -11,8 +11,8 @@ import (
 )
 
 // A trust is a trust store for clients. It serves the clients that NewClient makes between one
-// SetCaBundle and the next. The store exists when SetCaBundle is made, and is settled when
-// SetCaBundle has ended. A NewClient in between waits until the store is settled.
+// SetCaBundle and the next. The store exists as soon as the Call of SetCaBundle is made, and is
+// settled when that Call has ended. A NewClient in between waits until the store is settled.
 //
 // A store has holders of three sorts. The session is a holder while the store is current. A client
 // that was made while the store was current is a holder until its handshake. A store that should

@@ -14,7 +14,7 @@ import (
 //
 //   - A handle takes part while its option watch is 1.
 //   - A handle is ready if a Read or an Accept on it would not wait. Data, the peer's close_notify
-//     and an error make it ready.
+//     and an error make a connection ready. A client that waits makes a context ready.
 //   - A connection whose handshake has not begun is ready, because a Read on it fails at once.
 //     While the handshake runs, the connection is not ready.
 //   - Wait returns ready handles in turn, in the order of their numbers. So a busy handle does not
