@@ -130,7 +130,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 			t.Errorf("read %q", got)
 		}
 	})
-	t.Run("Write that is partly sent breaks the outgoing stream", func(t *testing.T) {
+	t.Run("Write of which some is sent breaks the outgoing stream", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		sent := make(chan struct{})

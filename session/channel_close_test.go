@@ -350,7 +350,7 @@ func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 		"Flush": {func(r *rig, h session.Handle) *session.Call {
 			return r.Flush(h, 4)
 		}, ok},
-		"Flush of more bytes than come": {func(r *rig, h session.Handle) *session.Call {
+		"Flush of what is never": {func(r *rig, h session.Handle) *session.Call {
 			return r.Flush(h, 5)
 		}, kind.State},
 		"Shutdown": {func(r *rig, h session.Handle) *session.Call {

@@ -88,7 +88,7 @@ func TestOpenSSLsBytesGoBothWaysAtOnce(t *testing.T) {
 // its own Write may fail first.
 func TestACertificateThatIsRequiredIsTold(t *testing.T) {
 	t.Parallel()
-	for name, plain := range map[string]bool{"on a channel": false, "without a channel": true} {
+	for name, plain := range map[string]bool{"on a channel": false, "without": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRealRig(t)

@@ -37,7 +37,7 @@ func TestFailedCallHasTakenItsNumber(t *testing.T) {
 			r.fails(r.NewServerContext("/nonexistent/crt", "/nonexistent/key"),
 				kind.File)
 		},
-		"Accept on an unknown handle": func(r *rig) {
+		"Accept on nothing": func(r *rig) {
 			r.fails(r.Accept(77, "127.0.0.1", 1), kind.Handle)
 		},
 		"cancelled NewClient": func(r *rig) {

@@ -137,7 +137,7 @@ func TestOptionsOfAClientHold(t *testing.T) {
 			[]string{"pins", "sha256:" + strings.Repeat("0", 64)}, kind.Verify, "pins"},
 		{"no pin after all", "localhost", r.echo(),
 			[]string{"pins", "sha256:" + strings.Repeat("0", 64), "pins", ""}, "", ""},
-		{"TLS 1.3 with an old server", "localhost", old,
+		{"TLS 1.3 of an old server", "localhost", old,
 			[]string{"min-version", "1.3"}, kind.Handshake, "protocol_version"},
 		{"TLS 1.2 after all", "localhost", old,
 			[]string{"min-version", "1.3", "min-version", "1.2"}, "", ""},
