@@ -18,7 +18,7 @@ import (
 
 const local = "127.0.0.1"
 
-// listening is a context that listens on a port while no Accept waits.
+// listening returns a context that listens on a port, although no Accept waits.
 func (r *rig) listening() (ctx session.Handle, port int) {
 	r.t.Helper()
 	ctx, port = r.server(), testkit.Port(r.t)
@@ -57,14 +57,15 @@ func TestAcceptedConnectionTalks(t *testing.T) {
 		t.Errorf("the peer read %q, %v", buf, err)
 	}
 	if got := r.ok(r.PeerCertSubject(h)); got != "" {
-		t.Errorf("the client has shown no certificate, its subject is %q", got)
+		t.Errorf("the client has shown no certificate, but its subject is %q", got)
 	}
 	if got := r.ok(r.ConnectionVersion(h)); got != "TLSv1.3" {
 		t.Errorf("version %q", got)
 	}
 }
 
-// TestListenerStaysOpen: clients that come between two Accepts wait, and are not refused.
+// TestListenerStaysOpenBetweenAccepts: clients that come between two Accepts wait, and are not
+// refused.
 func TestListenerStaysOpenBetweenAccepts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -91,13 +92,14 @@ func TestOneContextListensOnSeveralAddresses(t *testing.T) {
 	r.dial(ports[1])
 	b.ok()
 	if a.ended() {
-		t.Error("the client has reached the other address's Accept")
+		t.Error("the client of one address has ended the Accept of the other address")
 	}
 	r.dial(ports[0])
 	a.ok()
 }
 
-// TestDawdlersHoldUpNobody: many clients never finish their handshake, and one client does.
+// TestDawdlersHoldUpNobody: many clients never finish their handshake. A client that finishes its
+// handshake is accepted.
 func TestDawdlersHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{AcceptHandshake: time.Hour}))
@@ -118,8 +120,8 @@ func TestDawdlersHoldUpNobody(t *testing.T) {
 	c.ok()
 }
 
-// TestFailedHandshakeIsRaisedOnce: the Accept that meets the failure fails, and the next one goes
-// on.
+// TestFailedHandshakeIsRaisedOnce: one Accept fails with the error of the handshake. The next
+// Accept gets the next client.
 func TestFailedHandshakeIsRaisedOnce(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(net.Conn){
@@ -265,12 +267,12 @@ func TestPendingClientsAreBounded(t *testing.T) {
 		}
 	}
 	if _, conns := r.eng.Open(); conns > limit {
-		t.Errorf("%d clients are held, the limit is %d", conns, limit)
+		t.Errorf("%d connections are open before any Accept, the limit is %d", conns, limit)
 	}
 	for range clients {
 		r.ok(r.Close(r.handle(r.Accept(ctx, local, port))))
-		// one may still be ending
-		testkit.Until(t, "no more clients to be held than the limit", func() bool {
+		// a closed connection may still be ending
+		testkit.Until(t, "no more open connections than the limit", func() bool {
 			_, conns := r.eng.Open()
 			return conns <= limit
 		})

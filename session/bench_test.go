@@ -12,8 +12,8 @@ import (
 
 const block = 64 << 10 // bytes
 
-// idleEngine encrypts nothing, sends nothing and never waits. It lacks the methods that benchmarks
-// do not call.
+// idleEngine encrypts nothing, sends nothing and never waits. It has only the methods that
+// benchmarks call.
 type idleEngine struct{ session.Engine }
 
 func (idleEngine) NewClientContext(session.CABundle) (session.EngineContext, error) {
@@ -42,8 +42,8 @@ func (c idleConn) CloseContext(context.Context) error           { return c.nc.Cl
 func (c idleConn) CutContext(context.Context) error             { return c.nc.Close() }
 func (c idleConn) Abort() error                                 { return c.nc.Close() }
 
-// idleSession has a connection, handle 1, whose engine does nothing. So a benchmark measures the
-// session alone.
+// idleSession returns a session with one connection, whose engine does nothing. So a benchmark
+// measures the session alone.
 func idleSession(tb testing.TB) (*session.Session, session.Handle) {
 	tb.Helper()
 	s := session.New(session.Config{Engine: idleEngine{}})

@@ -11,8 +11,8 @@ import (
 	"tlsd/internal/kind"
 )
 
-// stallTimeout is for calls that wait for all earlier calls: Close, CloseServerContext and
-// LastError. Such a call waits no longer than stallTimeout for the next end of an earlier call.
+// stallTimeout limits the wait of Close, CloseServerContext and LastError for earlier calls. The
+// wait ends when stallTimeout passes without the end of an earlier call.
 const stallTimeout = 500 * time.Millisecond
 
 // A Call is one request of the caller. Its place in the session's order is fixed, and it is ready
@@ -21,14 +21,16 @@ const stallTimeout = 500 * time.Millisecond
 //
 // A connection has three lanes: control, read and write. Calls of one lane run one after another.
 //
-//   - The control lane has the call that makes the connection (NewClient or Accept), Handshake,
-//     SetTimeout, SetInsecureSkipVerify, PeerCertSubject and Version.
-//   - The read lane has Reads, and the write lane has Writes. Both also wait for the control calls
-//     that were made before them.
-//   - Close waits for all earlier calls, but no longer than stallTimeout allows. Then it ends the
-//     rest.
-//   - Flush and Shutdown wait for bytes of a data channel to leave. Close does not end them. It
-//     drains the channel, and then they end.
+//   - The control lane begins with the call that makes the connection (NewClient or Accept). It has
+//     Handshake, SetTimeout, SetOption, Version and all other calls that are not named below.
+//   - The read lane has Reads, and the write lane has Writes and Shutdowns. The calls of both lanes
+//     also wait for earlier control calls.
+//   - Flush waits for the write lane, and Status and Info wait for the control lane. No lane waits
+//     for them.
+//   - Close waits for all earlier calls on the handle. If stallTimeout passes without the end of
+//     one of them, Close cancels those that still wait.
+//   - On a connection with a data channel, Close does not cancel a Flush or a Shutdown. They end by
+//     themselves, because Close sends all bytes of the channel to the peer.
 type Call struct {
 	s      *Session
 	op     string
@@ -40,18 +42,20 @@ type Call struct {
 	cancel context.CancelCauseFunc
 
 	after []<-chan struct{} // calls that must have ended before this call runs
-	done  chan struct{}     // closed when this call and all of after have ended
-	tail  *<-chan struct{}  // the tail of the call's lane; nil: in no lane
+	done  chan struct{}     // closed when those calls and this call have ended
+	tail  *<-chan struct{}  // where the lane keeps the done of its newest call; nil: no lane
 	run   func(context.Context) (any, error)
 	waits bool // run may wait
 
 	data *net.UnixConn   // the data channel that came with the call, until it is attached
-	pair []*net.UnixConn // of a Signal, until it is in use
+	pair []*net.UnixConn // the sockets that came with a Signal, until they are in use
 
-	// onAbandon, if not nil, is called in place of run if the call is ended before run.
+	// If the call is cancelled before run is called, onAbandon is called instead. It may be
+	// nil.
 	onAbandon func()
-	// startTimeout, if not nil, starts the call's timeout. The timeout covers the wait for the
-	// last call in the field after, and then run.
+	// startTimeout starts the call's timeout. It is called before the wait for the last element
+	// of "after", so the timeout covers this wait, too. nil: the call has no timeout, or run
+	// starts it.
 	startTimeout func(context.Context) (context.Context, context.CancelFunc)
 }
 
@@ -120,8 +124,9 @@ func (c *Call) perform() (any, error) {
 		case <-ch:
 		case <-ctx.Done():
 		}
-		// If ch is closed and ctx is done, select may have taken either case. The call must
-		// not run then. The session may have ended although ctx does not show it yet.
+		// A call that is cancelled, or whose session has ended, must not run. So look at
+		// ctx even if ch was closed. Look at the session's context, too: its end reaches
+		// ctx a moment later.
 		if why := cmp.Or(context.Cause(ctx), context.Cause(c.s.ctx)); why != nil {
 			if c.onAbandon != nil {
 				c.onAbandon()
@@ -173,8 +178,8 @@ func (c *Call) complete(err *Error) {
 	s.notify()
 	s.mu.Unlock()
 
-	// A call that waits for this call also waits for the calls before it. This holds even if
-	// this call was cancelled early.
+	// If this call was cancelled, calls of the list "after" may still run. A call that waits
+	// for this one must wait for them, too. So done is closed only when all of them have ended.
 	for _, ch := range c.after {
 		select {
 		case <-ch:
@@ -192,7 +197,7 @@ func (c *Call) complete(err *Error) {
 	c.unblockLater()
 }
 
-// unblockLater lets the calls behind this one run.
+// unblockLater lets the calls run that wait for this one.
 func (c *Call) unblockLater() {
 	s := c.s
 	defer s.running.Done()
@@ -242,8 +247,8 @@ func (c *Call) awaitEarlier(ctx context.Context, h Handle) {
 }
 
 // closeAfterEarlier makes the call that closes a handle. The call waits for earlier calls, and then
-// ends those that still wait. neverMade says whether the call that was to make the handle has
-// failed. s.mu must be held, and neverMade is called with s.mu held.
+// cancels those that still wait (see stallTimeout). neverMade says whether the call that was to
+// make the handle has failed. s.mu must be held, and neverMade is called with s.mu held.
 func (s *Session) closeAfterEarlier(op string, h Handle,
 	closeHandle func(context.Context) error, neverMade func() bool) *Call {
 	var c *Call
@@ -264,15 +269,15 @@ func (s *Session) closeAfterEarlier(op string, h Handle,
 	return c
 }
 
-// cancelEarlier ends the calls on handle h that were made before c, and waits until they have
+// cancelEarlier cancels the calls on handle h that were made before c, and waits until they have
 // ended.
 func (c *Call) cancelEarlier(h Handle) {
 	s := c.s
 	s.mu.Lock()
 	waiting := s.earlier(c, h)
 	s.mu.Unlock()
-	// The last call is ended first. Otherwise a call that waits for an earlier one could fail
-	// because that one has failed.
+	// Cancel the newest call first. If an older call ended first, a newer call that waits for
+	// it could run, and fail for another reason than the Close.
 	slices.SortFunc(waiting, func(a, b *Call) int { return cmp.Compare(b.seq, a.seq) })
 	for _, w := range waiting {
 		w.cancel(errClosed)
@@ -283,7 +288,7 @@ func (c *Call) cancelEarlier(h Handle) {
 }
 
 // earlier lists the calls on handle h (on any if h is 0) that were made before c and have not
-// ended. It leaves out the calls that the pumps of h will end. s.mu must be held.
+// ended. If h has a data channel, it leaves out Flush and Shutdown (see Call). s.mu must be held.
 func (s *Session) earlier(c *Call, h Handle) []*Call {
 	var list []*Call
 	pumped := h != 0 && s.conns[h] != nil && s.conns[h].pumps != nil

@@ -54,14 +54,15 @@ func TestCancelWhileWaitingForEarlierCalls(t *testing.T) {
 	first.Cancel()
 	cancelled(t, first)
 	if second.ended() || handshake.ended() {
-		t.Error("another call has ended as well")
+		t.Error("a call that was not cancelled has ended")
 	}
 	handshake.Cancel()
 	cancelled(t, handshake)
 	second.fails(kind.State)
 }
 
-// TestCancelKeepsTheOrder: a call behind a cancelled call still waits for the calls before it.
+// TestCancelKeepsTheOrder: of three Writes, the second is cancelled. The third still waits for the
+// first.
 func TestCancelKeepsTheOrder(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -75,7 +76,7 @@ func TestCancelKeepsTheOrder(t *testing.T) {
 	cancelled(t, b)
 	select {
 	case <-g.arrived:
-		// the stand-in would complain too
+		// fakeengine would complain, too
 		t.Fatal("the third Write has begun before the first ended")
 	case <-time.After(50 * time.Millisecond): // the promise is that nothing happens
 	}
@@ -146,7 +147,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		cancelled(t, c)
 		r.fails(r.Write(h, []byte("x")), kind.State)
 		if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "in" {
-			t.Errorf("the incoming stream gives %q", got)
+			t.Errorf("a Read after the cancelled Write gives %q", got)
 		}
 		r.ok(r.Close(h))
 	})
@@ -169,7 +170,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		read := r.start(r.Read(h, 1))
 		last := r.LastError()
 		last.Cancel()
-		r.start(last).wait() // the text and kind cancelled are both right
+		r.start(last).wait() // it may return the text, or fail with kind cancelled
 		if read.ended() {
 			t.Error("the Read has ended as well")
 		}
@@ -218,7 +219,7 @@ func TestCancelledListenDoesNotEndOtherAccepts(t *testing.T) {
 	a := r.start(r.Accept(ctx, name, port))
 	testkit.Until(t, "the look-up", func() bool { return lookups.Load() > before })
 	b := r.start(r.Accept(ctx, name, port))
-	runtime.Gosched() // b probably waits now until a has opened the listener
+	runtime.Gosched() // so that b probably waits for the listener that a opens
 	before = lookups.Load()
 	a.Cancel()
 	cancelled(t, a)
@@ -226,7 +227,7 @@ func TestCancelledListenDoesNotEndOtherAccepts(t *testing.T) {
 		return b.ended() || lookups.Load() > before
 	})
 	if b.ended() {
-		t.Fatalf("the other Accept has ended as well: %v", b.err)
+		t.Fatalf("the Accept that was not cancelled has ended: %v", b.err)
 	}
 	b.Cancel()
 	cancelled(t, b)

@@ -59,12 +59,13 @@ func TestCertificatesOfClients(t *testing.T) {
 			a := accepted.ok().(session.Handle)
 			if r.ok(r.PeerCertSubject(a)) != "/CN=a client" ||
 				r.fact(a, "verified") != "1" {
-				t.Errorf("%s: the client is %v", name, r.ok(r.PeerCertSubject(a)))
+				t.Errorf("%s: the subject of the client is %v", name,
+					r.ok(r.PeerCertSubject(a)))
 			}
 		} else {
 			accepted.wait()
 			if accepted.err == nil {
-				t.Errorf("%s: accepted", name)
+				t.Errorf("client certificate %s: the client was accepted", name)
 			}
 		}
 		r.ok(r.Close(h))
@@ -114,7 +115,7 @@ func TestARenewalDropsNobody(t *testing.T) {
 				}
 				c, err := tls.Dial("tcp", at(port), r.clientConfig())
 				if err != nil {
-					t.Errorf("a client is turned away: %v", err)
+					t.Errorf("a client cannot connect: %v", err)
 					return
 				}
 				if _, err := io.ReadAll(c); err != nil {
@@ -173,8 +174,8 @@ func TestClientsGetTheCertificateOfTheHostThatTheyAskFor(t *testing.T) {
 	}
 }
 
-// The listeners and the names of a context are no handles, so the limit of handles does not count
-// them. They have limits of their own.
+// A context may have 64 listeners, and certificates for 256 names. The limit of handles does not
+// count these.
 func TestPlacesAndNamesOfAContextAreLimited(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -185,13 +186,13 @@ func TestPlacesAndNamesOfAContextAreLimited(t *testing.T) {
 	}
 	r.fails(r.Listen(ctx, "127.0.0.1", 0), kind.Limit)
 	if n := strings.Count(r.fact(ctx, "address"), ":"); n != 64 {
-		t.Errorf("the context listens in %d places", n)
+		t.Errorf("the context listens on %d addresses", n)
 	}
 	other, otherPort := r.listener()
 	r.ok(r.CloseServerContext(other))
 	r.fails(r.Accept(ctx, "127.0.0.1", otherPort), kind.Limit)
 	if again := r.ok(r.Listen(ctx, "127.0.0.1", port)).(int); again != port {
-		t.Errorf("one of the places gives port %d, want %d", again, port)
+		t.Errorf("listening again on port %d gives port %d", port, again)
 	}
 	set := func(name string) *session.Call {
 		return r.SetCertificate(ctx, name, r.cert.CertFile, r.cert.KeyFile)

@@ -17,16 +17,18 @@ import (
 // trust it:
 //
 //   - The socket must be a connected stream socket. A listening one is refused.
-//   - The caller may hold a duplicate and change its flags. So every call has MSG_DONTWAIT, and the
-//     netpoller does the waiting. A caller that reads from such a duplicate steals only its own
-//     bytes.
+//   - The caller may have a duplicate, and change the socket's flags. So every call has
+//     MSG_DONTWAIT, and the netpoller does the waiting. A caller that reads from such a duplicate
+//     steals only its own bytes.
 //   - The caller may keep a duplicate open. So the worker ends a direction by shutdown(2), which
-//     holds for all duplicates. The caller would not notice a close(2).
+//     affects all duplicates. A close(2) would not end the direction while a duplicate is open.
 //
 // On Linux, bytes that were sent before a shutdown(SHUT_RD) can still be read. This package uses
-// the shutdown as a fence: it takes the bytes before the fence, and a later send fails with EPIPE.
+// the shutdown as a fence: bytes that the caller sent before the fence can still be taken, and the
+// caller's later sends fail with EPIPE.
 
-// pieceBytes is the most that is taken from a channel at once. Each piece has the write timeout.
+// pieceBytes is the most that is taken from a channel at once. The write timeout limits how long
+// the sending of one piece to the peer may take.
 const pieceBytes = 64 << 10
 
 // A piece is memory for bytes on their way from a channel to the peer.
@@ -34,12 +36,14 @@ type piece [pieceBytes]byte
 
 var pieces = sync.Pool{New: func() any { return new(piece) }}
 
-// A channel is the worker's end. One goroutine receives and one sends.
+// A channel is the worker's end of a data channel. One goroutine receives and one sends.
 type channel struct {
 	conn *net.UnixConn
 	raw  syscall.RawConn
 
-	receive, send func(fd uintptr) bool // for raw; made once, so that a call allocates nothing
+	// The methods tryReceive and trySend, as arguments for raw. They are stored here, because
+	// a new method value for each call would allocate memory.
+	receive, send func(fd uintptr) bool
 
 	// Of the receiving goroutine.
 	got    *piece
@@ -59,8 +63,8 @@ func newChannel(conn *net.UnixConn) (*channel, *Error) {
 		err = channelFit(raw)
 	}
 	if err != nil {
-		return nil, fail(kind.Params, "the descriptor that came with the call cannot be a data channel: "+
-			"%v; send one end of socketpair(AF_UNIX, SOCK_STREAM)", err)
+		return nil, fail(kind.Params, "the descriptor that came with the call cannot be a "+
+			"data channel: %v; send one end of socketpair(AF_UNIX, SOCK_STREAM)", err)
 	}
 	ch := &channel{conn: conn, raw: raw}
 	ch.receive, ch.send = ch.tryReceive, ch.trySend
@@ -88,9 +92,10 @@ func channelFit(raw syscall.RawConn) error {
 	return errors.Join(err, unfit)
 }
 
-// take waits for bytes from the caller. The taker must give the piece back to pieces. Without a
-// piece, the error says why the wait has ended. A nil error means that the caller has ended its
-// direction. Any other error comes from interrupt or from the socket.
+// take waits for bytes from the caller. It returns a piece, and how many bytes of it are used. The
+// taker must give the piece back to pieces. If no more bytes come, the piece is nil. In this case a
+// nil error means that the caller has ended its direction. Any other error comes from interrupt or
+// from the socket.
 func (ch *channel) take() (*piece, int, error) {
 	if err := ch.raw.Read(ch.receive); err != nil {
 		return nil, 0, err
@@ -100,7 +105,7 @@ func (ch *channel) take() (*piece, int, error) {
 	return p, ch.gotN, ch.gotErr
 }
 
-// tryReceive takes memory only for the attempt, so that waiting channels hold none.
+// tryReceive takes memory only for the attempt, so that waiting channels have none.
 func (ch *channel) tryReceive(fd uintptr) bool {
 	p := pieces.Get().(*piece)
 	n, err := receive(fd, p[:], 0)
@@ -156,7 +161,7 @@ func (ch *channel) trySend(fd uintptr) bool {
 }
 
 // callerClosed says whether the caller has closed its end, or has shut down both directions. After
-// sendEnd, a shutdown of the caller's sending side looks the same.
+// sendEnd it also returns true if the caller has only shut down its sending direction.
 func (ch *channel) callerClosed() bool {
 	gone := false
 	ch.raw.Control(func(fd uintptr) {
@@ -182,8 +187,9 @@ func (ch *channel) hasBytes() bool {
 // fence makes the caller's later sends fail. Bytes before the fence can still be taken.
 func (ch *channel) fence() { _ = ch.conn.CloseRead() }
 
-// discard throws away the bytes before a fence. This wakes up a caller that waits for room. A close
-// of the channel with unread bytes would give the caller ECONNRESET.
+// discard throws away the bytes before a fence, so that a caller that waits for room wakes up.
+// After discard, a close of the channel does not give the caller ECONNRESET, as it would with
+// unread bytes.
 func (ch *channel) discard() {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)

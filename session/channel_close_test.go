@@ -15,8 +15,8 @@ import (
 	"tlsd/session"
 )
 
-// TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen: a channel does so by shutdown(2) or
-// tls.Shutdown, and a connection without a channel by tls.Shutdown.
+// TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen: the half close is shutdown(2) of the data
+// channel, or tls.Shutdown with or without a data channel.
 func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
 	t.Parallel()
 	for name, shut := range map[string]func(*rig, session.Handle, *net.UnixConn){
@@ -71,7 +71,8 @@ func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
 	}
 }
 
-// TestCloseSendsAllThatWasSentBefore: this holds for a slow peer too. close_notify comes last.
+// TestCloseSendsAllThatWasSentBefore: a Close sends all bytes of the data channel to a slow peer,
+// and then close_notify.
 func TestCloseSendsAllThatWasSentBefore(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -85,7 +86,7 @@ func TestCloseSendsAllThatWasSentBefore(t *testing.T) {
 	for range 3 {
 		await(t, g.first(), "the next piece")
 		if closing.ended() {
-			t.Fatal("the Close does not wait for what was sent")
+			t.Fatal("the Close has ended before all bytes were sent to the peer")
 		}
 		g.release <- nil
 	}
@@ -94,7 +95,8 @@ func TestCloseSendsAllThatWasSentBefore(t *testing.T) {
 	r.gone()
 }
 
-// TestACloseThatIsCancelledGivesUpWhatIsLeft: the Close says so, and sends no close_notify.
+// TestACloseThatIsCancelledGivesUpWhatIsLeft: the error of a cancelled Close says how many bytes
+// were sent, and the peer gets no close_notify.
 func TestACloseThatIsCancelledGivesUpWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -115,7 +117,8 @@ func TestACloseThatIsCancelledGivesUpWhatIsLeft(t *testing.T) {
 	r.gone()
 }
 
-// TestTheEndOfTheSessionDrains: the end sends the bytes within the close timeout, and then cuts.
+// TestTheEndOfTheSessionDrains: the session's end sends the bytes of the data channels, but waits
+// no longer than Timeouts.Close. Then it cuts the connections.
 func TestTheEndOfTheSessionDrains(t *testing.T) {
 	t.Parallel()
 	for name, closing := range map[string]bool{"not closed": false, "in its Close": true} {
@@ -167,8 +170,9 @@ func TestTheEndOfTheSessionDrains(t *testing.T) {
 	})
 }
 
-// TestACallerThatClosesItsChannelHasSentWhatItSent: the bytes leave. Then the connection is cut
-// without close_notify, because the caller may have ended in the middle of a Write.
+// TestACallerThatClosesItsChannelHasSentWhatItSent: the peer gets the bytes that the caller sent
+// before. Then the connection is cut without close_notify, because the caller may have ended in the
+// middle of a Write.
 func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 	t.Parallel()
 	for name, byClose := range map[string]bool{"tls.Close": true, "the session's end": false} {
@@ -195,7 +199,7 @@ func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 }
 
 // TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify: the Shutdown may come before or
-// after the bytes have left.
+// after the bytes were sent to the peer.
 func TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify(t *testing.T) {
 	t.Parallel()
 	for name, late := range map[string]bool{"before": false, "after": true} {
@@ -226,7 +230,8 @@ func TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify(t *testing.T) 
 	}
 }
 
-// TestAPeersResetEndsTheDrain: the Close returns the reset.
+// TestAPeersResetEndsTheDrain: a Close waits until the bytes are sent. If the peer resets the
+// connection, the Close ends with this error.
 func TestAPeersResetEndsTheDrain(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -249,7 +254,8 @@ func TestAPeersResetEndsTheDrain(t *testing.T) {
 	r.gone()
 }
 
-// TestCloseEndsAHandshakeThatBringsAChannel: a handshake that succeeds in time is drained.
+// TestCloseEndsAHandshakeThatBringsAChannel: if the handshake succeeds while the Close waits, the
+// Close sends the bytes of the data channel.
 func TestCloseEndsAHandshakeThatBringsAChannel(t *testing.T) {
 	t.Parallel()
 	t.Run("it goes on waiting", func(t *testing.T) {
@@ -296,12 +302,12 @@ func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
 	four, five := r.start(r.Flush(h, 4)), r.start(r.Flush(h, 5))
 	r.ok(r.Flush(h, 0))
 	if four.ended() {
-		t.Fatal("nothing has left")
+		t.Fatal("a Flush of 4 bytes has ended before a byte was sent")
 	}
 	g.release <- nil
 	four.ok()
 	if five.ended() {
-		t.Error("the fifth byte has not been sent")
+		t.Error("a Flush of 5 bytes has ended after 4 bytes")
 	}
 	five.Cancel()
 	five.fails(kind.Cancelled)
@@ -316,7 +322,8 @@ func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
 	r.fails(r.Flush(plain, 4), kind.State)
 }
 
-// TestFlushAndShutdownAreAnsweredAfterTheirClose: this holds if the Close is quicker than they are.
+// TestFlushAndShutdownAreAnsweredAfterTheirClose: a Flush and a Shutdown are made before a Close,
+// but run after the Close has ended.
 func TestFlushAndShutdownAreAnsweredAfterTheirClose(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -332,7 +339,8 @@ func TestFlushAndShutdownAreAnsweredAfterTheirClose(t *testing.T) {
 	want(t, got, string(random(4))+"|close_notify")
 }
 
-// TestFlushAndShutdownEndWithTheirClose: the Close drains, and does not wait until they give up.
+// TestFlushAndShutdownEndWithTheirClose: the Close sends the bytes of the data channel, so the
+// waiting Flush or Shutdown ends without stallTimeout.
 func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

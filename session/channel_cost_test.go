@@ -12,7 +12,8 @@ import (
 	"tlsd/session"
 )
 
-// pipeEngine is an idle engine. Its connections take all bytes, and give them back once.
+// pipeEngine is an idleEngine whose connection is an echo: each Write gives its bytes to one
+// ReadSome.
 type pipeEngine struct {
 	idleEngine
 	conn *pipeConn
@@ -20,9 +21,9 @@ type pipeEngine struct {
 
 type pipeConn struct {
 	idleConn
-	late   chan struct{} // for each element one Write succeeds only after its timeout
+	late   chan struct{} // for each element, one Write succeeds only after its timeout
 	back   chan []byte
-	copies [8][64 << 10]byte // more pieces than can be on their way
+	copies [8][64 << 10]byte // for Write's pieces; more than are in use at the same time
 	next   int
 }
 
@@ -64,7 +65,7 @@ func (c *pipeConn) ReadSome(ctx context.Context, _ int) ([]byte, error) {
 
 func (*pipeConn) CloseWrite(context.Context) error { return nil }
 
-// pipe is a channel over a pipeConn, handle 1.
+// pipe returns a session with one connection, a pipeConn, and the caller's end of its data channel.
 func pipe(t *testing.T, conn *pipeConn, bound time.Duration) (*session.Session, *net.UnixConn) {
 	t.Helper()
 	conn.back = make(chan []byte)
@@ -84,8 +85,8 @@ func must(t *testing.T, c *session.Call) {
 	}
 }
 
-// TestAPieceThatIsLateAndSucceedsFailsNoLaterOne: the piece may have waited for a processor, not
-// for the peer.
+// TestAPieceThatIsLateAndSucceedsFailsNoLaterOne: a piece succeeds after its timeout has passed.
+// This happens if a thread waits for a processor, and not for the peer.
 func TestAPieceThatIsLateAndSucceedsFailsNoLaterOne(t *testing.T) {
 	t.Parallel()
 	conn := &pipeConn{late: make(chan struct{}, 1)}
@@ -100,7 +101,8 @@ func TestAPieceThatIsLateAndSucceedsFailsNoLaterOne(t *testing.T) {
 	must(t, s.Close(1))
 }
 
-// TestAPieceOfAChannelCostsNoAllocation: this holds in both directions.
+// TestAPieceOfAChannelCostsNoAllocation: neither a piece to the peer nor a piece from the peer
+// allocates memory.
 func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	if raceDetector {
 		t.Skip("under the race detector sync.Pool drops pieces at random; " +
@@ -109,7 +111,8 @@ func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	s, c := pipe(t, &pipeConn{}, era)
 	p := make([]byte, 32<<10)
 	const most = 256 // bytes
-	// The pool may lose a piece to a garbage collection, or to another processor.
+	// Not 0, because the pool may lose a piece to a garbage collection, or to another
+	// processor.
 	if got := testalloc.PerCall(5000, func() {
 		if _, err := c.Write(p); err != nil {
 			t.Fatal(err)

@@ -40,7 +40,8 @@ func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
 	r.gone()
 }
 
-// TestSetTimeoutHoldsForThePieceThatWaits: the piece that is being sent gets the new timeout.
+// TestSetTimeoutHoldsForThePieceThatWaits: SetTimeout changes the timeout of the piece that is
+// being sent.
 func TestSetTimeoutHoldsForThePieceThatWaits(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -55,7 +56,8 @@ func TestSetTimeoutHoldsForThePieceThatWaits(t *testing.T) {
 	r.failsWith(r.Close(h), kind.Timeout, "within 50ms; 0 bytes were sent before that")
 }
 
-// TestOneConnectionsStuckPeerDelaysNoOther: a stuck caller delays no other connection either.
+// TestOneConnectionsStuckPeerDelaysNoOther: neither a peer that reads nothing nor a caller that
+// reads nothing delays another connection.
 func TestOneConnectionsStuckPeerDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -79,7 +81,8 @@ func TestOneConnectionsStuckPeerDelaysNoOther(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestAResetIsNoticedByACallerThatOnlyWrites: the reset comes before or after close_notify.
+// TestAResetIsNoticedByACallerThatOnlyWrites: the peer resets the connection with or without
+// close_notify before.
 func TestAResetIsNoticedByACallerThatOnlyWrites(t *testing.T) {
 	t.Parallel()
 	for name, notify := range map[string]bool{"at once": false, "after close_notify": true} {
@@ -117,7 +120,7 @@ func TestAResetIsNoticedByACallerThatOnlyWrites(t *testing.T) {
 	}
 }
 
-// TestACutFailsOnlyReading: a peer that cuts without close_notify may go on reading.
+// TestACutFailsOnlyReading: a peer that ends its direction without close_notify may go on reading.
 func TestACutFailsOnlyReading(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -144,8 +147,8 @@ func TestACutFailsOnlyReading(t *testing.T) {
 	want(t, got, "still here|")
 }
 
-// TestAnAlertIsTheReasonOfBothDirections: this holds although the Write has failed first. The error
-// is not published before the peer had time to say why.
+// TestAnAlertIsTheReasonOfBothDirections: a send fails, and an alert of the peer may follow. If the
+// alert comes within reasonTimeout, it is the error of both directions.
 func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 	t.Parallel()
 	for name, comes := range map[string]bool{"it comes": true, "it does not": false} {
@@ -181,7 +184,7 @@ func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 			await(t, failed, "the failed send")
 			if comes {
 				if st := r.status(h); st.Write != "open" {
-					t.Errorf("status %+v, before the peer had its time", st)
+					t.Errorf("status %+v, before the alert was read", st)
 				}
 				close(alert)
 			}
@@ -197,7 +200,7 @@ func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 	}
 }
 
-// TestAnErrorThatNobodyWasToldIsTheCloses: the Close returns the error of writing if no other call
+// TestAnErrorThatNobodyWasToldIsTheCloses: Close returns the error of writing, unless another call
 // has returned it. The handle is freed in any case.
 func TestAnErrorThatNobodyWasToldIsTheCloses(t *testing.T) {
 	t.Parallel()

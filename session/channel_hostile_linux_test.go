@@ -15,10 +15,10 @@ import (
 	"tlsd/session"
 )
 
-// A caller may keep a duplicate of the worker's end, and do with it what it likes. It must harm
-// nothing but its own bytes.
+// A caller may keep a duplicate of the worker's end, and do with the duplicate what it likes. This
+// must harm nothing but the caller's own bytes.
 
-// hostile is a channel whose caller keeps a duplicate of the worker's end.
+// hostile returns a data channel whose caller has a duplicate of the worker's end.
 func (r *rig) hostile(port int) (h session.Handle, caller *net.UnixConn, dup int) {
 	r.t.Helper()
 	h = r.handle(r.NewClient("localhost", port))
@@ -36,18 +36,18 @@ func (r *rig) hostile(port int) (h session.Handle, caller *net.UnixConn, dup int
 	return h, caller, dup
 }
 
-// echoes checks that the channel works.
+// echoes checks that the channel's peer sends all bytes back.
 func echoes(t *testing.T, c net.Conn) {
 	t.Helper()
 	data := random(300000)
 	go c.Write(data)
 	if got := receive(t, c, len(data)); !bytes.Equal(got, data) {
-		t.Error("other bytes came back")
+		t.Error("the bytes that came back differ from the bytes sent")
 	}
 }
 
-// TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges: a blocking call would hold up the session's
-// end.
+// TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges: the caller makes the socket blocking. Close
+// and the session's end still end.
 func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -70,8 +70,9 @@ func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
 	rest(t, unread) // the caller sees the end, although the duplicate lives
 }
 
-// TestAChannelWhoseFlagsTheCallerChangesTakesNoThread: it takes none while it waits for the caller.
-// The test counts threads, so it is not parallel.
+// TestAChannelWhoseFlagsTheCallerChangesTakesNoThread: on a socket that the caller has made
+// blocking, the wait for the caller takes no thread. The test counts threads, so it is not
+// parallel.
 func TestAChannelWhoseFlagsTheCallerChangesTakesNoThread(t *testing.T) {
 	r := newRig(t)
 	port := r.echo()
@@ -110,7 +111,7 @@ func TestACallerThatTakesItsOwnBytesAwayHarmsNobodyElse(t *testing.T) {
 		for range 1000 {
 			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT|unix.MSG_PEEK)
 			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT)
-			// bytes in the worker's name, which only the caller itself receives
+			// only the caller receives these bytes
 			unix.SendmsgN(dup, p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		}
 	}()
@@ -173,8 +174,8 @@ func TestAChannelWhoseCallerIsGoneBeforeTheHandshake(t *testing.T) {
 	want(t, got, "last will|cut")
 }
 
-// TestDescriptorsInTheBytesOfAChannelAreNotTaken: the worker also ignores that bytes are urgent, or
-// come with credentials. The test counts descriptors, so it is not parallel.
+// TestDescriptorsInTheBytesOfAChannelAreNotTaken: the worker ignores descriptors, credentials and
+// urgent bytes that the caller sends. The test counts descriptors, so it is not parallel.
 func TestDescriptorsInTheBytesOfAChannelAreNotTaken(t *testing.T) {
 	r := newRig(t)
 	h, c, dup := r.hostile(r.echo())
@@ -217,7 +218,8 @@ func descriptors(t *testing.T) int {
 	return len(list)
 }
 
-// TestADuplicateOfTheCallersEndKeepsNothing: its holder sees the session's end and the Close too.
+// TestADuplicateOfTheCallersEndKeepsNothing: the caller closes its end, but has a duplicate. The
+// duplicate works, and a Close ends the channel for the duplicate, too.
 func TestADuplicateOfTheCallersEndKeepsNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -27,7 +27,7 @@ var realLibrary = sync.OnceValues(func() (*openssl.Library, error) {
 	return openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
 })
 
-// newRealRig is a rig that drives OpenSSL.
+// newRealRig makes a rig whose engine is the real OpenSSL.
 func newRealRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) *rig {
 	t.Helper()
 	lib, err := realLibrary()
@@ -41,7 +41,7 @@ func newRealRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) 
 	return r
 }
 
-// serveTLS is serve for a server with its own configuration. f does the handshake.
+// serveTLS is serve with the server's configuration cfg. f does the handshake.
 func (r *rig) serveTLS(cfg *tls.Config, f func(*tls.Conn, *net.TCPConn)) int {
 	cfg.Certificates = []tls.Certificate{r.cert.TLS()}
 	return testkit.Serve(r.t, func(nc net.Conn) {
@@ -83,8 +83,9 @@ func TestOpenSSLsBytesGoBothWaysAtOnce(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestACertificateThatIsRequiredIsTold: a program that writes and then reads gets the alert every
-// time. The server's alert races with the reset, and with the bytes of the program.
+// TestACertificateThatIsRequiredIsTold: the server wants a client certificate, sends an alert and
+// resets the connection. A program that writes and then reads gets the alert every time, although
+// its own Write may fail first.
 func TestACertificateThatIsRequiredIsTold(t *testing.T) {
 	t.Parallel()
 	for name, plain := range map[string]bool{"on a channel": false, "without": true} {
@@ -100,7 +101,7 @@ func TestACertificateThatIsRequiredIsTold(t *testing.T) {
 				const alert = "certificate_required (116)"
 				if plain {
 					r.ok(r.Handshake(h))
-					// may fail, and may end the connection
+					// this Write may fail
 					r.start(r.Write(h, random(100000))).wait()
 					r.failsWith(r.Read(h, 10), kind.IO, alert)
 					r.failsWith(r.Write(h, []byte("x")), kind.IO, alert)
@@ -124,7 +125,8 @@ func TestACertificateThatIsRequiredIsTold(t *testing.T) {
 	}
 }
 
-// TestAnAnswerBeforeAResetIsRead: this must hold every time, although writing has failed.
+// TestAnAnswerBeforeAResetIsRead: the peer answers and resets the connection while the caller still
+// writes. The caller gets the answer every time.
 func TestAnAnswerBeforeAResetIsRead(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -174,8 +176,8 @@ func TestOpenSSLNoticesAResetAfterCloseNotify(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestAStuckPeerOfOpenSSLFailsOnlyItself: the write timeout ends it. Meanwhile the bytes of others
-// pass.
+// TestAStuckPeerOfOpenSSLFailsOnlyItself: the write timeout ends the connections to stuck peers.
+// Meanwhile another connection works.
 func TestAStuckPeerOfOpenSSLFailsOnlyItself(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t, timeouts(session.Timeouts{Write: era}))
@@ -204,7 +206,8 @@ func TestAStuckPeerOfOpenSSLFailsOnlyItself(t *testing.T) {
 	}
 }
 
-// TestCloseOverOpenSSLDrains: the Close ends with close_notify. The session's end drains and cuts.
+// TestCloseOverOpenSSLDrains: Close sends all bytes of the data channel, and then close_notify. The
+// session's end sends the bytes, and no close_notify.
 func TestCloseOverOpenSSLDrains(t *testing.T) {
 	t.Parallel()
 	for _, orderly := range []bool{true, false} {
@@ -226,9 +229,10 @@ func TestCloseOverOpenSSLDrains(t *testing.T) {
 	}
 }
 
-// A socket that is closed with unread bytes discards its own bytes that have not left. The peer
-// here reads only after its own Write, which goes on when tlsd discards the peer's bytes. Its
-// buffer is smaller than the data, so that a part of the data waits in tlsd's system.
+// If a socket is closed while it has unread bytes, the system resets the connection, and discards
+// the bytes that the socket has not sent yet. This must not happen here. The peer writes more than
+// all buffers take, and reads only afterwards, so its Write ends only when tlsd discards the bytes.
+// The peer's buffer is smaller than the data, so a part of the data waits in tlsd's socket.
 func TestNoEndLosesDataAlthoughThePeersBytesAreUnread(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -274,8 +278,8 @@ func TestNoEndLosesDataAlthoughThePeersBytesAreUnread(t *testing.T) {
 	}
 }
 
-// TestAServerReadsWhatItsClientSentBeforeAReset: this holds although the server's Write has failed
-// first.
+// TestAServerReadsWhatItsClientSentBeforeAReset: the client sends a request, and later resets the
+// connection. The server gets the request, although its Write fails first.
 func TestAServerReadsWhatItsClientSentBeforeAReset(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)

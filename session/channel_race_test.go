@@ -15,8 +15,9 @@ import (
 	"tlsd/session"
 )
 
-// TestChannelsEndCleanlyAtAnyMoment does random things with connections that have a data channel,
-// from both sides and by calls. It ends the session in the midst of them. Nothing must be left.
+// TestChannelsEndCleanlyAtAnyMoment does random things with connections that have a data channel:
+// the caller, the peer and calls act on them. Then it ends the session. No call, connection or
+// goroutine must be left.
 func TestChannelsEndCleanlyAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	rounds := 40
@@ -39,11 +40,11 @@ func anyMoment(t *testing.T, rnd *rand.Rand) {
 	r.SetStallTimeout(moment)
 	peers := []int{r.echo(), testkit.Silent(t),
 		testkit.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }),
-		r.serve(func(c *tls.Conn, nc *net.TCPConn) { // one that resets
+		r.serve(func(c *tls.Conn, nc *net.TCPConn) { // a peer that resets the connection
 			io.CopyN(c, c, int64(rand.IntN(200000)))
 			nc.SetLinger(0)
 		}),
-		r.serve(func(c *tls.Conn, nc *net.TCPConn) { // one that cuts
+		r.serve(func(c *tls.Conn, nc *net.TCPConn) { // a peer that sends no close_notify
 			io.CopyN(c, c, int64(rand.IntN(200000)))
 		}),
 	}
@@ -117,7 +118,7 @@ func anyMoment(t *testing.T, rnd *rand.Rand) {
 		}
 	}
 	if n := r.Busy(); n != 0 {
-		t.Errorf("%d calls are left", n)
+		t.Errorf("%d calls have not ended", n)
 	}
 	for _, c := range callers {
 		c.Close()

@@ -35,7 +35,8 @@ func unixConn(t *testing.T, fd int) *net.UnixConn {
 	return testkit.UnixConn(t, os.NewFile(uintptr(fd), "socket"))
 }
 
-// channel is a connection that has done its handshake, and the caller's end of its data channel.
+// channel returns a connection that has done its handshake, and the caller's end of its data
+// channel.
 func (r *rig) channel(port int) (session.Handle, *net.UnixConn) {
 	r.t.Helper()
 	h := r.handle(r.NewClient("localhost", port))
@@ -57,7 +58,7 @@ func send(t *testing.T, c net.Conn, data []byte) {
 	}
 }
 
-// receive receives so many bytes.
+// receive receives n bytes.
 func receive(t *testing.T, c net.Conn, n int) []byte {
 	t.Helper()
 	p := make([]byte, n)
@@ -97,8 +98,8 @@ func unsendable(t *testing.T, c net.Conn) {
 	})
 }
 
-// cutConn distinguishes the end of the TCP stream from close_notify. crypto/tls does not, between
-// two records.
+// cutConn makes Read fail with errCut at the end of the TCP stream without close_notify. crypto/tls
+// alone returns io.EOF in both cases.
 type cutConn struct{ net.Conn }
 
 var errCut = errors.New("cut without close_notify")
@@ -111,7 +112,8 @@ func (c cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// serve is a server. It calls f with a connection that has done its handshake.
+// serve starts a server, which calls f with each connection that has done its handshake. It returns
+// the port.
 func (r *rig) serve(f func(*tls.Conn, *net.TCPConn)) int {
 	return testkit.Serve(r.t, func(nc net.Conn) {
 		nc.SetDeadline(time.Now().Add(testkit.Patience))
@@ -122,8 +124,8 @@ func (r *rig) serve(f func(*tls.Conn, *net.TCPConn)) int {
 	})
 }
 
-// sink is a server. When a connection has ended, got gives the connection's bytes and how it has
-// ended.
+// sink starts a server. When a connection has ended, the channel got receives the connection's
+// bytes, and "|close_notify" or "|cut".
 func (r *rig) sink() (port int, got <-chan string) {
 	ch := make(chan string, 10)
 	return r.serve(func(c *tls.Conn, _ *net.TCPConn) {
@@ -144,7 +146,7 @@ func want(t *testing.T, got <-chan string, want string) {
 			t.Errorf("the peer has got %.100q, want %.100q", s, want)
 		}
 	case <-time.After(testkit.Patience):
-		t.Fatal("the peer has got no end")
+		t.Fatal("the peer's connection has not ended")
 	}
 }
 
@@ -165,7 +167,8 @@ func TestBytesOfADataChannelGoBothWays(t *testing.T) {
 		c.CloseWrite()
 	}()
 	if got := rest(t, c); !bytes.Equal(got, data) {
-		t.Errorf("%d bytes came back, want %d; or others", len(got), len(data))
+		t.Errorf("%d bytes came back; they differ from the %d bytes sent", len(got),
+			len(data))
 	}
 	st := r.status(h)
 	if st.Sent != int64(len(data)) || st.Received != st.Sent || st.Read != "end" ||
@@ -196,7 +199,8 @@ func TestADataChannelComesWithAccept(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestWhatWasSentBeforeTheHandshakeIsSent: the bytes leave after the handshake.
+// TestWhatWasSentBeforeTheHandshakeIsSent: bytes in the data channel before the handshake are sent
+// to the peer after the handshake.
 func TestWhatWasSentBeforeTheHandshakeIsSent(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -231,7 +235,8 @@ func connClosed(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestADataChannelThatIsNotTakenIsClosed: the error says why it is not taken.
+// TestADataChannelThatIsNotTakenIsClosed: if the call that brings a data channel fails, the channel
+// is closed.
 func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 	t.Parallel()
 	t.Run("no such handle", func(t *testing.T) {
@@ -300,7 +305,8 @@ func TestADataChannelThatIsNotTakenIsClosed(t *testing.T) {
 	})
 }
 
-// TestAWrongDescriptorIsAParamsError: the handshake can be done afterwards.
+// TestAWrongDescriptorIsAParamsError: the call fails before it does anything, so the handshake can
+// still be done.
 func TestAWrongDescriptorIsAParamsError(t *testing.T) {
 	t.Parallel()
 	socket := func(t *testing.T, typ int) int {

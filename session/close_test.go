@@ -13,7 +13,8 @@ import (
 	"tlsd/session"
 )
 
-// A Close, and the calls before and behind it. The connections have no data channel.
+// How a Close acts on the calls that were made before it and after it. The connections have no data
+// channel.
 
 func TestCloseSendsCloseNotify(t *testing.T) {
 	t.Parallel()
@@ -41,8 +42,8 @@ func TestCloseSucceedsWhenThePeerIsGone(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestCloseEndsWhatGoesOnWaiting: after stallTimeout the waiting calls end with kind cancelled, and
-// the Close succeeds.
+// TestCloseEndsWhatGoesOnWaiting: after stallTimeout, the calls that still wait end with kind
+// cancelled. The Close succeeds, unless its handle was never made.
 func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -96,7 +97,7 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 				end.fails(c.close)
 			}
 			if d := time.Since(begin); d < 200*time.Millisecond {
-				t.Errorf("Close gave the calls before it only %v", d)
+				t.Errorf("Close waited only %v for the earlier calls", d)
 			}
 			for i, w := range started {
 				if !w.ended() {
@@ -115,13 +116,14 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 	}
 }
 
-// TestCloseIsPatientWithProgress: a Close waits as long as the calls before it go on ending. The
-// clock of the session is synctest's: it stands still while a goroutine runs or waits for the
-// network. So the result does not depend on the speed of the machine. The timeouts of
-// testkit stand still with the clock, so only the timeout of go test bounds the test.
+// TestCloseIsPatientWithProgress: a Close waits for many earlier calls, because one of them ends
+// again and again before stallTimeout has passed. The clock of the session is synctest's: it stands
+// still while a goroutine runs or waits for the network. So the result does not depend on the speed
+// of the machine. The timeouts of testkit use this clock, too, so only the timeout of go test ends
+// a test that hangs.
 func TestCloseIsPatientWithProgress(t *testing.T) {
 	t.Parallel()
-	port := newRig(t).echo() // not in the bubble: an Accept would stop the clock for ever
+	port := newRig(t).echo() // outside of synctest: an Accept that waits would stop the clock
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(fakeengine.Read)
 		r := newRig(t, g.install)
@@ -157,7 +159,7 @@ func TestCallsBehindCloseAreRefusedAtOnce(t *testing.T) {
 		r.CloseServerContext(ctx), r.Accept(ctx, "127.0.0.1", 1),
 	} {
 		if c.Waits() {
-			t.Error("a call behind a Close waits")
+			t.Error("a call that was made after a Close waits")
 		}
 		r.fails(c, kind.Handle)
 	}

@@ -7,12 +7,12 @@ import (
 	"tlsd/internal/policy"
 )
 
-// Timeouts limit the waits that depend on the network. Each field names the calls that it is for,
-// and its default. Zero means the default.
+// Timeouts limit the waits that depend on the network. The comment of a field names its calls and
+// its default. Zero means the default.
 type Timeouts struct {
 	Connect         time.Duration // NewClient: look-up and all addresses together; 30 s
 	Handshake       time.Duration // Handshake; 30 s
-	AcceptHandshake time.Duration // the handshake of one client under Accept; 10 s
+	AcceptHandshake time.Duration // the handshake of one client of a context; 10 s
 	Accept          time.Duration // Accept, until a client has come; none
 	Read            time.Duration // Read; none
 	Write           time.Duration // each piece of a Write (see writePiece); 30 s
@@ -40,8 +40,8 @@ type Config struct {
 	ReloadCertificates bool
 	// Policy is what the administrator allows. The zero value allows everything.
 	Policy policy.Policy
-	// Audit, if not nil, gets the events that the administrator always wants to know. The
-	// goroutines of calls call it, so it must not wait.
+	// Audit, if not nil, gets the events of the audit log. The goroutines that run calls call
+	// it, so it must not wait.
 	Audit func(audit.Event)
 	// Observer, if not nil, gets the events for the log. The log level decides which of them
 	// are written.

@@ -34,15 +34,15 @@ type connection struct {
 	state      connState
 	setup      connSetup // what the handshake will need
 	closing    bool      // a Close has arrived
-	finishSlot bool      // the Close holds an element of finishSlots
+	finishSlot bool      // the Close has an element of finishSlots
 	// the timeout of each later Handshake and Read, and of each later piece of a Write; 0: the
 	// session's own timeout
 	timeout     time.Duration
 	tls         EngineConn
 	pumps       *pumps          // nil without a data channel
-	controlTail <-chan struct{} // Call.done of the last control call
-	readTail    <-chan struct{} // Call.done of the last Read
-	writeTail   <-chan struct{} // Call.done of the last Write
+	controlTail <-chan struct{} // Call.done of the newest control call
+	readTail    <-chan struct{} // Call.done of the newest Read
+	writeTail   <-chan struct{} // Call.done of the newest Write
 	ahead       *readAhead      // nil unless a Wait reads ahead
 }
 
@@ -121,7 +121,7 @@ func (c *connection) unregister() EngineConn {
 	return t
 }
 
-// usable returns the engine's connection. It fails before the handshake has succeeded.
+// usable returns the engine's connection. It fails unless the state is ready.
 func (c *connection) usable() (EngineConn, error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -135,9 +135,9 @@ func (c *connection) usable() (EngineConn, error) {
 	return c.tls, nil
 }
 
-// channelPumps is for Flush and Shutdown. It returns the pumps, or nil without a data channel. A
-// later Close does not cancel these calls if there are pumps. So the connection may be closed when
-// they run. Then channelPumps still returns the pumps, and no error.
+// channelPumps is for Flush and Shutdown. It returns the pumps, or nil without a data channel. If
+// there are pumps, a Close does not cancel an earlier Flush or Shutdown. So the connection may be
+// closed before such a call runs. In this case channelPumps still returns the pumps, and no error.
 func (c *connection) channelPumps() (*pumps, error) {
 	_, err := c.usable()
 	c.s.mu.Lock()

@@ -19,23 +19,23 @@ type serverContext struct {
 	closing          bool
 	abandoned        bool                 // NewServerContext has failed
 	created          <-chan struct{}      // Call.done of NewServerContext
-	controlTail      <-chan struct{}      // Call.done of the last call that changes the context
+	controlTail      <-chan struct{}      // Call.done of the newest call of onContext
 	timeout          time.Duration        // for later Accepts; 0: the session's
 	listeners        map[string]*listener // by address
 	listenersChanged chan struct{}        // closed and replaced when a listener is added
 	options          serverOptions
 	signal           *signal       // nil until the caller has sent its pair
-	lastLook         time.Time     // when refresh last looked at the files
+	lastLook         time.Time     // when refresh last checked the files
 	shown            []Certificate // the certificates that the meter counts for this context
 
 	// changeMu is held while the options change. Its holder may read files and make an engine
 	// context, but does not wait for a peer or a caller.
 	changeMu   sync.Mutex
-	lack       bool // the last look lacked descriptors or memory; guarded by changeMu
-	toldOfLack bool // the observer knows of the lack; guarded by changeMu
+	lack       bool // the last refresh lacked descriptors or memory; guarded by changeMu
+	toldOfLack bool // the observer was told of the lack; guarded by changeMu
 
 	// engineMu guards engine and freed. Its read lock is held while the engine makes a
-	// connection. So it is never taken under the session's lock.
+	// connection, which may take long. So engineMu is never locked under the session's lock.
 	engineMu sync.RWMutex
 	engine   EngineContext
 	freed    bool // replaceEngine(nil) has been called, and engine stays nil
@@ -121,7 +121,8 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	sc, err := s.context(ctxHandle)
 	if err == nil && (host == "") != (port == 0) {
 		err = fail(kind.Params,
-			"host %q, port %d: give both, or neither for all addresses of the context",
+			"host %q, port %d: give both, or give neither to accept at all addresses "+
+				"of the context",
 			host, port)
 	}
 	if err != nil {
@@ -154,9 +155,9 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	return call
 }
 
-// CloseServerContext waits for earlier calls on the handle, and ends those that still wait (see
-// stallTimeout). Then it stops listening, closes the clients that no Accept has claimed, and frees
-// the handle. The result is 0.
+// CloseServerContext waits for earlier calls on the handle. If stallTimeout passes without the end
+// of one of them, it cancels those that still wait. Then it stops listening, closes the clients
+// that no Accept has claimed, and frees the handle. The result is 0.
 func (s *Session) CloseServerContext(h Handle) *Call {
 	const op = "tls.CloseServerContext"
 	s.mu.Lock()
@@ -170,7 +171,7 @@ func (s *Session) CloseServerContext(h Handle) *Call {
 }
 
 // close frees the context. All Accepts on the context must have ended. Clients that no Accept has
-// claimed get close_notify, as far as ctx and Timeouts.Close allow.
+// claimed get close_notify, if ctx and Timeouts.Close leave time for it.
 func (c *serverContext) close(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, c.s.Timeouts.Close)
 	defer stop()
@@ -191,7 +192,8 @@ func (c *serverContext) close(ctx context.Context) error {
 }
 
 // replaceEngine replaces the engine's context, for handshakes from now on. Handshakes that have
-// begun keep the old context. After replaceEngine(nil), a later context is freed at once.
+// begun keep the old context. After replaceEngine(nil), no context is taken any more: replaceEngine
+// frees e at once.
 func (c *serverContext) replaceEngine(e EngineContext) {
 	c.engineMu.Lock()
 	old := c.engine

@@ -55,7 +55,7 @@ func TestServerContextNeedsTheKeyOfItsCertificate(t *testing.T) {
 	r.fails(r.NewServerContext(r.cert.CertFile, r.cert.EncryptedKey(t, "secret")), kind.File)
 }
 
-// TestServerContextKeepsWhatItHasRead: the files may be replaced or removed afterwards.
+// TestServerContextKeepsWhatItHasRead: a context works on after its files were removed.
 func TestServerContextKeepsWhatItHasRead(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -15,7 +15,7 @@ import (
 
 // The bytes of a connection without a data channel.
 
-// TestLargeWrite: the largest blob arrives whole, for all sizes of pieces.
+// TestLargeWrite: a blob of 16 MiB, the largest that a script can send, arrives whole.
 func TestLargeWrite(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -26,7 +26,7 @@ func TestLargeWrite(t *testing.T) {
 	for len(got) < len(data) {
 		p := r.ok(r.Read(h, 1<<24)).([]byte)
 		if len(p) == 0 {
-			t.Fatal("end of data")
+			t.Fatal("the peer's data ended early")
 		}
 		got = append(got, p...)
 	}
@@ -34,7 +34,7 @@ func TestLargeWrite(t *testing.T) {
 		t.Errorf("Write returned %v", n)
 	}
 	if !bytes.Equal(got, data) {
-		t.Error("other data came back")
+		t.Error("the data that came back differs from the data sent")
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 
 // If a host has several addresses, NewClient connects to it as in RFC 8305. Attempts run side by
 // side. The next attempt begins when an attempt has failed, or attemptDelay after the start of the
-// previous attempt. The first success wins. Before race returns, it ends the other attempts and
-// closes their connections. IPv4 and IPv6 addresses take turns.
+// previous attempt. The first success wins. Before the function race returns, it ends the other
+// attempts and closes their connections. IPv4 and IPv6 addresses take turns.
 //
 // The look-up asks for addresses of both families, and waits for both answers.
 
@@ -50,8 +50,8 @@ func (s *Session) lookUp(ctx context.Context, host policy.Host, port int) (
 	return list, nil
 }
 
-// interleave makes the two families take turns. The family of the first address comes first. The
-// order within each family stays.
+// interleave makes the two families take turns. The family of the first address comes first. Each
+// family keeps its order.
 func interleave(list []netip.AddrPort) []netip.AddrPort {
 	var first, second []netip.AddrPort
 	for _, a := range list {
@@ -76,16 +76,16 @@ type attempt func(context.Context, netip.AddrPort) (net.Conn, error)
 type attempts struct {
 	list    []netip.AddrPort
 	try     attempt
-	pause   func() <-chan time.Time // see race
+	pause   func() <-chan time.Time // see the function race
 	ctx     context.Context         // the context of all attempts
 	end     context.CancelFunc      // ends ctx
 	results chan attempted
 
 	started, running int
-	next             <-chan time.Time // receives when the next attempt may begin
+	next             <-chan time.Time // has a value when the next attempt may begin
 
 	winner net.Conn
-	late   error   // the error of an attempt that failed after the end of the race's context
+	late   error   // the error of an attempt that failed after the context of race had ended
 	errs   []error // the other errors, by the index of the address
 }
 
@@ -96,7 +96,7 @@ type attempted struct {
 }
 
 // race returns the first connection that succeeds. pause is called at the start of each attempt. It
-// returns a channel that receives when the next attempt may begin. If all attempts fail, race
+// returns a channel, which gets a value when the next attempt may begin. If all attempts fail, race
 // returns the error of the first address. If ctx has ended, it returns the error of an attempt that
 // failed because of that.
 func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.Time,

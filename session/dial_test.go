@@ -19,7 +19,7 @@ import (
 	"tlsd/session"
 )
 
-// addresses returns 192.0.2.1 and so on.
+// addresses returns n addresses, from 192.0.2.1 on, with port 443.
 func addresses(n int) (list []netip.AddrPort) {
 	for i := range n {
 		list = append(list, netip.MustParseAddrPort(fmt.Sprintf("192.0.2.%d:443", i+1)))
@@ -27,7 +27,7 @@ func addresses(n int) (list []netip.AddrPort) {
 	return list
 }
 
-// A track is a race. The test decides how its attempts end.
+// A track runs session.Race. The test decides when and how each attempt ends.
 type track struct {
 	t       *testing.T
 	tick    chan time.Time
@@ -41,7 +41,7 @@ type track struct {
 	peak    int // the most attempts at the same time
 }
 
-// endConn is a connection that only knows whether it is closed.
+// endConn is a connection that only remembers its address and whether it is closed.
 type endConn struct {
 	net.Conn
 	to     netip.AddrPort
@@ -81,7 +81,7 @@ func (k *track) try(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	}
 }
 
-// ran counts an attempt that begins or ends.
+// ran counts an attempt that begins (by is 1) or ends (by is -1).
 func (k *track) ran(by int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -89,7 +89,7 @@ func (k *track) ran(by int) {
 	k.peak = max(k.peak, k.running)
 }
 
-// begins waits for an attempt to begin.
+// begins waits until an attempt begins, and checks its address.
 func (k *track) begins(want netip.AddrPort) {
 	k.t.Helper()
 	select {
@@ -107,7 +107,7 @@ func (k *track) ticks() {
 	select {
 	case k.tick <- time.Time{}:
 	case <-time.After(testkit.Patience):
-		k.t.Fatal("the race does not wait for the next attempt's time")
+		k.t.Fatal("Race does not wait for the time of the next attempt")
 	}
 }
 
@@ -166,7 +166,7 @@ func TestAConnectionThatComesTooLateIsClosed(t *testing.T) {
 	t.Parallel()
 	list := addresses(2)
 	k := newTrack(t, list)
-	// deaf to its context
+	// an attempt that ignores the end of its context
 	deaf := func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 		return k.try(context.WithoutCancel(ctx), a)
 	}
@@ -216,10 +216,10 @@ func TestAttemptsAtTheSameTimeAreBounded(t *testing.T) {
 		k.ticks()
 		k.begins(list[i+1])
 	}
-	close(k.tick) // all others may begin
+	close(k.tick) // from now on no attempt has to wait for its time
 	for i := range 2 {
 		k.verdict[list[3+i]] <- errors.New("refused")
-		k.begins(list[session.MostAttempts+i]) // in the place of one that has ended
+		k.begins(list[session.MostAttempts+i]) // because another attempt has ended
 	}
 	k.verdict[list[0]] <- nil
 	if f := <-done; f.err != nil {
@@ -250,8 +250,9 @@ func TestFamiliesTakeTurns(t *testing.T) {
 	}
 }
 
-// swallow makes an address of loopback that answers no connection. The backlog of its listener is
-// full, so the system drops further connections.
+// swallow makes a loopback address where a connect gets no answer: the backlog of the listener is
+// full, so the system drops further connections. It returns false if another program has the
+// address.
 func swallow(t *testing.T, addr netip.AddrPort) bool {
 	t.Helper()
 	fd, err := sockets.New(unix.AF_INET, unix.SOCK_STREAM)
@@ -261,12 +262,12 @@ func swallow(t *testing.T, addr netip.AddrPort) bool {
 	t.Cleanup(func() { unix.Close(fd) })
 	err = unix.Bind(fd, &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())})
 	if err != nil {
-		return false // another program has the address
+		return false
 	}
 	if err := unix.Listen(fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	full, err := net.Dial("tcp", addr.String()) // the one for which there is room
+	full, err := net.Dial("tcp", addr.String()) // this connection fills the backlog
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,10 +291,10 @@ func TestAddressesThatSwallowConnectionsDoNotHoldUpTheOthers(t *testing.T) {
 	})
 	resolver, _ := dns(t, append(silent, "127.0.0.1")...)
 	r.SetNames(resolver)
-	attempts := 0 // an attempt takes a pause when it begins
+	attempts := 0 // counts the calls of the pause function: one for each attempt
 	over := make(chan time.Time)
 	close(over)
-	// attempts needs no lock: only the goroutine of the call counts.
+	// attempts needs no lock, because only the goroutine of the call changes it.
 	r.SetPause(func() <-chan time.Time { attempts++; return over })
 	h := r.handle(r.NewClient("x.test", port))
 	if got, want := r.fact(h, "peer-address"), fmt.Sprintf("127.0.0.1:%d", port); got != want {
@@ -303,7 +304,7 @@ func TestAddressesThatSwallowConnectionsDoNotHoldUpTheOthers(t *testing.T) {
 		t.Errorf("%d attempts began, want 3", attempts)
 	}
 
-	// No address answers. The call's timeout ends the call, and nothing is left.
+	// If no address answers, the timeout ends the call.
 	only, _ := dns(t, silent...)
 	other := newRig(t, timeouts(session.Timeouts{Connect: moment}))
 	other.SetNames(only)

@@ -9,9 +9,10 @@
 //     never used twice, and fits in an int32.
 //   - Calls run in the order in which they were made. But a call that waits does not hold up calls
 //     on other handles (see [Call]).
-//   - The Close of a handle ends earlier calls that still wait on the handle after stallTimeout,
-//     with kind "cancelled". The Close is answered when the bytes that the caller has sent on the
-//     handle's data channel have left, or cannot leave.
+//   - The Close of a handle waits for the earlier calls on the handle. If stallTimeout passes
+//     without the end of one of them, it ends those that still wait, with kind "cancelled". It also
+//     sends the bytes of the handle's data channel to the peer. The Close is answered when all
+//     these bytes are sent, or cannot be sent.
 //   - A stuck peer, or a caller that does not read, delays only its own connection.
 //   - No error of a connection is lost. The call that meets the error returns it. If no call meets
 //     the error, Status or Close returns it.
@@ -29,6 +30,8 @@
 //	  │                      │                        broken            │
 //	  ▼                      ▼         Close            ▼               ▼
 //	closed ◀─────────────────┴──────────────────────────┴───────────────┘
+//
+// With the option handshake "later", an Accept leads to the state open, as NewClient does.
 //
 // Write, Read, Status, Flush, Shutdown, PeerCertSubject and Version need the state ready.
 // SetInsecureSkipVerify, SetCertificate, ReadPlain and WritePlain need open. So does SetOption,

@@ -18,7 +18,7 @@ import (
 	"tlsd/session"
 )
 
-// gone checks that nothing of the session is left.
+// gone ends the session, and checks that no context and no connection of it is left.
 func (r *rig) gone() {
 	r.t.Helper()
 	r.End()
@@ -37,7 +37,7 @@ func TestEndOfAnIdleSession(t *testing.T) {
 	r.gone()
 }
 
-// TestEndEndsWaitingCalls: they end at once, with a reason.
+// TestEndEndsWaitingCalls: waiting calls end at once, with kind cancelled and the reason.
 func TestEndEndsWaitingCalls(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{Connect: era, Handshake: era,
@@ -75,7 +75,7 @@ func TestEndEndsWaitingCalls(t *testing.T) {
 	unlistened(t, port)
 }
 
-// TestEndAtAnyMoment does random things, and ends the session in the midst of them.
+// TestEndAtAnyMoment makes random calls, and ends the session while some of them still run.
 func TestEndAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	rounds := 30
@@ -156,14 +156,15 @@ func TestEndAtAnyMoment(t *testing.T) {
 				}
 			}
 			if n := r.Busy(); n != 0 {
-				t.Errorf("%d calls are left", n)
+				t.Errorf("%d calls have not ended", n)
 			}
 		})
 	}
 }
 
-// TestListenerOutOfDescriptors: a waiting Accept gets the error. Once there are descriptors again,
-// clients are served. The test runs in a process of its own.
+// TestListenerOutOfDescriptors: if the process has no free descriptor, a waiting Accept gets the
+// error. When descriptors are free again, clients are served. The test runs in a process of its
+// own.
 func TestListenerOutOfDescriptors(t *testing.T) {
 	t.Parallel()
 	const child = "TLSD_TEST_OUT_OF_DESCRIPTORS"
@@ -208,12 +209,12 @@ func TestListenerOutOfDescriptors(t *testing.T) {
 		f.Close()
 	}
 	c = r.start(r.Accept(ctx, local, port))
-	syscall.Shutdown(fd, syscall.SHUT_WR) // the waiting client is served: its handshake fails
+	syscall.Shutdown(fd, syscall.SHUT_WR) // so that the handshake of the waiting client fails
 	for {
 		if _, err := c.wait(); err.(*session.Error).Kind != kind.IO {
 			break
 		}
-		c = r.start(r.Accept(ctx, local, port)) // this Accept has met the shortage too
+		c = r.start(r.Accept(ctx, local, port)) // the last Accept still got EMFILE
 	}
 	c.fails(kind.Handshake)
 	syscall.Close(fd)

@@ -17,7 +17,7 @@ type Engine interface {
 	Version() string
 	// Info describes the library, for people.
 	Info() EngineInfo
-	// ParseCABundle checks a PEM file of CA certificates. name is for errors.
+	// ParseCABundle checks a PEM file of CA certificates. name is the file's name, for errors.
 	ParseCABundle(name string, pem []byte) (CABundle, error)
 	// NewClientContext makes the context of clients that trust the bundle. A nil bundle is the
 	// system's store.
@@ -63,14 +63,15 @@ type EngineContext interface {
 // An EngineConn is one TLS connection. One Read, one Write and one Close may run at the same time.
 type EngineConn interface {
 	SetVerify(on bool) error
-	// Configure has the settings of a client's handshake. It is called at most once, before the
-	// handshake.
+	// Configure sets the settings of a client's handshake. It is called at most once, before
+	// the handshake.
 	Configure(openssl.ClientSettings) error
 	Handshake(ctx context.Context) error
 	// ReadSome waits for data and returns what is there: at least one byte, and at most limit.
-	// The data may be given to Recycle. After the peer's close_notify the error is io.EOF.
+	// The receiver owns the data, and may give it to Recycle. After the peer's close_notify the
+	// error is io.EOF.
 	ReadSome(ctx context.Context, limit int) ([]byte, error)
-	// Write sends all of p, or fails. n is the number of bytes that have left. After a failed
+	// Write sends all of p, or fails. n is the number of bytes that were sent. After a failed
 	// send, later Writes give the same error. Reads go on.
 	Write(ctx context.Context, p []byte) (n int, err error)
 	// CloseWrite sends close_notify after all that was written. Reads go on.
@@ -78,15 +79,15 @@ type EngineConn interface {
 	// WaitReset is called after io.EOF or openssl.ErrTruncated. It waits until the peer resets
 	// the connection, and returns the reset's error. If ctx ends first, it returns ctx's error.
 	WaitReset(ctx context.Context) error
-	// SetTag sets the number by which the engine names this connection to its Watcher.
+	// SetTag sets the connection's number for the library's Watcher (see openssl.Watcher).
 	SetTag(tag int32)
 	PeerSubject() string
 	// Info describes the result of the handshake.
 	Info() (openssl.Info, error)
 	Version() string
-	// CloseContext ends calls that wait, sends close_notify where TLS allows, and frees the
-	// connection. It does not wait for the peer's close_notify. Once ctx is done, it does not
-	// wait at all.
+	// CloseContext ends calls that wait, sends close_notify if the state of the connection
+	// allows it, and frees the connection. It does not wait for the peer's close_notify. Once
+	// ctx is done, it does not wait at all.
 	CloseContext(ctx context.Context) error
 	// CutContext is CloseContext without close_notify.
 	CutContext(ctx context.Context) error

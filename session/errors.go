@@ -71,10 +71,10 @@ func fail(k kind.Kind, format string, args ...any) *Error {
 	return &Error{Kind: k, Why: fmt.Sprintf(format, args...)}
 }
 
-// neverMadeText is for a call on a handle that does not exist, because its making has failed.
+// neverMadeText is for a call on a handle whose NewClient, Accept or NewServerContext has failed.
 const neverMadeText = "the call that was to make this handle has failed"
 
-// Reasons why a call is ended early. A call's context has the reason as its cause (context.Cause).
+// Reasons why a call is cancelled. A call's context has the reason as its cause (context.Cause).
 var (
 	errCancelled = fail(kind.Cancelled, "cancelled by the caller")
 	errClosed    = fail(kind.Cancelled, "the handle was closed while the call waited")
@@ -92,10 +92,10 @@ func lookUpError(e *net.DNSError) string {
 	return "EAI_FAIL"
 }
 
-// classify makes an *Error from an error of a lower layer. The parameter doing is the kind of an
-// error that has no kind of its own. If err is an *Error already, the result is a copy. Otherwise,
-// if ctx was cancelled, the result is the context's cause.
-func classify(ctx context.Context, err error, doing kind.Kind) *Error {
+// classify makes an *Error from an error of a lower layer. fallback is the kind of an error that
+// has no kind of its own. If err is an *Error already, the result is a copy. Otherwise, if ctx was
+// cancelled, the result is the context's cause.
+func classify(ctx context.Context, err error, fallback kind.Kind) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		c := *e
@@ -108,7 +108,7 @@ func classify(ctx context.Context, err error, doing kind.Kind) *Error {
 		}
 		return fail(kind.Cancelled, "%v", context.Cause(ctx))
 	}
-	out := &Error{Kind: doing, Why: err.Error()}
+	out := &Error{Kind: fallback, Why: err.Error()}
 	switch {
 	case out.fromEngine(err):
 	case errors.Is(err, net.ErrClosed):
@@ -179,8 +179,8 @@ func isTimeout(err error) bool {
 // timeoutText says which timeout has passed, if the context knows it; see withTimeout.
 func timeoutText(ctx context.Context) string {
 	if until, ok := ctx.Deadline(); ok && !time.Now().Before(until) {
-		// The deadline has passed, so ctx ends within a moment. The wait that has failed
-		// with the same deadline was a little earlier.
+		// The call failed at the deadline of ctx, so ctx ends at this moment. Wait for its
+		// end, because it has a cause only then.
 		<-ctx.Done()
 	}
 	var e *Error

@@ -21,7 +21,7 @@ import (
 	"tlsd/session"
 )
 
-// netErr is an error of the system as package net returns it.
+// netErr makes an error of the system, in the form of package net.
 func netErr(op string, errno syscall.Errno) error {
 	return &net.OpError{Op: op, Net: "tcp", Err: os.NewSyscallError(op, errno)}
 }
@@ -175,7 +175,8 @@ func TestConnectErrors(t *testing.T) {
 	if e.Error() != want || e.Errno != "ECONNREFUSED" {
 		t.Errorf("got %q, errno %q; want %q", e, e.Errno, want)
 	}
-	for _, host := range []string{"[::1]", "no spaces", "a..b", "256.256.256.256.", "http://localhost"} {
+	for _, host := range []string{"[::1]", "no spaces", "a..b", "256.256.256.256.",
+		"http://localhost"} {
 		c := r.start(r.NewClient(host, 1))
 		if host != "[::1]" {
 			c.Cancel() // some of these would ask a name server
@@ -231,11 +232,12 @@ func TestDefaults(t *testing.T) {
 		Limits: session.Limits{Handles: 4, Calls: 5, Pending: 6},
 	}
 	if got := c.WithDefaults(); !reflect.DeepEqual(got, c) {
-		t.Errorf("given values are replaced: %+v", got)
+		t.Errorf("WithDefaults has changed values that were given: %+v", got)
 	}
 }
 
-// TestStub: without a library, every call that needs one says why there is none.
+// TestStub: without a TLS library, each call that needs the library fails, and says why there is
+// none.
 func TestStub(t *testing.T) {
 	t.Parallel()
 	stub := session.Stub(errors.New("tried libssl.so.3: not found"))
@@ -260,7 +262,7 @@ func TestStub(t *testing.T) {
 		}
 	}
 	if _, err := s.NewClient("localhost", 1).Run(); err == nil {
-		t.Error("NewClient works after a failed bundle")
+		t.Error("NewClient works without a library")
 	}
 }
 

@@ -5,15 +5,13 @@ import (
 	"time"
 )
 
-// MostFinishing is for tests.
+// MostFinishing is the number of closes that may run in the background.
 const MostFinishing = maxFinishing
 
-// SetStallTimeout sets how long Close, CloseServerContext and LastError wait while no earlier call
-// ends. It must be called before the first call.
+// SetStallTimeout sets stallTimeout. It must be called before the first call.
 func (s *Session) SetStallTimeout(d time.Duration) { s.stallTimeout = d }
 
-// SetReasonTimeout sets how long a failed send waits for the peer's reason. It must be called
-// before the first call.
+// SetReasonTimeout sets reasonTimeout. It must be called before the first call.
 func (s *Session) SetReasonTimeout(d time.Duration) { s.reasonTimeout = d }
 
 // TrustDepth counts the stores in the chain of fallbacks, the current one included.
@@ -27,18 +25,18 @@ func (s *Session) TrustDepth() int {
 	return n
 }
 
-// Watched counts the handles that a Wait looks at.
+// Watched counts the handles whose option watch is 1.
 func (s *Session) Watched() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.watched)
 }
 
-// SetReloadPause sets the shortest time between two looks of a context. No call must have been
-// made.
+// SetReloadPause sets reloadPause. It must be called before the first call.
 func (s *Session) SetReloadPause(d time.Duration) { s.reloadPause = d }
 
-// LookAtCertificates looks at the files of a context, as a handshake that is about to begin does.
+// LookAtCertificates checks the files of a context for changes, as each handshake does before it
+// begins.
 func (s *Session) LookAtCertificates(h Handle) {
 	s.mu.Lock()
 	c := s.contexts[h]
@@ -46,7 +44,7 @@ func (s *Session) LookAtCertificates(h Handle) {
 	c.refresh()
 }
 
-// SetPause sets the pause between attempts to connect. No call must have been made.
+// SetPause sets the pause between attempts to connect. It must be called before the first call.
 func (s *Session) SetPause(pause func() <-chan time.Time) { s.attemptPause = pause }
 
 // Functions that connect to one of several addresses.
@@ -55,8 +53,8 @@ var (
 	Interleave = interleave
 )
 
-// MostAttempts is for tests.
+// MostAttempts is the number of attempts to connect that may run at the same time.
 const MostAttempts = maxAttempts
 
-// SetNames replaces the system's resolver. No call must have been made.
+// SetNames replaces the system's resolver. It must be called before the first call.
 func (s *Session) SetNames(r *net.Resolver) { s.resolver = r }

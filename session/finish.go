@@ -3,11 +3,11 @@ package session
 import "context"
 
 // A connection ends in two parts. A Close is answered after the first part: the calls on the handle
-// have ended, the bytes of its data channel have left, and the handle is free. The second part
-// happens in the background, within Timeouts.Close: close_notify is sent, and the peer's system
-// acknowledges all bytes. The caller may exit as soon as it has the answer. So the session's end
-// does not cut the second part short. [Session.End] waits for the second part, and only
-// [Session.Hurry] cuts it short.
+// have ended, the bytes of its data channel are sent to the peer, and the handle is free. The
+// second part happens in the background, within Timeouts.Close: close_notify is sent, and the
+// peer's system acknowledges all bytes. The caller may exit as soon as it has the answer. So the
+// session's end does not cut the second part short. [Session.End] waits for the second part, and
+// only [Session.Hurry] cuts it short.
 
 // maxFinishing is the most connections of a session that end in the background at the same time.
 // Further Closes do both parts before they are answered.
@@ -23,11 +23,10 @@ func (s *Session) takeFinishSlot() bool {
 	}
 }
 
-// Close waits for earlier calls on the handle. If none of them ends within stallTimeout, Close
-// cancels those that are left. Then the bytes that the caller has sent on a data channel leave. In
-// any case Close frees the handle. Unless writing has failed, close_notify is sent. The result is
-// 0. An error says why bytes have not left. Close returns the error only if no earlier call has
-// returned it.
+// Close waits for earlier calls on the handle. If stallTimeout passes without the end of one of
+// them, Close cancels those that still wait. Then it sends the bytes of the data channel to the
+// peer, and close_notify. If sending fails, close_notify is not sent, and Close returns the error,
+// unless an earlier call has returned it. Close frees the handle in any case. The result is 0.
 //
 // A caller may close its end of the channel first, perhaps in the middle of its data. Then Close
 // sends no close_notify, and returns no error. After a Shutdown, close_notify is sent nevertheless.
@@ -102,8 +101,8 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 }
 
 // cut ends a connection that the caller has not closed, without close_notify. The bytes on its data
-// channel leave first, within Timeouts.Close. Then the peer's system acknowledges all bytes, within
-// another Timeouts.Close.
+// channel are sent first, within Timeouts.Close. Then the peer's system acknowledges all bytes,
+// within another Timeouts.Close.
 func (c *connection) cut(ctx context.Context) {
 	if p := c.pumps; p != nil {
 		p.drain(ctx)

@@ -12,14 +12,14 @@ import (
 	"tlsd/session"
 )
 
-// A slowEnd is a rig whose connections do not finish closing. They finish when free is closed, or
-// when they must not wait any more.
+// A slowEnd is a rig whose connections finish their close only when the channel free is closed, or
+// when their context ends.
 type slowEnd struct {
 	*rig
 	free  chan struct{}
 	begun atomic.Int32 // connections whose closing has begun
-	cut   atomic.Int32 // those of them that must not wait
-	left  atomic.Int32 // those of them that have finished
+	cut   atomic.Int32 // those whose context has ended first
+	left  atomic.Int32 // those that have finished
 }
 
 func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
@@ -43,7 +43,7 @@ func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
 	return s
 }
 
-// ended runs End. The channel is closed when End has returned.
+// ended calls End on a goroutine. The channel that it returns is closed when End has returned.
 func (s *slowEnd) ended() <-chan struct{} {
 	over := make(chan struct{})
 	go func() { s.End(); close(over) }()
@@ -78,8 +78,8 @@ func TestCloseIsAnsweredBeforeEverythingHasArrived(t *testing.T) {
 	s.gone()
 }
 
-// TestTheEndDoesNotKeepWhatWasNotClosed: connections that finish in the background do not delay the
-// cut of the others.
+// TestTheEndDoesNotKeepWhatWasNotClosed: a Close that still runs in the background does not delay
+// the end of connections that were not closed.
 func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	t.Parallel()
 	s := newSlowEnd(t, testkit.Patience)
@@ -91,7 +91,7 @@ func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	s.ended()
 	testkit.Until(t, "the end of the connection that was not closed", func() bool {
 		_, conns := s.eng.Open()
-		// those that finish in the background do not count
+		// Open does not count connections whose close runs in the background
 		return conns == 0 && read.ended()
 	})
 }
@@ -121,7 +121,8 @@ func TestFinishingMeetsTheCloseTimeout(t *testing.T) {
 	}
 }
 
-// TestFewAreFinishedAtTheSameTime: one Close too many waits for its own connection.
+// TestFewAreFinishedAtTheSameTime: if MostFinishing closes run in the background, a further Close
+// waits until its own connection has finished.
 func TestFewAreFinishedAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	s := newSlowEnd(t, testkit.Patience)

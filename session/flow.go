@@ -21,13 +21,13 @@ type Status struct {
 	Read                  string // "open", "end" or "failed"
 	Write                 string // "open", "shut" or "failed"
 	Received              int64  // bytes that were given to the caller
-	Sent                  int64  // bytes that have left for the peer
+	Sent                  int64  // bytes that were sent to the peer
 	ReadError, WriteError *Error // why a direction has failed, or nil
 }
 
-// A flow is the state of both directions of a connection, with or without a data channel. When the
-// caller sees the end of its channel, or the answer to a call, the flow has changed already. So
-// Status then has the reason.
+// A flow is the state of both directions of a connection, with or without a data channel. The flow
+// changes before the caller can see the end of its channel, or the answer to a call. So a Status
+// that the caller asks for after that has the reason.
 type flow struct {
 	handle Handle // of the connection, for errors
 	meter  *meter // of the session
@@ -42,7 +42,7 @@ type flow struct {
 type event struct {
 	received, sent int
 	read, write    string
-	err            *Error // why a direction fails; for both if both fail
+	err            *Error // why a direction fails, or both
 	reported       bool   // a call returns err to the caller
 }
 
@@ -84,8 +84,9 @@ func (f *flow) sendFailed() bool {
 	return f.now.Write == stateFailed && f.now.WriteError.Kind == kind.IO
 }
 
-// forCall returns a copy of the error, with the name and the handle of a call. A reset that a read
-// has met also fails the outgoing direction. For a Write, "read: " in the text becomes "write: ".
+// forCall returns a copy of the error, with the name and the handle of a call. If a read finds that
+// the connection was reset, both directions get its error. In the copy for a Write, the text then
+// begins with "write: " and not with "read: ".
 func (e *Error) forCall(op string, h Handle) *Error {
 	d := *e
 	d.Op, d.Handle = op, h
@@ -119,8 +120,8 @@ func (f *flow) canWrite() bool {
 	return f.now.Write == stateOpen
 }
 
-// reportWriteError returns the error of the outgoing direction, for a call that answers with it.
-// unreported says that no call has answered with the error before.
+// reportWriteError returns the error of the outgoing direction, or nil, and marks the error as
+// reported. unreported says that it was not marked before.
 func (f *flow) reportWriteError() (err *Error, unreported bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

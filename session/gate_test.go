@@ -9,7 +9,7 @@ import (
 	"tlsd/session"
 )
 
-// A gate is a hook that holds up one operation of the engine.
+// A gate is a hook that stops the operations of one kind until the test releases them.
 type gate struct {
 	op      fakeengine.Op
 	arrived chan struct{} // gets an element for each operation that begins
@@ -36,7 +36,7 @@ func (g *gate) install(e *fakeengine.Engine, _ *session.Config) {
 	}
 }
 
-// first is closed when the first operation begins.
+// first returns a channel, which is closed when the next operation begins.
 func (g *gate) first() <-chan struct{} {
 	ch := make(chan struct{})
 	go func() {

@@ -18,8 +18,8 @@ import (
 	"tlsd/session"
 )
 
-// A rig is a session whose engine is a stand-in: it uses crypto/tls in place of OpenSSL. It trusts
-// an authority, which has issued a certificate for localhost.
+// A rig is a session for a test. Its engine uses crypto/tls in place of OpenSSL. The session trusts
+// the authority ca, which has issued cert for localhost.
 type rig struct {
 	*session.Session
 	t    *testing.T
@@ -54,7 +54,7 @@ func (r *rig) Accept(ctx session.Handle, host string, port int) *session.Call {
 	return r.Session.Accept(ctx, host, port, nil)
 }
 
-// End ends the session; the second time it does nothing.
+// End ends the session. A second End does nothing.
 func (r *rig) End() {
 	r.end.Do(func() {
 		over := make(chan struct{})
@@ -143,11 +143,11 @@ func (r *rig) fails(c *session.Call, k kind.Kind) *session.Error {
 	return r.start(c).fails(k)
 }
 
-// failsWith is fails. The reason must have the text.
+// failsWith is fails, and also checks that the error's reason contains the text.
 func (r *rig) failsWith(c *session.Call, k kind.Kind, text string) {
 	r.t.Helper()
 	if e := r.fails(c, k); !strings.Contains(e.Why, text) {
-		r.t.Errorf("%q; want to read %q", e, text)
+		r.t.Errorf("the error is %q, want one that says %q", e, text)
 	}
 }
 
@@ -157,7 +157,7 @@ func (r *rig) lastError() string {
 	return r.ok(r.LastError()).(string)
 }
 
-// client is a connection that has done its handshake.
+// client returns a connection that has done its handshake.
 func (r *rig) client(port int) session.Handle {
 	r.t.Helper()
 	h := r.handle(r.NewClient("localhost", port))
@@ -165,20 +165,20 @@ func (r *rig) client(port int) session.Handle {
 	return h
 }
 
-// server is a context with the rig's certificate.
+// server returns a context with the rig's certificate.
 func (r *rig) server() session.Handle {
 	r.t.Helper()
 	return r.handle(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile))
 }
 
-// tlsServer is the server's side of a connection, with the rig's certificate.
+// tlsServer returns the server's side of a connection, with the rig's certificate.
 func (r *rig) tlsServer(nc net.Conn) *tls.Conn { return tls.Server(nc, r.serverConfig()) }
 
 func (r *rig) serverConfig() *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{r.cert.TLS()}}
 }
 
-// clientConfig is for a client that trusts the rig's authority.
+// clientConfig returns the configuration of a client that trusts the rig's authority.
 func (r *rig) clientConfig() *tls.Config {
 	return &tls.Config{RootCAs: r.ca.Pool(), ServerName: "localhost"}
 }
@@ -209,8 +209,8 @@ func dialTCP(t *testing.T, port int) net.Conn {
 	return nc
 }
 
-// unlistened waits until no process listens on a port. A process that another test has just started
-// may hold a copy of a closed socket, until it executes its program.
+// unlistened waits until no process listens on a port. The wait may take a moment: a process that
+// another test has just forked has a copy of the socket until it executes its program.
 func unlistened(t *testing.T, port int) {
 	t.Helper()
 	testkit.Until(t, "the end of a listener", func() bool {
@@ -222,7 +222,7 @@ func unlistened(t *testing.T, port int) {
 	})
 }
 
-// greet is a TLS server that sends x, and waits until the client has closed the connection.
+// greet returns a TLS server, which sends "x" and waits until the client has closed the connection.
 func greet(r *rig) func(net.Conn) {
 	return func(nc net.Conn) {
 		c := r.tlsServer(nc)

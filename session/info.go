@@ -15,11 +15,12 @@ import (
 )
 
 // A handle has facts. Each fact has a name and a text. Times are Unix seconds. Hashes and bytes are
-// hexadecimal. Yes is "1" and no is "0". The text of a fact that does not exist is "".
+// hexadecimal. Yes is "1" and no is "0". If a fact does not apply, its text is "": for example
+// "subject", if the peer has shown no certificate.
 //
-// This package only describes certificates, for people and for programs. OpenSSL has judged them.
+// OpenSSL verifies certificates. This package only describes them.
 
-// Facts are the texts by their names.
+// Facts maps the name of each fact to its text.
 type Facts map[string]string
 
 // connFacts are the names of a connection's facts, in the order of proto.md.
@@ -127,7 +128,8 @@ func (f Facts) addCertificates(i openssl.Info) {
 	f["chain"] = asPEM(i.Chain)
 	f["issuer"] = i.Issuer
 	leaf, err := x509.ParseCertificate(i.Chain[0])
-	// OpenSSL reads some certificates that this parser does not. Their other facts stay "".
+	// OpenSSL reads some certificates that package x509 refuses. For them the facts below stay
+	// "".
 	if err != nil {
 		return
 	}
@@ -165,9 +167,9 @@ func names(c *x509.Certificate) string {
 	return strings.Join(list, ", ")
 }
 
-// entry quotes a name that could look like two names, or that has a NUL, which ends a string in C.
-// It quotes each name with a comma, a blank, a quotation mark, a backslash, or a character that is
-// not printable ASCII.
+// entry quotes a name that has a comma, a blank, a quotation mark, a backslash, or a character that
+// is not printable ASCII. Otherwise one name could look like two names, and a NUL would end the
+// text in a C program.
 func entry(name string) string {
 	odd := func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`,"\`, r) }
 	if strings.IndexFunc(name, odd) < 0 {
@@ -176,8 +178,8 @@ func entry(name string) string {
 	return strconv.QuoteToASCII(name)
 }
 
-// unsent is the number of bytes that the caller has sent on the data channel and that have not
-// left.
+// unsent is the number of bytes that the caller has sent on the data channel, and that are not sent
+// to the peer yet.
 func (c *connection) unsent() int {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()

@@ -9,9 +9,10 @@ import (
 )
 
 // A limiter limits the time of pieces of work that come one after another. When a piece takes too
-// long, the limiter ends the piece's context, with an error of kind "timeout" as the cause. The
-// timer is not stopped at the end of a piece. If it then fires too early for a later piece, it is
-// armed again. So most pieces do not touch the timer, and allocate nothing.
+// long, the limiter ends the piece's context, with an error of kind "timeout" as the cause. To set
+// a timer for each piece would be slow, and most pieces end long before their deadline. So the end
+// of a piece does not stop the timer, and the next piece uses it, too. If the timer fires before
+// the deadline of that piece, it is armed again.
 type limiter struct {
 	parent context.Context
 
@@ -19,7 +20,7 @@ type limiter struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	timeout  time.Duration // 0: none
-	size     int           // bytes of the piece, for the error's text
+	size     int           // bytes of the piece; 0: close_notify
 	running  bool          // between begin and end
 	deadline time.Time     // when the piece must have ended; zero: never
 	timer    *time.Timer   // nil before the first piece with a timeout

@@ -9,8 +9,8 @@ import (
 	"tlsd/internal/kind"
 )
 
-// A context may listen on several addresses. Accept with an address listens there from its first
-// call on. Listen listens at once, and can take any free port. Accept without an address takes
+// A context may listen on several addresses. The first Accept with an address begins to listen
+// there. Listen also begins to listen, and can take any free port. Accept without an address takes
 // clients from all addresses.
 
 const opListen = "tls.Listen"
@@ -33,8 +33,8 @@ func (s *Session) Listen(ctxHandle Handle, host string, port int) *Call {
 	return s.onContext(opListen, ctxHandle, listen)
 }
 
-// onContext makes a call that changes a context. The call waits for the earlier calls that do so.
-// s.mu must be held.
+// onContext makes a call that changes a context. The call waits for earlier calls that change the
+// context. s.mu must be held.
 func (s *Session) onContext(op string, h Handle,
 	run func(context.Context, *serverContext) (any, error)) *Call {
 	c, err := s.context(h)
@@ -97,7 +97,8 @@ const maxListeners = 64
 func (c *serverContext) checkListenerLimit() error {
 	if len(c.listeners) >= maxListeners {
 		return fail(kind.Limit,
-			"the context listens on %d addresses, the limit of a context; use another",
+			"the context listens on %d addresses, the limit of a context; "+
+				"use another context",
 			len(c.listeners))
 	}
 	return nil
@@ -134,7 +135,8 @@ func receiveCase(ch any) reflect.SelectCase {
 	return reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ch)}
 }
 
-// listening returns the listeners that listen. The channel more is closed when a listener is added.
+// listening returns the listeners that have begun to listen. The channel more is closed when a
+// listener is added.
 func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()

@@ -29,15 +29,15 @@ func TestAContextListensInSeveralPlaces(t *testing.T) {
 	r.fails(r.Accept(ctx, "127.0.0.1", 0), kind.Params)
 	r.fails(r.Accept(ctx, "", 1), kind.Params)
 	one := r.ok(r.Listen(ctx, "127.0.0.1", 0)).(int)
-	waiting := r.start(r.Accept(ctx, "",
-		0)) // it also gets clients of an address that is added later
+	// The Accept also gets clients of an address that is added later.
+	waiting := r.start(r.Accept(ctx, "", 0))
 	two := r.ok(r.Listen(ctx, "127.0.0.1", 0)).(int)
 	if again := r.ok(r.Listen(ctx, "127.0.0.1", two)).(int); again != two {
 		t.Errorf("listening again gives port %d, want %d", again, two)
 	}
 	addresses := fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", min(one, two), max(one, two))
 	if got := r.fact(ctx, "address"); got != addresses && one != two {
-		t.Logf("addresses %s", got) // in the order of the texts
+		t.Logf("addresses %s", got) // sorted as texts, and not as numbers
 	}
 	r.dial(two)
 	waiting.ok()

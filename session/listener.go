@@ -31,7 +31,7 @@ type listener struct {
 	work    sync.WaitGroup
 
 	slots        chan struct{} // each client has one element until an Accept claims the client
-	arrived      chan arrival  // clients that no Accept has claimed; never full
+	arrived      chan arrival  // clients that no Accept has claimed; a send never blocks
 	acceptErrors chan *Error   // why accept(2) fails, for an Accept that waits
 }
 
@@ -120,7 +120,8 @@ func (c *serverContext) listener(ctx context.Context, op, addr string) (*listene
 		case first || l.err.Kind != kind.Cancelled && l.err.Kind != kind.Timeout:
 			return nil, l.err
 		}
-		// Another call began to open the listener, and was ended early. So this call tries.
+		// Another call tried to open the listener, and was cancelled or timed out. So this
+		// call tries now.
 	}
 }
 
@@ -203,7 +204,8 @@ func (l *listener) serveClient(nc *net.TCPConn) {
 	l.deliver(a)
 }
 
-// deliver gives a client to the Accepts. There is room, because the client has a slot.
+// deliver gives a client to the Accepts. The send does not block, because arrived has room for all
+// clients with a slot.
 func (l *listener) deliver(a arrival) {
 	l.arrived <- a
 	l.context.clientsChanged()

@@ -10,11 +10,11 @@ import (
 	"go.uber.org/goleak"
 )
 
-// slowName returns a new name whose look-up does not end. This holds for every name that is not in
-// /etc/hosts, so no test asks a name server.
+// slowName returns a new name whose look-up does not end: TestMain's resolver never answers. So no
+// test asks a real name server.
 func slowName() string { return fmt.Sprintf("slow%d.invalid", names.Add(1)) }
 
-var names, lookups atomic.Int32 // number of names, and of look-ups that have begun
+var names, lookups atomic.Int32 // how many names were made, and how many look-ups have begun
 
 func TestMain(m *testing.M) {
 	net.DefaultResolver = &net.Resolver{PreferGo: true,

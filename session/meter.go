@@ -27,7 +27,7 @@ type meter struct {
 	received, sent atomic.Int64
 	next           Meter // or nil
 
-	conns, contexts int // the numbers that were passed on; guarded by the session's lock
+	conns, contexts int // open handles that next knows of; guarded by the session's lock
 }
 
 func (m *meter) moved(received, sent int) {
@@ -41,7 +41,8 @@ func (m *meter) moved(received, sent int) {
 	}
 }
 
-// count passes on the number of handles. It is called after each change. s.mu must be held.
+// count reports changes of the number of open handles to the Meter. It must be called after each
+// change. s.mu must be held.
 func (s *Session) count() {
 	m := &s.meter
 	conns, contexts := len(s.conns)-m.conns, len(s.contexts)-m.contexts

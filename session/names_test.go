@@ -14,7 +14,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A dns is a name server. It gives each name the same IPv4 addresses, and counts the questions.
+// dns runs a name server, which gives each name the same IPv4 addresses. It returns a resolver that
+// asks this server, and the count of its questions.
 func dns(t *testing.T, addrs ...string) (resolver *net.Resolver, asked *atomic.Int32) {
 	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -62,13 +63,13 @@ func answer(query []byte, addrs []string) []byte {
 	return msg
 }
 
-// Whatever the DNS says, tlsd connects only to addresses that are allowed.
+// tlsd connects only to addresses that the policy allows, whatever addresses the DNS gives.
 func TestNamesDoNotLeadAroundTheAddressRules(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		rules string
 		addrs []string
-		open  bool // a listener is at 127.0.0.1
+		open  bool // a server listens at 127.0.0.1
 		kind  kind.Kind
 		text  string
 	}{
@@ -102,13 +103,13 @@ func TestNamesDoNotLeadAroundTheAddressRules(t *testing.T) {
 				t.Errorf("error %q, want %q", err, want)
 			}
 			if (len(a.list) > 0) != (tc.kind == kind.Denied) {
-				t.Errorf("the audit was told %+v", a.list)
+				t.Errorf("the audit events are %+v", a.list)
 			}
 		})
 	}
 }
 
-// The DNS does not learn which forbidden name a script has asked for.
+// tlsd does not look up a name that the policy forbids. So the DNS does not learn the name.
 func TestForbiddenNamesAreNotLookedUp(t *testing.T) {
 	t.Parallel()
 	r, _ := ruled(t, `destinations = ["example.com:443", "127.0.0.1:444"]`)
@@ -118,9 +119,9 @@ func TestForbiddenNamesAreNotLookedUp(t *testing.T) {
 	if n := asked.Load(); n != 0 {
 		t.Errorf("the DNS was asked %d times", n)
 	}
-	r.fails(r.NewClient("secret.test", 444),
-		kind.Connect) // a rule with an address may allow the name
+	// With port 444 the name is looked up: its address may be 127.0.0.1, which is allowed.
+	r.fails(r.NewClient("secret.test", 444), kind.Connect)
 	if asked.Load() == 0 {
-		t.Error("the DNS was not asked: this checks nothing")
+		t.Error("the DNS was not asked in this case either: the test checks nothing")
 	}
 }

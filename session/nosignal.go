@@ -4,5 +4,5 @@ package session
 
 import "golang.org/x/sys/unix"
 
-// noSignal keeps a send to a caller that has closed its socket from raising SIGPIPE.
+// With noSignal, a send does not raise SIGPIPE if the caller has closed its socket.
 const noSignal = unix.MSG_NOSIGNAL

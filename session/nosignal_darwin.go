@@ -1,4 +1,4 @@
 package session
 
-// noSignal is 0, because Darwin has no such flag. Go's runtime ignores SIGPIPE for sockets.
+// noSignal is 0, because Darwin has no flag MSG_NOSIGNAL. Go's runtime ignores SIGPIPE for sockets.
 const noSignal = 0

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A session has events that an administrator may want to read in the log. This package logs
-// nothing. The session's owner decides which events it logs.
+// A session has events that an administrator may want to read in the log. This package logs nothing
+// itself. It reports the events to an Observer.
 
 // An Observer gets the events. Several goroutines of the session may call its methods at the same
 // time. The methods must not wait.
@@ -22,7 +22,7 @@ type Observer interface {
 	// in use. Otherwise err says why the old files stay in use. If keyFile is "", certFile is
 	// the file of the option client-ca.
 	Reloaded(certFile, keyFile string, err error)
-	// Over reports what the session has done. It is the last call.
+	// Over reports what the session has done. No method is called after it.
 	Over(Totals)
 }
 
@@ -47,8 +47,8 @@ func (h Handshake) Version() string {
 	return h.t.Version()
 }
 
-// Details returns what the handshake has agreed on, or nothing after a failure. Like Version, only
-// HandshakeDone may call it.
+// Details returns what the handshake has agreed on. After a failure all results are empty. Like
+// Version, only HandshakeDone may call it.
 func (h Handshake) Details() (version, cipher, subject, serial string, resumed bool) {
 	if h.Failure != nil {
 		return "", "", "", "", false
@@ -70,7 +70,7 @@ type Certificate struct {
 	CertFile, KeyFile string
 	Serial            *big.Int // nil if only OpenSSL can read the certificate
 	NotAfter          time.Time
-	KeyOpen           bool // every user of the machine can read the key
+	KeyOpen           bool // the mode of the key file lets every user read it
 }
 
 // Totals count what a session has done.

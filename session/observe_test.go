@@ -116,7 +116,7 @@ func TestAFailureThatIsSkippedIsToldToTheObserver(t *testing.T) {
 	})
 	ctx, port := r.listener()
 	if got := r.fact(ctx, "failed-handshakes"); got != "skip" {
-		t.Errorf("failed-handshakes of a new context is %q", got)
+		t.Errorf("failed-handshakes of a new context is %q, want skip", got)
 	}
 	accepted := r.start(r.Accept(ctx, "", 0))
 	nc := dialTCP(t, port)

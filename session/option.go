@@ -14,17 +14,17 @@ import (
 	"tlsd/openssl"
 )
 
-// The options of handles. An option of a connection must come before its handshake. An option of a
-// context is for clients that come later. An unknown name and a bad value are errors of kind
-// "params", which list the known ones.
+// The options of handles. An option of a connection must come before its handshake, except for the
+// option watch (see wait.go). An option of a context is for clients that come later. An unknown
+// name and a bad value are errors of kind "params", which list the known ones.
 
-// A connOption is an option of a connection. parse is called without s.mu. The function that parse
-// returns is called with s.mu held.
+// A connOption is an option of a connection.
 type connOption struct {
 	name   string
-	values string // for errors
+	values string // the possible values, for errors
 	client bool   // not for accepted connections
-	// parse returns the function that sets the option. It may read files.
+	// parse checks a value, and returns the function that sets the option. parse may read
+	// files, so s.mu must not be held. The function that it returns is called with s.mu held.
 	parse func(s *Session, value string) (func(*connSetup), error)
 }
 
@@ -244,8 +244,7 @@ func badValue(ctx context.Context, name, value, values string, fallback kind.Kin
 	return e
 }
 
-// badFile makes an error of kind "file", if the contents of a file have caused err. Other errors
-// keep their kind.
+// badFile returns err with the kind "file", unless err has a kind of its own. err may be nil.
 func badFile(err error) error {
 	if err == nil {
 		return nil
@@ -317,8 +316,8 @@ func parseCA(s *Session, path string) (func(*connSetup), error) {
 	return func(b *connSetup) {
 		old := b.store
 		b.store = t
-		// The release may have to free the store's context, and then waits for the library.
-		// So it must not run under the lock.
+		// The release may free the store's context, which waits for the library. So it must
+		// not run under the lock.
 		s.background.Go(old.release)
 	}, nil
 }

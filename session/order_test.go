@@ -12,15 +12,15 @@ import (
 	"tlsd/session"
 )
 
-// TestConversationMadeAtOnce makes a whole conversation before any call runs. Then it runs the
-// calls in a random order.
+// TestConversationMadeAtOnce makes all calls of a conversation before one of them runs. Then it
+// starts the calls in a random order.
 func TestConversationMadeAtOnce(t *testing.T) {
 	t.Parallel()
 	for i := range 20 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.SetStallTimeout(testkit.Patience) // a handshake may be slow
+			r.SetStallTimeout(testkit.Patience) // Close waits for a slow handshake
 			port := r.echo()
 			want := []any{session.Handle(1), 0, 5, 6, "/CN=localhost", "TLSv1.3"}
 			calls := []*session.Call{
@@ -33,7 +33,7 @@ func TestConversationMadeAtOnce(t *testing.T) {
 				r.Read(1, 4),
 				r.Close(1),
 			}
-			late := r.Write(1, nil) // no call can be made after a Close
+			late := r.Write(1, nil) // it must fail, because the Close was made before
 			started := make([]*running, len(calls))
 			for _, i := range rand.Perm(len(calls)) {
 				started[i] = r.start(calls[i])
@@ -73,7 +73,7 @@ func TestCallsWaitForThoseMadeBefore(t *testing.T) {
 	write.ok()
 	read.ok()
 	if subject.Waits() {
-		t.Error("PeerCertSubject says that it waits, but nothing is left to wait for")
+		t.Error("PeerCertSubject says that it waits, but all earlier calls have ended")
 	}
 	r.ok(subject)
 }
@@ -121,8 +121,8 @@ func TestFailureReachesCallsThatWaited(t *testing.T) {
 		t.Parallel()
 		r := newRig(t)
 		ctx := r.server()
-		accept := r.Accept(ctx, "192.0.2.1",
-			1) // TEST-NET-1; this machine does not have the address
+		// TEST-NET-1: this machine does not have the address.
+		accept := r.Accept(ctx, "192.0.2.1", 1)
 		read, closing := r.Read(2, 1), r.Close(2)
 		r.fails(accept, kind.Connect)
 		r.fails(read, kind.Handle)
@@ -221,7 +221,7 @@ func TestLastErrorIsTheMostRecentAndSurvivesSuccess(t *testing.T) {
 	a := r.fails(r.Close(7), kind.Handle).Error()
 	b := r.fails(r.Close(8), kind.Handle).Error()
 	if a == b {
-		t.Fatal("both errors read the same")
+		t.Fatal("both errors have the same text")
 	}
 	r.ok(r.CloseServerContext(r.server()))
 	if got := r.lastError(); got != b {

@@ -22,8 +22,8 @@ import (
 // address when it is about to be used, and a file while it is being opened. So nothing can change
 // between the check and the use.
 
-// denied makes the error of a call that is refused, and writes the audit event. The event has the
-// text in the parameter asked, and the error has the text in the parameter doing.
+// denied makes the error of a call that is refused, and writes the audit event. asked is the text
+// for the event, and doing the text for the error.
 func (s *Session) denied(op, key, asked, doing string) *Error {
 	s.note(audit.Event{Name: audit.Denied, Method: op, Asked: asked, Key: key})
 	return fail(kind.Denied, "%s is not allowed by the administrator's policy (%s)", doing, key)
@@ -69,8 +69,8 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 	nc, err := race(ctx, interleave(allowed), s.attemptPause, connectTo)
 	if err != nil && ctx.Err() == nil && allowed[0] != addresses[0] {
 		return nil, fail(kind.Connect,
-			"no address that the administrator's policy (%s) allows takes the "+
-				"connection; not allowed: %s",
+			"the addresses that the administrator's policy (%s) allows do not take "+
+				"the connection; not allowed: %s",
 			policy.KeyDestinations, strings.Join(refused, ", "))
 	}
 	return nc, err
@@ -108,12 +108,14 @@ func (s *Session) listen(ctx context.Context, op, addr string) (net.Listener, er
 	if !s.Policy.MayListenOnPort(port) {
 		return nil, refuse(addr) // before a look-up
 	}
-	// refused is the address that the policy does not allow. Only this goroutine uses it. Go
-	// may call Control twice for an address: for MPTCP, and then for TCP.
+	// refused is the address that the policy does not allow. Only this goroutine uses it. The
+	// audit event is written after Listen, and not in Control, because Go may call Control
+	// twice for an address: for MPTCP, and then for TCP.
 	refused := ""
 	lc.Control = func(network, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
-		// For all addresses of both families, Go may write 0.0.0.0 in place of [::].
+		// If the listener takes clients of both families at all addresses, Go may write
+		// 0.0.0.0 in place of [::].
 		if err == nil && a.Addr().IsUnspecified() && network == "tcp6" {
 			a = netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())
 			address = a.String()
@@ -143,7 +145,7 @@ func (s *Session) within(op, key string, folders policy.Folders, path string) op
 }
 
 // skipVerify judges whether a script may turn off the verification of a server's certificate. It
-// writes an audit event in both cases.
+// writes an audit event, whether the policy allows this or not.
 func (s *Session) skipVerify(peer string) error {
 	const op = "tls.SetInsecureSkipVerify"
 	if !s.Policy.MaySkipVerify() {

@@ -21,7 +21,7 @@ import (
 	"tlsd/session"
 )
 
-// audits are the audit events of a session.
+// audits collects the audit events of a session.
 type audits struct {
 	mu   sync.Mutex
 	list []audit.Event
@@ -33,7 +33,7 @@ func (a *audits) note(e audit.Event) {
 	a.mu.Unlock()
 }
 
-// are compares the events since its last call with the given ones.
+// The method "are" compares the events since its previous call with want.
 func (a *audits) are(t *testing.T, want ...audit.Event) {
 	t.Helper()
 	a.mu.Lock()
@@ -41,11 +41,11 @@ func (a *audits) are(t *testing.T, want ...audit.Event) {
 	a.list = nil
 	a.mu.Unlock()
 	if len(got)+len(want) > 0 && !reflect.DeepEqual(got, want) {
-		t.Errorf("the audit was told %+v, want %+v", got, want)
+		t.Errorf("the audit events are %+v, want %+v", got, want)
 	}
 }
 
-// ruled is a rig with a policy: the keys of a table of the policy's file.
+// ruled makes a rig with a policy. keys are the lines of a table of the policy file.
 func ruled(t *testing.T, keys string) (*rig, *audits) {
 	t.Helper()
 	f, err := policy.Parse([]byte("[default]\n" + keys))
@@ -63,7 +63,7 @@ func denied(method, asked, key string) audit.Event {
 	return audit.Event{Name: audit.Denied, Method: method, Asked: asked, Key: key}
 }
 
-// refuses checks that a call is denied, and that the error names the request and the key.
+// refuses checks that a call fails with kind denied, and that the error has all texts.
 func (r *rig) refuses(c *session.Call, texts ...string) {
 	r.t.Helper()
 	err := r.fails(c, kind.Denied)
@@ -90,7 +90,8 @@ func TestSkippingVerificationIsAlwaysTold(t *testing.T) {
 			Method: "tls.SetInsecureSkipVerify",
 			Asked:  fmt.Sprintf("localhost:%d", port)})
 		r.ok(r.Handshake(h))
-		// The verification is still on.
+		// Now it is too late: after the handshake the call fails, and writes no audit
+		// event.
 		r.fails(r.SetInsecureSkipVerify(h, true), kind.State)
 		a.are(t)
 	}
@@ -105,11 +106,11 @@ func TestSkippingVerificationCanBeForbidden(t *testing.T) {
 		"(insecure-skip-verify)")
 	a.are(t, denied("tls.SetInsecureSkipVerify", fmt.Sprintf("127.0.0.1:%d", port),
 		"insecure-skip-verify"))
-	r.ok(r.SetInsecureSkipVerify(h, false)) // the verification is on anyway
+	r.ok(r.SetInsecureSkipVerify(h, false)) // allowed, because the verification stays on
 	r.ok(r.Handshake(h))
 	a.are(t)
 
-	// Not only the call fails: the verification really stays on.
+	// After the failed call the verification is still on.
 	other := testcert.NewCA(t, "Other CA").Issue(t, testcert.Leaf{DNS: []string{"localhost"}})
 	h = r.handle(r.NewClient("localhost", testkit.Echo(t, other.TLS())))
 	r.fails(r.SetInsecureSkipVerify(h, true), kind.Denied)
@@ -132,7 +133,7 @@ func TestOldVersionsCanBeForbidden(t *testing.T) {
 	a.are(t, denied("tls.Handshake", fmt.Sprintf("localhost:%d", old), "min-tls"))
 	r.client(r.echo()) // it speaks 1.3
 
-	// Another store makes another context.
+	// A new trust store makes a new client context, which must keep to the rule as well.
 	r.ok(r.SetCaBundle(r.ca.File))
 	h = r.handle(r.NewClient("localhost", old))
 	r.refuses(r.Handshake(h), "(min-tls)")
@@ -154,14 +155,14 @@ func TestOldVersionsCanBeForbidden(t *testing.T) {
 	accept.ok()
 	a.are(t)
 
-	// A handshake that fails for another reason is not the policy's doing.
+	// If a handshake fails for another reason, the policy is not named.
 	plain := testkit.Serve(t, func(nc net.Conn) {
 		fmt.Fprint(nc, "HTTP/1.1 400 Bad Request\r\n\r\n")
 	})
 	r.fails(r.Handshake(r.handle(r.NewClient("localhost", plain))), kind.Handshake)
 	a.are(t)
 
-	// Without the rule, a handshake with a peer that is too old just fails.
+	// Without the rule, a handshake with an older peer fails with kind handshake.
 	for _, keys := range []string{"", `min-tls = "1.2"`} {
 		r, a := ruled(t, keys)
 		h := r.handle(r.NewClient("localhost", r.oldServer(tls.VersionTLS11)))
@@ -197,7 +198,8 @@ func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
 		{`"[::1]:` + p + `"`, "127.0.0.1", "127.0.0.1:" + p},
 		{`"*:` + p + `"`, "localhost", ""},
 		{``, "localhost", "localhost:" + p},
-		// A look-up of the name would fail in another way.
+		// The policy refuses the name before the look-up, which would fail with another
+		// error.
 		{`"example.com:` + p + `"`, "host.invalid", "host.invalid:" + p},
 	} {
 		r, a := ruled(t, "destinations = ["+tc.rules+"]")
@@ -212,7 +214,8 @@ func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
 	}
 }
 
-// A host that two parsers could read differently is neither judged nor dialled.
+// A host that two parsers could read differently is refused as a wrong parameter. The policy does
+// not judge it, and tlsd does not connect.
 func TestAmbiguousHostsAreNotConnectedTo(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", ":0") // of both families
@@ -258,8 +261,8 @@ func TestAnAllowedDestinationThatIsNotThereIsAConnectError(t *testing.T) {
 	if err.Errno != "ECONNREFUSED" {
 		t.Errorf("error %q, errno %q", err, err.Errno)
 	}
-	r.fails(r.NewClient("localhost", port),
-		kind.Connect) // this holds if the forbidden [::1] is tried first
+	// The same kind, although localhost may also have the address [::1], which is forbidden.
+	r.fails(r.NewClient("localhost", port), kind.Connect)
 	a.are(t)
 }
 
@@ -267,7 +270,7 @@ func TestOnlyAllowedAddressesAreListenedOn(t *testing.T) {
 	t.Parallel()
 	port := testkit.Port(t)
 	p := fmt.Sprint(port)
-	everything := "0.0.0.0" // the meaning of :: on a machine without IPv6
+	everything := "0.0.0.0" // without IPv6, :: means 0.0.0.0
 	if l, err := net.Listen("tcp6", "[::1]:0"); err == nil {
 		l.Close()
 		everything = "[::]"
@@ -353,16 +356,18 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 	a.are(t, denied("tls.NewServerContext", certOut, "key-folders"))
 	r.refuses(r.SetCaBundle(caOut), "the file "+caOut, "(ca-folders)")
 	a.are(t, denied("tls.SetCaBundle", caOut, "ca-folders"))
-	r.client(r.echo()) // the old store stays
+	r.client(r.echo()) // the old store is still in use
 
-	// A missing or bad file in the folder is a file error, not a refusal.
+	// If a file of an allowed folder is missing or bad, the error has the kind file, and not
+	// denied.
 	r.fails(r.NewServerContext(cert, filepath.Join(in, "none")), kind.File)
-	r.fails(r.NewServerContext(cert, in+"/"), kind.Denied) // a folder is not in itself
+	// A folder does not count as a file in itself.
+	r.fails(r.NewServerContext(cert, in+"/"), kind.Denied)
 	a.are(t, denied("tls.NewServerContext", in+"/", "key-folders"))
 	r.fails(r.NewServerContext(cert, "in/key"), kind.File)
 	a.are(t)
 
-	// One key does not change the meaning of the other.
+	// Each of the two keys limits only its own files.
 	r, _ = ruled(t, "key-folders = []")
 	r.ok(r.SetCaBundle(r.ca.File))
 	r.fails(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile), kind.Denied)
@@ -372,7 +377,7 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 	a.are(t, denied("tls.SetCaBundle", r.ca.File, "ca-folders"))
 }
 
-// Calls that change a handle must keep to the same limits as calls that make one.
+// The policy also limits the calls that change a handle.
 func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 	t.Parallel()
 	in := t.TempDir()
@@ -417,9 +422,9 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 		denied("tls.SetCertificate", r.cert.KeyFile, "key-folders"),
 		denied("tls.SetCertificate", r.cert.CertFile, "key-folders"),
 		denied("tls.Listen", local+":0", "listen"))
-	r.ok(r.Listen(ctx, "127.0.0.2", 0)) // a rule that allows all ports allows any
+	r.ok(r.Listen(ctx, "127.0.0.2", 0)) // a rule for all ports allows port 0, too
 
-	// Each of these makes a new context of the engine.
+	// Each of these calls makes a new engine context, which must keep to min-tls.
 	r.ok(r.SetOption(ctx, "min-version", "1.2"))
 	r.ok(r.SetCertificate(ctx, "a.test", cert, key))
 	port := testkit.Port(t)
@@ -441,7 +446,8 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 			t.Errorf("error %q", e)
 		}
 		if <-done == nil {
-			t.Errorf("handshake %s: a client has spoken TLS 1.2", handshake)
+			t.Errorf("option handshake %s: a client has done a handshake with TLS 1.2",
+				handshake)
 		}
 	}
 }

@@ -20,10 +20,10 @@ import (
 //	out: channel ── take, at most 64 KiB ──▶ engine's Write, within the write timeout
 //	in:  engine's ReadSome ──▶ channel, when the caller makes room
 //
-// An idle connection has two parked goroutines and no memory for bytes. Close of the connection
-// ends the pumps. If Close was not called, End of the session ends them. Either one first drains
-// the pumps, then ends them, and waits for both goroutines. The last wait is short, because
-// interrupt ends all waits of the pumps.
+// An idle connection has two parked goroutines and no memory for bytes. A Close of the connection
+// ends the pumps, or at the latest the End of the session. Both first wait until the pumps have
+// sent the caller's bytes (drain). Then they interrupt the pumps, and wait for both goroutines.
+// This wait is short, because interrupt ends all waits of the pumps.
 
 const (
 	// inBytes is the most that is read from the peer at once.
@@ -43,11 +43,11 @@ type pumps struct {
 	stop context.CancelCauseFunc
 
 	outReturned, inReturned chan struct{} // closed when the pump has returned
-	sendingOver             chan struct{} // closed when no more bytes can leave
+	sendingOver             chan struct{} // closed when no more bytes will be sent
 	receivingOver           chan struct{} // closed when the in pump reads no more
 
 	shutdownAsked atomic.Bool   // tls.Shutdown has come: close_notify is sent in any case
-	endSent       atomic.Bool   // the in pump ends or has ended its direction
+	endSent       atomic.Bool   // the in pump shuts down its direction, or has done so
 	decide        sync.Once     // closes decided
 	decided       chan struct{} // closed when tls.Shutdown, Close or End has come
 }
@@ -78,8 +78,8 @@ func (p *pumps) runOut() {
 	}
 }
 
-// forward carries bytes until no more come, or until they cannot leave. If the caller has closed
-// the channel, the result is true. Then a later call decides whether close_notify is sent.
+// forward carries bytes until no more come, or until they cannot be sent. If the caller has closed
+// the channel, the result is true. In this case a later call decides whether close_notify is sent.
 func (p *pumps) forward() (callerClosed bool) {
 	for {
 		data, n, err := p.ch.take()
@@ -105,7 +105,10 @@ func (p *pumps) write(ctx context.Context, data []byte) error {
 	return err
 }
 
-// channelEnded finds out why the channel gives no more bytes. err is the error of take.
+// channelEnded is called when the channel gives no more bytes. err is the error of take. If the
+// caller has closed the channel, channelEnded does nothing but return true. If the caller has only
+// shut down its sending direction, channelEnded sends close_notify. If an interrupt or an error
+// keeps bytes from being sent, it fails the outgoing direction.
 func (p *pumps) channelEnded(err error) (callerClosed bool) {
 	switch {
 	case interrupted(err):
@@ -122,8 +125,9 @@ func (p *pumps) channelEnded(err error) (callerClosed bool) {
 	return false
 }
 
-// closeWrite sends close_notify. It does nothing if the direction has failed, or if Close or End
-// decides about close_notify.
+// closeWrite sends close_notify. It does nothing if the direction has failed. It also does nothing
+// if Close or End has come without a Shutdown, because Close and End decide about close_notify
+// themselves.
 func (p *pumps) closeWrite() {
 	select {
 	case <-p.decided:
@@ -152,22 +156,22 @@ func (p *pumps) shutDown() {
 	p.ch.fence()
 }
 
-// callerClosed says whether the caller has closed the channel. A caller that has only shut down its
-// sending side has not. Once the caller has seen the end of reading, a close and a shutdown look
-// the same. Then both count as a shutdown.
+// callerClosed says whether the caller has closed the channel. It returns false if the caller has
+// only shut down its sending direction. After the in pump has shut down its own direction, the two
+// look the same, and callerClosed returns false for both.
 func (p *pumps) callerClosed() bool { return p.ch.callerClosed() && !p.endSent.Load() }
 
 // failOut publishes why the outgoing direction has failed, and makes the caller's next send fail.
 // If the network has failed, the peer may have said why. So failOut gives the in pump time to read
-// the reason. ctx is the context of the work that has failed.
+// the reason. ctx is the context of the operation that has failed.
 func (p *pumps) failOut(ctx context.Context, err error) {
 	e := classify(ctx, err, kind.IO)
 	if e.Kind == kind.IO {
 		late := time.NewTimer(p.c.s.reasonTimeout)
 		defer late.Stop()
 		select {
-		// If the in pump has failed fatally, it has already published its reason, also for
-		// the outgoing direction.
+		// If the in pump has met a fatal error, it has already published this error for
+		// both directions.
 		case <-p.receivingOver:
 		case <-late.C:
 		case <-p.ctx.Done():
@@ -195,8 +199,8 @@ func (p *pumps) runIn() {
 	}
 }
 
-// deliver gives the caller the bytes that the peer sends. It returns when reading has ended, which
-// it publishes, or when the caller takes no more.
+// deliver gives the caller the bytes that the peer sends. It returns when reading has ended, or
+// when the caller takes no more. It publishes the end of reading.
 func (p *pumps) deliver() {
 	for {
 		data, err := p.t.ReadSome(p.ctx, inBytes)
@@ -237,9 +241,9 @@ func (p *pumps) publish(e event) {
 	}
 }
 
-// readEnd says what the error of a read means for both directions. The error ends nothing if this
-// side has ended the wait. A peer that has sent close_notify, or has cut its direction, may go on
-// reading. Any other error fails the outgoing direction too, with the same error.
+// readEnd says which directions the error of a read ends. If this side has ended the wait, the
+// error ends none. If the peer has sent close_notify, or has ended its direction without it, only
+// reading ends, because the peer may still read. Any other error fails both directions.
 func readEnd(ctx context.Context, err error) (e event, ended bool) {
 	switch {
 	case errors.Is(err, io.EOF):
@@ -256,7 +260,7 @@ func readEnd(ctx context.Context, err error) (e event, ended bool) {
 
 // drain makes the caller's next send fail, and sends the bytes that came before, each piece within
 // the write timeout. drain gives up when ctx ends. But if ctx ends because the session ends, drain
-// first waits for at most Timeouts.Close more.
+// first waits for up to another Timeouts.Close.
 func (p *pumps) drain(ctx context.Context) {
 	s := p.c.s
 	p.decide.Do(func() { close(p.decided) })
@@ -287,8 +291,8 @@ func (p *pumps) interrupt(why error) {
 	p.ch.interrupt()
 }
 
-// terminate ends the pumps, waits for them, and closes the channel. Bytes that have not left are
-// lost.
+// terminate ends the pumps, waits for them, and closes the channel. Bytes that were not sent yet
+// are lost.
 func (p *pumps) terminate() {
 	p.interrupt(errClosed)
 	<-p.outReturned

@@ -2,5 +2,5 @@
 
 package session_test
 
-// raceDetector is true, because sync.Pool drops elements at random under the race detector.
+// raceDetector says that the race detector is on. With it, sync.Pool drops elements at random.
 const raceDetector = true

@@ -17,9 +17,9 @@ import (
 // Read returns the rest.
 const MaxRead = 32 << 10
 
-// writePiece is the size of the pieces of a Write, in bytes. Each piece must leave within the
+// writePiece is the size of the pieces of a Write, in bytes. Each piece must be sent within the
 // timeout. So a slow but steady peer causes no timeout, however large the Write is. A peer that
-// takes only a byte now and again does.
+// takes only a byte now and again causes one.
 const writePiece = pieceBytes
 
 // usableWithoutChannel does what the method usable does, and also fails if there is a data channel.
@@ -37,8 +37,8 @@ func (c *connection) usableWithoutChannel() (EngineConn, error) {
 	return t, nil
 }
 
-// Write sends all of data, at most 16 MiB, on a connection without a data channel. The caller must
-// not change data until the call has ended. The result is len(data).
+// Write sends all of data, on a connection without a data channel. The caller must not change data
+// until the call has ended. The result is len(data).
 func (s *Session) Write(h Handle, data []byte) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,9 +56,8 @@ func (s *Session) Write(h Handle, data []byte) *Call {
 	return s.onConnection(opWrite, h, writeLane, run)
 }
 
-// write sends all of data. If it fails after some bytes have left, the outgoing direction fails. If
-// nothing has left, another Write may follow a timeout or a cancel. Any other error fails the
-// outgoing direction.
+// write sends all of data. If a timeout or a cancel ends it before the first byte was sent, another
+// Write may follow. In all other cases an error fails the outgoing direction.
 func (c *connection) write(ctx context.Context, t EngineConn, data []byte,
 	timeout time.Duration) error {
 	for sent := 0; sent < len(data); {
@@ -67,7 +66,7 @@ func (c *connection) write(ctx context.Context, t EngineConn, data []byte,
 		e := event{sent: n}
 		if err != nil {
 			if err.Kind == kind.Timeout {
-				err.Why += fmt.Sprintf("; %d of %d have left", sent, len(data))
+				err.Why += fmt.Sprintf("; %d of %d were sent", sent, len(data))
 			}
 			if sent > 0 || !gaveUp(err) {
 				e.write, e.err, e.reported = stateFailed, err, true
@@ -80,7 +79,7 @@ func (c *connection) write(ctx context.Context, t EngineConn, data []byte,
 	return nil
 }
 
-// gaveUp says whether this side has given up, and the network has not failed.
+// gaveUp says whether err is a timeout or a cancel, and not a failure of the network.
 func gaveUp(err *Error) bool { return err.Kind == kind.Timeout || err.Kind == kind.Cancelled }
 
 // writable says why nothing can be sent any more, or returns nil.
@@ -114,8 +113,8 @@ func writeWithin(ctx context.Context, t EngineConn, piece []byte, timeout time.D
 	return n, nil
 }
 
-// Recycle takes back data that a Read has returned. Nobody must use the data any more. A call is
-// optional.
+// Recycle takes back data that a Read has returned. The data must not be used any more. Calling
+// Recycle is optional.
 func Recycle(data []byte) { openssl.Recycle(data) }
 
 // Read waits for data on a connection without a data channel. It returns what is there, at most max

@@ -31,7 +31,7 @@ import (
 // reloadPause is the shortest time between two checks of a context's files.
 const reloadPause = time.Second
 
-// opReload is the method in errors and audit events, because Accept's handshakes cause the reload.
+// A reload happens in the handshakes of Accept, so its errors and audit events name this method.
 const opReload = "tls.Accept"
 
 // A source is the files of an identity, and their state at the last check.
@@ -78,8 +78,9 @@ func (c *serverContext) refresh() {
 			changed[name] = now
 		}
 	}
-	// First all names in one change, because each change loads the certificates of all names
-	// into a new engine context. If one of them is bad, then name by name.
+	// Each change loads the certificates of all names into a new engine context. So first try
+	// to load all changed files in one change. If one of them is bad, load the files of each
+	// name alone.
 	if len(changed) > 1 && c.reload(changed) == nil {
 		return
 	}
@@ -98,11 +99,11 @@ func (c *serverContext) refresh() {
 }
 
 // failed handles the error of a reload, and says whether to report it to the observer. After a lack
-// the files are tried again. After any other error the function in the parameter note records the
-// state of the files, so that they are not tried again. c.changeMu must be held.
-func (c *serverContext) failed(err error, note func(*serverOptions)) (tell bool) {
+// of descriptors or memory, the files are tried again. After any other error, the function record
+// stores the state of the files, so that they are not tried again. c.changeMu must be held.
+func (c *serverContext) failed(err error, record func(*serverOptions)) (tell bool) {
 	if !isLack(err) {
-		c.remember(note)
+		c.remember(record)
 		return true
 	}
 	tell = !c.toldOfLack
@@ -143,23 +144,24 @@ func (c *serverContext) reload(changed map[string]source) error {
 	return nil
 }
 
-// reloadCA reads the file of the option client-ca again, after the file has changed. If it is bad,
-// the old CAs stay in use. The parameter now is the file's new state. c.changeMu must be held.
-func (c *serverContext) reloadCA(path string, now fs.FileInfo) {
+// reloadCA reads the file of the option client-ca again, after the file has changed. If the file is
+// bad, the old CAs stay in use. found is the file's new state. c.changeMu must be held.
+func (c *serverContext) reloadCA(path string, found fs.FileInfo) {
 	next := c.copyOptions()
 	err := c.s.readClientCA(opReload, path, &next)
 	if err == nil {
 		err = c.apply(next)
 	}
-	if err == nil || c.failed(err, func(o *serverOptions) { o.clientCA = now }) {
+	if err == nil || c.failed(err, func(o *serverOptions) { o.clientCA = found }) {
 		c.s.reportReload(path, "", err)
 	}
 }
 
-// remember records the state of files that could not be used. c.changeMu must be held.
-func (c *serverContext) remember(note func(*serverOptions)) {
+// remember changes the options by the function record, which stores the state of files that could
+// not be used. c.changeMu must be held.
+func (c *serverContext) remember(record func(*serverOptions)) {
 	next := c.copyOptions()
-	note(&next)
+	record(&next)
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.options = next
@@ -167,7 +169,7 @@ func (c *serverContext) remember(note func(*serverOptions)) {
 
 // stat returns the state of the file at a path, or nil if it cannot be opened. An error means a
 // lack of descriptors or memory. If the policy refuses the file, stat writes no audit event. The
-// read after a change writes one.
+// event is written when the changed file is read.
 func stat(within policy.Folders, path string) (fs.FileInfo, error) {
 	f, err := within.Open(path)
 	if isLack(err) {

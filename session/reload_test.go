@@ -29,8 +29,8 @@ type renewal struct {
 	port      int
 }
 
-// renewing makes a renewal that looks at its files at each handshake. set adjusts its
-// configuration.
+// renewing makes a renewal that checks its files before each handshake. option is the value of the
+// option reload, "" for the preset. set adjusts the session's configuration.
 func renewing(t *testing.T, option string,
 	set ...func(*fakeengine.Engine, *session.Config)) *renewal {
 	t.Helper()
@@ -38,7 +38,7 @@ func renewing(t *testing.T, option string,
 	return renewingOn(newRealRig(t, append(set, n.observe)...), n, option)
 }
 
-// renewingOn is renewing on a given rig, which tells n.
+// renewingOn is renewing with a given rig, whose observer is n.
 func renewingOn(rig *rig, n *notes, option string) *renewal {
 	rig.t.Helper()
 	dir := rig.t.TempDir()
@@ -72,8 +72,8 @@ func (r *renewal) issue(names ...string) *testcert.Cert {
 	return r.ca.Issue(r.t, testcert.Leaf{CN: names[0], DNS: names})
 }
 
-// shown returns the serial number of the certificate for a client that asks for the name. The
-// client and the server exchange a message, and stay until the end of the test.
+// shown makes a client that asks for the name, and returns the serial number of the certificate
+// that the client gets. The connection works, and stays open until the end of the test.
 func (r *renewal) shown(name string) string {
 	r.t.Helper()
 	accepted := r.start(r.Accept(r.ctx, "", 0))
@@ -163,7 +163,7 @@ func TestBadFilesLeaveTheOldCertificateInPlace(t *testing.T) {
 	r.put(r.cert, next.CertPEM)
 	r.put(r.key, next.KeyPEM)
 	if got := r.shown("localhost"); got != next.Cert.SerialNumber.Text(16) {
-		t.Errorf("a client gets %s, and the files are good", got)
+		t.Errorf("a client gets %s, although the new files are good", got)
 	}
 }
 
@@ -199,7 +199,7 @@ func TestOnlyWhatIsWantedIsReloaded(t *testing.T) {
 	}
 }
 
-// It is not parallel: the process has no descriptors meanwhile.
+// This test is not parallel, because for a moment the process may open no descriptors.
 func TestALackOfDescriptorsSaysNothingOfTheFiles(t *testing.T) {
 	var lack atomic.Bool
 	n := new(notes)
@@ -215,7 +215,7 @@ func TestALackOfDescriptorsSaysNothingOfTheFiles(t *testing.T) {
 	r.put(r.cert, next.CertPEM)
 	r.put(r.key, next.KeyPEM)
 
-	// The files cannot be looked at.
+	// First, the process cannot open the files.
 	var all syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &all); err != nil {
 		t.Fatal(err)
@@ -230,13 +230,13 @@ func TestALackOfDescriptorsSaysNothingOfTheFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !errors.Is(witness, syscall.EMFILE) {
-		t.Fatalf("a file is opened without descriptors: %v", witness)
+		t.Fatalf("the limit of descriptors does not work: opening a file gives %v", witness)
 	}
 	if list := r.failures(); len(list) != 0 {
-		t.Errorf("the observer was told %q, although nobody knows of a change", list)
+		t.Errorf("the observer was told %q, although the files could not be checked", list)
 	}
 
-	// The files are seen to have changed, but the engine lacks descriptors.
+	// Now the process sees that the files have changed, but the engine lacks descriptors.
 	lack.Store(true)
 	for range 2 {
 		if got := r.shown("localhost"); got != old {
@@ -248,7 +248,7 @@ func TestALackOfDescriptorsSaysNothingOfTheFiles(t *testing.T) {
 	}
 	lack.Store(false)
 	if got := r.shown("localhost"); got != next.Cert.SerialNumber.Text(16) {
-		t.Errorf("a client gets %s after the lack; the files are good", got)
+		t.Errorf("a client gets %s, although the files are good and the lack is over", got)
 	}
 }
 
@@ -260,7 +260,7 @@ func TestFilesAreLookedAtOnceInAWhile(t *testing.T) {
 	r.put(r.cert, next.CertPEM)
 	r.put(r.key, next.KeyPEM)
 	if got := r.shown("localhost"); got != old {
-		t.Error("the files were looked at again at once")
+		t.Error("the files were checked again before the reload pause was over")
 	}
 }
 

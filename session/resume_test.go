@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// resumed makes a client, does its handshake, exchanges a line so that late tickets arrive, and
-// closes the client. It says whether the connection has resumed a TLS session.
+// resumed makes a client, does its handshake and closes it. It returns the fact "resumed": "1" if
+// the connection has resumed a TLS session. The client exchanges a line, because with TLS 1.3
+// tickets come after the handshake.
 func (r *rig) resumed(port int, options ...string) string {
 	r.t.Helper()
 	h := r.handle(r.NewClient("localhost", port))
@@ -32,8 +33,8 @@ func (r *rig) resumed(port int, options ...string) string {
 	return resumed
 }
 
-// TestASessionResumesItsOwnTLSSessions opens clients one after another. A client resumes the TLS
-// session of an earlier one with the same settings.
+// TestASessionResumesItsOwnTLSSessions: a client resumes the TLS session of an earlier client of
+// the same session, if their settings are equal.
 func TestASessionResumesItsOwnTLSSessions(t *testing.T) {
 	t.Parallel()
 	versions := map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
@@ -80,7 +81,7 @@ func TestASessionResumesItsOwnTLSSessions(t *testing.T) {
 	}
 }
 
-// OpenSSL's own server sends two tickets after its handshake with TLS 1.3.
+// The server is openssl s_server. With TLS 1.3 it sends two tickets after the handshake.
 func TestSessionsOfOpenSSLsServerAreResumed(t *testing.T) {
 	t.Parallel()
 	openssl, err := exec.LookPath("openssl")

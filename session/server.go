@@ -12,8 +12,8 @@ import (
 
 // A server context can change, but an engine context does not. For a change, the server context
 // makes a new engine context for later handshakes. So a change does not disturb handshakes and
-// connections that exist. If the new engine context cannot be made, the old one stays. To make
-// engine contexts, the server context keeps its certificates and keys in memory.
+// connections that exist. If the new engine context cannot be made, the old one stays in use. To
+// make engine contexts, the server context keeps its certificates and keys in memory.
 
 // maxNames is the most names for which a context has certificates. OpenSSL keeps memory for each
 // name, and connections that began before a change keep the old names in memory, too.
@@ -54,8 +54,8 @@ func (o *serverOptions) setIdentity(name string, id openssl.Identity, from sourc
 	o.sources[name] = from
 }
 
-// apply makes later handshakes use the options next. If it fails, nothing changes. c.changeMu must
-// be held.
+// apply replaces the context's options by next, for later handshakes. If it fails, nothing changes.
+// c.changeMu must be held.
 func (c *serverContext) apply(next serverOptions) error {
 	s := c.s
 	e, err := s.Engine.NewServer(next.config)
@@ -126,7 +126,7 @@ func (c *serverContext) setCertificate(ctx context.Context,
 	if name != "" && !there && len(next.config.Hosts) >= maxNames {
 		return fail(kind.Limit,
 			"serverName %s: the context has certificates for %d names, the limit of a "+
-				"context; use another context, or a name with *.",
+				"context; use another context, or a pattern such as *.example.com",
 			name, len(next.config.Hosts))
 	}
 	next.setIdentity(name, id, from)
@@ -148,7 +148,8 @@ func (c *connection) setCertificate(ctx context.Context,
 		return err
 	case c.accepted:
 		return fail(kind.State,
-			"an accepted connection shows its context's certificate; set it there")
+			"an accepted connection shows its context's certificate; "+
+				"call tls.SetCertificate on the context")
 	case serverName != "":
 		return fail(kind.Params,
 			"serverName %.80q: a connection has one certificate, and takes no name",
@@ -158,8 +159,8 @@ func (c *connection) setCertificate(ctx context.Context,
 	if err != nil {
 		return classify(ctx, err, kind.File)
 	}
-	// This engine context is only for the check of the files. Without it, OpenSSL would check
-	// them as late as at the handshake.
+	// This engine context is only made so that OpenSSL checks the files now, and not at the
+	// handshake.
 	e, err := s.Engine.NewServer(openssl.ServerConfig{Default: id})
 	if err != nil {
 		return unusable(certFile, keyFile, err)
@@ -188,7 +189,7 @@ func hostPattern(s string) (string, error) {
 	}
 	if _, isAddr := h.Addr(); isAddr {
 		return "", fail(kind.Params,
-			"serverName %q: an address is never asked for (RFC 6066 section 3); "+
+			"serverName %q: a client cannot ask for an address (RFC 6066 section 3); "+
 				"give a name, or nothing for the context's own certificate", s)
 	}
 	if wild {

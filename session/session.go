@@ -22,11 +22,11 @@ type Handle int32
 type Session struct {
 	Config // immutable
 
-	// The constants of the same names. Tests set other values.
+	// New sets these to the constants of the same names. Tests set other values.
 	stallTimeout, reasonTimeout, reloadPause time.Duration
 
 	resolver     *net.Resolver           // nil: the system's; tests set another
-	attemptPause func() <-chan time.Time // see race: waits for attemptDelay; tests set another
+	attemptPause func() <-chan time.Time // see attemptDelay; tests set another
 	ctx          context.Context         // done when the session ends
 	cancel       context.CancelCauseFunc
 	running      sync.WaitGroup // calls that have not ended
@@ -34,7 +34,7 @@ type Session struct {
 	// one element for each connection that is being closed in the background
 	finishSlots   chan struct{}
 	background    sync.WaitGroup
-	finishCtx     context.Context // done when background closes must stop waiting
+	finishCtx     context.Context // done when closes in the background must stop waiting
 	stopFinishing context.CancelFunc
 
 	lastMoved atomic.Int64 // Unix nanoseconds, see LastMoved
@@ -44,12 +44,12 @@ type Session struct {
 	seq        uint64
 	calls      map[*Call]struct{} // the calls that have not ended
 	changed    chan struct{}      // see nextChange; nil if no call waits for it
-	lastHandle Handle             // the last number that was taken; with StartAt, first-1
+	lastHandle Handle             // the newest number; before the first one, that number - 1
 	handleUsed bool               // a number has been taken
 	conns      map[Handle]*connection
 	contexts   map[Handle]*serverContext
 	watched    map[Handle]waitable // the handles whose option watch is 1
-	lastReady  Handle              // the handle that the last Wait has returned
+	lastReady  Handle              // the handle that the newest Wait has returned
 	trust      *trust
 	sessions   openssl.SessionCache // for clients to resume; it has its own lock
 	lastError  string
@@ -83,11 +83,10 @@ func New(cfg Config) *Session {
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 // End ends all calls with kind "cancelled", frees everything that the session owns, and then
-// returns. It cuts open connections without close_notify, so that the peer can tell that the
-// conversation was not complete. Before a cut, the bytes on the data channel leave, and the peer's
-// system acknowledges all bytes (see cut). End also waits for background closes (see Hurry), but
-// the cuts do not wait for them. End waits until each Call that was made has been Run. No method
-// may be called after End.
+// returns. It cuts open connections: it sends the bytes of the data channel, waits for the peer's
+// system to acknowledge all bytes, and sends no close_notify. So the peer can tell that the
+// conversation was not complete. End also waits for closes in the background (see finish.go), and
+// until each Call that was made has been Run. No method may be called after End.
 func (s *Session) End() {
 	s.cancel(errEnded)
 	s.running.Wait()
@@ -107,8 +106,8 @@ func (s *Session) End() {
 	}
 }
 
-// LastMoved is the time of the last bytes on a data channel, or the zero time if there were none.
-// The last bytes may in truth be later, by at most movedGrain.
+// LastMoved is the time of the newest bytes on a data channel, or the zero time if there were none.
+// The result may be too early, by at most movedGrain.
 func (s *Session) LastMoved() time.Time {
 	if n := s.lastMoved.Load(); n != 0 {
 		return time.Unix(0, n)
@@ -117,7 +116,7 @@ func (s *Session) LastMoved() time.Time {
 }
 
 // movedGrain is the shortest time between two changes of lastMoved. The pumps of all connections
-// share this word of memory, so it is written rarely.
+// share this field, so they should write it rarely.
 const movedGrain = 10 * time.Millisecond
 
 func (s *Session) moved() {

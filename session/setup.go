@@ -21,7 +21,7 @@ import (
 type connSetup struct {
 	tcp        *net.TCPConn // nil once TLS owns it
 	serverName string       // of a client: the name to verify, and for SNI
-	store      *trust       // of a client: its trust store, with a reference (see trust.go)
+	store      *trust       // of a client, which is a holder of the store (see trust.go)
 
 	server *serverContext // of an accepted connection whose handshake comes later
 	data   *channel       // the data channel that came with Accept
@@ -33,7 +33,7 @@ type connSetup struct {
 	plainUsed    bool // bytes have been exchanged in plain text
 }
 
-// setOpen gives the connection its TCP connection.
+// setOpen gives the connection its TCP connection, and the state open.
 func (c *connection) setOpen(b connSetup) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()

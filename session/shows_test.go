@@ -16,7 +16,7 @@ import (
 	"tlsd/session"
 )
 
-// tallies is a meter of certificates and of reloads.
+// tallies is a Meter that counts uses of certificates, and reloads.
 type tallies struct {
 	mu     sync.Mutex
 	uses   map[string]int // by serial; a number that becomes 0 is removed
@@ -51,7 +51,7 @@ func (m *tallies) expect(t *testing.T, when string, uses map[string]int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !maps.Equal(m.uses, uses) {
-		t.Errorf("%s: shown are %v, want %v", when, m.uses, uses)
+		t.Errorf("%s: the uses of certificates are %v, want %v", when, m.uses, uses)
 	}
 }
 
@@ -70,13 +70,13 @@ func TestTheMeterKnowsWhichCertificatesServersShow(t *testing.T) {
 	r.fails(r.SetCertificate(again, "b.test", cert, r.key), kind.File)
 	r.fails(r.NewServerContext(cert, r.key), kind.File)
 	h := r.handle(r.NewClient("localhost", r.echo()))
-	r.ok(r.SetCertificate(h, "", cert, key)) // a client's does not count
+	r.ok(r.SetCertificate(h, "", cert, key)) // a client's certificate does not count
 	name := host.Cert.SerialNumber.Text(16)
 	m.expect(t, "with a name", map[string]int{first: 2, name: 1})
 
 	next := r.issue("localhost")
 	r.put(r.cert, next.CertPEM)
-	r.shown("localhost") // the key is still the old one
+	r.shown("localhost") // the reload fails, because the key is still the old one
 	r.put(r.key, next.KeyPEM)
 	if m.reload[false] != 1 || m.reload[true] != 0 {
 		t.Errorf("reloads: %v", m.reload)
@@ -94,7 +94,7 @@ func TestTheMeterKnowsWhichCertificatesServersShow(t *testing.T) {
 	m.expect(t, "at the end", map[string]int{})
 }
 
-// The file of client-ca is reloaded as certificates are.
+// The option reload also reloads the file of the option client-ca.
 func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 	t.Parallel()
 	m := newTallies()
@@ -104,7 +104,8 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 	r.put(file, pemOf(t, r.ca))
 	r.ok(r.SetOption(r.ctx, "client-ca", file))
 	r.ok(r.SetOption(r.ctx, "client-cert", "require"))
-	// each client could resume its earlier TLS session
+	// The clients can resume TLS sessions. A client of a CA that is no longer trusted must not
+	// get in by this way.
 	clients := map[*testcert.CA]*tls.Config{}
 	for _, ca := range []*testcert.CA{r.ca, other} {
 		leaf := ca.Issue(t, testcert.Leaf{CN: "a client"})
@@ -118,13 +119,13 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 		accepted := r.start(r.Accept(r.ctx, "", 0))
 		c := tls.Client(dialTCP(t, r.port), clients[ca])
 		c.SetDeadline(time.Now().Add(testkit.Patience))
-		_ = c.Handshake() // in TLS 1.3 it ends before the server has judged the client
+		_ = c.Handshake() // no error in TLS 1.3, where the server judges the client later
 		if accepted.wait(); accepted.err != nil {
 			return false
 		}
 		resumed = resumed || c.ConnectionState().DidResume
 		r.ok(r.Write(accepted.ok().(session.Handle), []byte("x")))
-		if _, err := c.Read(make([]byte, 1)); err != nil { // tickets come with it
+		if _, err := c.Read(make([]byte, 1)); err != nil { // this also reads the tickets
 			t.Fatal(err)
 		}
 		return true
@@ -132,8 +133,8 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 	check := func(when string, first, second bool) {
 		t.Helper()
 		if a, b := admits(r.ca), admits(other); a != first || b != second {
-			t.Errorf("%s: the CAs are trusted: %v, %v; want %v, %v", when, a, b, first,
-				second)
+			t.Errorf("%s: clients of the two CAs are admitted: %v, %v; want %v, %v",
+				when, a, b, first, second)
 		}
 	}
 	check("at first", true, false)
@@ -156,8 +157,8 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 		t.Errorf("reloads: %v", m.reload)
 	}
 	if !resumed {
-		t.Error("no client has resumed: this does not check that clients of an old CA " +
-			"may not")
+		t.Error("no client has resumed a TLS session, so this test does not check that a " +
+			"client of an old CA cannot")
 	}
 }
 

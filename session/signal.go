@@ -16,7 +16,8 @@ import (
 // first end. So the caller has nothing to count and nothing to read. Its descriptor is readable
 // exactly while an Accept would not wait.
 //
-// The session does not trust the sockets, as with a data channel. No call on them can block.
+// The session does not trust the sockets, just as it does not trust a data channel. No call on them
+// can block.
 type signal struct {
 	polled, second *channel
 	on             bool // the first end has the byte; guarded by the session's lock
@@ -61,7 +62,8 @@ func newSignal(polled, second *net.UnixConn) (*signal, error) {
 	return &signal{polled: a, second: b}, nil
 }
 
-// set sends the byte or receives it again. g may be nil. The session's lock must be held.
+// set sends the byte if on is true, and receives it if on is false. g may be nil. The session's
+// lock must be held.
 func (g *signal) set(on bool) {
 	if g == nil || g.on == on {
 		return
@@ -74,8 +76,8 @@ func (g *signal) set(on bool) {
 	g.polled.raw.Control(func(fd uintptr) { _, _ = receive(fd, make([]byte, 1), 0) })
 }
 
-// put sends the byte. It ignores errors: the caller has closed the first end, or has filled its
-// queue.
+// put sends the byte. If this fails, the caller has closed the first end, or has filled its queue.
+// So put ignores the error.
 func (g *signal) put() {
 	const flags = unix.MSG_DONTWAIT | noSignal
 	g.second.raw.Control(func(fd uintptr) {
@@ -91,7 +93,8 @@ const sweepMost = 1024
 // sweep empties the queues of both ends, into which the caller may have sent messages. The kernel
 // closes the messages' descriptors, because the receive has no room for descriptors. Such a
 // descriptor may be the caller's own end of the control connection, and would keep the session
-// alive. At the end sweep sends the session's own byte again. The session's lock must be held.
+// alive. If a client waits, sweep then sends the session's own byte again. The session's lock must
+// be held.
 func (g *signal) sweep() {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)
@@ -134,9 +137,9 @@ func (c *serverContext) clientsChanged() {
 	c.s.notify()
 }
 
-// Attended says whether a context with a signal listens. Such a session is not idle: its caller
-// polls the signal in place of a call of Accept. Attended also sweeps all signals, because nothing
-// else does. So it must be called at each check for idleness.
+// Attended says whether the session has a context that listens and has a signal. If so, the session
+// is not idle, although no call runs: the caller polls the signal in place of a call of Accept.
+// Only Attended sweeps the signals. So each check for idleness must call it.
 func (s *Session) Attended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The descriptors that are readable while a client waits.
+// A signal is a pair of sockets. The caller's end is readable while a client waits for an Accept.
 
 // readable says whether a descriptor is readable.
 func readable(t *testing.T, c *net.UnixConn) (yes bool) {
@@ -62,7 +62,7 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 	r.ok(r.Signal(ctx, copyOf(t, polled), second))
 	for clients := 1; clients < 4; clients++ {
 		if !readable(t, polled) {
-			t.Errorf("a client waits, and the signal is not readable")
+			t.Errorf("a client waits, but the signal is not readable")
 		}
 		r.arrival(port)
 		for range 2 {
@@ -70,7 +70,7 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 			r.ok(r.Accept(ctx, "", 0))
 		}
 		if readable(t, polled) {
-			t.Errorf("no client waits, and the signal is readable")
+			t.Errorf("no client waits, but the signal is readable")
 		}
 		r.arrival(port)
 		testkit.Until(t, "a client", func() bool { return readable(t, polled) })
@@ -87,8 +87,8 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 	testkit.Until(t, "the end", func() bool { return len(rest(t, polled)) <= 1 })
 }
 
-// TestASignalThatIsNoneOrMisusedHarmsNothing: bad sockets are refused, and misuse harms only the
-// caller.
+// TestASignalThatIsNoneOrMisusedHarmsNothing: the session refuses sockets that cannot be a signal.
+// A caller that misuses its signal harms nothing of the session.
 func TestASignalThatIsNoneOrMisusedHarmsNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -100,7 +100,7 @@ func TestASignalThatIsNoneOrMisusedHarmsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.fails(r.Signal(ctx, b, unixConn(t, unconnected)), kind.Params)
-	rest(t, a) // the good end is closed, too
+	rest(t, a) // the session has closed the other socket, too
 	r.fails(r.Signal(99, c, d), kind.Handle)
 
 	// The caller fills the pair, reads bytes of the session, and closes the pair.

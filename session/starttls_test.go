@@ -42,8 +42,8 @@ func TestPlainTextBeforeTheHandshake(t *testing.T) {
 	r.fails(r.ReadPlain(h, 1), kind.State)
 	r.fails(r.WritePlain(a, []byte("x")), kind.State)
 
-	// Plain text of the peer that the caller has not read must not pass for a part of the
-	// protected conversation.
+	// The caller has not read all plain text of the peer. So the handshake must fail: otherwise
+	// the caller could take this text for protected text.
 	accepted = r.start(r.Accept(ctx, "", 0))
 	h = r.handle(r.NewClient("127.0.0.1", port))
 	a = accepted.ok().(session.Handle)

@@ -31,8 +31,9 @@ var ops = []struct {
 	{"Close", func(r *rig, h session.Handle) *session.Call { return r.Close(h) }},
 }
 
-// states are the rows of TestStates. reach returns a handle in the state. It also returns a
-// function that ends the state, to be called after the column's call was made.
+// states are the rows of TestStates. reach returns a handle in the state. For a state that passes
+// it also returns a function, which ends the state. TestStates makes the column's call, and then
+// calls this function.
 var states = []struct {
 	name  string
 	reach func(*rig, *gate) (session.Handle, func())
@@ -110,14 +111,14 @@ func TestStates(t *testing.T) {
 		for i, op := range ops {
 			t.Run(st.name+"/"+op.name, func(t *testing.T) {
 				t.Parallel()
-				// The first handshake is the row's. The column's handshake
-				// succeeds.
+				// The gate stops each handshake. reach releases its own one. A
+				// handshake of the column is released below, and succeeds.
 				g := newGate(fakeengine.Handshake)
 				r := newRig(t, g.install)
 				h, pass := st.reach(r, g)
 				c := op.make(r, h)
 				if pass != nil && !c.Waits() {
-					t.Error("the call does not wait for the state to pass")
+					t.Error("the call does not say that it waits")
 				}
 				if pass != nil {
 					pass()
@@ -137,7 +138,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestStateOutlivesRefusedCalls: a call that the state refuses changes nothing.
+// TestStateOutlivesRefusedCalls: a call that is refused in a state changes nothing.
 func TestStateOutlivesRefusedCalls(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -15,9 +15,10 @@ const (
 	opStatus   = "tls.Status"
 )
 
-// Status returns the state of a connection after its handshake. If a direction has failed, its
-// error becomes the session's last error. If both have failed, this is the error of writing, or the
-// error of reading if an earlier call has returned the error of writing. The result is a Status.
+// Status returns the state of a connection after its handshake. The result is a Status. If a
+// direction has failed, its error becomes the session's last error. If both directions have failed,
+// the error of writing becomes the last error. But if an earlier call has returned the error of
+// writing, the error of reading becomes the last error.
 func (s *Session) Status(h Handle) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,8 +42,8 @@ func (s *Session) Status(h Handle) *Call {
 	return s.beside(opStatus, h, controlLane, run).instant()
 }
 
-// Flush waits until at least the given number of bytes has left for the peer since the handshake.
-// The result is 0.
+// Flush waits until at least the given number of bytes has been sent to the peer, counted from the
+// handshake. The result is 0.
 func (s *Session) Flush(h Handle, bytes int64) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,9 +57,10 @@ func (s *Session) Flush(h Handle, bytes int64) *Call {
 	return s.beside(opFlush, h, writeLane, run)
 }
 
-// awaitSent waits until at least the given number of bytes has left.
+// awaitSent waits until at least the given number of bytes has been sent.
 func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error {
-	// Without a channel, the Writes before this Flush have ended, so no more bytes will leave.
+	// Without a channel, the Writes before this Flush have ended, so no more bytes will be
+	// sent.
 	over := closedChan
 	if p != nil {
 		over = p.sendingOver

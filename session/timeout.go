@@ -26,20 +26,22 @@ func (c *connection) writeTimeout() time.Duration { return cmp.Or(c.timeout, c.s
 const noHandshake = "no handshake"
 
 // withTimeout returns a copy of ctx that ends after the timeout. The cause is an error of kind
-// "timeout", with the text in the parameter missing. If the timeout is 0, it returns ctx.
-func withTimeout(ctx context.Context, timeout time.Duration, missing string) (
+// "timeout", whose text begins with lack, such as "no data". If the timeout is 0, the result is ctx
+// itself.
+func withTimeout(ctx context.Context, timeout time.Duration, lack string) (
 	context.Context, context.CancelFunc) {
 	if timeout == 0 {
 		return ctx, func() {}
 	}
 	return context.WithTimeoutCause(ctx, timeout,
-		fail(kind.Timeout, "%s within %v", missing, timeout))
+		fail(kind.Timeout, "%s within %v", lack, timeout))
 }
 
-// SetTimeout sets the timeout of later calls. On a connection handle, each Handshake, each Read and
-// each piece of a Write gets the timeout. So does each piece from a data channel, at once. On a
-// context handle, each Accept gets it, and with the handle 0 each NewClient. The timeout 0 means
-// the session's own timeouts. The result is 0. The call waits for the call that makes the handle.
+// SetTimeout sets the timeout of later calls. On a connection handle, it is the timeout of each
+// Handshake, each Read and each piece of a Write. For the pieces of a data channel the new timeout
+// applies at once, also to the piece that is being sent. On a context handle, it is the timeout of
+// each Accept, and with the handle 0 the timeout of each NewClient. The timeout 0 means the
+// session's own timeouts. The call waits for the call that makes the handle. The result is 0.
 func (s *Session) SetTimeout(h Handle, timeout time.Duration) *Call {
 	const op = "tls.SetTimeout"
 	s.mu.Lock()
@@ -59,7 +61,8 @@ func (s *Session) SetTimeout(h Handle, timeout time.Duration) *Call {
 	}
 	call := s.onConnection(op, h, controlLane, run).instant()
 	if c := s.conns[h]; c != nil {
-		// at once: earlier calls have their timeouts already
+		// The timeout is set now, and not when the call runs. This changes no earlier call,
+		// because each call has taken its timeout already.
 		c.timeout = timeout
 		if c.pumps != nil {
 			c.pumps.limit.set(c.writeTimeout())

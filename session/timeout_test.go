@@ -21,18 +21,18 @@ const (
 	era    = time.Hour
 )
 
-// timesOut checks that a call fails with kind timeout, and that the text has all of says.
+// timesOut checks that a call fails with kind timeout, and that the error has all texts of says.
 func (r *rig) timesOut(c *session.Call, says ...string) {
 	r.t.Helper()
 	e := r.fails(c, kind.Timeout)
 	for _, s := range says {
 		if !strings.Contains(e.Error(), s) {
-			r.t.Errorf("%q; want to read %q", e, s)
+			r.t.Errorf("the error is %q, want one that says %q", e, s)
 		}
 	}
 }
 
-// TestReadTimesOutAndLosesNothing: this holds for the session's timeout and for SetTimeout's.
+// TestReadTimesOutAndLosesNothing: the timeout is the session's, or comes from SetTimeout.
 func TestReadTimesOutAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	for name, byHandle := range map[string]bool{"the session's": false, "the handle's": true} {
@@ -64,8 +64,8 @@ func TestReadTimesOutAndLosesNothing(t *testing.T) {
 	}
 }
 
-// TestSetTimeoutHoldsForEachLaterCall: this holds for the handle and no other. 0 brings the
-// session's timeout back.
+// TestSetTimeoutHoldsForEachLaterCall: SetTimeout sets the timeout of one handle. SetTimeout with 0
+// sets the session's timeout again.
 func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 	t.Parallel()
 	t.Run("Handshake", func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 		}
 		r.timesOut(first, "no handshake within 50ms")
 		if other.ended() {
-			t.Errorf("another handle's Handshake has ended as well: %v", other.err)
+			t.Errorf("the Handshake of another handle has ended: %v", other.err)
 		}
 		r.fails(r.SetTimeout(1, moment), kind.State)
 		second.Cancel()
@@ -93,15 +93,15 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 		h := r.client(r.echo())
 		before := r.start(r.Read(h, 1))
 		r.ok(r.SetTimeout(h, moment))
-		r.timesOut(r.Read(h, 1)) // its wait behind the other Read counts
+		r.timesOut(r.Read(h, 1)) // its wait for the earlier Read counts
 		if before.ended() {
-			t.Errorf("a Read from before has ended as well: %v", before.err)
+			t.Errorf("a Read from before SetTimeout has ended: %v", before.err)
 		}
 		r.ok(r.SetTimeout(h, 0))
 		after := r.start(r.Read(h, 1))
 		select {
 		case <-after.done:
-			t.Errorf("a Read without a bound has ended: %v", after.err)
+			t.Errorf("a Read without a timeout has ended: %v", after.err)
 		case <-time.After(4 * moment): // the promise is that nothing happens
 		}
 		after.Cancel()
@@ -118,7 +118,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 		}))
 		r.ok(r.SetTimeout(h, moment))
 		r.timesOut(r.Write(h, make([]byte, 16<<20)),
-			"the peer has not taken 65536 bytes within 50ms", "of 16777216 have left")
+			"the peer has not taken 65536 bytes within 50ms", "of 16777216 were sent")
 		r.fails(r.Write(h, []byte("x")), kind.State)
 		r.ok(r.Close(h))
 	})
@@ -132,7 +132,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 		defer r.start(made).ok()
 		defer r.start(bound).ok()
 		r.timesOut(accept, "no client has done its handshake within 50ms")
-		// The listening goes on: this client comes while no Accept waits.
+		// The context still listens: this client connects while no Accept waits.
 		r.dial(port)
 		r.ok(r.SetTimeout(1, 0))
 		r.ok(r.Handshake(r.handle(r.Accept(1, "127.0.0.1", port))))
@@ -162,8 +162,8 @@ func TestAcceptTimesOut(t *testing.T) {
 	r.ok(r.CloseServerContext(ctx))
 }
 
-// TestWriteIsBoundedByThePiece: a Write may take longer than its timeout if the peer goes on taking
-// data.
+// TestWriteIsBoundedByThePiece: each piece of a Write has a deadline of its own. So a long Write
+// succeeds if the peer goes on taking data.
 func TestWriteIsBoundedByThePiece(t *testing.T) {
 	t.Parallel()
 	var (
@@ -195,15 +195,16 @@ func TestWriteIsBoundedByThePiece(t *testing.T) {
 	last := begun.Add(era)
 	for i, b := range bound {
 		if b.Before(last) {
-			t.Errorf("piece %d has until %v, after %v: not an hour from its beginning",
+			t.Errorf("the deadline of piece %d is %v, too early: want %v or later",
 				i, b, last)
 		}
 		last = b
 	}
 }
 
-// TestAWriteCutBetweenPiecesTearsTheStream: no Write may follow, although the engine could send. No
-// close_notify may follow either, because the peer would take the part for the whole.
+// TestAWriteCutBetweenPiecesTearsTheStream: a Write is cancelled after its first piece. No Write
+// may follow, although the engine could send. No close_notify may follow either, because the peer
+// would take the part for the whole.
 func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
@@ -231,7 +232,7 @@ func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 	cancelled(t, c)
 	r.fails(r.Write(h, []byte("x")), kind.State)
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
-		t.Errorf("the incoming stream gives %q", got)
+		t.Errorf("a Read after the cancelled Write gives %q", got)
 	}
 	r.ok(r.Close(h))
 	r.gone()
@@ -257,13 +258,14 @@ func TestListenThatTimesOutDoesNotEndOtherAccepts(t *testing.T) {
 		return b.ended() || lookups.Load() > before
 	})
 	if b.ended() {
-		t.Fatalf("the other Accept has ended as well: %v", b.err)
+		t.Fatalf("the Accept without a timeout has ended: %v", b.err)
 	}
 	b.Cancel()
 	cancelled(t, b)
 }
 
-// TestUnclaimedClientsAreClosedTogether: a client that takes nothing does not delay the next.
+// TestUnclaimedClientsAreClosedTogether: CloseServerContext closes all unclaimed clients at the
+// same time. So a client that reads nothing does not delay the others.
 func TestUnclaimedClientsAreClosedTogether(t *testing.T) {
 	t.Parallel()
 	var (

@@ -10,13 +10,14 @@ import (
 	"tlsd/internal/policy"
 )
 
-// A trust is a trust store for clients. It serves the clients that are opened from one SetCaBundle
-// to the next. The store exists when SetCaBundle is made, and is settled when SetCaBundle has
-// ended. A client that is opened in between waits until the store is settled.
+// A trust is a trust store for clients. It serves the clients that NewClient makes between one
+// SetCaBundle and the next. The store exists as soon as the Call of SetCaBundle is made, and is
+// settled when that Call has ended. A NewClient in between waits until the store is settled.
 //
 // A store has holders of three sorts. The session is a holder while the store is current. A client
-// that was opened then is a holder until its handshake. A store that should have replaced this one,
-// but has failed, is a holder, too. The last holder to release the store frees it.
+// that was made while the store was current is a holder until its handshake. A store that should
+// have replaced this one, but has failed, is a holder, too. The last holder to release the store
+// frees it.
 type trust struct {
 	s       *Session
 	settled <-chan struct{} // closed when the store has been loaded, or has failed to load
@@ -27,8 +28,8 @@ type trust struct {
 
 	refs atomic.Int32 // number of holders
 
-	// mu guards ctx. It is held while the engine makes ctx, so it is never taken under the
-	// session's lock.
+	// mu guards ctx. It is held while the engine makes ctx, which may take long. So mu is never
+	// locked under the session's lock.
 	mu  sync.Mutex
 	ctx EngineContext // made at first use
 }
@@ -79,8 +80,8 @@ func (t *trust) client(nc *net.TCPConn, host string) (EngineConn, error) {
 	return t.ctx.Client(nc, host)
 }
 
-// prepare makes the engine's context, so that NewClient fails if this is not possible, and not the
-// handshake. The store must be settled, and the caller must be a holder.
+// prepare makes the engine's context. NewClient calls it, so that a bad store is an error of
+// NewClient, and not of the handshake. The store must be settled, and the caller must be a holder.
 func (t *trust) prepare() error {
 	t = t.resolve()
 	t.mu.Lock()
@@ -101,8 +102,8 @@ func (t *trust) load() error {
 }
 
 // SetCaBundle reads and checks a PEM file of CA certificates. It makes them the trust store of
-// clients that are opened afterwards. If SetCaBundle fails, the old store stays. The path must be
-// absolute. An empty path means the system's store. The result is 0.
+// clients that are opened afterwards. If SetCaBundle fails, the old store stays in use. The path
+// must be absolute. An empty path means the system's store. The result is 0.
 func (s *Session) SetCaBundle(path string) *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

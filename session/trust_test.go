@@ -16,7 +16,7 @@ import (
 	"tlsd/session"
 )
 
-// untrusting is a session whose system store trusts no server.
+// untrusting makes the system's store trust no server.
 func untrusting(e *fakeengine.Engine, _ *session.Config) { e.System = nil }
 
 // trusts says whether a new client accepts the rig's server.
@@ -133,12 +133,12 @@ func TestBadCaBundleKeepsTheOldStore(t *testing.T) {
 				t.Errorf("the error names %s, handle %d", e.Op, e.Handle)
 			}
 			if r.trusts(port) {
-				t.Error("the system's store does not hold any more")
+				t.Error("a server is trusted, but the system's store trusts none")
 			}
 			r.ok(r.SetCaBundle(r.ca.File))
 			r.fails(r.SetCaBundle(c.path), kind.File)
 			if !r.trusts(port) {
-				t.Error("the bundle does not hold any more")
+				t.Error("the server is not trusted, but the bundle trusts it")
 			}
 		})
 	}
@@ -158,9 +158,9 @@ func TestClientsMadeBeforeTheBundleIsReadWaitForIt(t *testing.T) {
 	r := newRig(t, untrusting, g.install)
 	port := r.echo()
 	bundle := r.start(r.SetCaBundle(r.ca.File))
-	await(t, g.first(), "the bundle's being parsed")
+	await(t, g.first(), "the parsing of the bundle")
 	made := make(chan *session.Call, 1)
-	// NewClient must not wait, neither for the bundle nor for the bundle's lock.
+	// The function NewClient must not wait for the bundle. Only the Call that it returns waits.
 	go func() { made <- r.NewClient("localhost", port) }()
 	var client *running
 	select {
@@ -171,7 +171,7 @@ func TestClientsMadeBeforeTheBundleIsReadWaitForIt(t *testing.T) {
 	handshake := r.Handshake(1)
 	select {
 	case <-client.done:
-		t.Error("the client did not wait for the bundle")
+		t.Error("the call of NewClient did not wait for the bundle")
 	case <-time.After(50 * time.Millisecond): // the promise is that nothing happens
 	}
 	g.release <- nil
@@ -180,8 +180,7 @@ func TestClientsMadeBeforeTheBundleIsReadWaitForIt(t *testing.T) {
 	r.ok(handshake)
 }
 
-// TestLoadingAStoreHoldsUpNoCall: while the engine loads a store, which may take long, other calls
-// can be made.
+// TestLoadingAStoreHoldsUpNoCall: while the engine loads a store, other calls can be made.
 func TestLoadingAStoreHoldsUpNoCall(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.NewClientContext)
@@ -211,7 +210,7 @@ func TestSupersededStoresAreFreed(t *testing.T) {
 	port := r.echo()
 	open := func() int { n, _ := r.eng.Open(); return n }
 	if open() != 0 {
-		t.Fatal("a context exists before it is needed")
+		t.Fatal("a context exists before the first client")
 	}
 	h := r.client(port)
 	if open() != 1 {
@@ -237,7 +236,7 @@ func TestSupersededStoresAreFreed(t *testing.T) {
 	}
 	r.ok(r.SetCaBundle(r.ca.File))
 	if open() != 1 || r.eng.Freed() != 4 {
-		t.Errorf("after a good one again %d contexts are open and %d freed",
+		t.Errorf("after one more good bundle %d contexts are open and %d freed",
 			open(), r.eng.Freed())
 	}
 	r.ok(r.Write(h, []byte("x"))) // with the first store, which is freed
@@ -247,8 +246,8 @@ func TestSupersededStoresAreFreed(t *testing.T) {
 	}
 }
 
-// TestStoreLivesAsLongAsAClientThatIsToUseIt: the store is replaced while the client still
-// connects.
+// TestStoreLivesAsLongAsAClientThatIsToUseIt: SetCaBundle replaces the store before a client that
+// was made earlier has done its handshake.
 func TestStoreLivesAsLongAsAClientThatIsToUseIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, untrusting)
@@ -257,11 +256,11 @@ func TestStoreLivesAsLongAsAClientThatIsToUseIt(t *testing.T) {
 	client := r.NewClient("localhost", port)
 	r.ok(r.SetCaBundle(testcert.NewCA(t, "Other CA").File))
 	if r.eng.Freed() != 0 {
-		t.Fatal("the store was freed while a client was to use it")
+		t.Fatal("the store was freed before its client had run")
 	}
 	h := r.handle(client)
 	if r.eng.Freed() != 0 {
-		t.Error("the store was freed while a client was to do its handshake")
+		t.Error("the store was freed before its client's handshake")
 	}
 	r.ok(r.Handshake(h))
 	if r.eng.Freed() != 1 {
@@ -269,7 +268,8 @@ func TestStoreLivesAsLongAsAClientThatIsToUseIt(t *testing.T) {
 	}
 }
 
-// TestManyFailedBundlesCostNothing: they form no chain, and do not slow down clients.
+// TestManyFailedBundlesCostNothing: the stores of failed bundles form no chain, which would slow
+// down clients.
 func TestManyFailedBundlesCostNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -284,7 +284,7 @@ func TestManyFailedBundlesCostNothing(t *testing.T) {
 	h := r.handle(client)
 	r.ok(r.Handshake(h))
 	if n := r.TrustDepth(); n > 2 {
-		t.Errorf("%d stores stand behind one another", n)
+		t.Errorf("%d stores form a chain, want 2 at most", n)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 //
 //   - A handle takes part while its option watch is 1.
 //   - A handle is ready if a Read or an Accept on it would not wait. Data, the peer's close_notify
-//     and an error make it ready.
+//     and an error make a connection ready. A client that waits makes a context ready.
 //   - A connection whose handshake has not begun is ready, because a Read on it fails at once.
 //     While the handshake runs, the connection is not ready.
 //   - Wait returns ready handles in turn, in the order of their numbers. So a busy handle does not
@@ -191,8 +191,8 @@ func (c *connection) beginReadAhead() {
 	s.background.Go(func() {
 		defer stop()
 		data, err := t.ReadSome(ctx, aheadBytes)
-		// The data may wait for a long time. So it is copied from the engine's large buffer
-		// into a small one.
+		// The data may be in memory for a long time. So it is copied from the engine's
+		// large buffer into a small one.
 		a.data, a.err = bytes.Clone(data), err
 		openssl.Recycle(data)
 		s.mu.Lock()
@@ -213,7 +213,7 @@ func (c *connection) stopAhead() {
 	}
 }
 
-// readSome gives the data that was read ahead, or else reads from the engine.
+// readSome returns the data that was read ahead. If there is none, it reads from the engine.
 func (c *connection) readSome(ctx context.Context, t EngineConn, limit int) ([]byte, error) {
 	s := c.s
 	s.mu.Lock()

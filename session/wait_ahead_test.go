@@ -13,7 +13,8 @@ import (
 
 // A Wait reads ahead, to find out whether a Read would wait. The bytes belong to the next Read.
 
-// TestAReadBehindAWaitLosesNothing: much data is read between Waits, in pieces of all sizes.
+// TestAReadBehindAWaitLosesNothing: Waits and Reads take turns. The Reads, of many sizes, get all
+// data.
 func TestAReadBehindAWaitLosesNothing(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -38,11 +39,12 @@ func TestAReadBehindAWaitLosesNothing(t *testing.T) {
 		got = append(got, part...)
 	}
 	if !bytes.Equal(got, data) {
-		t.Errorf("%d bytes have come, %d were sent", len(got), len(data))
+		t.Errorf("%d bytes have come, %d were sent; or they differ", len(got), len(data))
 	}
 }
 
-// TestAWaitBesideAReadReadsNothing: the Read gets what comes.
+// TestAWaitBesideAReadReadsNothing: while a Read waits, a Wait does not read ahead. The Read gets
+// the data.
 func TestAWaitBesideAReadReadsNothing(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Read)
@@ -62,7 +64,8 @@ func TestAWaitBesideAReadReadsNothing(t *testing.T) {
 	}
 }
 
-// TestWhatIsKnownIsReadyAtOnce: after a Read has told the end or an error, a Wait need not look.
+// TestWhatIsKnownIsReadyAtOnce: after a Read has returned the end or an error, a Wait need not read
+// ahead.
 func TestWhatIsKnownIsReadyAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"", "cut"} {
@@ -85,7 +88,7 @@ func TestWhatIsKnownIsReadyAtOnce(t *testing.T) {
 	}
 }
 
-// TestACloseOfAWatchedConnectionIsNotHeldUp: the read-ahead of a Wait does not delay it.
+// TestACloseOfAWatchedConnectionIsNotHeldUp: the read-ahead of a Wait does not delay the Close.
 func TestACloseOfAWatchedConnectionIsNotHeldUp(t *testing.T) {
 	t.Parallel()
 	for _, silent := range []bool{false, true} {

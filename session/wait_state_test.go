@@ -73,7 +73,8 @@ func TestAConnectionBeforeItsHandshakeIsReadyButNotDuringIt(t *testing.T) {
 	}
 }
 
-// TestAConnectionWithADataChannelIsItsCallersToPoll: it takes no part in a Wait.
+// TestAConnectionWithADataChannelIsItsCallersToPoll: a connection with a data channel takes no part
+// in a Wait.
 func TestAConnectionWithADataChannelIsItsCallersToPoll(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -88,7 +89,8 @@ func TestAConnectionWithADataChannelIsItsCallersToPoll(t *testing.T) {
 	r.nothing()
 }
 
-// TestAHandleThatIsBeingClosedIsNotReady, whatever its Close waits for.
+// TestAHandleThatIsBeingClosedIsNotReady: while a Close waits for earlier calls, its handle is not
+// ready.
 func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
 	t.Parallel()
 	t.Run("connection", func(t *testing.T) {
@@ -100,10 +102,10 @@ func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
 		h := r.watch(r.client(port))
 		says <- ""
 		r.waitFor(h)
-		r.ok(r.Read(h, 1)) // it is at its end
+		r.ok(r.Read(h, 1)) // the Read returns the end of data
 		write := r.start(r.Write(h, []byte("x")))
 		await(t, g.first(), "the Write")
-		r.waitFor(h) // the Write that waits does not hold up a Read
+		r.waitFor(h) // a Read would return the end, although the Write waits
 		closing := r.start(r.Close(h))
 		r.nothing()
 		g.release <- nil
@@ -130,7 +132,7 @@ func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
 	})
 }
 
-// TestAHandleThatHasEndedIsForgotten, so that a Wait has no more to look at.
+// TestAHandleThatHasEndedIsForgotten: after its Close, a handle is no longer watched.
 func TestAHandleThatHasEndedIsForgotten(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -15,7 +15,7 @@ import (
 
 // The tests of Wait use connections without a data channel, unless they say so.
 
-// waitFor makes a Wait without a timeout, which must return the handle.
+// waitFor makes a Wait without a timeout, and checks that it returns the handle.
 func (r *rig) waitFor(want session.Handle) {
 	r.t.Helper()
 	if h := r.ok(r.Wait(-1)); h != want {
@@ -23,7 +23,7 @@ func (r *rig) waitFor(want session.Handle) {
 	}
 }
 
-// nothing makes a Wait, which must find nothing.
+// nothing makes a Wait, and checks that no handle is ready.
 func (r *rig) nothing() {
 	r.t.Helper()
 	if h := r.ok(r.Wait(0)); h != session.Handle(0) {
@@ -37,8 +37,8 @@ func (r *rig) watch(h session.Handle) session.Handle {
 	return h
 }
 
-// A puppet is a TLS server that the test controls. It sends each text of says. "" ends the
-// connection with close_notify, and "cut" without.
+// puppet starts a TLS server that the test controls. It sends each text of says. "" ends the
+// connection with close_notify, and "cut" ends it without close_notify.
 func (r *rig) puppet() (port int, says chan<- string) {
 	words := make(chan string, 100)
 	port = testkit.Serve(r.t, func(nc net.Conn) {
@@ -81,9 +81,9 @@ func TestWaitGivesTheConnectionWhoseReadWouldNotWait(t *testing.T) {
 			if got := w.ok(); got != h {
 				t.Fatalf("Wait gives %v, want %d", got, h)
 			}
-			r.waitFor(h) // as long as no Read comes
+			r.waitFor(h) // the handle stays ready until a Read
 			got := ""
-			for got != "hello" { // in pieces, and none is lost
+			for got != "hello" { // several Reads get the data that was read ahead
 				got += string(r.ok(r.Read(h, 2)).([]byte))
 			}
 			r.nothing()
@@ -159,7 +159,7 @@ func (r *rig) readUntilReady(busy, quiet session.Handle) {
 			r.t.Fatalf("Wait gives %v", h)
 		}
 	}
-	r.t.Fatal("the quiet handle never has its turn")
+	r.t.Fatal("Wait has never returned the quiet handle")
 }
 
 func TestAWaitEndsWhenItsTimeIsUpOrItIsCancelled(t *testing.T) {
