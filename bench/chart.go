@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// chartFiles are the charts of the results, by the names of their files.
+// chartFiles returns the charts of the results. The keys are the names of the files.
 func (r *results) chartFiles() map[string][]byte {
 	files := map[string][]byte{}
 	if c := r.chartRatios(); c != nil {
@@ -29,8 +29,9 @@ type chart struct {
 	b             bytes.Buffer
 }
 
-// The classes of the series are: ours for tlsd (missed if tlsd misses a goal), base for in-process,
-// others for the signs of the proxies, and halo for the edge that separates a sign from a bar.
+// The classes ours, missed, base and others are for the contestants: tlsd, tlsd if it misses a
+// goal, in-process, and the signs of the proxies. A halo is the edge that separates a sign from a
+// bar.
 const style = `
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .small { font-size: 11px }

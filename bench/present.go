@@ -95,7 +95,7 @@ func (r *results) publish(o options) error {
 	return os.WriteFile(o.text, text, 0o644)
 }
 
-// opening and closing are the marks around a section in a text.
+// opening and closing are the marks before and after a section in a text.
 func opening(s section) string { return "<!-- bench: " + s.name + " -->\n" }
 
 const closing = "<!-- /bench -->\n"

@@ -59,7 +59,7 @@ func (r *results) printRun(w io.Writer) {
 	}
 }
 
-// warn says whether a load has disturbed the run.
+// warn prints a warning if other work used more than a tenth of the machine's CPU time.
 func (l load) warn(w io.Writer) {
 	if disturbed := l.Others + l.Stolen; disturbed > 0.1 {
 		fmt.Fprintf(w, "- THE MACHINE WAS BUSY WITH OTHER WORK (%.0f %%): ratios are "+

@@ -10,7 +10,8 @@
 
 enum {
 	WARM_UP = 20,   /* connections opened and closed beforehand */
-	/* first= and last= are medians over so many connections, but over at most half of all */
+	/* The result first= is the median over so many connections at the beginning, and last= over
+	 * so many at the end. If there are fewer than 2 * SAMPLE, each is over half of them. */
 	SAMPLE = 100,
 	PATIENCE = 500, /* questions to the sink for its count of marks, 10 ms apart */
 };
