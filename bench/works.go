@@ -178,13 +178,13 @@ func idling(n int, name string) work {
 		row{name: name + "-kernel", title: what + "kernel memory each, of all ends",
 			unit: "KiB", lower: true, series: "idle-kernel", at: n,
 			of: func(o *outcome) float64 { return float64(o.kernel) / 1024 / o.units }},
-		row{name: name + "-first", title: fmt.Sprintf("%sopening one, median of the first %d",
-			what, sample), unit: "µs", lower: true,
-			series: "idle-first", at: n,
+		row{name: name + "-first",
+			title: fmt.Sprintf("%sopening one, median of the first %d", what, sample),
+			unit:  "µs", lower: true, series: "idle-first", at: n,
 			of: func(o *outcome) float64 { return o.extra["first"] * 1e6 }},
-		row{name: name + "-last", title: fmt.Sprintf("%sopening one, median of the last %d",
-			what, sample), unit: "µs", lower: true,
-			series: "idle-last", at: n,
+		row{name: name + "-last",
+			title: fmt.Sprintf("%sopening one, median of the last %d", what, sample),
+			unit:  "µs", lower: true, series: "idle-last", at: n,
 			of: func(o *outcome) float64 { return o.extra["last"] * 1e6 }})
 	return w
 }

@@ -18,7 +18,7 @@
 static char ahead[HOP_MOST];
 static size_t at, have;
 
-/* Reads into the array ahead if all in it has been taken. Returns false at the end of the frames. */
+/* Reads into the array ahead if all in it was taken. Returns false at the end of the frames. */
 static bool fill(void)
 {
 	ssize_t got;
