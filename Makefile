@@ -116,7 +116,7 @@ bench-sessions: deps-bench build ## the cost of SESSIONS (500) idle sessions, an
 		-rounds 1 -json bench/out/sessions.json
 
 RESULTS ?= bench/out/bench.json
-bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, the file of the last make bench
+bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, by default the file of the latest make bench
 	$(GO) run ./bench -from $(RESULTS) -json bench/results.json -text BENCHMARKS.md -charts bench/charts
 
 BENCHTIME ?= 1s
@@ -229,7 +229,7 @@ deps-monitoring:
 test-monitoring: deps-monitoring ## metrics, alert rules and dashboard with a real Prometheus, which it installs; half a minute
 	TLSD_TEST_PROMETHEUS=1 $(GO) test -count=1 -timeout 10m -run 'Metrics|Exporter|Rules|Prometheus' ./test/e2e/admin
 
-test-packages: deps-packages ## install, use, upgrade and remove the .deb and the .rpm in a Debian of their own, as root; 7 minutes at the first time
+test-packages: deps-packages ## install, use, upgrade and remove the .deb and the .rpm in a Debian of their own, as root; the first time 7 minutes
 	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|TwoBuilds' ./test/packaging
 
 deps-packages:

@@ -31,8 +31,8 @@ type arena struct {
 	proxies map[string]*proxy
 }
 
-// openArena starts everything. If it fails, the arena still has the processes that were started,
-// and must be closed.
+// openArena starts everything. If it returns an arena together with an error, the caller must close
+// that arena, which has the processes that were started.
 func openArena(ctx context.Context, bin, dir string, p plan) (*arena, error) {
 	a := &arena{dir: dir, plugin: filepath.Join(bin, "TlsPlugin.so"),
 		socket: filepath.Join(dir, "tlsd.sock"), proxies: map[string]*proxy{}}

@@ -4,10 +4,10 @@ package main
 // value.
 type goal struct {
 	row string
-	// than is the contestant to compare with; anyProxy: the proxy with the best median; "": no
+	// The contestant to compare with; anyProxy: the proxy with the best median; "": no
 	// contestant, and the limit is a value in the row's unit.
 	than string
-	// thanRow is the row to compare with, if that is not the goal's own row.
+	// The row to compare with; "": the goal's own row.
 	thanRow string
 	// Either atLeast or atMost is set.
 	atLeast float64

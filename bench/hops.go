@@ -129,7 +129,7 @@ func hops(p plan) []work {
 	return list
 }
 
-// better is an arrow: up if more is better, down if less is better.
+// better returns an arrow: up if more is better, down if less is better.
 func (rr *rowResult) better() string {
 	if rr.LowerBetter {
 		return "↓"
@@ -137,7 +137,7 @@ func (rr *rowResult) better() string {
 	return "↑"
 }
 
-// cell is the text of a contestant's result, with the CPU time in brackets.
+// cell returns the text of a contestant's result, with the CPU time in brackets.
 func (rr *rowResult) cell(who string) string {
 	c := rr.contestant(who)
 	if c == nil || c.CPU == nil {

@@ -53,9 +53,9 @@ type options struct {
 	charts string
 }
 
-// If the benchmark dies, the kernel kills the sink, tlsd and the proxies (see launch). It does so
-// when the thread that started them ends (prctl(2), PR_SET_PDEATHSIG). So only the main thread
-// starts processes, because it lasts as long as the program.
+// The kernel kills the sink, tlsd and the proxies when the thread that started them ends
+// (PR_SET_PDEATHSIG of prctl(2); see launch). So only the main thread starts processes, because the
+// main thread lasts as long as the program.
 func init() { runtime.LockOSThread() }
 
 func main() {
@@ -156,7 +156,7 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-// plan is the plan that the options ask for.
+// plan returns the plan for these options.
 func (o options) plan() plan {
 	p := full
 	if o.quick {

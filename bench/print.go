@@ -23,8 +23,8 @@ var sections = []section{
 	{"growth", (*results).printGrowth},
 }
 
-// text is the Markdown of a section, without blank lines around it; "" if nothing was measured for
-// it.
+// text returns the Markdown of a section, without blank lines around it. It returns "" if nothing
+// was measured for the section.
 func (r *results) text(s section) string {
 	var b strings.Builder
 	s.print(r, &b)
@@ -103,7 +103,7 @@ func (r *results) printSpeeds(w io.Writer) {
 		"socketpair.\n\n")
 }
 
-// text is the text of a cell.
+// text returns the text for the contestant's cell in a table.
 func (c *contestantResult) text() string {
 	switch {
 	case c == nil:

@@ -145,7 +145,7 @@ func usageOf(pid int) (usage, error) {
 }
 
 // settle waits until a family of processes has used nearly no CPU time for a while. So work that
-// tlsd does by itself, such as the start of a spare worker, does not count for the next client.
+// tlsd does by itself, such as the start of a spare worker, is not in the next measurement.
 func settle(ctx context.Context, root int) (map[int]usage, error) {
 	const (
 		pause = 4 * time.Millisecond

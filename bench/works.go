@@ -21,7 +21,7 @@ type row struct {
 	at     int
 	// per is the number of units for which a table shows the CPU time; 0: it shows none.
 	per float64
-	// of computes the row's sample from an outcome.
+	// The function of computes the row's sample from an outcome.
 	of func(*outcome) float64
 }
 
@@ -41,7 +41,7 @@ type work struct {
 type plan struct {
 	name    string
 	rounds  int
-	seconds float64 // one measurement
+	seconds float64 // the length of one measurement
 	idle    int     // the number of idle connections
 	every   int     // work.every of the steps, the growth and the idle connections
 	// sessions is the largest number of sessions at the same time.
@@ -69,7 +69,7 @@ func works(p plan) []work { return slices.Concat(comparison(p), hops(p), growths
 
 var everybody = append([]string{inProcess, ours}, proxyNames...)
 
-// clients returns a work that src/client.c does, as a client of each contestant.
+// clients returns a work that src/client.c does for each contestant.
 func clients(r row, who []string, j job) work {
 	return work{rows: []row{r}, who: who, every: 1, times: 1,
 		run: func(ctx context.Context, a *arena, who string) (*outcome, bool,

@@ -25,7 +25,7 @@ debian_lacks() ( # TOOL...
 	[ -e "$debian_keyring" ] || printf ' %s' "$debian_keyring"
 )
 
-# debian_fresh is true if FILE is younger than DAYS days, and also younger than the scripts that have
+# debian_fresh is true if FILE is younger than DAYS days, and also younger than the scripts that
 # made it: SCRIPT and debian.sh.
 debian_fresh() ( # FILE DAYS SCRIPT
 	[ -n "$(find "$1" -mtime "-$2" -newer "$3" -newer scripts/debian.sh 2>/dev/null)" ]
