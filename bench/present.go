@@ -100,8 +100,8 @@ func opening(s section) string { return "<!-- bench: " + s.name + " -->\n" }
 
 const closing = "<!-- /bench -->\n"
 
-// The method into replaces the sections of a text by those of the results. A section without measurements
-// stays as it is.
+// The method into replaces the sections of a text by those of the results. A section without
+// measurements stays as it is.
 func (r *results) into(text []byte) ([]byte, error) {
 	for _, s := range sections {
 		before, rest, found := bytes.Cut(text, []byte(opening(s)))

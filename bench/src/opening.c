@@ -10,10 +10,10 @@
 
 enum {
 	WARM_UP = 20,   /* connections opened and closed beforehand */
-	/* The result first= is the median over so many connections at the beginning, and last= over
-	 * so many at the end. If there are fewer than 2 * SAMPLE, each is over half of them. */
+	/* In the output, first= is the median over the first SAMPLE connections, and last= over the
+	 * last SAMPLE. If there are fewer than 2 * SAMPLE, each is the median over half of them. */
 	SAMPLE = 100,
-	PATIENCE = 500, /* questions to the sink for its count of marks, 10 ms apart */
+	PATIENCE = 500, /* how often the sink is asked for its count of marks, every 10 ms */
 };
 
 static void one_connection(uint64_t tag)

@@ -15,7 +15,7 @@
 #include "measure.h"
 #include "stream.h"
 
-/* The result first= is the median over so many sessions at the beginning, and last= at the end. */
+/* In the output, first= is the median over the first SAMPLE sessions, and last= over the last. */
 enum { SAMPLE = 20 };
 
 static const char call[] =

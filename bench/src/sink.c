@@ -4,8 +4,8 @@
  * It is a TLS 1.3 server with a thread for each connection, and carries out the commands of
  * stream.h. It prints two ports of 127.0.0.1, listens on them until its standard input ends, and
  * then exits. The second port sends session tickets, as servers do by default. The first port sends
- * none, so no client can resume a session there. And if a client closes at once, no ticket is left
- * unread, for which the kernel would reset the connection.
+ * none, so no client can resume a session there. And if a client closes at once, no unread ticket
+ * makes the kernel reset the connection.
  *
  * The sink accepts only one cipher suite, because some proxies would choose a slower one.
  */
