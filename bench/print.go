@@ -97,8 +97,9 @@ func (r *results) printSpeeds(w io.Writer) {
 		return
 	}
 	t.print(w)
-	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians. ratio: in each round, "+
-		"the result of tlsd divided by the result of in-process; the median of these.\n"+
+	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. The results are medians. In each "+
+		"round the result of tlsd is divided by the result of in-process, and the "+
+		"ratio is the median of these quotients.\n"+
 		"In the row `call`, the column `in-process` shows a bare write and read over a "+
 		"socketpair.\n\n")
 }
