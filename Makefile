@@ -18,8 +18,8 @@ LDFLAGS    ?=
 # VERSION and COMMIT default to the source's own version and to the commit of its Git folder.
 VERSION    ?=
 COMMIT     ?=
-# BUILDMODE=exe is the other choice. pie costs each worker about 0.7 MiB, because relocated data is
-# no longer shared between processes.
+# BUILDMODE=exe is the other choice. It saves about 0.7 MiB in each worker: with pie, processes do
+# not share relocated data.
 BUILDMODE  ?= pie
 
 WARNINGS   = -std=c11 -Wall -Wextra -Wpedantic -Werror
@@ -68,12 +68,13 @@ $(BIN)/host: internal/testhost/src/host.c cmd/tlsshim/plugin/tlsplugin.h
 	@mkdir -p $(BIN)
 	$(CC) $(WARNINGS) $(CFLAGS) -Icmd/tlsshim/plugin -o $@ $< -ldl -pthread
 
-# Tests take the programs from here, and do not build them again.
+# The tests take the programs from the folder TLSD_TEST_BIN, and do not build them again.
 export TLSD_TEST_BIN
 test race stress: TLSD_TEST_BIN = $(abspath $(BIN))
 test race stress: build $(BIN)/host
 
-# Built first, because go run would print a line of its own after the count of the tests.
+# test/run is built and then executed, because go run would print a line of its own after the count
+# of the tests.
 RUN_TESTS = $(GO) build -o $(BIN)/run ./test/run && TLSD_TEST_STRICT=1 $(BIN)/run
 
 test: deps-test check-quick ## install the tools of the tests and run all tests; the last line counts them
@@ -85,7 +86,7 @@ fuzz: deps-test ## every fuzz target for FUZZTIME (60s); failing inputs are kept
 
 # SUITES=race-conformance leaves out what make test has run.
 SUITES ?= race race-conformance
-race: deps-test ## concurrent code, and the conformance of a server in one process, under the race detector
+race: deps-test ## run the tests of concurrent code, and the conformance tests in one process, under the race detector
 	@$(RUN_TESTS) $(SUITES)
 
 PKG  ?= ./...
@@ -97,25 +98,25 @@ stress: deps-test ## run the tests of PKG (./...) N times (20), shuffled, beside
 check-quick: ## formatting and vet
 	@sh scripts/check.sh quick
 
-check: deps-check ## look for mistakes without running: linters for Go, C and shell, and spelling
+check: deps-check ## look for mistakes in the sources: linters for Go, C and shell, and spelling
 	@sh scripts/check.sh all
 
-bench: deps-bench build ## measure against OpenSSL in-process, stunnel, haproxy and socat, each hop, and growth; up to 14 minutes
+bench: deps-bench build ## compare tlsd with OpenSSL in-process and three proxies, and measure each hop and growth; up to 14 minutes
 	$(GO) run ./bench
 
 bench-quick: deps-bench build ## the comparison and the cost of each hop in under two minutes
 	$(GO) run ./bench -quick
 
-bench-growth: deps-bench build ## how the cost grows with sizes, connections and sessions, alone; about three minutes
+bench-growth: deps-bench build ## only how the cost grows with sizes, connections and sessions; about three minutes
 	$(GO) run ./bench -only growth,busy,idle -rounds 1 -json bench/out/growth.json
 
 SESSIONS ?= 500
-bench-sessions: deps-bench build ## what SESSIONS (500) idle sessions cost, and their start; as root, a minute
+bench-sessions: deps-bench build ## the cost of SESSIONS (500) idle sessions, and of their start; as root; a minute
 	$(GO) run ./bench -only growth-sessions-1-,growth-sessions-$(SESSIONS)- -sessions $(SESSIONS) \
 		-rounds 1 -json bench/out/sessions.json
 
 RESULTS ?= bench/out/bench.json
-bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, the file of the last make bench
+bench-text: ## the tables and charts of BENCHMARKS.md from RESULTS, by default the file of the latest make bench
 	$(GO) run ./bench -from $(RESULTS) -json bench/results.json -text BENCHMARKS.md -charts bench/charts
 
 BENCHTIME ?= 1s
@@ -184,7 +185,7 @@ BUILT = $(BIN)/tlsd $(BIN)/tlsshim $(BIN)/TlsPlugin.so
 DOCS  = README.md SECURITY.md proto.md CHANGELOG.md LICENSE packaging/tlsd.toml \
 	examples/policy.toml packaging/prometheus/tlsd.rules.yml \
 	packaging/grafana/tlsd-dashboard.json packaging/logrotate/tlsd.logrotate
-# The folders below PREFIX where shells look for completions.
+# Files below PREFIX/share, in the folders where shells look for completions.
 COMPLETIONS = bash-completion/completions/tlsd bash-completion/completions/tlsshim \
 	zsh/site-functions/_tlsd zsh/site-functions/_tlsshim fish/vendor_completions.d/tlsd.fish fish/vendor_completions.d/tlsshim.fish
 UNITS = system/tlsd.service system/tlsd.socket user/tlsd.service user/tlsd.socket
@@ -192,7 +193,7 @@ PAGES = $(wildcard packaging/man/*.[1-8])
 GUIDES = $(wildcard docs/*.md)
 BINDINGS = $(wildcard bindings/*)
 
-install: ## install what make build has made into DESTDIR, PREFIX, LIBDIR, MANDIR; builds and downloads nothing
+install: ## install what make build has made; builds and downloads nothing; takes DESTDIR, PREFIX, LIBDIR, MANDIR
 	@for file in $(BUILT); do test -e $$file || { echo "make install: there is no $$file; run make build first" >&2; exit 1; }; done
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/tlsd $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DOCDIR) \
 		$(addprefix $(DESTDIR)$(UNITDIR)/,$(sort $(dir $(UNITS))))
@@ -228,7 +229,7 @@ deps-monitoring:
 test-monitoring: deps-monitoring ## metrics, alert rules and dashboard with a real Prometheus, which it installs; half a minute
 	TLSD_TEST_PROMETHEUS=1 $(GO) test -count=1 -timeout 10m -run 'Metrics|Exporter|Rules|Prometheus' ./test/e2e/admin
 
-test-packages: deps-packages ## install, use, upgrade and remove the .deb and the .rpm in a Debian of their own, as root; 7 minutes, the first time
+test-packages: deps-packages ## install, use, upgrade and remove the .deb and the .rpm in a Debian of their own, as root; the first time 7 minutes
 	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|TwoBuilds' ./test/packaging
 
 deps-packages:

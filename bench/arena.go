@@ -31,8 +31,8 @@ type arena struct {
 	proxies map[string]*proxy
 }
 
-// openArena starts everything. If it fails, the arena still has the processes that were started,
-// and must be closed.
+// openArena starts everything. If it returns an arena together with an error, the caller must close
+// that arena, which has the processes that were started.
 func openArena(ctx context.Context, bin, dir string, p plan) (*arena, error) {
 	a := &arena{dir: dir, plugin: filepath.Join(bin, "TlsPlugin.so"),
 		socket: filepath.Join(dir, "tlsd.sock"), proxies: map[string]*proxy{}}
@@ -100,9 +100,9 @@ func (a *arena) startSink() error {
 	return nil
 }
 
-// startTLSD starts the daemon, and waits until it listens. The daemon has its default settings. If
-// the plan has more sessions than the default of --max-sessions, that limit is raised. The default
-// is full.sessions.
+// startTLSD starts the daemon, and waits until it listens. The daemon has its default settings, but
+// --max-sessions is raised if the plan has more sessions than the default. The default of
+// --max-sessions is the number in full.sessions.
 func (a *arena) startTLSD(exe string, p plan) error {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -151,7 +151,7 @@ func awaitPort(ctx context.Context, port int, p *process) error {
 		p.trouble())
 }
 
-// freePort is a port of 127.0.0.1 that no program used a moment ago.
+// freePort returns a port of 127.0.0.1 that no program used a moment ago.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -161,7 +161,8 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// versions asks every program for its version. An unknown version is "unknown".
+// versions asks every program for its version. If the program gives none, its version is "unknown".
+// A proxy that is not installed has the version "absent".
 func (a *arena) versions(ctx context.Context) map[string]string {
 	v := map[string]string{}
 	ask := func(who string, pick func(string) string, argv ...string) {

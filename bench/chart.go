@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// chartFiles are the charts of the results, by the names of their files.
+// chartFiles returns the charts of the results. The keys are the names of the files.
 func (r *results) chartFiles() map[string][]byte {
 	files := map[string][]byte{}
 	if c := r.chartRatios(); c != nil {
@@ -29,8 +29,9 @@ type chart struct {
 	b             bytes.Buffer
 }
 
-// The classes of the series are: ours for tlsd (missed if tlsd misses a goal), base for in-process,
-// others for the signs of the proxies, and halo for the edge that separates a sign from a bar.
+// The contestants have these classes: ours is tlsd, missed is tlsd where it misses a goal, base is
+// in-process, and others are the signs of the proxies. A halo is the edge that separates a sign
+// from a bar.
 const style = `
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .small { font-size: 11px }
@@ -168,24 +169,24 @@ func (s scale) at(v float64) float64 {
 	return s.from + (v-lo)/(hi-lo)*(s.to-s.from)
 }
 
-// roundUp gives the end of a linear scale from 0, and the values to write at the scale. The end is
-// a round number, and is not below the parameter most.
-func roundUp(most float64) (hi float64, ticks []float64) {
-	step := math.Pow(10, math.Floor(math.Log10(most/4)))
+// roundUp returns the end of a linear scale that begins at 0, and the values to write at the scale.
+// The end is a round number, and is not below highest.
+func roundUp(highest float64) (hi float64, ticks []float64) {
+	step := math.Pow(10, math.Floor(math.Log10(highest/4)))
 	for _, f := range []float64{1, 2, 2.5, 5, 10} {
-		if most/(step*f) <= 5 {
+		if highest/(step*f) <= 5 {
 			step *= f
 			break
 		}
 	}
-	hi = math.Ceil(most/step) * step
+	hi = math.Ceil(highest/step) * step
 	for v := 0.0; v <= hi+step/2; v += step {
 		ticks = append(ticks, v)
 	}
 	return hi, ticks
 }
 
-// decades gives the two ends of a logarithmic scale, which are powers of ten, and the values to
+// decades returns the two ends of a logarithmic scale, which are powers of ten, and the values to
 // write at the scale.
 func decades(least, most float64) (lo, hi float64, ticks []float64) {
 	lo, hi = math.Pow(10, math.Floor(math.Log10(least))),

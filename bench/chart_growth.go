@@ -7,8 +7,8 @@ import (
 // A panel is one small chart of growth.
 type panel struct {
 	title, x, y string
-	bytes       bool // the values of x are sizes in bytes
-	log         bool // both axes are logarithmic; else only x is
+	bytes       bool // the values on the axis x are sizes in bytes
+	log         bool // both axes are logarithmic; otherwise only the axis x
 	lines       []curve
 }
 
@@ -18,7 +18,7 @@ type curve struct {
 	points      [][2]float64
 }
 
-// chartGrowth shows how the cost grows. It is nil if no growth was measured.
+// chartGrowth shows how the cost grows. The chart is nil if no growth was measured.
 func (r *results) chartGrowth() *chart {
 	const connections, sessions = "connections", "sessions"
 	panels := []panel{
@@ -32,12 +32,12 @@ func (r *results) chartGrowth() *chart {
 			lines: r.both("sessions-busy")},
 		{title: "Idle connections: memory each", x: connections, y: "KiB",
 			lines: append(r.both("idle-memory"), r.goal("idle-memory"))},
-		{title: "Idle connections: opening the next", x: connections, y: "µs",
+		{title: "Idle connections: time to open one more", x: connections, y: "µs",
 			lines: r.both("idle-last")},
 		{title: "Sessions: memory each", x: sessions, y: "MiB", lines: []curve{
 			r.curve("sessions-memory", ours, "tlsd, with a share of shared memory",
 				"line ours"),
-			r.curve("sessions-dirty", ours, "of its own", "line ours dashed")}},
+			r.curve("sessions-dirty", ours, "private only", "line ours dashed")}},
 		{title: "Opening sessions: median first call of the last 20", x: sessions, y: "ms",
 			lines: []curve{r.curve("sessions-last", ours, ours, "line ours")}},
 	}
@@ -63,7 +63,7 @@ func (r *results) chartGrowth() *chart {
 	return c
 }
 
-// both gives the curves of in-process and of tlsd in a series.
+// both returns the curves of in-process and of tlsd in a series.
 func (r *results) both(series string) []curve {
 	return []curve{r.curve(series, inProcess, inProcess, "line base"),
 		r.curve(series, ours, ours, "line ours")}
@@ -79,8 +79,8 @@ func (r *results) curve(series, who, name, class string) curve {
 	return l
 }
 
-// goal is the curve of a row's goal: the values of in-process, multiplied by the goal's limit. The
-// curve is empty if the row has no goal of this kind.
+// goal returns the curve of a row's goal of the kind "at most N times in-process": the values of
+// in-process, multiplied by N. The curve is empty if the row has no such goal.
 func (r *results) goal(row string) curve {
 	for _, g := range goals {
 		if g.row == row && g.than == inProcess && g.atMost != 0 {
@@ -148,7 +148,7 @@ func (c *chart) panel(p panel, left, top, width, height float64) {
 	}
 }
 
-// dots is the class of a curve's dots.
+// dots returns the class of a curve's dots.
 func (l curve) dots() string {
 	if l.class == "line base" {
 		return "base"

@@ -7,8 +7,9 @@ import (
 )
 
 // chartRatios shows the comparison: for each row the speeds of tlsd and of the proxies, divided by
-// that of the row's first contestant: in-process, or socketpair in the row "call". In all rows,
-// further to the right is better. The chart is nil if nothing was compared.
+// the speed of the row's first contestant. The first contestant is in-process, but socketpair in
+// the row "call". In all rows, further to the right is better. The chart is nil if nothing was
+// compared.
 func (r *results) chartRatios() *chart {
 	var rows []*rowResult
 	for _, rr := range r.Rows {
@@ -47,8 +48,8 @@ func (r *results) chartRatios() *chart {
 		c.text("small muted", "middle", x.at(v), end+16, plain(v))
 	}
 	c.line("axis", x.at(1), top, x.at(1), end)
-	c.text("small muted", "middle", (x.from+x.to)/2, end+36, "speed (memory: the "+
-		"inverse), compared to in-process = 1; logarithmic; more is better")
+	c.text("small muted", "middle", (x.from+x.to)/2, end+36, "speed (for memory: "+
+		"1 / memory), where in-process is 1; logarithmic; more is better")
 	c.text("small muted", "middle", (x.from+x.to)/2, end+52, "one call: compared to a write "+
 		"and a read over a socketpair")
 	c.text("head", "start", 14, 20, "tlsd and three proxies, compared to OpenSSL in-process")
@@ -85,7 +86,7 @@ func (r *results) drawRow(c *chart, rr *rowResult, x scale, y float64) {
 	}
 }
 
-// label is the row's name in the chart.
+// label returns the row's name in the chart.
 func (rr *rowResult) label() string { return fmt.Sprintf("%s, %s", rr.Title, rr.Unit) }
 
 func (c *chart) ratioLegend(x, y float64) {

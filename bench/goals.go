@@ -4,10 +4,10 @@ package main
 // value.
 type goal struct {
 	row string
-	// than is the contestant to compare with; anyProxy: the proxy with the best median; "": no
+	// The contestant to compare with; anyProxy: the proxy with the best median; "": no
 	// contestant, and the limit is a value in the row's unit.
 	than string
-	// thanRow is the row to compare with, if that is not the goal's own row.
+	// The row to compare with; "": the goal's own row.
 	thanRow string
 	// Either atLeast or atMost is set.
 	atLeast float64
@@ -39,7 +39,7 @@ var goals = []goal{
 	{row: "busy-1000", than: anyProxy, atLeast: 1.1},
 	{row: "call", than: socketpair, atMost: 1.5},
 	{row: "idle-memory", than: inProcess, atMost: 1.4},
-	// The last connection must open as fast as the first one. 1.25 leaves room for noise.
+	// The last connections must open as fast as the first ones. 1.25 leaves room for noise.
 	{row: "idle-last", than: ours, thanRow: "idle-first", atMost: 1.25},
 	{row: "first-call", atMost: 3},
 }
@@ -51,7 +51,7 @@ type goalResult struct {
 	Value   *float64 `json:"value"`
 	AtLeast float64  `json:"atLeast,omitempty"`
 	AtMost  float64  `json:"atMost,omitempty"`
-	// met, not met, or open. It is open if something that the goal needs was not measured.
+	// met, not met, or open: something that the goal needs was not measured.
 	Verdict string `json:"verdict"`
 }
 
@@ -97,7 +97,7 @@ func (r *results) judge() {
 	}
 }
 
-// bestProxy is the proxy with the best median, nil if none was measured.
+// bestProxy returns the proxy with the best median, or nil if no proxy was measured.
 func (rr *rowResult) bestProxy() *contestantResult {
 	var best *contestantResult
 	for _, name := range proxyNames {

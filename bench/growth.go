@@ -13,8 +13,8 @@ import (
 // How the cost grows: with the size of Writes, with the connections of a session, and with
 // sessions, which are processes of tlsd. The rows of one series differ in one number.
 
-// growths are the works about growth. The function comparison makes further rows of these series,
-// such as busy-10.
+// growths returns the works about growth. The function comparison makes further rows of these
+// series, such as busy-10.
 func growths(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds/2, 'f', -1, 64)
 	two := []string{inProcess, ours}
@@ -50,20 +50,20 @@ func growths(p plan) []work {
 	return list
 }
 
-// busySessions is the limit of sessions that work at the same time. Each of them has a client
-// process on this machine.
+// busySessions is the largest number of sessions that work at the same time. It is small, because
+// each of them has a client process on this machine.
 const busySessions = 100
 
-// powersUpTo gives the powers of ten below the parameter last, and last itself.
-func powersUpTo(last int) []int {
+// powersUpTo returns the powers of ten below limit, and limit itself.
+func powersUpTo(limit int) []int {
 	var list []int
-	for n := 1; n < last; n *= 10 {
+	for n := 1; n < limit; n *= 10 {
 		list = append(list, n)
 	}
-	return append(list, last)
+	return append(list, limit)
 }
 
-// sessions is the work that opens n sessions, one after the other, and leaves them open.
+// sessions returns the work that opens n sessions, one after the other, and leaves them open.
 func sessions(n int) work {
 	what := fmt.Sprintf("%d sessions with one call each, ", n)
 	name := fmt.Sprintf("growth-sessions-%d-", n)
@@ -146,12 +146,12 @@ func (r *results) printGrowth(w io.Writer) {
 		[]part{{"busy", "write of 16 KiB pieces, MB/s in all"}})
 	r.growthTable(w, "idle connections, one session", number,
 		[]part{{"idle-memory", "memory each, KiB"},
-			{"idle-last", "opening the next, µs"}})
+			{"idle-last", "time to open one more, µs"}})
 	r.growthTable(w, "busy sessions, one connection each", number,
 		[]part{{"sessions-busy", "write of 16 KiB pieces, MB/s in all"}})
 	r.growthTable(w, "sessions", number,
 		[]part{{"sessions-memory", "memory each (PSS), MiB"},
-			{"sessions-dirty", "of its own (private, dirty), MiB"},
+			{"sessions-dirty", "private memory each (Private_Dirty), MiB"},
 			{"sessions-supervisor", "the supervisor's own memory, per session, KiB"},
 			{"sessions-served", "until all are served, s"},
 			{"sessions-last", "first call, median of the last 20, ms"},

@@ -8,10 +8,11 @@ import (
 )
 
 // This file measures the steps from the script to the wire, each by itself: bare sockets between
-// two processes, libssl against libssl in memory, Go's wait for data, and the smallest possible
-// process between client and sink (src/relay.c). sums.go adds up the steps.
+// two processes, libssl against libssl in memory, Go's way to wait for data, and the smallest
+// possible process between client and sink (src/relay.c). sums.go adds up the steps.
 
-// hops are the works about the steps. Their contestants are placements of the processes on CPUs.
+// hops returns the works about the steps. In the place of contestants these works compare
+// placements of the processes on CPUs (see place.go).
 func hops(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds/2, 'f', -1, 64)
 	var list []work
@@ -19,8 +20,8 @@ func hops(p plan) []work {
 		w.group, w.every, w.times = "hop", p.every, 1
 		list = append(list, w)
 	}
-	// The function one adds a work of a single C program. t gives the program's task.
-	one := func(t func(a *arena) (task, error), places []string, rows ...row) {
+	// program adds a work that a single C program does. t returns the program's task.
+	program := func(t func(a *arena) (task, error), places []string, rows ...row) {
 		add(work{rows: rows, who: places, run: func(ctx context.Context, a *arena,
 			at string) (*outcome, bool, error) {
 			t, err := t(a)
@@ -38,7 +39,7 @@ func hops(p plan) []work {
 		}})
 	}
 	bare := func(r row, places []string, carrier, kind string, size int, partner string) {
-		one(func(*arena) (task, error) {
+		program(func(*arena) (task, error) {
 			t := task{program: "bare",
 				args: []string{carrier, kind, strconv.Itoa(size), seconds}}
 			if partner == "" {
@@ -50,12 +51,12 @@ func hops(p plan) []work {
 		}, places, r)
 	}
 	records := func(kind string, size int, rows ...row) {
-		one(func(a *arena) (task, error) {
+		program(func(a *arena) (task, error) {
 			return task{program: "records", args: []string{a.id.ca, a.id.cert, a.id.key,
 				kind, strconv.Itoa(size), seconds}}, nil
 		}, []string{oneCPU}, rows...)
 	}
-	// The function through adds a work of the client of one contestant.
+	// through adds a work that a contestant's client does.
 	through := func(r row, who string, places []string, j job) {
 		add(work{rows: []row{r}, who: places, run: func(ctx context.Context, a *arena,
 			at string) (*outcome, bool, error) {
@@ -79,7 +80,7 @@ func hops(p plan) []work {
 		64, "blocking")
 	bare(trip("netpoll", "a Unix socket to a Go program's netpoller"), both, "unix", "pingpong",
 		64, "netpoll")
-	one(func(a *arena) (task, error) {
+	program(func(a *arena) (task, error) {
 		return task{program: "calls", args: []string{a.plugin, "loop", seconds},
 			helper: a.tlsd}, nil
 	}, both, row{name: "hop-call", title: "a call of Backend() to tlsd", unit: "µs",
@@ -128,7 +129,7 @@ func hops(p plan) []work {
 	return list
 }
 
-// better is an arrow: up if more is better, down if less is better.
+// better returns an arrow: up if more is better, down if less is better.
 func (rr *rowResult) better() string {
 	if rr.LowerBetter {
 		return "↓"
@@ -136,7 +137,7 @@ func (rr *rowResult) better() string {
 	return "↑"
 }
 
-// cell is the text of a contestant's result, with the CPU time in brackets.
+// cell returns the text of a contestant's result, with the CPU time in brackets.
 func (rr *rowResult) cell(who string) string {
 	c := rr.contestant(who)
 	if c == nil || c.CPU == nil {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machineInfo describes the machine of the results.
+// machineInfo describes the machine on which the results were measured.
 type machineInfo struct {
 	CPU       string  `json:"cpu"`
 	Cores     int     `json:"cores"`
@@ -41,8 +41,8 @@ func machine() machineInfo {
 	return m
 }
 
-// A load is the use of the machine's CPU time during the run, in shares of all of it. The rest was
-// idle.
+// A load says for what the machine's CPU time was used during the run. A field is a share of the
+// whole time, from 0 to 1. What the fields leave was idle time.
 type load struct {
 	Own    float64 `json:"own"`    // the benchmark with all that it has started
 	Others float64 `json:"others"` // all other processes of the machine
@@ -87,7 +87,7 @@ func cpuNow() cpuTimes {
 	return t
 }
 
-// loadSince is the load between two readings.
+// loadSince returns the load between two readings.
 func (now cpuTimes) loadSince(then cpuTimes) load {
 	all := float64(max(now.all-then.all, 1))
 	own := float64(now.own - then.own)
@@ -95,7 +95,7 @@ func (now cpuTimes) loadSince(then cpuTimes) load {
 		float64(now.stolen-then.stolen) / all}
 }
 
-// field is the value of the first line "name: value" or "name=value" of a file, or "unknown".
+// field returns the value of the first line "name: value" or "name=value" of a file, or "unknown".
 func field(file, name string) string {
 	text, _ := os.ReadFile(file)
 	for _, line := range strings.Split(string(text), "\n") {

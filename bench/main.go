@@ -8,18 +8,18 @@
 // tlsd and the proxies, all on loopback. The contestants do the same work in turn, for several
 // rounds. Then it prints tables of the medians, the ratios and the goals, and writes all results as
 // JSON. Besides the comparison it measures each step from the script to the wire (the rows hop-…),
-// and how the cost grows (growth-…).
+// and how the cost grows with size, connections and sessions (the rows growth-…).
 //
 // With -from it measures nothing. It makes tables and charts from the results of an earlier run.
 //
 // Promises:
 //
-//   - The client or the sink checks every byte. A measurement in which a byte is missing or wrong
-//     has no result.
-//   - A ratio is the median over the rounds of the ratios within a round, because the speed of a
-//     machine changes while the benchmark runs.
+//   - In the comparison, the client or the sink checks every byte on a measured connection. If a
+//     byte is missing or wrong, the measurement has no result.
+//   - A ratio compares two results of the same round, because the speed of a machine changes while
+//     the benchmark runs. The tables have the median of the rounds' ratios.
 //   - A contestant that is not installed is reported as absent, and a goal that needs it as open.
-//   - It is no test: a goal that is not met does not change the exit status. The status is 1 if
+//   - The benchmark is no test: its exit status does not depend on the goals. The status is 1 if
 //     something could not be measured, read or written, and 2 if the command line is wrong.
 //   - When it ends, all processes that it has started have ended.
 package main
@@ -53,9 +53,9 @@ type options struct {
 	charts string
 }
 
-// The kernel kills each process that the benchmark has started when the thread that started it ends
-// (prctl(2), PR_SET_PDEATHSIG). So the benchmark starts processes from the main thread only, which
-// lasts as long as the program.
+// The kernel kills the sink, tlsd and the proxies when the thread that started them ends
+// (PR_SET_PDEATHSIG of prctl(2); see launch). So only the main thread starts processes, because the
+// main thread lasts as long as the program.
 func init() { runtime.LockOSThread() }
 
 func main() {
@@ -79,9 +79,9 @@ func main() {
 		"1000, with -quick 100)")
 	flag.StringVar(&o.from, "from", "", "measure nothing, and take the results from this "+
 		"file, or from several with commas between them: "+
-		"the later ones add what is lacking")
+		"a later file adds the rows that the earlier files lack")
 	flag.StringVar(&o.text, "text", "", "write the tables into this Markdown file, between "+
-		"its marks")
+		"its marks <!-- bench: … --> and <!-- /bench -->")
 	flag.StringVar(&o.charts, "charts", "", "write the charts into this folder")
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -156,7 +156,7 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-// plan is the plan that the options ask for.
+// plan returns the plan for these options.
 func (o options) plan() plan {
 	p := full
 	if o.quick {
@@ -188,7 +188,7 @@ func measureAll(ctx context.Context, bin, dir string, p plan, chosen []work) (*r
 	return r, nil
 }
 
-// sourceTree is the folder with go.mod: the working directory, or the next one above that has it.
+// sourceTree returns the nearest folder with a go.mod: the working directory or one above it.
 func sourceTree() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -206,8 +206,8 @@ func sourceTree() (string, error) {
 	}
 }
 
-// choose takes the works of the rows in the parameter only, and lets each round measure them. A
-// name in the list that is no row's whole name stands for all rows that begin with it.
+// choose returns the works that the option -only asks for, and lets each round measure them. A name
+// in the list that is no row's whole name stands for all rows whose names begin with it.
 func choose(all []work, only string) ([]work, error) {
 	if only == "" {
 		return all, nil

@@ -31,15 +31,16 @@ type outcome struct {
 	extra          map[string]float64
 
 	client, helper, sink time.Duration // CPU time
-	// growth of the process that holds the connections, bytes
+	// growth of the resident memory of the process that has the connections, in bytes
 	memory int64
-	// growth of the kernel's own memory on the machine, bytes
+	// growth of the kernel's own memory on the machine, in bytes
 	kernel int64
-	// growth of the memory of all helpers; only if task.weigh
+	// growth of the memory of task.helper with its descendants; only if task.weigh
 	weight memory
-	// growth of the memory of task.helper without its children; only if task.weigh
+	// growth of the memory of task.helper alone; only if task.weigh
 	parent memory
-	// CPU time of all helpers in a second without calls, after the work; in seconds
+	// seconds of CPU time that task.helper and its descendants use in a second without calls,
+	// after the work; only if task.weigh
 	idle float64
 }
 
@@ -51,9 +52,9 @@ type task struct {
 	program string
 	args    []string
 	env     []string // in addition to the environment of all clients
-	helper  *process // works for the program, with its children; nil: none
-	weigh   bool     // look at the helpers' memory, which takes a while
-	place   string   // which CPUs it and its helpers have: see placement
+	helper  *process // works for the program, with its descendants; nil: none
+	weigh   bool     // measure the helper's memory, which takes a while
+	place   string   // the CPUs for all processes: see placement; "": the kernel chooses
 }
 
 // measure runs a task in its program.
@@ -82,7 +83,7 @@ func (a *arena) measure(ctx context.Context, t task) (*outcome, error) {
 		return err
 	})
 	if err != nil {
-		in.Close() // the program leaves by itself
+		in.Close() // then the program exits
 	}
 	if exit := cmd.Wait(); exit != nil {
 		if ctx.Err() != nil {
@@ -99,7 +100,8 @@ func (a *arena) measure(ctx context.Context, t task) (*outcome, error) {
 	return o, err
 }
 
-// runTask lets the program do the task, and reads what the processes used for it.
+// runTask lets the program do the task, and measures the processes that take part. The function
+// goOn sends the program the line for which it waits (see src/measure.h).
 func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Reader,
 	goOn func() error) (*outcome, error) {
 	line, err := lines.ReadString('\n')
@@ -159,9 +161,10 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 	return o, goOn()
 }
 
-// weighAfter notes the growth of the helpers' memory, and their CPU time without calls.
+// weighAfter notes the growth of the memory of the helper and its descendants, and their CPU time
+// without calls. before and parent are the memory before the work: of all, and of the helper alone.
 func (o *outcome) weighAfter(ctx context.Context, helper int, before, parent memory) error {
-	after, err := stable(ctx, helper) // with a spare worker, as before the work
+	after, err := stable(ctx, helper) // a spare worker counts, as it did before the work
 	if err != nil {
 		return err
 	}
@@ -201,7 +204,8 @@ func parseOutcome(line string) (*outcome, error) {
 	return o, nil
 }
 
-// A job is work that any contestant can do. run makes it a task for the contestant's program.
+// A job is work that any contestant can do. The method run turns it into a task for the
+// contestant's program.
 type job struct {
 	flags   []string
 	args    []string
@@ -210,7 +214,7 @@ type job struct {
 	tickets bool // whether to use arena.ticketsPort
 }
 
-// run lets a contestant do a client's work. ok is false if it is absent.
+// run lets a contestant do a client's work. ok is false if the contestant is absent.
 func (a *arena) run(ctx context.Context, who string, j job) (o *outcome, ok bool, err error) {
 	port := a.port
 	if j.tickets {

@@ -16,7 +16,7 @@ import (
 
 const partnerArg = "partner"
 
-// partnerCommand is the command that starts a partner. The parameter how is netpoll or blocking,
+// partnerCommand returns the command that starts a partner. The string how is netpoll or blocking,
 // and kind is pingpong or write.
 func partnerCommand(how, kind string, size int) ([]string, error) {
 	exe, err := os.Executable()
@@ -38,13 +38,14 @@ func runPartner(args []string) error {
 		}
 	}
 	done := make(chan error, 1)
-	// A new goroutine serves, because init has locked this one to the main thread, and a switch
-	// to that thread costs time.
+	// Not in this goroutine: init has locked it to the main thread, and a switch to that thread
+	// costs time.
 	go func() { done <- serveBare(c, args[1] == "pingpong", size) }()
 	return <-done
 }
 
-// serveBare sends each message back (pingpong), or answers with the number of bytes at the end.
+// serveBare sends each message back (pingpong), or counts bytes until the input ends and then sends
+// their number.
 func serveBare(c io.ReadWriter, pingpong bool, size int) error {
 	if pingpong {
 		for p := make([]byte, size); ; {

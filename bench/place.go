@@ -12,7 +12,7 @@ import (
 // The cost of a message depends on the CPUs of its sender and its receiver. On one CPU the kernel
 // switches from one process to the other. On two CPUs the kernel must wake the receiver's CPU. If
 // that CPU sleeps, the message takes several times as long. By default the kernel chooses the CPUs,
-// and its choice is not known. So the steps are measured in both ways.
+// and its choice is not known. So the steps are also measured on CPUs that the benchmark chooses.
 const (
 	oneCPU  = "one CPU"  // all processes
 	twoCPUs = "two CPUs" // the measured program on the first CPU, all others on the second
@@ -21,8 +21,8 @@ const (
 
 var errOneCPU = errors.New("there is one CPU only")
 
-// placement binds families of processes to CPUs, as the parameter how says: oneCPU or twoCPUs. The
-// parameter program is the pid of the measured program. The function free ends the binding.
+// placement binds families of processes to CPUs. The string how is oneCPU or twoCPUs, and program
+// is the pid of the measured program. The function free ends the binding.
 func placement(how string, program int, families ...map[int]usage) (free func(), err error) {
 	var all unix.CPUSet
 	free = func() {}

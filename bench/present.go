@@ -95,13 +95,13 @@ func (r *results) publish(o options) error {
 	return os.WriteFile(o.text, text, 0o644)
 }
 
-// opening and closing are the marks around a section in a text.
+// opening and closing are the marks before and after a section in a text.
 func opening(s section) string { return "<!-- bench: " + s.name + " -->\n" }
 
 const closing = "<!-- /bench -->\n"
 
-// into replaces the sections of a text by those of the results. A section without measurements
-// stays as it is.
+// The method into replaces the sections of a text by those of the results. A section without
+// measurements stays as it is.
 func (r *results) into(text []byte) ([]byte, error) {
 	for _, s := range sections {
 		before, rest, found := bytes.Cut(text, []byte(opening(s)))

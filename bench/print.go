@@ -23,8 +23,8 @@ var sections = []section{
 	{"growth", (*results).printGrowth},
 }
 
-// text is the Markdown of a section, without blank lines around it; "" if nothing was measured for
-// it.
+// text returns the Markdown of a section, without blank lines around it. It returns "" if nothing
+// was measured for the section.
 func (r *results) text(s section) string {
 	var b strings.Builder
 	s.print(r, &b)
@@ -59,7 +59,7 @@ func (r *results) printRun(w io.Writer) {
 	}
 }
 
-// warn says whether a load has disturbed the run.
+// warn prints a warning if other work used more than a tenth of the machine's CPU time.
 func (l load) warn(w io.Writer) {
 	if disturbed := l.Others + l.Stolen; disturbed > 0.1 {
 		fmt.Fprintf(w, "- THE MACHINE WAS BUSY WITH OTHER WORK (%.0f %%): ratios are "+
@@ -97,13 +97,14 @@ func (r *results) printSpeeds(w io.Writer) {
 		return
 	}
 	t.print(w)
-	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. Medians. ratio: in each round, "+
-		"the result of tlsd divided by the result of in-process; the median of these.\n"+
+	fmt.Fprint(w, "\n↑ more is better, ↓ less is better. The results are medians. In each "+
+		"round the result of tlsd is divided by the result of in-process, and the "+
+		"ratio is the median of these quotients.\n"+
 		"In the row `call`, the column `in-process` shows a bare write and read over a "+
 		"socketpair.\n\n")
 }
 
-// text is the text of a cell.
+// text returns the text for the contestant's cell in a table.
 func (c *contestantResult) text() string {
 	switch {
 	case c == nil:

@@ -23,11 +23,12 @@ type process struct {
 	cmd   *exec.Cmd
 	log   string // file with its stderr
 	stdin io.Closer
-	gone  chan struct{} // closed when it has ended
+	gone  chan struct{} // closed when the program has ended
 }
 
-// launch starts a program that runs until stop. Its standard output goes to the parameter out, or
-// to the log if out is nil. The program has the files in extra as descriptors from 3 on.
+// launch starts a program that runs until stop, and at most as long as the benchmark (see init in
+// main.go). Its standard output goes to the file out, or to the log if out is nil. It gets the
+// files in extra as its descriptors from 3 on.
 func launch(dir, name string, out *os.File, extra []*os.File, argv ...string) (*process, error) {
 	p := &process{log: filepath.Join(dir, name+".log"), gone: make(chan struct{})}
 	log, err := os.Create(p.log)
@@ -53,7 +54,7 @@ func launch(dir, name string, out *os.File, extra []*os.File, argv ...string) (*
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// trouble is the end of the process's log, at most 2,000 bytes, for the text of an error.
+// trouble returns the end of the process's log, at most 2,000 bytes, for the text of an error.
 func (p *process) trouble() string {
 	text, _ := os.ReadFile(p.log)
 	if text = bytes.TrimSpace(text); len(text) > 2000 {
@@ -80,7 +81,7 @@ func (p *process) stop() {
 	}
 }
 
-// usage is what a process has used so far.
+// usage has the resources that a process has used so far.
 type usage struct {
 	name string
 	cpu  time.Duration // user and system, all threads
@@ -108,7 +109,8 @@ func family(root int) map[int]usage {
 	return found
 }
 
-// parent reads /proc/PID/stat: "pid (name) state ppid …" (proc(5)); 0 if there is no such process.
+// parent returns the pid of a process's parent, or 0 if there is no such process. It reads
+// /proc/PID/stat: "pid (name) state ppid …" (proc(5)).
 func parent(pid int) int {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
@@ -142,8 +144,8 @@ func usageOf(pid int) (usage, error) {
 	return u, nil
 }
 
-// settle waits until a family of processes has used nearly no CPU time for a while. So work that no
-// client has asked for does not count, such as tlsd's start of a spare worker.
+// settle waits until a family of processes has used nearly no CPU time for a while. So work that
+// tlsd does by itself, such as the start of a spare worker, is not in the next measurement.
 func settle(ctx context.Context, root int) (map[int]usage, error) {
 	const (
 		pause = 4 * time.Millisecond
@@ -194,7 +196,7 @@ func stable(ctx context.Context, root int) (map[int]usage, error) {
 	return last, nil
 }
 
-// idleLoad is the CPU time, in seconds, that a family uses in a second without calls.
+// idleLoad returns the CPU time, in seconds, that a family uses in a second without calls.
 func idleLoad(ctx context.Context, root int) (float64, error) {
 	before, begun := family(root), time.Now()
 	if err := sleep(ctx, time.Second); err != nil {
@@ -213,7 +215,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// growth is the CPU time that a family used between two readings.
+// growth returns the CPU time that a family used between two readings.
 func growth(before, after map[int]usage) time.Duration {
 	var sum time.Duration
 	for pid, u := range after {
@@ -222,8 +224,8 @@ func growth(before, after map[int]usage) time.Duration {
 	return sum
 }
 
-// busiest is the pid of the process that used most CPU time between two readings, among the
-// processes that are in both.
+// busiest compares two readings of a family, and returns the pid of the process that used most CPU
+// time between them. A process that is not in both readings does not count.
 func busiest(before, after map[int]usage) int {
 	best, most := 0, time.Duration(-1)
 	for pid, u := range after {
@@ -234,16 +236,16 @@ func busiest(before, after map[int]usage) int {
 	return best
 }
 
-// memory is the memory of processes, in bytes. pss counts a page that n processes share as the n-th
-// part of a page. dirty counts pages that one process alone has, and has changed.
+// memory is the memory of processes, in bytes. If n processes share a page, pss has an n-th of it
+// for each of them. dirty has only pages that no other process shares, and that were changed.
 type memory struct{ pss, dirty int64 }
 
-// only is the part of a family that is the process pid.
+// The function only returns the entry of one process, as a family.
 func only(pid int, family map[int]usage) map[int]usage { return map[int]usage{pid: family[pid]} }
 
-// kernelMemory is the memory that the kernel uses for itself on the whole machine, in bytes: slabs,
-// stacks and page tables (proc(5), /proc/meminfo). It includes the sockets of all processes, but
-// only a part of their buffers.
+// kernelMemory returns the memory that the kernel uses for itself on the whole machine, in bytes:
+// slabs, stacks and page tables (proc(5), /proc/meminfo). The sockets of all processes are in it,
+// but only a part of the sockets' buffers.
 func kernelMemory() int64 {
 	text, _ := os.ReadFile("/proc/meminfo")
 	var sum int64

@@ -84,7 +84,7 @@ listen sink
 }
 
 // start starts the proxy and waits until it listens. exec.ErrNotFound means that it is not
-// installed. If there is a proxy beside an error, the caller must stop that proxy.
+// installed. If start returns a proxy together with an error, the caller must stop that proxy.
 func (k *proxyKind) start(ctx context.Context, a *arena) (*proxy, error) {
 	exe, err := exec.LookPath(k.exe)
 	if err != nil {

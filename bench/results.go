@@ -22,7 +22,7 @@ type results struct {
 	Versions map[string]string `json:"versions"`
 	Rows     []*rowResult      `json:"rows"`
 	Goals    []goalResult      `json:"goals"`
-	// Joined has the other runs that some of the rows come from.
+	// Joined names the other runs from which some of the rows come.
 	Joined []partOfRun `json:"joined,omitempty"`
 
 	failures int
@@ -52,11 +52,11 @@ type rowResult struct {
 type contestantResult struct {
 	Name   string `json:"name"`
 	Absent bool   `json:"absent,omitempty"`
-	// One for each time that the contestant did the work; null if that failed.
+	// One sample for each time that the contestant did the work; null if that failed.
 	Samples []*float64 `json:"samples"`
 	Median  *float64   `json:"median"`
-	// Median of the ratios to the samples of the row's first contestant, each of the same
-	// round.
+	// Each sample is divided by the sample of the row's first contestant in the same round.
+	// OfBaseline is the median of these ratios.
 	OfBaseline *float64 `json:"ofBaseline,omitempty"`
 	// CPU time in µs for one MB, one round trip or one connection; medians.
 	CPU    *cpuResult `json:"cpuMicroseconds,omitempty"`
@@ -91,8 +91,8 @@ func (a *arena) runRounds(ctx context.Context, p plan, list []work) *results {
 		}
 	}
 	start := time.Now()
-	// took[true] is the time of the last round with all works, and took[false] that of the last
-	// round with a part of them.
+	// took[true] is how long the latest round with all works took, and took[false] how long the
+	// latest round with a part of them took.
 	took := map[bool]time.Duration{}
 	for round := range p.rounds {
 		began := time.Now()
@@ -114,8 +114,8 @@ func (a *arena) runRounds(ctx context.Context, p plan, list []work) *results {
 		say("round %d of %d took %.0f s", r.Rounds, p.rounds, time.Since(began).Seconds())
 		if left := p.budget - time.Since(start); p.budget > 0 && r.Rounds < p.rounds &&
 			took[r.Rounds%p.every == 0] > left {
-			say("the machine is slow or busy: only %d rounds fit into %v; all of "+
-				"them: -rounds %d", r.Rounds, p.budget, p.rounds)
+			say("the machine is slow or busy: only %d rounds fit into %v; "+
+				"-rounds %d runs all of them", r.Rounds, p.budget, p.rounds)
 			break
 		}
 	}
@@ -125,8 +125,9 @@ func (a *arena) runRounds(ctx context.Context, p plan, list []work) *results {
 	return r
 }
 
-// order is the order of n contestants in a round. Each contestant begins in turn, and every second
-// round goes backwards. So no contestant always follows the same one.
+// order returns the order of n contestants in a round. In each pair of rounds another contestant is
+// the first, and every second round has the reverse order. So no contestant always runs after the
+// same other contestant.
 func order(n, round int) []int {
 	order := make([]int, n)
 	for i := range order {
@@ -208,7 +209,7 @@ func measured(samples []*float64) []float64 {
 	return v
 }
 
-// median is nil if there are no values.
+// median returns nil if there are no values.
 func median(v []float64) *float64 {
 	if len(v) == 0 {
 		return nil
@@ -218,7 +219,8 @@ func median(v []float64) *float64 {
 	return &m
 }
 
-// medianRatio is the median of a/b over the rounds that have both.
+// medianRatio divides the samples of a by those of b, round by round, and returns the median of
+// these ratios. A round without one of the samples is left out.
 func medianRatio(a, b []*float64) *float64 {
 	var v []float64
 	for i := range min(len(a), len(b)) {

@@ -32,26 +32,26 @@ type sum struct {
 	open bool
 }
 
-// add adds the value v, which comes from the rows that the parameter from names. A nil v was not
-// measured.
-func (s *sum) add(what, from string, v *float64) {
+// add adds the value v, which was taken from the rows with these names. If v was not measured, it
+// is nil.
+func (s *sum) add(what, rows string, v *float64) {
 	if v == nil {
 		s.open = true
 		return
 	}
 	s.total += *v
-	s.lines = append(s.lines, []string{what, from, digits(*v)})
+	s.lines = append(s.lines, []string{what, rows, digits(*v)})
 }
 
-// compare adds two lines: the sum so far, and the value that was measured for the whole.
-func (s *sum) compare(what, from string, measured *float64) {
+// compare adds two lines: the sum so far, and the value that was measured for the whole in a row.
+func (s *sum) compare(what, row string, measured *float64) {
 	if measured == nil {
 		s.open = true
 		return
 	}
 	s.lines = append(s.lines, []string{"**" + what + ", as the sum**", "",
 		"**" + digits(s.total) + "**"},
-		[]string{"**" + what + ", as measured**", from, "**" + digits(*measured) + "**"})
+		[]string{"**" + what + ", as measured**", row, "**" + digits(*measured) + "**"})
 }
 
 func (s *sum) print(w io.Writer, head ...string) {
@@ -109,7 +109,7 @@ func difference(times float64, a, b *float64) *float64 {
 	return &d
 }
 
-// medianOf is the result of a contestant in a row, nil if it was not measured.
+// medianOf returns the result of a contestant in a row, or nil if it was not measured.
 func (r *results) medianOf(row, who string) *float64 {
 	if rr := r.row(row); rr != nil {
 		if c := rr.contestant(who); c != nil {
@@ -119,7 +119,7 @@ func (r *results) medianOf(row, who string) *float64 {
 	return nil
 }
 
-// cpuOf is the CPU time of all processes in a row, in µs; nil if that was not measured.
+// cpuOf returns the CPU time of all processes in a row, in µs, or nil if it was not measured.
 func (r *results) cpuOf(row, who string) *float64 {
 	if rr := r.row(row); rr != nil {
 		if c := rr.contestant(who); c != nil && c.CPU != nil {

@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A row is one line of the table.
+// A row is one line in a table of results.
 type row struct {
 	name, title, unit string
 	lower             bool // less is better
-	// Rows of one series differ in the field at: the size in bytes, or the number of
+	// Rows of one series differ in one number, their at: the size in bytes, or the number of
 	// connections or sessions.
 	series string
 	at     int
-	// per is the number of units in one CPU figure of the table; 0: no CPU figure.
+	// per is the number of units for which a table shows the CPU time; 0: it shows none.
 	per float64
-	// of computes the row's sample from an outcome.
+	// The function of computes the row's sample from an outcome.
 	of func(*outcome) float64
 }
 
@@ -31,8 +31,8 @@ type work struct {
 	group string // see rowResult
 	rows  []row
 	who   []string
-	every int // the work runs in rounds whose number, from 0, is a multiple of every
-	times int // how often it runs in such a round
+	every int // 1: the work runs in each round; 3: in the rounds 0, 3, 6 and so on
+	times int // how often the work runs in such a round
 	// run lets a contestant do the work. ok is false if the contestant is absent.
 	run func(context.Context, *arena, string) (o *outcome, ok bool, err error)
 }
@@ -41,10 +41,10 @@ type work struct {
 type plan struct {
 	name    string
 	rounds  int
-	seconds float64 // one measurement
+	seconds float64 // the length of one measurement
 	idle    int     // the number of idle connections
-	every   int     // steps, growth and idle connections run in every so many rounds
-	// sessions is the limit of sessions at the same time.
+	every   int     // work.every of the steps, the growth and the idle connections
+	// sessions is the largest number of sessions at the same time.
 	sessions int
 	// budget limits the time of all rounds; 0: no limit. A round is not begun if it would
 	// probably end after the budget.
@@ -64,12 +64,12 @@ func perSecond(o *outcome) float64    { return o.units / o.seconds }
 func megabytes(o *outcome) float64    { return o.units / megabyte / o.seconds }
 func microseconds(o *outcome) float64 { return o.seconds * 1e6 / o.units }
 
-// works are the works of the comparison, the steps and the growth, in the order of the tables.
+// works returns the works of the comparison, the steps and the growth, in the order of the tables.
 func works(p plan) []work { return slices.Concat(comparison(p), hops(p), growths(p)) }
 
 var everybody = append([]string{inProcess, ours}, proxyNames...)
 
-// clients is a work that the contestants' clients do (src/client.c).
+// clients returns a work that src/client.c does for each contestant.
 func clients(r row, who []string, j job) work {
 	return work{rows: []row{r}, who: who, every: 1, times: 1,
 		run: func(ctx context.Context, a *arena, who string) (*outcome, bool,
@@ -78,8 +78,8 @@ func clients(r row, who []string, j job) work {
 		}}
 }
 
-// bulk is the row and the job of a client that moves pieces on n connections in one direction. kind
-// is write or read, and size is in bytes.
+// bulk returns the row and the job of a client that moves pieces of size bytes on n connections, in
+// one direction. kind is write or read.
 func bulk(kind string, size, n int, seconds string) (row, job) {
 	return row{name: kind + "-" + short(size), title: fmt.Sprintf("bulk %s, %s pieces", kind,
 			long(size)), unit: "MB/s",
@@ -87,7 +87,7 @@ func bulk(kind string, size, n int, seconds string) (row, job) {
 		job{args: []string{kind, strconv.Itoa(size), strconv.Itoa(n), seconds}}
 }
 
-// trips is the row and the job of a client that sends messages of size bytes to and fro on one
+// trips returns the row and the job of a client that sends messages of size bytes to and fro on one
 // connection.
 func trips(size int, seconds string) (row, job) {
 	return row{name: "pingpong-" + short(size), title: "ping-pong, " + long(size), unit: "µs",
@@ -96,7 +96,7 @@ func trips(size int, seconds string) (row, job) {
 		job{args: []string{"pingpong", strconv.Itoa(size), "1", seconds}}
 }
 
-// comparison are the works of the main table.
+// comparison returns the works of the main table.
 func comparison(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds, 'f', -1, 64)
 	var list []work
@@ -109,7 +109,7 @@ func comparison(p plan) []work {
 	add(trips(64, seconds))
 	add(trips(16<<10, seconds))
 	add(row{name: "beside-64", title: "ping-pong, 64 bytes, beside a writer to a slow peer, " +
-		"99 of 100", unit: "µs", lower: true,
+		"99th percentile", unit: "µs", lower: true,
 		of: func(o *outcome) float64 { return o.extra["p99"] * 1e6 }},
 		job{args: []string{"beside", "64", "1", seconds}})
 	add(row{name: "connect", title: "connect, handshake, one write, close", unit: "1/s", per: 1,
@@ -151,7 +151,7 @@ func comparison(p plan) []work {
 	return append(list, idle)
 }
 
-// busy is the work that writes on n connections of one session at the same time.
+// busy returns the work that writes on n connections of one session at the same time.
 func busy(n int, seconds string) work {
 	r, j := bulk("write", 16<<10, n, seconds)
 	r.name, r.title = fmt.Sprintf("busy-%d", n), fmt.Sprintf("%s, %d connections", r.title, n)
@@ -165,7 +165,7 @@ func busy(n int, seconds string) work {
 	return w
 }
 
-// idling is the work that opens n connections in one session and leaves them open.
+// idling returns the work that opens n connections in one session and leaves them open.
 func idling(n int, name string) work {
 	what := fmt.Sprintf("%d idle connections, ", n)
 	sample := min(n/2, 100)
@@ -178,19 +178,19 @@ func idling(n int, name string) work {
 		row{name: name + "-kernel", title: what + "kernel memory each, of all ends",
 			unit: "KiB", lower: true, series: "idle-kernel", at: n,
 			of: func(o *outcome) float64 { return float64(o.kernel) / 1024 / o.units }},
-		row{name: name + "-first", title: fmt.Sprintf("%sopening one of the first %d", what,
-			sample), unit: "µs", lower: true,
-			series: "idle-first", at: n,
+		row{name: name + "-first",
+			title: fmt.Sprintf("%sopening one, median of the first %d", what, sample),
+			unit:  "µs", lower: true, series: "idle-first", at: n,
 			of: func(o *outcome) float64 { return o.extra["first"] * 1e6 }},
-		row{name: name + "-last", title: fmt.Sprintf("%sopening one of the last %d", what,
-			sample), unit: "µs", lower: true,
-			series: "idle-last", at: n,
+		row{name: name + "-last",
+			title: fmt.Sprintf("%sopening one, median of the last %d", what, sample),
+			unit:  "µs", lower: true, series: "idle-last", at: n,
 			of: func(o *outcome) float64 { return o.extra["last"] * 1e6 }})
 	return w
 }
 
-// idleConnections is n, or fewer if the limit of descriptors is too low. A worker has two
-// descriptors for each connection: the data channel and the socket.
+// idleConnections returns n, or less if the limit of descriptors is too low for n connections. A
+// worker needs two descriptors for each: the data channel and the socket to the peer.
 func idleConnections(n int) int {
 	const others = 200 // room for a process's other descriptors
 	var l unix.Rlimit
@@ -203,7 +203,7 @@ func idleConnections(n int) int {
 	return n
 }
 
-// short and long write a size in bytes.
+// short writes a size in bytes for the name of a row.
 func short(n int) string {
 	switch {
 	case n >= 1<<20:
@@ -214,6 +214,7 @@ func short(n int) string {
 	return strconv.Itoa(n)
 }
 
+// long writes a size in bytes for a reader.
 func long(n int) string {
 	switch {
 	case n >= 1<<20:

@@ -1,8 +1,9 @@
 #!/bin/sh
 # packages.sh [FOLDER] - build the .deb and the .rpm into FOLDER, by default bin/packages.
 #
-#   VERSION      of the packages; by default that of the source
-#   MAINTAINER   as package managers show it: Name <address>
+# Environment:
+#   VERSION      version of the packages; default: that of the source
+#   MAINTAINER   Name <address>, which package managers show
 #
 # nfpm, a Go program, makes the packages. The go command fetches it. tlsd does not depend on nfpm.
 set -eu
@@ -27,8 +28,8 @@ make --no-print-directory BIN=$work/build VERSION="$VERSION" DESTDIR="$root" PRE
 # The packages depend on the newest version of the C library that the programs need.
 LIBC=$(readelf -VW "$root/usr/lib/tlsd/TlsPlugin.so" "$root/usr/bin/tlsd" | sed -n 's/.*Name: GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -1)
 export LIBC
-# pkg-config looks into /usr/share on Debian and on Fedora. In place of /usr/lib, where make install
-# puts the file, Fedora's looks into /usr/lib64.
+# make install puts the file for pkg-config below /usr/lib. There pkg-config finds it on Debian, but
+# not on Fedora. Below /usr/share it finds the file on both.
 mv "$root/usr/lib/pkgconfig" "$root/usr/share/"
 doc=$root/usr/share/doc/tlsd
 # The packages have this sample as /etc/tlsd/tlsd.toml, so it is no document.

@@ -3,9 +3,9 @@
 #
 # The tests run in a root: a folder with the file system of a small Debian for arm64 (libssl, libc,
 # openssl). debian.sh says where the packages come from. The tests run in a user namespace with a
-# binfmt_misc of its own (Linux 6.7), so the machine's binfmt_misc does not change.
-# qemu-aarch64-static is registered there with two flags. P keeps argv[0], by which a program knows
-# that it is a worker. F opens qemu at registration, because the root has no qemu.
+# binfmt_misc of its own (Linux 6.7), so the machine's binfmt_misc does not change. In the new
+# binfmt_misc qemu-aarch64-static is registered with two flags. P keeps argv[0], by which a program
+# knows that it is a worker. F opens qemu at registration, because the root has no qemu.
 #
 # qemu has neither Landlock nor seccomp, so the confinement of workers is not tested. qemu does not
 # pass on TCP_INFO, so tests that need it are left out. Tests that start many workers at once are
@@ -69,8 +69,8 @@ populate() {
 	touch "$cache/complete"
 }
 
-# populate runs in a process of its own, so that set -e ends it at the first failure. In the
-# condition below, a shell would ignore set -e.
+# Below, this script calls itself with --populate. In the new process set -e ends populate at the
+# first failure. In a function that is called before ||, a shell ignores set -e.
 if [ "${1:-}" = --populate ]; then
 	populate
 	exit

@@ -6,7 +6,7 @@
 # for C, shellcheck, and codespell. A check prints its findings. If there are any, the exit status
 # is 1.
 #
-# shellcheck disable=SC2317 # functions are called by their names
+# shellcheck disable=SC2317 # the function check calls functions, by their names
 set -u
 cd "$(dirname "$0")/.." || exit
 GO=${GO:-go}
@@ -84,8 +84,8 @@ foreign() {
 	return "$bad"
 }
 
-# The plugin uses POSIX alone, except in system.c. gcc cannot find all names of Linux, because the C
-# library's headers always declare some. grep looks for these names.
+# The plugin uses POSIX alone, except in system.c. gcc reports a name that is not in POSIX, unless
+# the C library's headers declare it nevertheless. grep looks for such names of Linux.
 portable() {
 	bad=0
 	for source in cmd/tlsshim/plugin/*.c; do

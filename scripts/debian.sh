@@ -1,7 +1,8 @@
 # shellcheck shell=sh
-# debian.sh - functions for other scripts, which download packages of a Debian release on any
-# machine. The packages come from the mirror of this machine's apt. The lists and the state of the
-# system's apt are not used. apt checks the signatures against Debian's keyring. Nothing is
+# debian.sh - functions with which other scripts download packages of a Debian release.
+#
+# The machine can have another release. The packages come from the mirror of its apt. The lists and
+# the state of its apt are not used. apt checks the signatures against Debian's keyring. Nothing is
 # installed into the system.
 #
 # Environment:
@@ -9,13 +10,14 @@
 #
 # The functions are subshells, so that they change no variable of the script. debian_apt,
 # debian_without and debian_unpack need set -e to stop at an error, but a shell ignores set -e in a
-# condition. So do not call these three in a condition: start a process there that calls them.
+# condition. So do not call these three in a condition. A condition can start a process that calls
+# them.
 
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # The architecture of the packages, such as arm64. Empty: that of this machine.
 debian_architecture=
 
-# debian_lacks prints the TOOLs that this machine lacks, and what it lacks for the functions here.
+# debian_lacks prints what this machine lacks of the TOOLs, and of what the functions here need.
 debian_lacks() ( # TOOL...
 	for tool in apt-get apt-config dpkg-deb flock "$@"; do
 		command -v "$tool" >/dev/null || printf ' %s' "$tool"
@@ -23,12 +25,13 @@ debian_lacks() ( # TOOL...
 	[ -e "$debian_keyring" ] || printf ' %s' "$debian_keyring"
 )
 
-# debian_fresh is true if FILE is younger than DAYS days, and than the scripts that have made it.
+# debian_fresh is true if FILE is younger than DAYS days, and also younger than the scripts that
+# made it: SCRIPT and debian.sh.
 debian_fresh() ( # FILE DAYS SCRIPT
 	[ -n "$(find "$1" -mtime "-$2" -newer "$3" -newer scripts/debian.sh 2>/dev/null)" ]
 )
 
-# debian_reason prints why apt or another program has failed, in one line.
+# debian_reason prints why a program, such as apt, has failed. The reason is a line of its LOG.
 debian_reason() ( # LOG
 	grep -m 1 '^E:' "$1" || tail -n 1 "$1" | grep . || echo "$1 does not say why"
 )

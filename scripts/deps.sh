@@ -62,8 +62,8 @@ containers)
 		podman:podman crun:crun'
 	headers='stdlib.h:libc6-dev' keyring=1 quiet=1
 	;;
-# On a machine with systemd, the package prometheus starts a service at each boot. So only the
-# target of CI installs it.
+# On a machine with systemd, the package prometheus starts a service at each boot. So make test does
+# not install it, only make test-monitoring.
 monitoring)
 	want='cc:gcc prometheus:prometheus promtool:prometheus'
 	headers='stdlib.h:libc6-dev' quiet=1
@@ -86,7 +86,7 @@ done
 for pair in $headers; do
 	[ -e "/usr/include/${pair%%:*}" ] || missing="$missing ${pair#*:}"
 done
-# The keys that check the signatures of Debian's packages. Other systems must install them.
+# Debian's keyring, for the signatures of Debian's packages. Only Debian has it already.
 [ -z "${keyring:-}" ] || [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 # libssl itself. Its folder and its version depend on the system.
 found=

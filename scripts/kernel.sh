@@ -2,13 +2,13 @@
 # kernel.sh [SUITE...] - run the suites of the confinement and of hostile users under other kernels.
 #
 # The kernels of Debian 12 (6.1) and 13 (6.12) run in qemu. The root of each machine is in memory,
-# made of packages of the same Debian. The third machine has Debian 12's kernel without Landlock.
-# The tests run as root, and tlsshim doctor shows the confinement. SUITE is a folder of tests, such
-# as test/e2e/tlsd; default: all.
+# made of packages of the same Debian. A third machine has Debian 12's kernel without Landlock. The
+# tests run as root, and tlsshim doctor shows the confinement. SUITE is a folder of tests, such as
+# test/e2e/tlsd; default: the folders in the variable all.
 #
-# qemu emulates the processor, because not every machine can nest virtual ones. The guest's clock
-# counts instructions (-icount, which wants one processor). So no test sees how slow that is, or how
-# busy the machine is.
+# qemu emulates the processor, because not every machine can run a virtual machine of its own. The
+# guest's clock counts instructions (-icount, which wants one processor). So the tests do not notice
+# that the guest is slow, or that the machine is busy.
 #
 # Environment:
 #   TLSD_KERNEL_CACHE   folder of kernels and roots; default $XDG_CACHE_HOME/tlsd/kernels. Kernels
@@ -66,7 +66,8 @@ populate() {
 	touch "$dir/complete"
 }
 
-# build fills $built/tree, which goes on top of a root: the programs, the tests and what they read.
+# build fills $built/tree with the programs, the tests and what they read. The tree goes on top of a
+# root.
 build() {
 	tests=$built/tree/tests
 	mkdir -p "$tests/path" "$built/tree/src"
@@ -97,13 +98,14 @@ build() {
 	done
 	tar -c --exclude='*.go' --exclude=./bin --exclude=./.git --exclude=./bench . |
 		tar -x -C "$built/tree/src"
-	# filter_linux_*.go has the generated seccomp filter. A test compares it with the lists of
-	# package filter.
+	# The archive has no *.go. But a test needs these files: it compares the generated seccomp
+	# filter in them with the lists of package filter.
 	cp -p internal/confine/filter_linux_*.go "$built/tree/src/internal/confine"
 	chmod +x "$tests/path/go"
 }
 
-# guest prints the init of the machines. Its lines about results begin with "kernel: ".
+# guest prints a script, which is the first process (init) of each machine. The script's lines about
+# results begin with "kernel: ".
 guest() {
 	cat <<-'END'
 		#!/bin/sh
@@ -161,7 +163,7 @@ run() {
 		-append "console=ttyS0 quiet panic=-1 ${3:-}" </dev/null >"$built/raw" 2>&1 || :
 	tr -d '\r' <"$built/raw" >"$built/log"
 	wanted=$(echo "$suites" | wc -w)
-	# Each suite must have a test that has passed. With TLSD_KERNEL_RUN one of the suites must.
+	# Each suite must have a test that has passed. With TLSD_KERNEL_RUN one suite is enough.
 	some='[1-9][0-9]*'
 	[ -z "${TLSD_KERNEL_RUN:-}" ] || some='[0-9]*'
 	good=$(grep -c "^kernel: .*: $some passed, 0 failed, .* exit status 0\$" "$built/log") || :
@@ -175,7 +177,8 @@ run() {
 	fi
 }
 
-# populate runs in a process of its own, where set -e ends it at the first failure.
+# Below, this script calls itself with --populate. In the new process set -e ends populate at the
+# first failure. In a function that is called in a condition, a shell ignores set -e.
 if [ "${1:-}" = --populate ]; then
 	populate "$2"
 	exit
@@ -208,5 +211,5 @@ while read -r name release options; do
 done <<END
 $machines
 END
-[ -n "$ran" ] || skip "no kernel could be had"
+[ -n "$ran" ] || skip "no kernel could be prepared"
 exit "$status"

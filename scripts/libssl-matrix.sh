@@ -23,8 +23,8 @@ cache=${TLSD_LIBSSL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tlsd/libssl}
 . scripts/debian.sh
 only=${TLSD_LIBSSL_ONLY:-}
 
-# version, suite, package of the library. A suite that is still in development may get another
-# version, so populate checks the version of the package that it has downloaded.
+# OpenSSL's version, Debian's suite, package of the library. A suite that is still in development
+# may get another version, so populate checks the version of the package that it has downloaded.
 releases='1.1.1 bullseye libssl1.1
 3.0 bookworm libssl3
 3.5 trixie libssl3t64
@@ -73,8 +73,8 @@ populate() { # version suite library dir
 	echo "$got" >"$new/version"
 }
 
-# fetch puts the complete root of a version into the cache, unless the root there is young enough.
-# Then it makes the file VERSION.ok.
+# fetch puts the root of a version into the cache, unless the cache has a young root of it already.
+# In both cases, fetch then makes the file VERSION.ok, as the sign that the root is complete.
 fetch() { # version suite library
 	dir=$cache/$1
 	rm -f "$dir.ok"
@@ -117,8 +117,8 @@ fetch_all() {
 if [ -z "$missing" ]; then
 	echo "libssl-matrix: roots in $cache"
 	exec 9>"$cache/lock"
-	# Another run of this script may fill the same cache. Or the test/run/matrix of another run
-	# uses the roots, and has a shared lock.
+	# Another run of this script has the lock. Either the run fills the same cache, or its
+	# test/run/matrix uses the roots, with a shared lock.
 	flock -n 9 || {
 		echo "libssl-matrix: waiting for another run with the same roots"
 		flock 9

@@ -42,8 +42,8 @@ populate() {
 	touch "$cache/complete"
 }
 
-# This script calls itself with --populate below. In a function that is called before ||, set -e has
-# no effect. In a process of its own it has.
+# Below, this script calls itself with --populate. In the new process set -e ends populate at the
+# first failure. In a function that is called before ||, a shell ignores set -e.
 if [ "${1:-}" = --populate ]; then
 	populate
 	exit

@@ -72,7 +72,7 @@ fi
 GOPROXY=$(go env GOPROXY) GOFLAGS=$(go env GOFLAGS)
 export GOPROXY GOFLAGS
 work=$(mktemp -d "$cache/pristine.XXXXXX")
-# When this trap runs, the namespace and its mounts are gone, so it removes only files.
+# When this trap runs, the namespace and its mounts are gone. So rm cannot reach into a mount.
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 mkdir -p "$work/upper/etc/apt/apt.conf.d" "$work/work" "$work/root"
@@ -83,7 +83,8 @@ if [ -d /usr/local/share/ca-certificates ]; then
 	mkdir -p "$work/upper/usr/local/share"
 	cp -r /usr/local/share/ca-certificates "$work/upper/usr/local/share/"
 fi
-# The root's apt uses the proxies of the machine's apt, and accepts old lists if that does.
+# The root's apt uses the proxies of the machine's apt, and accepts old lists if the machine's apt
+# accepts them.
 apt-config dump | grep -iE '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date)' \
 	>"$work/upper/etc/apt/apt.conf.d/90machine" || :
 status=0

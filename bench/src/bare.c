@@ -1,8 +1,8 @@
 /*
- * bare CARRIER pingpong SIZE SECONDS [PARTNER ARGUMENT…]   messages to and fro
- * bare CARRIER write SIZE SECONDS [PARTNER ARGUMENT…]      pieces to the partner, which counts them
- * bare memory write SIZE SECONDS                           pieces copied within this process
- * bare check write SIZE SECONDS                            pieces made and checked
+ * bare CARRIER pingpong SIZE SECONDS [PARTNER ARGUMENT…]  messages to and fro
+ * bare CARRIER write SIZE SECONDS [PARTNER ARGUMENT…]     pieces to the partner, which counts bytes
+ * bare memory write SIZE SECONDS                          pieces copied within this process
+ * bare check write SIZE SECONDS                           pieces made and checked
  *
  * Measures a connection between two processes, without TLS and without a protocol. CARRIER is unix
  * (a socketpair) or tcp (loopback). By default the partner is a child of this program that blocks
@@ -21,7 +21,11 @@
 #include "measure.h"
 #include "stream.h"
 
-enum { WARM_UP = 200, BETWEEN_LOOKS = 64, AT_ONCE = 128 * 1024 };
+enum {
+	WARM_UP = 200,
+	BETWEEN_LOOKS = 64,   /* round trips between two looks at the clock */
+	AT_ONCE = 128 * 1024, /* the partner's largest read of pieces */
+};
 
 static int partner = -1;
 static bool checking;
@@ -62,7 +66,8 @@ static bool take_all(int fd, char *p, size_t n)
 	return true;
 }
 
-/* Sends each message back (pingpong), or answers with the number of bytes at the end (write). */
+/* Sends each message back (pingpong), or counts bytes until the end and then sends their number
+ * (write). */
 static _Noreturn void be_partner(int fd, bool pingpong)
 {
 	size_t most = size < AT_ONCE ? size : AT_ONCE;
@@ -169,7 +174,7 @@ int main(int argc, char **argv)
 	if (!pingpong && partner >= 0 &&
 	    (shutdown(partner, SHUT_WR) != 0 || !take_all(partner, (char *)&all, sizeof all) ||
 	    all != before + (uint64_t)n * size))
-		die("bare: not all has arrived");
+		die("bare: not all bytes have arrived");
 	measure_end(pingpong ? n : n * (double)size, "");
 	return 0;
 }

@@ -2,8 +2,8 @@
  * Round trips on one connection, while a writer writes on another one to a slow peer.
  *
  * The writer is a thread of the same program, so of the same session of tlsd. Its peer takes 16 KiB
- * every 2 ms, so the writer is stuck nearly all of the time. The result is the median and the 99th
- * percentile of the round trips. They show whether one connection waits for the other.
+ * every 2 ms, so the writer is stuck nearly all of the time. The results are the median and the
+ * 99th percentile of the round trips' times. They show whether one connection waits for the other.
  *
  * Both connections end with the program. The rest of the writer's data is dropped.
  */
@@ -18,9 +18,9 @@
 #include "work.h"
 
 enum {
-	PIECE = 64 << 10,      /* of the writer */
-	MOST_TRIPS = 1 << 20,  /* the number of stored times */
-	LEAST_STUCK = 4 << 20, /* bytes: more than the buffers on the way to the slow peer hold */
+	PIECE = 64 << 10,      /* bytes in one write of the writer */
+	MOST_TRIPS = 1 << 20,  /* times are stored for so many round trips */
+	LEAST_STUCK = 4 << 20, /* bytes that fill all buffers on the way to the slow peer */
 };
 
 struct writer {

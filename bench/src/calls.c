@@ -8,7 +8,10 @@
 #include "functions.h"
 #include "measure.h"
 
-enum { WARM_UP = 200, BETWEEN_LOOKS = 64 };
+enum {
+	WARM_UP = 200,
+	BETWEEN_LOOKS = 64, /* calls between two looks at the clock */
+};
 
 static __typeof__(&tls_Backend) backend;
 

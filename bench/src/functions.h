@@ -17,7 +17,7 @@ static inline void *plugin_open(const char *path)
 	return so;
 }
 
-/* Finds a function by its name. *where is a function pointer, and gets the function's address. */
+/* Finds a function by its name. where points to a function pointer, which gets the address. */
 static inline void plugin_find(void *so, const char *name, void *where)
 {
 	*(void **)where = dlsym(so, name);

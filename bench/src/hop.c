@@ -1,7 +1,7 @@
 /*
  * A link through a relay (relay.c). Client and relay exchange raw frames (hop.h) over a socketpair,
- * with blocking calls. -l names the relay's program, and after a comma the program of a second
- * relay between the first one and the sink.
+ * with blocking calls. -l names the relay's program. After a comma it can name the program of a
+ * second relay, which runs between the first relay and the sink.
  */
 #include "hop.h"
 

@@ -14,7 +14,7 @@ struct link;
 
 struct link_options {
 	const char *ca;   /* PEM file */
-	const char *path; /* plugin: TlsPlugin.so; hop: the relay, or two with a comma between */
+	const char *path; /* plugin: TlsPlugin.so; hop: one relay, or two with a comma between */
 	int port;         /* of 127.0.0.1 */
 	bool release;     /* in-process: SSL_MODE_RELEASE_BUFFERS */
 };

@@ -10,9 +10,10 @@
 
 enum {
 	WARM_UP = 20,   /* connections opened and closed beforehand */
-	/* first= and last= are medians over so many connections, but over at most half of all */
+	/* In the output, first= is the median over the first SAMPLE connections, and last= over the
+	 * last SAMPLE. If there are fewer than 2 * SAMPLE, each is the median over half of them. */
 	SAMPLE = 100,
-	PATIENCE = 500, /* questions to the sink for its count of marks, 10 ms apart */
+	PATIENCE = 500, /* how often the sink is asked for its count of marks, every 10 ms */
 };
 
 static void one_connection(uint64_t tag)

@@ -1,8 +1,8 @@
 /*
  * relay [-c CA] [-l RELAY] -p PORT
  *
- * Carries out the frames on descriptor 3 (hop.h), with the implementation of link.h that it was
- * built with. It has one connection, and one thread, which blocks.
+ * Does what the frames on descriptor 3 ask for (hop.h), over the kind of link with which it was
+ * built (link.h). It has one connection, and one thread, which blocks.
  */
 #include <errno.h>
 #include <signal.h>
@@ -18,7 +18,7 @@
 static char ahead[HOP_MOST];
 static size_t at, have;
 
-/* Whether there is something to take. */
+/* Reads into the array ahead if all in it was taken. Returns false at the end of the frames. */
 static bool fill(void)
 {
 	ssize_t got;

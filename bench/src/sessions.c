@@ -15,7 +15,8 @@
 #include "measure.h"
 #include "stream.h"
 
-enum { SAMPLE = 20 }; /* first= and last= are medians over so many sessions */
+/* In the output, first= is the median over the first SAMPLE sessions, and last= over the last. */
+enum { SAMPLE = 20 };
 
 static const char call[] =
 	"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tls.Backend\",\"params\":[]}\n";

@@ -4,10 +4,10 @@
  * It is a TLS 1.3 server with a thread for each connection, and carries out the commands of
  * stream.h. It prints two ports of 127.0.0.1, listens on them until its standard input ends, and
  * then exits. The second port sends session tickets, as servers do by default. The first port sends
- * none: no client resumes a session there, and a client may close at once without a reset of the
- * connection.
+ * none, so no client can resume a session there. And if a client closes at once, no unread ticket
+ * makes the kernel reset the connection.
  *
- * It accepts only one cipher suite. If they had the choice, some proxies would take a slower one.
+ * The sink accepts only one cipher suite, because some proxies would choose a slower one.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -40,10 +40,10 @@ struct listener {
 
 enum { TAGS = 1 << 16 };
 
-/* How many MARKs there were for each tag. A tag of 0 marks a free place of the table. */
+/* Counts the MARK commands with each tag (see stream.h). An entry whose tag is 0 is free. */
 static struct {
-	pthread_mutex_t mu; /* guards at */
-	struct { uint64_t tag, count; } at[TAGS];
+	pthread_mutex_t mu; /* guards entries */
+	struct { uint64_t tag, count; } entries[TAGS];
 } marks = { .mu = PTHREAD_MUTEX_INITIALIZER };
 
 static int parked; /* an epoll descriptor for the parked connections; see guard */
@@ -155,10 +155,10 @@ static uint64_t mark(uint64_t tag, uint64_t add)
 	uint64_t count, i = tag % TAGS;
 
 	pthread_mutex_lock(&marks.mu);
-	while (marks.at[i].tag != tag && marks.at[i].tag != 0)
+	while (marks.entries[i].tag != tag && marks.entries[i].tag != 0)
 		i = (i + 1) % TAGS;
-	marks.at[i].tag = tag;
-	count = marks.at[i].count += add;
+	marks.entries[i].tag = tag;
+	count = marks.entries[i].count += add;
 	pthread_mutex_unlock(&marks.mu);
 	return count;
 }

@@ -1,11 +1,14 @@
 /*
  * Bulk data and round trips on open connections.
  *
- * A warm-up decides the amount of data. It is repeated with twice the amount until it lasts a tenth
- * of the work's time. The first amount is large, so that a single pause of the machine does not
- * look like a low speed. The time of the work ends when everything has arrived: at the sink's
- * answer that all bytes were right (write), or at the last byte (read, pingpong). A lane is a
- * connection with the thread or process that uses it.
+ * A warm-up decides the amount of data. It is repeated, each time with twice the amount, until one
+ * warm-up takes at least a tenth of the time that the work shall take. The first amount is large,
+ * so that a single pause of the machine does not look like a low speed.
+ *
+ * The time of the work ends when everything has arrived: at the sink's answer that all bytes were
+ * right (write), or at the last byte (read, pingpong).
+ *
+ * A lane is a connection with the thread or process that uses it.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -34,7 +37,7 @@ struct lane {
 	pthread_t thread;
 };
 
-/* It is in shared memory, because the lanes may be processes. */
+/* The work, shared by all lanes. It is in shared memory, because the lanes may be processes. */
 struct traffic {
 	move_function *move;
 	size_t size;
@@ -66,7 +69,7 @@ static void open_lane(struct traffic *t, struct lane *lane)
 	stream_fill(lane->buf, (t->size + BLOCK - 1) / BLOCK * BLOCK);
 }
 
-/* Runs in the process of a lane. */
+/* The main function of a lane's process. */
 static _Noreturn void be_lane(struct traffic *t)
 {
 	struct lane lane;
@@ -173,7 +176,7 @@ static void close_lanes(struct traffic *t)
 	free(t->lanes);
 }
 
-/* Moves this number of units on each lane, and returns the time in seconds. */
+/* Moves so many units on each lane, and returns how long this took, in seconds. */
 static double move_all(struct traffic *t, uint64_t units)
 {
 	double begun = seconds();
@@ -188,8 +191,8 @@ static double move_all(struct traffic *t, uint64_t units)
 	return seconds() - begun;
 }
 
-/* Does the warm-up and the work. The units of a lane are a multiple of step. first is the number of
- * units of the first warm-up on all lanes together. */
+/* Does the warm-up and the work. Each lane moves a multiple of step units. In the first warm-up,
+ * all lanes together move the number of units in first, or a little more. */
 static void run_traffic(const struct work_options *o, move_function *move, uint64_t step,
 	uint64_t first)
 {

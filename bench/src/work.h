@@ -14,8 +14,9 @@
 struct work_options {
 	size_t size;     /* of a piece or message, bytes */
 	int connections;
-	double seconds;  /* how long to work, about */
-	/* If not NULL, each connection has a process of its own, which calls link_setup with it. */
+	double seconds;  /* about how long to work */
+	/* If apart is set, each connection has a process of its own, which passes apart to
+	 * link_setup. */
 	const struct link_options *apart;
 };
 

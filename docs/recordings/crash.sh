@@ -2,8 +2,8 @@
 # crash.sh - shows that a crash of libssl does not reach a script.
 #
 # A libssl that goes wrong on purpose (test/faults) crashes at the second SSL_new of each process.
-# A script fetches three pages from openssl s_server. Everything lies in a temporary folder, listens
-# on loopback only, and is gone at the end.
+# A script fetches three pages from openssl s_server. The files are in a temporary folder. The
+# servers listen on loopback only. At the end all of this is gone.
 set -eu
 
 top=$(cd "$(dirname "$0")/../.." && pwd)

@@ -62,7 +62,7 @@ func picture(r recording, lines []string) []byte {
 	return b.Bytes()
 }
 
-// classOf is the CSS class of line i; "": plain output.
+// classOf returns the CSS class of line i; "" for plain output.
 func classOf(i int, line string) string {
 	switch {
 	case i == 0:

@@ -20,7 +20,8 @@ import (
 const (
 	// columns is the width of the terminal.
 	columns = 110
-	// runTimeout is the timeout of a command. A build without a cache takes most of this time.
+	// runTimeout is the timeout of a command. It is so long because a command may build tlsd
+	// without a cache.
 	runTimeout = 10 * time.Minute
 )
 

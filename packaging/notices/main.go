@@ -17,7 +17,7 @@ import (
 	"strings"
 )
 
-// programs are the Go packages whose dependencies are linked.
+// programs are the Go packages of tlsd and tlsshim.
 var programs = []string{"./cmd/tlsd", "./cmd/tlsshim"}
 
 type module struct {
@@ -81,7 +81,7 @@ func linked() ([]module, error) {
 
 var licenceName = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([.-].*)?$`)
 
-// licence is the text of all licence files of a module.
+// licence returns the text of all licence files in the folder of a module.
 func licence(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -69,14 +69,14 @@ tests:
         exp_alerts: [{exp_labels: {serial: a, severity: warning}, exp_annotations: {
           summary: "A certificate of a server has expired, or expires in less than 14 days.",
           description: "The certificate with the serial a expires in 11d 13h 36m 40s.
-            The log's lines about it have its path."}}]
+            The log's lines about the certificate have the path of its file."}}]
       - eval_time: 10m
         alertname: TlsdCertificateNotReloaded
         exp_alerts: [{exp_labels: {result: failed, instance: "y", severity: warning},
           exp_annotations: {
-          summary: "A server could not take files that were renewed.",
-          description: "The old certificate, or the old CAs of clients, stay in use.
-            The log says what is wrong with the files."}}]
+          summary: "A server could not load files that were renewed.",
+          description: "The server goes on with the files that it has loaded before.
+            The log says what is wrong with the new files."}}]
 `
 
 func TestTheRulesFireForCertificates(t *testing.T) {
