@@ -113,7 +113,7 @@ func (p *peer) serve(conn *tls.Conn) {
 		p.t.Errorf("a peer got %v", err)
 	}
 	// a caller that has sent its end has read everything, or is gone
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	result.(chan error) <- errors.Join(err, <-sent)
 }
 

@@ -130,7 +130,7 @@ func accept(ctx context.Context, c *client.Client, h client.Handle, port int) er
 
 // expectAGoodClient checks that the scan has left nothing that keeps others out.
 func expectAGoodClient(t *testing.T, port int, ca *testcert.CA) {
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 30 * time.Second},
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: testkit.Patience},
 		Config: &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}}
 	c, err := d.Dial("tcp", testkit.Addr(port))
 	if err != nil {
@@ -138,7 +138,7 @@ func expectAGoodClient(t *testing.T, port int, ca *testcert.CA) {
 		return
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := c.Write([]byte("hello")); err != nil {
 		t.Errorf("a good client after the scan writes: %v", err)
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"tlsd/internal/testcc"
 	"tlsd/internal/testkit"
@@ -75,7 +74,7 @@ func (r result) String() string {
 // plugin it has only those of env.
 func run(t *testing.T, dir string, env []string, exe string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, exe, args...)
@@ -193,7 +192,7 @@ func TestOutputToAPipeAppearsLineByLine(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "s.dom"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, plain, "s.dom")
 	cmd.Dir = dir
