@@ -165,7 +165,7 @@ func TestDiscoverAgreesWithDispatch(t *testing.T) {
 
 func TestInfo(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newPeer(t, defaults)
 	p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Info"}`)
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":{
 		"backend":"openssl",
@@ -297,7 +297,7 @@ func TestProtoExamples(t *testing.T) {
 	for i, b := range blocks {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t, func(e *fakeengine.Engine, _ *rpc.Config) {
+			p := newPeer(t, defaults, func(e *fakeengine.Engine, _ *rpc.Config) {
 				e.System = nil
 			})
 			text := strings.NewReplacer(

@@ -50,6 +50,9 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	return p
 }
 
+// defaults gives a session the timeouts that the product has by default.
+func defaults(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Timeouts = session.Timeouts{} }
+
 // waitingPeer is a peer that may send before it is served. So a limit of the session does not run
 // until its calls are there. They must have room in the socket: 100 kB have.
 func waitingPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
@@ -59,7 +62,8 @@ func waitingPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *pe
 	p.cert = p.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
 		IPs: []string{"127.0.0.1"}})
 	p.eng.System = p.ca.Pool()
-	cfg := rpc.Config{Session: session.Config{Engine: p.eng}, Version: "1.2.3-test"}
+	cfg := rpc.Config{Version: "1.2.3-test", Session: session.Config{Engine: p.eng,
+		Timeouts: fakeengine.Patient(session.Timeouts{})}}
 	for _, f := range set {
 		f(p.eng, &cfg)
 	}

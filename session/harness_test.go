@@ -42,6 +42,7 @@ func newRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) *rig
 	for _, f := range set {
 		f(r.eng, &cfg)
 	}
+	cfg.Timeouts = fakeengine.Patient(cfg.Timeouts)
 	r.Session = session.New(cfg)
 	t.Cleanup(r.End)
 	return r
