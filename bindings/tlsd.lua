@@ -18,9 +18,9 @@
 --   if not ok and e.kind == "verify" then … end
 --
 -- Options have the names of tls_SetOption, with _ in place of -: { min_version = "1.3" }.
--- Times are in seconds. The garbage collector closes connections and servers that are not in use any
--- more. A call blocks its thread until it has a result. For an event loop, poll the descriptor c:fd()
--- or server:fd(): while it is readable, read or accept does not wait.
+-- Times are in seconds. The garbage collector closes connections and servers that are not in use
+-- any more. A call blocks its thread until it has a result. For an event loop, poll the descriptor
+-- c:fd() or server:fd(): while it is readable, read or accept does not wait.
 --
 -- TlsPlugin.so is the file that $TLSPLUGIN names, else the one in the working directory, else the
 -- installed one.

@@ -86,7 +86,7 @@ func flagTable(o *options) []flagInfo {
 			"/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
 			"path of the socket", (*text)(&o.socket)},
 		{"", "socket-mode", "MODE",
-			"0600; one --allow-gid: 0660, for that group; more users or groups: 0666",
+			"0600; 0660 with one --allow-gid alone, for that group; 0666 with any other --allow-…",
 			"permissions of the socket, octal", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users that may connect besides tlsd's own; names or numbers; may be " +
@@ -114,8 +114,8 @@ func flagTable(o *options) []flagInfo {
 			"number of processes with --isolation=shared",
 			&number{&o.workers, 1, 1024}},
 		{"", "spare", "N", "1",
-			"processes kept ready: N for tlsd's own user (with --isolation=session) " +
-				"and N for other users",
+			"processes that wait for the next session: N for tlsd's own user (with " +
+				"--isolation=session), and N for all other users together",
 			&number{&o.spare, 0, 1024}},
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
@@ -129,8 +129,8 @@ func flagTable(o *options) []flagInfo {
 			"yes: do not start without a usable OpenSSL",
 			&choice{&o.requireOpenSSL, []string{"no", "yes"}}},
 		{"", "readable", "PATH,…", "all that their users may read",
-			"files and folders that workers may read, besides the system's; needs " +
-				"--confine; may be repeated",
+			"files and folders that workers may read, besides the system's; not " +
+				"possible with --confine=off; may be repeated",
 			&paths{&o.readable}},
 		{"", "failed-handshakes", "MODE", "raise",
 			"raise: a client's failed handshake fails the Accept; skip: Accept " +
@@ -142,7 +142,8 @@ func flagTable(o *options) []flagInfo {
 			&choice{&o.reloadCertificates, []string{"off", "auto"}}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
-			"for NewClient: the look-up of the name and all addresses together",
+			"for NewClient: the look-up of the name, and the attempts at all its " +
+				"addresses, together",
 			&duration{&o.timeouts.Connect, false}},
 		{"", "handshake-timeout", "TIME", "30s",
 			"for one Handshake", &duration{&o.timeouts.Handshake, false}},
@@ -172,7 +173,7 @@ func flagTable(o *options) []flagInfo {
 			&duration{&o.drainTimeout, true}},
 		{"", "watchdog", "TIME", "10s",
 			"how long a worker with sessions may be silent, or a call into OpenSSL " +
-				"may take; then tlsd kills it; 0: never",
+				"may take; then tlsd kills the worker; 0: never",
 			&duration{&o.watchdog, true}},
 		{"", "idle-exit", "TIME", "0, never",
 			"exit after this time without a session", &duration{&o.idleExit, true}},
@@ -188,7 +189,8 @@ func flagTable(o *options) []flagInfo {
 		{"", "max-calls", "N", "4096",
 			"calls of one session in flight", &number{&o.limits.Calls, 1, 1 << 20}},
 		{"", "max-pending", "N", "128",
-			"clients per server context that wait for an Accept",
+			"clients that no Accept has claimed yet, for each address on which a " +
+				"server context listens",
 			&number{&o.limits.Pending, 1, 1 << 16}},
 		{"", "max-message", "SIZE", "23MiB",
 			"one message", &size{&o.messages.Message, 1 << 10, 1 << 30, false}},
