@@ -86,7 +86,7 @@ func flagTable(o *options) []flagInfo {
 			"/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
 			"path of the socket", (*text)(&o.socket)},
 		{"", "socket-mode", "MODE",
-			"0600; 0660 with one --allow-gid alone, for that group; 0666 with any other --allow-…",
+			"0600; one --allow-gid alone: 0660, for that group; other --allow-…: 0666",
 			"permissions of the socket, octal", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users that may connect besides tlsd's own; names or numbers; may be " +
@@ -114,8 +114,8 @@ func flagTable(o *options) []flagInfo {
 			"number of processes with --isolation=shared",
 			&number{&o.workers, 1, 1024}},
 		{"", "spare", "N", "1",
-			"processes that wait for the next session: N for tlsd's own user (with " +
-				"--isolation=session), and N for all other users together",
+			"processes that wait for a session: N for tlsd's own user (with " +
+				"--isolation=session), N for all others together",
 			&number{&o.spare, 0, 1024}},
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
@@ -172,8 +172,8 @@ func flagTable(o *options) []flagInfo {
 			"for open sessions to end when tlsd stops; then tlsd ends them",
 			&duration{&o.drainTimeout, true}},
 		{"", "watchdog", "TIME", "10s",
-			"how long a worker with sessions may be silent, or a call into OpenSSL " +
-				"may take; then tlsd kills the worker; 0: never",
+			"how long a worker with sessions may be silent, or an OpenSSL call may " +
+				"take; then tlsd kills the worker; 0: never",
 			&duration{&o.watchdog, true}},
 		{"", "idle-exit", "TIME", "0, never",
 			"exit after this time without a session", &duration{&o.idleExit, true}},

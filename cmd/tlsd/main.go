@@ -47,9 +47,9 @@
 //
 // Tlsd notifies a service manager by sd_notify. Tlsd sends READY=1 when the first worker has
 // reported which libssl it has loaded, and how it is confined. STATUS= has the library and the
-// number of sessions. At SIGHUP tlsd sends RELOADING=1. At a stop, it says how long the stop may take. Tlsd
-// writes a newline to the descriptor of --ready-fd as soon as it listens. Systemd may pass a
-// listening socket (LISTEN_FDS). Then --socket and --socket-mode have no effect.
+// number of sessions. At SIGHUP tlsd sends RELOADING=1. At a stop, it says how long the stop may
+// take. As soon as tlsd listens, it writes a newline to the descriptor of --ready-fd. If systemd
+// passes a listening socket (LISTEN_FDS), --socket and --socket-mode have no effect.
 //
 // On SIGTERM or SIGINT tlsd stops listening, removes the socket and drains: open sessions may
 // finish. After --drain-timeout tlsd ends them. A second signal ends them at once. With --idle-exit

@@ -108,7 +108,7 @@ func readable(o *options) []string {
 		return o.readable
 	}
 	list := slices.Clone(o.readable)
-	if path, err := filepath.Abs(o.libssl); err == nil { // workerSettings has reported the error
+	if path, err := filepath.Abs(o.libssl); err == nil { // workerSettings reported an error
 		list = append(list, filepath.Dir(path))
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			list = append(list, filepath.Dir(real))
@@ -142,8 +142,8 @@ func logSettings(o *options, log *zap.Logger) {
 	}
 }
 
-// limitStacks lowers the limit of a stack's size (RLIMIT_STACK) for workers, which inherit it. The C
-// library makes the stack of each thread as large as the limit, and the whole stack counts as the
+// limitStacks lowers the limit of a stack's size (RLIMIT_STACK) for workers, which inherit it. The
+// C library makes the stack of each thread as large as the limit, and the whole stack counts as the
 // worker's memory (--max-memory).
 func limitStacks(log *zap.Logger) {
 	const enough = 1 << 20

@@ -30,7 +30,7 @@
 //	--admin-socket PATH
 //	                the daemon's admin socket. Without it: $TLSD_ADMIN_SOCKET, else
 //	                /run/tlsd/admin.sock
-//	--version       print the version and leave
+//	--version       print the version and exit
 //
 // Tlsshim never starts a daemon.
 //
@@ -79,7 +79,7 @@
 // the daemon's own user. They start no worker. Each use of end, drain, and log-level with a LEVEL
 // is an audit line. The others write no line to tlsd's log.
 //
-// After an administrator has ended a session, the next session of its user begins at once. With
+// After an administrator has ended a session, the session's user may open another one at once. With
 // --isolation=shared the worker's other sessions go on.
 //
 // The exporter serves GET /metrics at ADDRESS, such as 127.0.0.1:9911, until SIGINT or SIGTERM. It
@@ -116,7 +116,7 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2
 	exitNoDaemon    = 3
-	exitRefused     = 4   // health is not known
+	exitRefused     = 4   // health: tlsd refuses to report its health
 	exitInterrupted = 130 // the status that a shell gives a command that SIGINT has ended
 )
 
@@ -234,7 +234,7 @@ func (c *command) run(ctx context.Context, args []string) error {
 		return printHelp(c.stdout)
 	}
 	if len(args) == 0 {
-		return misuse("a subcommand is missing: %s", subcommandNames())
+		return misuse("a subcommand is missing: want %s", subcommandNames())
 	}
 	for _, sub := range subcommands {
 		if sub.name != args[0] {
@@ -247,8 +247,8 @@ func (c *command) run(ctx context.Context, args []string) error {
 		case help || helpToo:
 			return printSubHelp(c.stdout, sub.name)
 		case sub.takesFlagsOnly() && len(rest) > 0:
-			return misuse("%s: unexpected argument %q: it takes flags only", sub.name,
-				rest[0])
+			return misuse("%s: unexpected argument %q: %[1]s takes flags only",
+				sub.name, rest[0])
 		}
 		if err := c.checkSocketFlag(sub); err != nil {
 			return err

@@ -18,8 +18,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Daemon is the daemon that the server shows and acts on. Several goroutines call its methods. An
-// error that is no *Error is of kind internal.
+// Daemon is the daemon that the server shows and acts on. Several goroutines call its methods at
+// the same time. An error that is no *Error is of kind internal.
 type Daemon interface {
 	Sessions(context.Context) []Session
 	Session(ctx context.Context, number uint64) (Session, error)
@@ -155,7 +155,8 @@ func (s *Server) carryOut(ctx context.Context, who Client, req wire.Request) (an
 		}
 		if p.Reason == "" || len(p.Reason) > MaxReason {
 			return nil, Fail(kind.Params,
-				"the reason has %d bytes; want 1 to %d, for the caller to read",
+				"the reason has %d bytes; want 1 to %d bytes: the session's "+
+					"script gets the reason in an error",
 				len(p.Reason), MaxReason)
 		}
 		s.Ordered(who, req.Method, fmt.Sprintf("session %d: %s", p.Number,

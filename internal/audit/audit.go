@@ -22,12 +22,12 @@ const (
 	InsecureSkipVerify = "insecure-skip-verify"
 )
 
-// Event is one line. It has no payload, key or password.
+// Event is one line. It has no payload, private key or password.
 type Event struct {
 	Name   string `json:"name"`
 	Method string `json:"method"`        // of the call
 	Asked  string `json:"asked"`         // what the call was to do, for people
-	Key    string `json:"key,omitempty"` // of the policy that refused the call
+	Key    string `json:"key,omitempty"` // the key of the policy that forbids the call
 }
 
 // longest bounds a text of an event, in bytes.
@@ -57,16 +57,14 @@ func NewLimiter(burst, perSecond int) *Limiter {
 	return &Limiter{burst: float64(burst), rate: float64(perSecond), tokens: float64(burst)}
 }
 
-// Take decides whether an event may pass at the time of the parameter now. The parameter missed is
-// the number of events that the caller has left out before this event. If ok, the result before is
-// the number of events that were left out since the last event that passed. If not, this event
-// counts as left out.
+// Take decides whether an event may pass. missed is the number of earlier events that the caller
+// itself has left out. If the event may pass, Take returns true, and the number of events that were
+// left out since the previous event that passed. Otherwise the event counts as left out.
 func (l *Limiter) Take(now time.Time, missed uint64) (before uint64, ok bool) {
 	return l.TakeWeight(now, missed, 1)
 }
 
-// TakeWeight is Take for an event that takes the place of several events. The parameter weight is
-// their number.
+// TakeWeight is Take for an event that stands for several events. weight is their number.
 func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

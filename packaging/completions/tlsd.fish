@@ -8,7 +8,7 @@ complete -c tlsd -l policy -d 'what scripts may do, by user; see tlsd-policy(5);
 complete -c tlsd -l admin-socket -d 'socket by which tlsshim shows and ends sessions, for root and tlsd'\''s own user; none: no socket' -r
 complete -c tlsd -l isolation -d 'session: a process for each session; shared: a fixed number of processes for all' -x -a 'session shared'
 complete -c tlsd -l workers -d 'number of processes with --isolation=shared' -x
-complete -c tlsd -l spare -d 'processes that wait for the next session: N for tlsd'\''s own user (with --isolation=session), and N for all other users together' -x
+complete -c tlsd -l spare -d 'processes that wait for a session: N for tlsd'\''s own user (with --isolation=session), N for all others together' -x
 complete -c tlsd -l libssl -d 'the OpenSSL library' -r
 complete -c tlsd -l confine -d 'auto: confine workers as far as the kernel can; require: fully, or do not start; off: not at all' -x -a 'auto require off'
 complete -c tlsd -l require-openssl -d 'yes: do not start without a usable OpenSSL' -x -a 'no yes'
@@ -25,7 +25,7 @@ complete -c tlsd -l close-timeout -d 'for written data to reach the peer, after 
 complete -c tlsd -l answer-timeout -d 'for the caller to read one answer; after this time its session ends' -x
 complete -c tlsd -l session-idle-timeout -d 'how long a session may be without calls in flight, messages and data; then it ends; 0: never' -x
 complete -c tlsd -l drain-timeout -d 'for open sessions to end when tlsd stops; then tlsd ends them' -x
-complete -c tlsd -l watchdog -d 'how long a worker with sessions may be silent, or a call into OpenSSL may take; then tlsd kills the worker; 0: never' -x
+complete -c tlsd -l watchdog -d 'how long a worker with sessions may be silent, or an OpenSSL call may take; then tlsd kills the worker; 0: never' -x
 complete -c tlsd -l idle-exit -d 'exit after this time without a session' -x
 complete -c tlsd -l max-sessions -d 'sessions at the same time' -x
 complete -c tlsd -l max-sessions-per-uid -d 'sessions of one user at the same time' -x
