@@ -79,7 +79,7 @@ written like the words after "tlsshim call". 'Single quotes' keep every characte
 and $'…' have the escapes \n \r \t \0 \e \\ \" \' and \xNN. Lines that start with # are
 skipped. After a failed call, the rest of the call's line is skipped.
 
-Exit status: 0 ok; 1 a call failed; 2 a line was not understood; 3 no tlsd answers; 130 interrupted.`,
+Exit status: 0 ok; 1 a call failed; 2 a line had an error; 3 no tlsd answers; 130 interrupted.`,
 
 	"status": `Prints one line: which tlsd answers, where, and with which library.
 
