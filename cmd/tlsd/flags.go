@@ -97,7 +97,7 @@ func flagTable(o *options) []flagInfo {
 				"SECURITY.md has the details",
 			&ids{&o.allowGID, "group", lookupGroup}},
 		{"", "policy", "FILE", "none: scripts may do what their user may",
-			"what scripts may do, by user; see tlsd-policy(5); read again on SIGHUP",
+			"what each user's scripts may do; see tlsd-policy(5); read again on SIGHUP",
 			(*text)(&o.policy)},
 
 		{"", "admin-socket", "PATH",
@@ -151,7 +151,7 @@ func flagTable(o *options) []flagInfo {
 			"for the handshake of one client of Accept",
 			&duration{&o.timeouts.AcceptHandshake, false}},
 		{"", "accept-timeout", "TIME", "0, never",
-			"for Accept to get a client; the context goes on listening",
+			"for Accept to get a client; afterwards the context goes on listening",
 			&duration{&o.timeouts.Accept, true}},
 		{"", "read-timeout", "TIME", "0, never",
 			"for Read to get data", &duration{&o.timeouts.Read, true}},
@@ -165,7 +165,7 @@ func flagTable(o *options) []flagInfo {
 			"for the caller to read one answer; after this time its session ends",
 			&duration{&o.answerTimeout, false}},
 		{"", "session-idle-timeout", "TIME", "12h",
-			"how long a session may be without calls in flight, messages and data; " +
+			"how long a session may have no call in flight, no message and no data; " +
 				"then it ends; 0: never",
 			&duration{&o.idleTimeout, true}},
 		{"", "drain-timeout", "TIME", "30s",

@@ -37,7 +37,7 @@
 //
 // With tlsshim, root and tlsd's own user can list sessions, end a session, and read metrics.
 // Tlsshim uses the admin socket (--admin-socket), which the daemon's own process serves. Each order
-// (end, drain, a new log level) is an audit line.
+// (end, drain, a new log level) writes an audit line.
 //
 // # Start and stop
 //
@@ -46,7 +46,7 @@
 // path.
 //
 // Tlsd notifies a service manager by sd_notify. Tlsd sends READY=1 when the first worker has
-// reported which libssl it has loaded, and how it is confined. STATUS= has the library and the
+// reported its libssl, and the measures that confine the worker. STATUS= has the library and the
 // number of sessions. At SIGHUP tlsd sends RELOADING=1. At a stop, it says how long the stop may
 // take. As soon as tlsd listens, it writes a newline to the descriptor of --ready-fd. If systemd
 // passes a listening socket (LISTEN_FDS), --socket and --socket-mode have no effect.

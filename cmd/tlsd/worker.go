@@ -111,8 +111,8 @@ func runWorker() int {
 	return w.run()
 }
 
-// errNoSupervisor is the error of sessions when the channel to the supervisor ends: tlsd has closed
-// its end to stop, or has died.
+// errNoSupervisor is the error of sessions when the channel to the supervisor ends: tlsd stops, or
+// has died.
 var errNoSupervisor = errors.New("the session has been ended, because tlsd was stopped")
 
 type workerProcess struct {
@@ -233,8 +233,8 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 }
 
 // ended reports the end of a session. The report is sent after the session's other reports, because
-// they all go through the outbox. With --isolation=session, the supervisor then tells the worker to
-// exit.
+// all of them go through the outbox. With --isolation=session, the supervisor then closes the
+// worker's channel.
 func (w *workerProcess) ended(number uint64, err error, done *handoff.Totals) {
 	e := handoff.Ended{Number: number, Totals: done}
 	if err != nil {

@@ -262,7 +262,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		}, finding{"environment", warn, "not used: its mode is 0777", "chmod go-w"}},
 		{"XDG_RUNTIME_DIR missing", func(f *facts) {
 			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/x", stat("/nonexistent")
-		}, finding{"environment", warn, "no such file", "unset it"}},
+		}, finding{"environment", warn, "no such file", "unset XDG_RUNTIME_DIR"}},
 		{"XDG_RUNTIME_DIR a file", func(f *facts) { f.env["XDG_RUNTIME_DIR"] = "/x" },
 			finding{"environment", warn, "not a directory", "unset it"}},
 		{"SSL_CERT_FILE", func(f *facts) { f.env["SSL_CERT_FILE"] = "/x" },

@@ -63,7 +63,7 @@ func runtimeDir(d fileFact, uid int, v string) (s severity, remark, mend string)
 			"set an absolute path, or unset it"
 	case d.err != nil:
 		return warn, fmt.Sprintf("%v", errors.Unwrap(d.err)),
-			"log in anew, so that the directory is made, or unset it"
+			"log in anew, so that the directory is made, or unset XDG_RUNTIME_DIR"
 	case !d.mode.IsDir():
 		return warn, "it is not a directory", "name a directory, or unset it"
 	case int(d.uid) == uid && d.mode.Perm()&0o022 != 0:

@@ -15,7 +15,7 @@ import (
 )
 
 // This file judges facts. A finding is "fail" if calls cannot work, and "warn" if something may
-// surprise the user. Both say how to mend the problem.
+// surprise the user. Findings of both sorts say how to mend the problem.
 
 type severity string
 

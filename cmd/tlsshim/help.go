@@ -91,8 +91,9 @@ Each finding is ok, warn or fail. After a warn or a fail, the next line says how
 
 Exit status: 0 calls will work, perhaps with warnings; 1 they will not.`,
 
-	"sessions": `Lists the sessions: number, user, process and its program, age, open handles, bytes from and to
-peers, the call in flight, and peers. With --watch it repeats the list every 2 seconds until SIGINT.
+	"sessions": `Lists the sessions: number, user, process and its program, age, open handles,
+bytes from and to peers, the call in flight, and up to 2 peers. With --watch it repeats the list
+every 2 seconds until SIGINT.
 With --json each list is one line, with at most 2 connections and 2 contexts of each session. If
 the process has ended, its number may belong to another process by now.
 

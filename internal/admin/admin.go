@@ -59,8 +59,7 @@ type EndParams struct {
 	Reason string `json:"reason"`
 }
 
-// LogLevelParams have a new level: debug, info, warn or error. An empty level is no
-// change: the client asks which level is in force.
+// LogLevelParams have a new level: debug, info, warn or error. An empty level changes nothing.
 type LogLevelParams struct {
 	Level string `json:"level,omitempty"`
 }
@@ -110,7 +109,7 @@ type Handle struct {
 	Handle   int32  `json:"handle"`
 	Kind     string `json:"kind"`     // "client", "server" or "context"
 	State    string `json:"state"`    // of a connection
-	Peer     string `json:"peer"`     // of a context: the address on which it listens
+	Peer     string `json:"peer"`     // or the address on which a context listens
 	Received int64  `json:"received"` // bytes
 	Sent     int64  `json:"sent"`     // bytes
 }

@@ -41,8 +41,8 @@ type Server struct {
 	Listener *net.UnixListener
 	Daemon   Daemon
 	// Ordered is called for each request that changes something (end, drain, a new log level),
-	// before it is carried out. The parameter asked describes the request for people.
-	Ordered func(who Client, method, asked string)
+	// before it is carried out. text describes the request for people.
+	Ordered func(who Client, method, text string)
 	// Denied is called for each client that may not use the socket.
 	Denied func(who Client)
 }
@@ -79,7 +79,8 @@ func (s *Server) Run(ctx context.Context) {
 				s.serve(ctx, conn)
 			})
 		default:
-			const text = "%d clients use the admin socket, the limit; try again later"
+			const text = "%d clients use the admin socket, which is the limit; " +
+				"try again later"
 			s.refuse(conn, Fail(kind.Limit, text, MaxClients))
 			conn.Close()
 		}

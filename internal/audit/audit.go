@@ -30,7 +30,7 @@ type Event struct {
 	Key    string `json:"key,omitempty"` // the key of the policy that forbids the call
 }
 
-// longest bounds a text of an event, in bytes.
+// longest limits the length of each text of an event, in bytes.
 const longest = 512
 
 // Clean limits the texts of the event, and makes control characters in them visible.
@@ -41,8 +41,8 @@ func (e Event) Clean() Event {
 
 func clean(s string) string { return plain.Text(s, longest) }
 
-// A Limiter lets a number of events pass at once, and later a number of events a second. It counts
-// the other events. A Limiter is safe for concurrent use.
+// A Limiter lets events pass, but only so many at once, and so many a second later. It counts the
+// events that may not pass. A Limiter is safe for concurrent use.
 type Limiter struct {
 	burst, rate float64
 
@@ -103,8 +103,8 @@ func (l *Limiter) Miss(n uint64) {
 	l.mu.Unlock()
 }
 
-// add counts more events that were left out. A worker may name any number. So the count stops at
-// its largest value. l.mu must be held.
+// add counts more events that were left out. A worker may report any number, so the sum may be too
+// large for a uint64. Then the count becomes the largest uint64. l.mu must be held.
 func (l *Limiter) add(n uint64) {
 	if l.missed += n; l.missed < n {
 		l.missed = math.MaxUint64

@@ -36,7 +36,7 @@ type File struct {
 }
 
 // Load reads a file. Load refuses a file that users besides root and this process's user can
-// change. The same holds for the folders and links on the way. Load also refuses a file without a
+// change. The same holds for the folders and links in the path. Load also refuses a file without a
 // line feed at its end, because the file was probably cut off.
 func Load(path string) (*File, error) {
 	text, err := safefile.Read(path, maxFile, uint32(os.Geteuid()))

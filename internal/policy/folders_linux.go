@@ -23,7 +23,8 @@ func (l Folders) Open(path string) (*os.File, error) {
 	place, err := openat2(unix.AT_FDCWD, path, unix.O_PATH, unix.RESOLVE_NO_MAGICLINKS)
 	if err != nil {
 		if noOpenat2(err) {
-			err = fmt.Errorf("the policy's folders need openat2(2), Linux 5.6: %w", err)
+			err = fmt.Errorf("the policy's folders need openat2(2) of Linux 5.6: %w",
+				err)
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
 		if lack(err) {
@@ -44,7 +45,7 @@ func (l Folders) Open(path string) (*os.File, error) {
 	for _, folder := range l {
 		f, inside, err := folder.open(real, flags)
 		if lack(err) {
-			inside = true // or not: err does not tell
+			inside = true // it may be inside: err does not tell
 		}
 		if inside && err != nil {
 			err = &os.PathError{Op: "open", Path: path, Err: err}

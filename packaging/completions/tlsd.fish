@@ -4,7 +4,7 @@ complete -c tlsd -l socket -d 'path of the socket' -r
 complete -c tlsd -l socket-mode -d 'permissions of the socket, octal' -x
 complete -c tlsd -l allow-uid -d 'users that may connect besides tlsd'\''s own; names or numbers; may be repeated' -x
 complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect; SECURITY.md has the details' -x
-complete -c tlsd -l policy -d 'what scripts may do, by user; see tlsd-policy(5); read again on SIGHUP' -r
+complete -c tlsd -l policy -d 'what each user'\''s scripts may do; see tlsd-policy(5); read again on SIGHUP' -r
 complete -c tlsd -l admin-socket -d 'socket by which tlsshim shows and ends sessions, for root and tlsd'\''s own user; none: no socket' -r
 complete -c tlsd -l isolation -d 'session: a process for each session; shared: a fixed number of processes for all' -x -a 'session shared'
 complete -c tlsd -l workers -d 'number of processes with --isolation=shared' -x
@@ -18,12 +18,12 @@ complete -c tlsd -l reload-certificates -d 'auto: later handshakes of servers us
 complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up of the name, and the attempts at all its addresses, together' -x
 complete -c tlsd -l handshake-timeout -d 'for one Handshake' -x
 complete -c tlsd -l accept-handshake-timeout -d 'for the handshake of one client of Accept' -x
-complete -c tlsd -l accept-timeout -d 'for Accept to get a client; the context goes on listening' -x
+complete -c tlsd -l accept-timeout -d 'for Accept to get a client; afterwards the context goes on listening' -x
 complete -c tlsd -l read-timeout -d 'for Read to get data' -x
 complete -c tlsd -l write-timeout -d 'for each 64 KiB of a Write to be sent' -x
 complete -c tlsd -l close-timeout -d 'for written data to reach the peer, after a Close or the session'\''s end' -x
 complete -c tlsd -l answer-timeout -d 'for the caller to read one answer; after this time its session ends' -x
-complete -c tlsd -l session-idle-timeout -d 'how long a session may be without calls in flight, messages and data; then it ends; 0: never' -x
+complete -c tlsd -l session-idle-timeout -d 'how long a session may have no call in flight, no message and no data; then it ends; 0: never' -x
 complete -c tlsd -l drain-timeout -d 'for open sessions to end when tlsd stops; then tlsd ends them' -x
 complete -c tlsd -l watchdog -d 'how long a worker with sessions may be silent, or an OpenSSL call may take; then tlsd kills the worker; 0: never' -x
 complete -c tlsd -l idle-exit -d 'exit after this time without a session' -x
