@@ -107,8 +107,8 @@ local function set_timeout(self, s) check(library.tls_SetTimeout(self.handle, ma
 -- The descriptor to poll: it is readable when read or accept would not wait. Do not read from it.
 local function fd(self) return check(library.tls_Descriptor(self.handle)) end
 
--- Reads with tls_Read or tls_ReadPlain, which is the parameter c_read. Returns "" when the peer has
--- ended its direction.
+-- Reads with c_read, which is tls_Read or tls_ReadPlain. Returns "" when the peer has ended its
+-- direction.
 local function read(c_read, self, most)
 	most = math.min(most or 65536, MOST)
 	local buf = ffi.new("char[?]", most)
@@ -176,7 +176,7 @@ function Server:accept() return connection(check(library.tls_Accept(self.handle,
 local tlsd = {}
 
 -- Connects and does the handshake. `more` is a table or nil. All its fields are optional:
---   timeout    as of set_timeout
+--   timeout    seconds, as for set_timeout
 --   cert, key  the files of the client's own certificate and key
 --   insecure   true: do not verify the server's certificate
 --   plain      true: the caller will call c:handshake() later (STARTTLS)

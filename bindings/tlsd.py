@@ -190,7 +190,7 @@ class Server(_Handle):
 
 def connect(host, port, *, timeout=None, cert=None, insecure=False, handshake=True, **options):
     """Connects and does the handshake. cert has two files: the client's certificate and its key.
-    timeout is as of settimeout. With handshake=False, call handshake() later (STARTTLS)."""
+    For timeout, see settimeout. With handshake=False, call handshake() later (STARTTLS)."""
     c = Connection(_call("NewClient", host, port), options)
     c.settimeout(timeout)
     if cert:

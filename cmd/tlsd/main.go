@@ -191,7 +191,7 @@ func start(ctx context.Context, o *options, readAgain func() (*options, error),
 		level: logs.level, rules: rules, queue: logs.queue}, log, logs.audit)
 	defer stopAdmin()
 	err = daemon.Run(ctx, force)
-	if errors.Is(err, supervisor.ErrDrainTimeout) { // expected: no failure
+	if errors.Is(err, supervisor.ErrDrainTimeout) { // as --drain-timeout wants
 		log.Warn(err.Error())
 		return nil
 	}

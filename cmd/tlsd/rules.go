@@ -14,13 +14,13 @@ import (
 	"tlsd/internal/policy"
 )
 
-// rules has the administrator's policy file as it was when it last had no error. Without a file,
-// everything is allowed.
+// rules has the most recent content of the administrator's policy file that had no error. Without a
+// file, everything is allowed.
 type rules struct {
 	path    string // "": no file; reload may change it
 	current atomic.Pointer[policy.File]
 
-	reloads, failures atomic.Uint64 // numbers of calls of reload, by their result
+	reloads, failures atomic.Uint64 // calls of reload that succeeded, and that failed
 }
 
 func loadRules(path string) (*rules, error) {

@@ -108,7 +108,7 @@ func readable(o *options) []string {
 		return o.readable
 	}
 	list := slices.Clone(o.readable)
-	if path, err := filepath.Abs(o.libssl); err == nil { // workerSettings reported an error
+	if path, err := filepath.Abs(o.libssl); err == nil { // else workerSettings has failed
 		list = append(list, filepath.Dir(path))
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			list = append(list, filepath.Dir(real))

@@ -188,7 +188,7 @@ func foreignModules(text string) []string {
 // found returns the paths of the regular files among these, in this order and each file only once:
 //
 //   - chosen, a path or "";
-//   - name, and then installed, relative to the folder of tlsshim, whose path is self;
+//   - name, and then installed, relative to the folder of self, the path of tlsshim;
 //   - name in each absolute folder of dirs, which is a value of $PATH.
 func found(chosen, self, dirs, name, installed string) []string {
 	candidates := []string{chosen}

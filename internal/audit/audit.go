@@ -41,8 +41,8 @@ func (e Event) Clean() Event {
 
 func clean(s string) string { return plain.Text(s, longest) }
 
-// A Limiter lets events pass, but only so many at once, and so many a second later. It counts the
-// events that may not pass. A Limiter is safe for concurrent use.
+// A Limiter limits events: a burst may pass at once, and after the burst a fixed number in each
+// second. It counts the events that may not pass. A Limiter is safe for concurrent use.
 type Limiter struct {
 	burst, rate float64
 
