@@ -11,16 +11,16 @@
 --   local port = server:listen("127.0.0.1", 0)
 --   local c = server:accept()
 --
--- A call that fails raises an error. The error is a table with the fields kind ("verify"), code
--- (-32007) and text. tostring gives the text, and tlsplugin.h lists the kinds. pcall catches it:
+-- A call that fails raises an error: a table with the fields kind ("verify"), code (-32007) and
+-- text. tlsplugin.h lists the kinds. tostring(e) is the text. To catch an error, use pcall:
 --
 --   local ok, e = pcall(tlsd.connect, "example.com", 443)
 --   if not ok and e.kind == "verify" then … end
 --
--- Options are those of tls_SetOption, with _ instead of -: { min_version = "1.3" }. Times are in
--- seconds. The garbage collector closes connections and servers that are not in use any more. A call
--- blocks its thread until it has a result. For an event loop, poll the descriptor c:fd() or
--- server:fd(): while it is readable, read or accept does not wait.
+-- Options have the names of tls_SetOption, with _ in place of -: { min_version = "1.3" }.
+-- Times are in seconds. The garbage collector closes connections and servers that are not in use
+-- any more. A call blocks its thread until it has a result. For an event loop, poll the descriptor
+-- c:fd() or server:fd(): while it is readable, read or accept does not wait.
 --
 -- TlsPlugin.so is the file that $TLSPLUGIN names, else the one in the working directory, else the
 -- installed one.
@@ -60,7 +60,7 @@ local function installed()
 end
 
 local library = ffi.load(os.getenv("TLSPLUGIN") or installed())
-local MOST = 16777216 -- bytes of one read or write
+local MOST = 16777216 -- limit of one read or write, in bytes
 
 local Error = { __tostring = function(e) return e.text end }
 
@@ -96,7 +96,7 @@ end
 local function set_options(handle, options)
 	local names = {}
 	for name in pairs(options or {}) do names[#names + 1] = name end
-	table.sort(names) -- client_cert needs client_ca before it
+	table.sort(names) -- client_ca must be set before client_cert
 	for _, name in ipairs(names) do
 		check(library.tls_SetOption(handle, whole((name:gsub("_", "-"))), whole(options[name])))
 	end
@@ -107,31 +107,32 @@ local function set_timeout(self, s) check(library.tls_SetTimeout(self.handle, ma
 -- The descriptor to poll: it is readable when read or accept would not wait. Do not read from it.
 local function fd(self) return check(library.tls_Descriptor(self.handle)) end
 
--- The parameter get is tls_Read or tls_ReadPlain. Returns "" when the peer has ended its direction.
-local function read(get, self, most)
+-- Reads with c_read, which is tls_Read or tls_ReadPlain. Returns "" when the peer has ended its
+-- direction.
+local function read(c_read, self, most)
 	most = math.min(most or 65536, MOST)
 	local buf = ffi.new("char[?]", most)
-	return ffi.string(buf, check(get(self.handle, buf, most)))
+	return ffi.string(buf, check(c_read(self.handle, buf, most)))
 end
 
-local function write(put, self, data)
+local function write(c_write, self, data)
 	for at = 1, #data, MOST do
 		local piece = data:sub(at, at + MOST - 1)
-		check(put(self.handle, piece, #piece))
+		check(c_write(self.handle, piece, #piece))
 	end
 end
 
 -- Frees the handle once; a second close does nothing.
-local function close(free, self)
+local function close(c_close, self)
 	if self.closed then return end
 	self.closed = true
-	check(free(self.handle))
+	check(c_close(self.handle))
 end
 
 local Connection = {
 	info = info, -- one fact, such as "alpn"; without a name all of them, as JSON
 	fd = fd,
-	set_timeout = set_timeout, -- of each read, write and handshake; 0: tlsd's own
+	set_timeout = set_timeout, -- for each read, write and handshake; 0: tlsd's own timeouts
 	handshake = function(self) check(library.tls_Handshake(self.handle)) end,
 	read = function(self, most) return read(library.tls_Read, self, most) end,
 	write = function(self, data) write(library.tls_Write, self, data) end,
@@ -153,18 +154,19 @@ end
 local Server = {
 	info = info,
 	fd = fd,
-	set_timeout = set_timeout, -- of each accept; 0: tlsd's own
-	-- Replaces the certificate for later handshakes; with a name, that of a virtual host.
+	set_timeout = set_timeout, -- for each accept; 0: tlsd's own timeout
+	-- Replaces the certificate for later handshakes. If name is given, replaces only the
+	-- certificate of the virtual host of that name.
 	set_certificate = function(self, cert, key, name)
 		check(library.tls_SetCertificate(self.handle, whole(name or ""), whole(cert), whole(key)))
 	end,
-	-- Returns the port; 0 takes any free one.
+	-- Port 0 takes any free port. Returns the port.
 	listen = function(self, host, port) return check(library.tls_Listen(self.handle, whole(host), port or 0)) end,
 	close = function(self) close(library.tls_CloseServerContext, self) end,
 }
 
-local function collected(self) pcall(self.close, self) end -- an error here would have no caller
-local handle = "struct { int64_t handle; bool closed; }" -- each metatype makes a type of its own from it
+local function collected(self) pcall(self.close, self) end -- the garbage collector cannot handle an error
+local handle = "struct { int64_t handle; bool closed; }" -- ffi.metatype makes a new type from it at each call
 local connection = ffi.metatype(handle, { __index = Connection, __gc = collected })
 local server = ffi.metatype(handle, { __index = Server, __gc = collected })
 
@@ -173,9 +175,11 @@ function Server:accept() return connection(check(library.tls_Accept(self.handle,
 
 local tlsd = {}
 
--- Connects and does the handshake. The parameter more is nil or a table. Its fields, all optional:
--- timeout; cert and key, the files of the client's own certificate; insecure, to verify nothing;
--- plain, to leave out the handshake (STARTTLS).
+-- Connects and does the handshake. `more` is a table or nil. All its fields are optional:
+--   timeout    seconds, as for set_timeout
+--   cert, key  the files of the client's own certificate and key
+--   insecure   true: do not verify the server's certificate
+--   plain      true: the caller will call c:handshake() later (STARTTLS)
 function tlsd.connect(host, port, options, more)
 	more = more or {}
 	local c = connection(check(library.tls_NewClient(whole(host), port)))

@@ -14,12 +14,12 @@
 //   for await (const c of server) web.emit('connection', c);
 //
 // A connection is a stream.Duplex. A failed call rejects its promise with a TlsdError, and a failed
-// stream emits one. Its fields: kind ("verify"), code (-32007), message. proto.md lists the kinds.
-// Options are those of tls.SetOption. Write min_version or 'min-version': { min_version: '1.3' }.
-// This file speaks tlsd's protocol and loads no C library, so waiting calls hold no threads of Node.
-// Bytes travel as base64. The socket is $TLSD_SOCKET, else the first that exists of
+// stream emits one. A TlsdError has a kind ("verify"), a code (-32007) and a message. proto.md
+// lists the kinds. Options have the names of tls.SetOption, with - or _: { min_version: '1.3' }.
+// This file speaks tlsd's protocol and loads no C library. So a waiting call occupies no thread of
+// Node. Bytes travel as base64. The socket is $TLSD_SOCKET, else the first that exists of
 // $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. It must belong to root or to
-// this process's user. No tlsd is started.
+// this process's user. If no tlsd runs, this file starts none.
 import { statSync } from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
@@ -34,25 +34,28 @@ export class TlsdError extends Error {
   }
 }
 
-// socketPath gives the socket's path, if its owner may be trusted.
+// socketPath returns the path of the socket. It throws an error if no socket exists, or if the
+// socket belongs neither to root nor to this process's user.
 function socketPath() {
   const { TLSD_SOCKET, XDG_RUNTIME_DIR: dir } = process.env;
   const places = TLSD_SOCKET ? [TLSD_SOCKET]
     : [...(dir ? [`${dir}/tlsd.sock`] : []), '/run/tlsd.sock', '/run/tlsd/tlsd.sock'];
   const found = places.find((place) => statSync(place, { throwIfNoEntry: false }));
-  if (!found) throw new TlsdError('backend', `no tlsd: ${places.join(', ')}: not there`);
+  if (!found) throw new TlsdError('backend', `no tlsd: no socket at ${places.join(', ')}`);
   const { uid } = statSync(found);
   if (uid === 0 || uid === process.geteuid()) return found;
-  throw new TlsdError('backend', `no tlsd: ${found}: belongs to user ${uid}, not to root or this user`);
+  throw new TlsdError('backend', `no tlsd: ${found} belongs to user ${uid}; it must belong to root or this user`);
 }
 
 let current; // the session
 
-// session connects to tlsd. The function that it returns makes calls. Handles end with the session.
+// session opens a session with tlsd, and returns the function that makes the session's calls. When
+// the session ends, its handles are lost.
 function session(place) {
   const calls = new Map(); // id to { resolve, reject }, of the calls in flight
-  let lastId = 0, rest = ''; // rest is the beginning of a line
-  let kind = 'backend', why; // the kind of a socket error; the reason for the end of the session
+  let lastId = 0, rest = ''; // rest is the part of a line that has come so far
+  let kind = 'backend'; // the kind of an error of the socket
+  let why; // the TlsdError with which the session has ended
   const end = () => why ??= new TlsdError('lost', 'lost: tlsd has ended the session');
   const socket = net.connect(place).setEncoding('utf8').unref(); // only calls keep Node running
   const send = (message) => socket.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`);
@@ -121,7 +124,7 @@ class Connection extends Duplex {
     this.#reading.then((data) => {
       this.#timer?.refresh();
       this.push(data === '' ? null : Buffer.from(data, 'base64'));
-    }).catch((e) => this.destroy(e)); // after a destroy this does nothing
+    }).catch((e) => this.destroy(e)); // a second destroy does nothing
   }
   _writev(items, done) { this._write(Buffer.concat(items.map(({ chunk }) => chunk)), null, done); }
   _write(data, encoding, done) {
@@ -144,13 +147,14 @@ class Connection extends Duplex {
     return this;
   }
 
-  setNoDelay() { return this; } // it never delays
+  setNoDelay() { return this; } // there is no delay to switch off
   setKeepAlive() { return this; }
   ref() { return this; } // calls in flight keep Node running
   unref() { return this; }
 }
 
-// connect does the handshake, too, unless plain is true (STARTTLS). cert and key are the client's.
+// connect does the handshake, too, unless plain is true (STARTTLS). cert and key are the files of
+// the client's own certificate and key.
 export async function connect(host, port, options = {}, { cert, key, insecure, plain } = {}) {
   const base = current ??= session(socketPath());
   const call = onHandle(base, await base('NewClient', host, port));
@@ -166,7 +170,8 @@ export async function connect(host, port, options = {}, { cert, key, insecure, p
   return new Connection(call);
 }
 
-// An Agent is for node:http and node:https. Its options tls and more are connect's last parameters.
+// An Agent makes connections for node:http and node:https. It calls connect. The options `tls` and
+// `more` of the Agent are the third and the fourth argument.
 export class Agent extends http.Agent {
   constructor({ tls, more, ...others } = {}) {
     super(others);
@@ -175,8 +180,9 @@ export class Agent extends http.Agent {
   createConnection({ host, port }, done) { connect(host, +port, this.tls, this.more).then((c) => done(null, c), done); }
 }
 
-// createServer returns a server. accept and "for await" give the clients that come to the addresses
-// of listen. Clients with a failed handshake are left out, unless failed_handshakes is 'raise'.
+// createServer returns a server. After listen(), accept() and "for await" give the connections of
+// clients. If a client's handshake fails, the server goes on with the next client. With the option
+// failed_handshakes: 'raise', accept() fails instead.
 export async function createServer(cert, key, options = {}) {
   const base = current ??= session(socketPath());
   const call = onHandle(base, await base('NewServerContext', path.resolve(cert), path.resolve(key)));
@@ -185,7 +191,8 @@ export async function createServer(cert, key, options = {}) {
   return {
     info: (name = '') => call('Info', name),
     listen: (host = '127.0.0.1', port = 0) => call('Listen', host, port), // gives the port; 0: a free one
-    // Replaces the certificate for later handshakes; with a name, that of a virtual host.
+    // Replaces the certificate for later handshakes. If name is given, replaces only the
+    // certificate of the virtual host of that name.
     setCertificate: (file, keyFile, name = '') => call('SetCertificate', name, path.resolve(file), path.resolve(keyFile)),
     async accept() { return new Connection(onHandle(base, await (accepting = call('Accept', '', 0)))); },
     async* [Symbol.asyncIterator]() {

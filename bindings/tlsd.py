@@ -15,12 +15,13 @@
     connection, address = server.accept()
 
 After c.setblocking(False), asyncio takes a connection as a socket: asyncio.open_connection(sock=c),
-loop.sock_recv(c, n) and loop.add_reader(c, callback). add_reader takes a server, too. These wait:
-connect, close, and accept without a client. In an event loop, call them with asyncio.to_thread.
+loop.sock_recv(c, n) and loop.add_reader(c, callback). add_reader takes a server, too. connect and
+close may wait, and accept waits for a client. In an event loop, call them with asyncio.to_thread.
 
 Each failed call raises Error with the attributes kind, code and text; tlsplugin.h lists the kinds.
-Options are those of tls_SetOption, with _ instead of -: min_version="1.3". Objects are thread-safe.
-TlsPlugin.so is the file that $TLSPLUGIN names, or is beside this file, or is installed."""
+Options have the names of tls_SetOption, with _ in place of -: min_version="1.3". Objects are
+thread-safe. TlsPlugin.so is the file that $TLSPLUGIN names, else the one beside this file, else the
+installed one."""
 import ctypes
 import io
 import math
@@ -28,7 +29,7 @@ import os
 import select
 import socket
 
-_MOST, _PIECE = 1 << 24, 32 << 10  # most bytes of a call, and of a call with a timeout
+_MOST, _PIECE = 1 << 24, 32 << 10  # limits in bytes: of each call; of a send with a timeout
 _places = os.path.dirname(os.path.abspath(__file__)), "/usr/local/lib/tlsd", "/usr/lib/tlsd"
 _found = filter(os.path.exists, (place + "/TlsPlugin.so" for place in _places))
 _library = ctypes.CDLL(os.environ.get("TLSPLUGIN") or next(_found, "TlsPlugin.so"))
@@ -59,7 +60,7 @@ class Timeout(Error, socket.timeout):
 def _encoded(a):
     if isinstance(a, (str, os.PathLike)):
         a = os.fsencode(a)
-        if b"\0" in a:  # C would cut it off there
+        if b"\0" in a:  # C would cut the text off there
             raise ValueError("%r: embedded null character" % os.fsdecode(a))
     return a
 
@@ -74,13 +75,13 @@ def _call(name, *args):
 
 def _text(name, *args):
     size, n = 0, 4095
-    while n >= size:  # it may have grown meanwhile
+    while n >= size:  # the text may have grown since the last call
         buffer = ctypes.create_string_buffer(n + 1)
         size, n = len(buffer), _call(name, *args, buffer, len(buffer))
     return buffer.raw[:n].decode()
 
 
-class _Handle(io.IOBase):  # which calls close after "with", and when the object is collected
+class _Handle(io.IOBase):  # IOBase calls close after "with", and when the object is collected
     _timeout = _free = None
 
     def __init__(self, handle, options, free="Close"):
@@ -94,7 +95,7 @@ class _Handle(io.IOBase):  # which calls close after "with", and when the object
     # The descriptor to poll: readable when recv or accept would not wait; -1 after close.
     def fileno(self): return -1 if self.closed else self._call("Descriptor")
 
-    def _wait(self, event):  # here, and not in C, so that Ctrl-C ends it
+    def _wait(self, event):  # waits in Python, and not in C, so that Ctrl-C ends the wait
         poll = select.poll()
         poll.register(self._call("Descriptor"), event)
         if not poll.poll(None if self._timeout is None else math.ceil(self._timeout * 1000)):
@@ -102,14 +103,15 @@ class _Handle(io.IOBase):  # which calls close after "with", and when the object
                    Timeout("timeout", -32009, "not ready within %gs" % self._timeout))
 
     def close(self):
-        """Waits until all data has left, and frees the handle. May raise an earlier error."""
+        """Sends the rest of the data, and frees the handle. Raises an error if data was not sent."""
         if not self.closed:
             super().close()
             if self._free: self._call(self._free)  # None if _Handle.__init__ was not reached
 
 
 class Connection(_Handle):
-    """A connection, with the methods of a socket. Open files of makefile keep it open, too."""
+    """A connection, with the methods of a socket. It stays open until the files that makefile has
+    returned are closed, too."""
     family, type = socket.AF_UNIX, socket.SOCK_STREAM  # for asyncio
     makefile, _decref_socketios = socket.socket.makefile, socket.socket._decref_socketios
     _io_refs, _closed = 0, False
@@ -133,7 +135,7 @@ class Connection(_Handle):
         return ctypes.string_at(buffer, self._call(name, buffer, len(buffer)))
 
     def recv(self, bufsize, flags=0):
-        """At least one byte, or b"" when the peer has ended its direction properly."""
+        """Returns at least one byte, or b"" after the peer's close_notify."""
         self._wait(select.POLLIN)
         return self._read("Read", bufsize)
 
@@ -170,13 +172,13 @@ class Connection(_Handle):
 
 
 class Server(_Handle):
-    """Accepts clients on the addresses of listen. Options such as client_ca="ca.pem"."""
+    """Accepts the clients that connect to the addresses of listen. An option: client_ca="ca.pem"."""
     def __init__(self, cert, key, **options):
         super().__init__(_call("NewServerContext", cert, key), options, "CloseServerContext")
 
-    # Replaces the certificate for later handshakes; with a name, that of a virtual host.
+    # Replaces the certificate for later handshakes. If name is set, only of that virtual host.
     def set_certificate(self, cert, key, name=""): self._call("SetCertificate", name, cert, key)
-    # Returns the port; 0 takes any free one.
+    # Port 0 takes any free port. Returns the port.
     def listen(self, host="127.0.0.1", port=0): return self._call("Listen", host, port)
 
     def accept(self):
@@ -187,8 +189,8 @@ class Server(_Handle):
 
 
 def connect(host, port, *, timeout=None, cert=None, insecure=False, handshake=True, **options):
-    """Connects and does the handshake. cert is (certificate file, key file) to show. timeout: see
-    settimeout. With handshake=False the caller calls handshake() later (STARTTLS)."""
+    """Connects and does the handshake. cert has two files: the client's certificate and its key.
+    For timeout, see settimeout. With handshake=False, call handshake() later (STARTTLS)."""
     c = Connection(_call("NewClient", host, port), options)
     c.settimeout(timeout)
     if cert:

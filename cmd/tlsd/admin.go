@@ -17,7 +17,7 @@ import (
 
 // The daemon's main process serves the admin socket (see package admin), from the start until the
 // last session has ended. This file adds what package supervisor does not know: the process's own
-// log level, and how to stop.
+// log level, its policy and log queue, and the way to stop the daemon.
 
 // adminPath is the path of the admin socket; "": no admin socket. preset says that the path is the
 // default.
@@ -33,7 +33,7 @@ func (o *options) adminPath() (path string, preset bool) {
 	return "", false
 }
 
-// administration is the daemon as the admin socket shows it.
+// administration implements admin.Daemon.
 type administration struct {
 	*supervisor.Supervisor
 	level zap.AtomicLevel
@@ -42,8 +42,8 @@ type administration struct {
 	drain context.CancelFunc
 }
 
-// LogLevel changes the log level, until SIGHUP or the end. An empty level changes nothing. LogLevel
-// returns the level that is in force afterwards.
+// LogLevel changes the log level of the daemon and of its workers. An empty level changes nothing.
+// LogLevel returns the level that is then in force. SIGHUP restores the level of the settings.
 func (a *administration) LogLevel(level string) (string, error) {
 	if level != "" {
 		a.level.SetLevel(levelOf(level))

@@ -34,7 +34,7 @@ func (w *workerProcess) auditor(number uint64) (note func(audit.Event), end func
 		if !ok {
 			return
 		}
-		e = e.Clean() // limits its length, too
+		e = e.Clean() // also limits the length
 		select {
 		case w.outbox <- message(handoff.Audit{Session: number, Event: &e, Missed: missed}):
 		default:

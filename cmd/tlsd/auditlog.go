@@ -24,7 +24,7 @@ type auditLog struct {
 }
 
 // openAuditLog opens the file, and returns a logger that writes to it. If the path is empty, it
-// returns nil and its parameter audit.
+// returns nil and the logger audit, which writes audit lines to the log.
 func openAuditLog(path string, log, audit *zap.Logger) (*auditLog, *zap.Logger, error) {
 	if path == "" {
 		return nil, audit, nil

@@ -20,8 +20,8 @@ import (
 // environment variable, except config. A value is a string or a whole number. A list setting takes
 // an array of these.
 
-// systemConfig is the file that root's tlsd reads by default, if the file exists. Other users'
-// daemons read no file by default, because the file's rules are for the system's daemon.
+// systemConfig is the file that root's tlsd reads by default, if the file exists. It is for the
+// system's daemon only, so another user's tlsd reads no file by default.
 const systemConfig = "/etc/tlsd/tlsd.toml"
 
 // maxConfig limits the size of the file, in bytes.
@@ -48,7 +48,7 @@ type fileValue struct {
 	line int    // the line of the key
 }
 
-// readConfig reads the file at the path. A flag of the table with hasKey is an allowed key.
+// readConfig reads the file at the path. The file may have the keys of fileKeys(table).
 func readConfig(path string, table []flagInfo) (map[string]fileValue, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {

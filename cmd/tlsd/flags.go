@@ -86,7 +86,7 @@ func flagTable(o *options) []flagInfo {
 			"/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
 			"path of the socket", (*text)(&o.socket)},
 		{"", "socket-mode", "MODE",
-			"0600; one --allow-gid: 0660, for that group; more users or groups: 0666",
+			"0600; one --allow-gid alone: 0660, for that group; other --allow-…: 0666",
 			"permissions of the socket, octal", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users that may connect besides tlsd's own; names or numbers; may be " +
@@ -97,7 +97,7 @@ func flagTable(o *options) []flagInfo {
 				"SECURITY.md has the details",
 			&ids{&o.allowGID, "group", lookupGroup}},
 		{"", "policy", "FILE", "none: scripts may do what their user may",
-			"what scripts may do, by user; see tlsd-policy(5); read again on SIGHUP",
+			"what each user's scripts may do; see tlsd-policy(5); read again on SIGHUP",
 			(*text)(&o.policy)},
 
 		{"", "admin-socket", "PATH",
@@ -114,8 +114,8 @@ func flagTable(o *options) []flagInfo {
 			"number of processes with --isolation=shared",
 			&number{&o.workers, 1, 1024}},
 		{"", "spare", "N", "1",
-			"processes kept ready: N for tlsd's own user (with --isolation=session) " +
-				"and N for other users",
+			"processes that wait for a session: N for tlsd's own user (with " +
+				"--isolation=session), N for all others together",
 			&number{&o.spare, 0, 1024}},
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
@@ -129,8 +129,8 @@ func flagTable(o *options) []flagInfo {
 			"yes: do not start without a usable OpenSSL",
 			&choice{&o.requireOpenSSL, []string{"no", "yes"}}},
 		{"", "readable", "PATH,…", "all that their users may read",
-			"files and folders that workers may read, besides the system's; needs " +
-				"--confine; may be repeated",
+			"files and folders that workers may read, besides the system's; not " +
+				"possible with --confine=off; may be repeated",
 			&paths{&o.readable}},
 		{"", "failed-handshakes", "MODE", "raise",
 			"raise: a client's failed handshake fails the Accept; skip: Accept " +
@@ -142,7 +142,8 @@ func flagTable(o *options) []flagInfo {
 			&choice{&o.reloadCertificates, []string{"off", "auto"}}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
-			"for NewClient: the look-up of the name and all addresses together",
+			"for NewClient: the look-up of the name, and the attempts at all its " +
+				"addresses, together",
 			&duration{&o.timeouts.Connect, false}},
 		{"", "handshake-timeout", "TIME", "30s",
 			"for one Handshake", &duration{&o.timeouts.Handshake, false}},
@@ -150,7 +151,7 @@ func flagTable(o *options) []flagInfo {
 			"for the handshake of one client of Accept",
 			&duration{&o.timeouts.AcceptHandshake, false}},
 		{"", "accept-timeout", "TIME", "0, never",
-			"for Accept to get a client; the context goes on listening",
+			"for Accept to get a client; afterwards the context goes on listening",
 			&duration{&o.timeouts.Accept, true}},
 		{"", "read-timeout", "TIME", "0, never",
 			"for Read to get data", &duration{&o.timeouts.Read, true}},
@@ -164,15 +165,15 @@ func flagTable(o *options) []flagInfo {
 			"for the caller to read one answer; after this time its session ends",
 			&duration{&o.answerTimeout, false}},
 		{"", "session-idle-timeout", "TIME", "12h",
-			"how long a session may be without calls in flight, messages and data; " +
+			"how long a session may have no call in flight, no message and no data; " +
 				"then it ends; 0: never",
 			&duration{&o.idleTimeout, true}},
 		{"", "drain-timeout", "TIME", "30s",
 			"for open sessions to end when tlsd stops; then tlsd ends them",
 			&duration{&o.drainTimeout, true}},
 		{"", "watchdog", "TIME", "10s",
-			"how long a worker with sessions may be silent, or a call into OpenSSL " +
-				"may take; then tlsd kills it; 0: never",
+			"how long a worker with sessions may be silent, or an OpenSSL call may " +
+				"take; then tlsd kills the worker; 0: never",
 			&duration{&o.watchdog, true}},
 		{"", "idle-exit", "TIME", "0, never",
 			"exit after this time without a session", &duration{&o.idleExit, true}},
@@ -188,7 +189,8 @@ func flagTable(o *options) []flagInfo {
 		{"", "max-calls", "N", "4096",
 			"calls of one session in flight", &number{&o.limits.Calls, 1, 1 << 20}},
 		{"", "max-pending", "N", "128",
-			"clients per server context that wait for an Accept",
+			"clients that no Accept has claimed yet, for each address on which a " +
+				"server context listens",
 			&number{&o.limits.Pending, 1, 1 << 16}},
 		{"", "max-message", "SIZE", "23MiB",
 			"one message", &size{&o.messages.Message, 1 << 10, 1 << 30, false}},

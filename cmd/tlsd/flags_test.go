@@ -214,8 +214,8 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		{nil, []string{"--drain-timeot", "1s"},
 			"unknown flag --drain-timeot; did you mean --drain-timeout?"},
 		{[]string{"TLSD_DRAIN_TIMEOT=1s"}, nil,
-			"the environment variable TLSD_DRAIN_TIMEOT is not known; did you mean " +
-				"TLSD_DRAIN_TIMEOUT?; correct or unset it"},
+			"the environment variable TLSD_DRAIN_TIMEOT is not known; correct or " +
+				"unset it; did you mean TLSD_DRAIN_TIMEOUT?"},
 		{[]string{"TLSD_QXZJV=1"}, nil,
 			"the environment variable TLSD_QXZJV is not known; correct or unset it"},
 		{nil, []string{"--spare"}, "a value is missing after --spare"},

@@ -17,7 +17,7 @@ type logQueue struct {
 	ended chan struct{} // closed when the goroutine of run has ended
 
 	mu      sync.Mutex // guards all below
-	more    sync.Cond  // signals that waiting or closing has changed
+	more    sync.Cond  // wakes run: there is an entry, or close was called
 	waiting []byte     // whole entries
 	lost    int        // lost entries that no log line has reported yet
 	dropped int        // all lost entries since the start
@@ -26,7 +26,7 @@ type logQueue struct {
 }
 
 const (
-	// queueBytes limits the entries that wait. Those of the write under way do not count.
+	// queueBytes limits the entries that wait. Entries that run is writing do not count.
 	queueBytes = 1 << 20
 	// auditBytes is the room that only audit entries may take, beyond queueBytes.
 	auditBytes = 1 << 20
@@ -61,12 +61,11 @@ func (a auditQueue) Write(entry []byte) (int, error) {
 	return a.q.put(entry, queueBytes+auditBytes)
 }
 
-// put adds an entry. It drops the entry if the queue would then have more bytes than the parameter
-// room.
-func (q *logQueue) put(entry []byte, room int) (int, error) {
+// put adds an entry. If the queue would then have more than limit bytes, put drops the entry.
+func (q *logQueue) put(entry []byte, limit int) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting)+len(entry) > room {
+	if len(q.waiting)+len(entry) > limit {
 		q.lost++
 		q.dropped++
 		return len(entry), nil
@@ -123,8 +122,8 @@ func (q *logQueue) losses() int {
 	return q.dropped
 }
 
-// close lets run write the remaining entries, and waits for that, but not for longer than
-// lastWrite: the output may have no reader.
+// close makes the queue's goroutine write the remaining entries and end. It waits at most lastWrite
+// for the goroutine, because the output may have no reader.
 func (q *logQueue) close() {
 	q.mu.Lock()
 	q.closing = true

@@ -17,8 +17,9 @@
 // # What scripts may do
 //
 // The administrator's policy file (--policy) restricts the sessions of a user further than the
-// user's rights do. See package policy, and docs/settings.md for the file. With an error in the
-// file, tlsd does not start. At SIGHUP tlsd logs the error, and the earlier policy stays in force.
+// user's rights do. See package policy, and docs/settings.md for the file. If the file has
+// an error at the start, tlsd does not start. If the file has an error at SIGHUP, tlsd logs the
+// error, and the earlier policy stays in force.
 //
 // # Processes
 //
@@ -36,7 +37,7 @@
 //
 // With tlsshim, root and tlsd's own user can list sessions, end a session, and read metrics.
 // Tlsshim uses the admin socket (--admin-socket), which the daemon's own process serves. Each order
-// (end, drain, a new log level) is an audit line.
+// (end, drain, a new log level) writes an audit line.
 //
 // # Start and stop
 //
@@ -44,11 +45,11 @@
 // one path. Tlsd replaces the socket of a dead daemon. It never touches another kind of file at the
 // path.
 //
-// Tlsd notifies a service manager by sd_notify. READY=1 means that the first worker has reported
-// what it has: libssl, and the measures that confine it. STATUS= has the library and the number of
-// sessions. At SIGHUP tlsd sends RELOADING=1. At a stop, it says how long the stop may take. Tlsd
-// writes a newline to the descriptor of --ready-fd as soon as it listens. Systemd may pass a
-// listening socket (LISTEN_FDS). Then --socket and --socket-mode have no effect.
+// Tlsd notifies a service manager by sd_notify. Tlsd sends READY=1 when the first worker has
+// reported its libssl, and the measures that confine the worker. STATUS= has the library and the
+// number of sessions. At SIGHUP tlsd sends RELOADING=1. At a stop, it says how long the stop may
+// take. As soon as tlsd listens, it writes a newline to the descriptor of --ready-fd. If systemd
+// passes a listening socket (LISTEN_FDS), --socket and --socket-mode have no effect.
 //
 // On SIGTERM or SIGINT tlsd stops listening, removes the socket and drains: open sessions may
 // finish. After --drain-timeout tlsd ends them. A second signal ends them at once. With --idle-exit
@@ -135,9 +136,10 @@ func misuse(stderr io.Writer, err error) int {
 	return 2
 }
 
-// start sets tlsd up, and serves until tlsd is told to stop. The parameter read reads the settings
-// again, for a reload.
-func start(ctx context.Context, o *options, read func() (*options, error), stderr io.Writer) error {
+// start sets tlsd up, and serves until tlsd is told to stop. A reload calls readAgain for the new
+// settings.
+func start(ctx context.Context, o *options, readAgain func() (*options, error),
+	stderr io.Writer) error {
 	if err := checkOneUser(); err != nil {
 		return err
 	}
@@ -164,7 +166,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 		limitStacks(log)
 	}
 	running := *o
-	reload := &reloader{read: read, running: &running, level: logs.level, rules: rules,
+	reload := &reloader{read: readAgain, running: &running, level: logs.level, rules: rules,
 		audits: logs.auditFile}
 	ctx, force, stop := handleSignals(ctx, log, func() { reload.hangUp(log) })
 	defer stop()
@@ -189,7 +191,7 @@ func start(ctx context.Context, o *options, read func() (*options, error), stder
 		level: logs.level, rules: rules, queue: logs.queue}, log, logs.audit)
 	defer stopAdmin()
 	err = daemon.Run(ctx, force)
-	if errors.Is(err, supervisor.ErrDrainTimeout) { // the end that --drain-timeout is for
+	if errors.Is(err, supervisor.ErrDrainTimeout) { // as --drain-timeout wants
 		log.Warn(err.Error())
 		return nil
 	}
@@ -231,9 +233,10 @@ func handleSignals(parent context.Context, log *zap.Logger, reload func()) (
 	}
 }
 
-// checkOneUser returns an error if this process has the rights of two users or groups. A worker has
-// no_new_privs when it executes the program again. The kernel would then take the rights of the
-// effective user away, and the worker would have the rights of the real user.
+// checkOneUser returns an error if this process has the rights of two users or groups. A worker
+// sets no_new_privs and executes this program again. If the effective user is not the real user,
+// the kernel then replaces the effective user by the real one. So the worker would have other
+// rights than the daemon.
 func checkOneUser() error {
 	for what, ids := range map[string]func() (r, e, s int){"user": userIDs, "group": groupIDs} {
 		if r, e, s := ids(); r != e || e != s {

@@ -59,9 +59,9 @@ type certificateSlots struct {
 	}
 }
 
-// add changes the number of uses of a certificate. The parameter uses is negative if uses have
-// ended.
-func (s *certificateSlots) add(page *vitals.Page, serial *big.Int, notAfter time.Time, uses int) {
+// add adds change to the number of a certificate's uses. change is negative if uses have ended.
+func (s *certificateSlots) add(page *vitals.Page, serial *big.Int, notAfter time.Time,
+	change int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := -1
@@ -74,14 +74,14 @@ func (s *certificateSlots) add(page *vitals.Page, serial *big.Int, notAfter time
 	}
 	switch {
 	case at >= 0:
-		if s.slots[at].uses += uses; s.slots[at].uses <= 0 {
+		if s.slots[at].uses += change; s.slots[at].uses <= 0 {
 			s.slots[at].uses = 0
 			page.HideCertificate(at)
 		}
-	case uses > 0:
+	case change > 0:
 		if at = s.slotFor(notAfter); at >= 0 {
 			slot := &s.slots[at]
-			slot.serial, slot.notAfter, slot.uses = serial, notAfter, uses
+			slot.serial, slot.notAfter, slot.uses = serial, notAfter, change
 			page.ShowCertificate(at, serial, notAfter)
 		}
 	}

@@ -28,8 +28,8 @@ const (
 // sessionObserver logs the events of one session. It is safe for concurrent use.
 type sessionObserver struct {
 	log *zap.Logger // with the session's number
-	// Strangers can cause handshakes without end. So that the lines about certificates do not
-	// get lost then, certificates have a limiter of their own.
+	// Strangers can cause handshakes without end. Certificates have a limiter of their own, so
+	// that lines about handshakes do not push out lines about certificates.
 	handshakes, certificates *audit.Limiter
 
 	now    func() time.Time
@@ -45,10 +45,10 @@ func newObserver(log *zap.Logger, number uint64) *sessionObserver {
 	}
 }
 
-// line writes a line, unless the log level or the limiter forbids it. It calls the function in
-// the parameter fields only if it writes the line.
+// line writes a line, unless the log level or the limiter forbids it. line calls makeFields only
+// if it writes the line.
 func (o *sessionObserver) line(limiter *audit.Limiter, level zapcore.Level, text string,
-	fields func() []zap.Field) {
+	makeFields func() []zap.Field) {
 	entry := o.log.Check(level, text)
 	if entry == nil {
 		return
@@ -57,7 +57,7 @@ func (o *sessionObserver) line(limiter *audit.Limiter, level zapcore.Level, text
 	if !ok {
 		return
 	}
-	list := fields()
+	list := makeFields()
 	if missed > 0 {
 		list = append(list, zap.Uint64("missed", missed))
 	}
@@ -137,7 +137,7 @@ func (o *sessionObserver) Reloaded(certFile, keyFile string, err error) {
 		o.reloadedCA(certFile, err)
 		return
 	}
-	if err == nil { // Loaded has logged it
+	if err == nil { // Loaded has logged the new certificate
 		return
 	}
 	o.line(o.certificates, zap.WarnLevel, "certificate not reloaded", func() []zap.Field {

@@ -8,9 +8,9 @@ import (
 	"tlsd/session"
 )
 
-// In a worker, this file answers an administrator's questions about sessions, and carries out the
-// orders. Both run on the goroutine that receives from the supervisor. So nothing here waits for a
-// session.
+// This file carries out, in a worker, the supervisor's messages that hand over no session: a ping,
+// and an administrator's questions and orders. It runs on the goroutine that receives the messages.
+// So nothing here may wait for a session.
 
 // orderedEnd is the error of a session that an administrator has ended.
 type orderedEnd struct{ reason string }
@@ -22,7 +22,7 @@ func (e *orderedEnd) Error() string {
 // A liveSession is a session that the worker serves.
 type liveSession struct {
 	end  context.CancelCauseFunc
-	sess *session.Session // nil until it has begun
+	sess *session.Session // nil until the session has begun
 }
 
 // liveSessions are the sessions that this worker serves.
@@ -55,7 +55,7 @@ func (l *liveSessions) add(number uint64, end context.CancelCauseFunc) (
 	return began, over
 }
 
-// end ends a session, if it is there.
+// end ends a session, if this worker still serves it.
 func (l *liveSessions) end(order handoff.End) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

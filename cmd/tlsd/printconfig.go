@@ -22,7 +22,7 @@ type setting struct {
 func settings(o *options) []setting {
 	copied := *o
 	table := flagTable(&copied) // replaces the values in copied by the defaults
-	copied = *o                 // the table's values are in copied
+	copied = *o                 // the flags of table point to the fields of copied
 	var list []setting
 	for _, f := range table {
 		if f.hasKey() {

@@ -22,7 +22,7 @@ type reloader struct {
 	rules   *rules
 	audits  *auditLog // nil: audit lines are in the log
 
-	daemon atomic.Pointer[supervisor.Supervisor] // nil until start has made it
+	daemon atomic.Pointer[supervisor.Supervisor] // nil until the supervisor exists
 }
 
 // hangUp carries out a SIGHUP. Supervisor.Reload also notifies the service manager, and replaces

@@ -14,13 +14,13 @@ import (
 	"tlsd/internal/policy"
 )
 
-// rules has the last good content of the administrator's policy file. Without a file, everything is
-// allowed.
+// rules has the most recent content of the administrator's policy file that had no error. Without a
+// file, everything is allowed.
 type rules struct {
 	path    string // "": no file; reload may change it
 	current atomic.Pointer[policy.File]
 
-	reloads, failures atomic.Uint64 // calls of reload that have succeeded, or failed
+	reloads, failures atomic.Uint64 // calls of reload that succeeded, and that failed
 }
 
 func loadRules(path string) (*rules, error) {
@@ -37,11 +37,11 @@ func loadRules(path string) (*rules, error) {
 	return r, err
 }
 
-// For is the policy for a user's session that begins now.
+// For returns the policy for a new session of a user.
 func (r *rules) For(uid uint32) policy.Policy { return r.current.Load().For(uid) }
 
-// reload reads the policy file again, or another file. After an error the old policy stays in
-// force. Only one goroutine may call reload.
+// reload reads the policy file at the path, which may differ from the earlier path. After an error
+// the earlier policy stays in force. Only one goroutine may call reload.
 func (r *rules) reload(path string, log *zap.Logger) {
 	if path == "" {
 		r.reloads.Add(1)

@@ -67,8 +67,9 @@ func listen(o *options) (*supervisor.Socket, error) {
 		return nil, err
 	}
 	err = socket.GiveTo(o.socketGroup, o.socketMode)
-	if errors.Is(err, unix.EPERM) { // tlsd's user is not in the group: all may connect
-		// tlsd checks each caller anyway.
+	if errors.Is(err, unix.EPERM) {
+		// Tlsd's user is not in the group, and so cannot give it the socket. All users may
+		// open the socket instead: tlsd checks each caller anyway.
 		err = socket.GiveTo(-1, 0o666)
 	}
 	if err != nil {
@@ -107,7 +108,7 @@ func readable(o *options) []string {
 		return o.readable
 	}
 	list := slices.Clone(o.readable)
-	if path, err := filepath.Abs(o.libssl); err == nil { // workerSettings reports an error
+	if path, err := filepath.Abs(o.libssl); err == nil { // else workerSettings has failed
 		list = append(list, filepath.Dir(path))
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			list = append(list, filepath.Dir(real))
@@ -127,7 +128,7 @@ func logSettings(o *options, log *zap.Logger) {
 			"use files and ports with the rights of tlsd's own user",
 			zap.Int("uid", os.Geteuid()))
 	}
-	const perSession, other = 4, 64 // descriptors that the supervisor needs
+	const perSession, other = 4, 64 // the supervisor's descriptors
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil ||
 		o.isolation != "session" {
@@ -141,8 +142,8 @@ func logSettings(o *options, log *zap.Logger) {
 	}
 }
 
-// limitStacks lowers the limit of stacks (RLIMIT_STACK) for workers, which inherit it. The C
-// library makes the stack of each thread as large as the limit, and the whole stack counts as the
+// limitStacks lowers the limit of a stack's size (RLIMIT_STACK) for workers, which inherit it. The
+// C library makes the stack of each thread as large as the limit, and the whole stack counts as the
 // worker's memory (--max-memory).
 func limitStacks(log *zap.Logger) {
 	const enough = 1 << 20
@@ -153,7 +154,7 @@ func limitStacks(log *zap.Logger) {
 		err = unix.Setrlimit(unix.RLIMIT_STACK, &limit)
 	}
 	if err != nil {
-		log.Warn("the limit of stacks cannot be lowered: each thread's stack counts in "+
-			"full as a worker's memory", zap.Error(err))
+		log.Warn("the limit of a stack's size cannot be lowered: the whole stack of each "+
+			"thread counts as a worker's memory", zap.Error(err))
 	}
 }

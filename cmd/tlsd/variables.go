@@ -41,8 +41,8 @@ func readEnvironment(environ []string, table []flagInfo) (map[string]string, err
 			slices.Contains(otherVariables, variable):
 		default:
 			known := append(variables(table), otherVariables...)
-			return nil, fmt.Errorf("the environment variable %s is not known%s; "+
-				"correct or unset it", variable, suggest(variable, known))
+			return nil, fmt.Errorf("the environment variable %s is not known; "+
+				"correct or unset it%s", variable, suggest(variable, known))
 		}
 	}
 	return values, nil

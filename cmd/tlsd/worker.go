@@ -81,7 +81,7 @@ func runWorker() int {
 	defer channel.Close()
 	page, err := vitals.Open()
 	if err != nil {
-		log.Error("no page of vitals", zap.Error(err))
+		log.Error("the page of vitals cannot be opened", zap.Error(err))
 		return 2
 	}
 	var first handoff.ToWorker
@@ -111,8 +111,8 @@ func runWorker() int {
 	return w.run()
 }
 
-// errNoSupervisor is the text for callers when the channel ends. When tlsd stops, it closes its end
-// of the channel. If tlsd dies, the kernel closes that end.
+// errNoSupervisor is the error of sessions when the channel to the supervisor ends: tlsd stops, or
+// has died.
 var errNoSupervisor = errors.New("the session has been ended, because tlsd was stopped")
 
 type workerProcess struct {
@@ -121,7 +121,7 @@ type workerProcess struct {
 	page     *vitals.Page
 	log      *zap.Logger
 	level    zap.AtomicLevel  // the level of log
-	measures confine.Measures // nil: not wanted
+	measures confine.Measures // nil: the worker is not confined
 
 	serving sync.WaitGroup
 	live    liveSessions
@@ -164,7 +164,7 @@ func (w *workerProcess) receive(engine session.Engine) error {
 		var msg handoff.ToWorker
 		conn, err := w.channel.ReceiveConn(&msg)
 		if errors.Is(err, handoff.ErrNotTaken) && msg.Session != nil {
-			// The other sessions go on.
+			// Only the new session has failed; the worker's other sessions go on.
 			w.report(handoff.Ended{Number: msg.Session.Number, NotTaken: true,
 				Error: err.Error()})
 			continue
@@ -176,7 +176,7 @@ func (w *workerProcess) receive(engine session.Engine) error {
 			continue
 		}
 		if msg.Session == nil || conn == nil {
-			w.log.Error("a message without a session")
+			w.log.Error("a message of the supervisor is unknown or not complete")
 			if conn != nil {
 				conn.Close()
 			}
@@ -232,8 +232,9 @@ func (w *workerProcess) serve(ctx context.Context, engine session.Engine, begun 
 	})
 }
 
-// ended reports the end of a session, after the session's other reports. If the worker serves only
-// one session, the supervisor then tells the worker to exit.
+// ended reports the end of a session. The report is sent after the session's other reports, because
+// all of them go through the outbox. With --isolation=session, the supervisor then closes the
+// worker's channel.
 func (w *workerProcess) ended(number uint64, err error, done *handoff.Totals) {
 	e := handoff.Ended{Number: number, Totals: done}
 	if err != nil {
@@ -274,8 +275,8 @@ func (w *workerProcess) exit(why error) int {
 	return 0
 }
 
-// loadEngine loads the library. If the load fails, it returns the stub engine. The errors of the
-// stub engine have the reason.
+// loadEngine loads the library. If the load fails, it returns the stub engine, whose errors say why
+// the load has failed.
 func loadEngine(path string, watcher openssl.Watcher, keyLog func(string)) (
 	session.Engine, handoff.Ready) {
 	lib, err := openssl.Load(path)

@@ -55,7 +55,7 @@ func (c *command) adminPath() string {
 	return cmp.Or(c.adminSocket, c.getenv("TLSD_ADMIN_SOCKET"), admin.DefaultSocket)
 }
 
-// request makes a request to the daemon. The variable at the pointer result receives the result.
+// request makes a request to the daemon, and decodes the daemon's answer into *result.
 func (c *command) request(ctx context.Context, method string, params, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(c.timeout, adminTime))
 	defer cancel()
@@ -67,7 +67,7 @@ func (c *command) request(ctx context.Context, method string, params, result any
 	case errors.As(err, &refused):
 		return errors.New(clean(refused.Message))
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("it does not answer within %v (--timeout)",
+		err = fmt.Errorf("no answer within %v (--timeout)",
 			cmp.Or(c.timeout, adminTime))
 	}
 	return &noAdminError{path, err}
@@ -76,12 +76,12 @@ func (c *command) request(ctx context.Context, method string, params, result any
 // sessionNumber reads an argument that is the number of a session.
 func sessionNumber(args []string, usage string) (uint64, error) {
 	if len(args) != 1 {
-		return 0, misuse("want %s; tlsshim sessions lists the numbers of sessions", usage)
+		return 0, misuse("want %s; run tlsshim sessions for the numbers of sessions", usage)
 	}
 	n, err := strconv.ParseUint(args[0], 10, 64)
 	if err != nil || n == 0 {
-		return 0, misuse("%q is not the number of a session; tlsshim sessions lists them",
-			args[0])
+		return 0, misuse("%q is not the number of a session; run tlsshim sessions for the "+
+			"numbers", args[0])
 	}
 	return n, nil
 }
@@ -122,7 +122,7 @@ func (c *command) showSessions(list []admin.Session) error {
 			userName(s.UID), s.PID, cmp.Or(s.Program, "-"), age(s.Age),
 			handles, in, out, cmp.Or(s.Waits, "its script"), cmp.Or(peers, "-"))
 	}
-	_ = t.Flush() // into memory
+	_ = t.Flush() // cannot fail: it writes into memory
 	if c.watch {
 		fmt.Fprintln(&b)
 	}
@@ -178,7 +178,7 @@ func (c *command) session(ctx context.Context, args []string) error {
 		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", h.Handle, h.Kind, cmp.Or(h.State, "-"),
 			amount(h.Received), amount(h.Sent), cmp.Or(h.Peer, "-"))
 	}
-	_ = t.Flush() // into memory
+	_ = t.Flush() // cannot fail: it writes into memory
 	if more := s.Connections + s.Contexts - len(s.Handles); more > 0 {
 		fmt.Fprintf(&b, "and %d more handles\n", more)
 	}
@@ -191,7 +191,8 @@ func (c *command) end(ctx context.Context, args []string) error {
 		return err
 	}
 	if c.reason == "" || len(c.reason) > admin.MaxReason {
-		return misuse("end: want --reason TEXT with 1 to %d bytes, for the script",
+		return misuse("end: want --reason TEXT with 1 to %d bytes; the script gets TEXT "+
+			"in an error",
 			admin.MaxReason)
 	}
 	var ended admin.Ended

@@ -34,7 +34,7 @@ func (c *command) call(ctx context.Context, words []string) error {
 	return nil
 }
 
-// make makes one call, and prints the result or the failure. After a failure the error is
+// make carries out one call, and prints the result or the failure. After a failure the error is
 // errReported. If the session is lost, the error is errLost, too.
 func (c *command) make(ctx context.Context, session *client.Client, inv invocation,
 	out printer) error {
@@ -58,7 +58,7 @@ func (c *command) make(ctx context.Context, session *client.Client, inv invocati
 // errLost: no further call of the session can succeed.
 var errLost = errors.New("the session is lost")
 
-// make makes the call and returns the result: a []byte if the method returns a blob, else JSON.
+// make calls the method, and returns the result: a []byte if the method returns a blob, else JSON.
 func (inv *invocation) make(ctx context.Context, session *client.Client) (any, error) {
 	switch {
 	case inv.data != nil:
@@ -78,7 +78,7 @@ func (inv *invocation) make(ctx context.Context, session *client.Client) (any, e
 	return r, err
 }
 
-// readInput reads a blob from standard input, up to its end. If ctx ends before, readInput returns.
+// readInput reads a blob from standard input, up to its end. If ctx ends first, readInput returns.
 // A read from a terminal or a pipe cannot be cancelled. So the goroutine that reads is left behind,
 // and ends with the process.
 func readInput(ctx context.Context, r io.Reader) ([]byte, error) {

@@ -24,7 +24,9 @@ func (c *command) checkSocketFlag(sub subcommand) error {
 	return nil
 }
 
-// subFlags reads the flags behind a subcommand.
+// subFlags reads the words after the name of a subcommand. help says whether --help is among them.
+// rest has the arguments, or is nil if there is nothing more to do. If the subcommand has flags of
+// its own, flags may also stand between and after the arguments.
 func (c *command) subFlags(sub subcommand, args []string) (rest []string, help bool, err error) {
 	if sub.flags == nil {
 		return c.flags(args)
@@ -48,8 +50,8 @@ func (sub subcommand) takesFlagsOnly() bool {
 		strings.HasPrefix(sub.args, "[--")
 }
 
-// flags reads the flags that every subcommand has, and those whose names are in own. rest has the
-// words after them. It is nil if there is nothing more to do.
+// flags reads the flags at the beginning of args: the flags of all subcommands, and the flags whose
+// names are in own. rest has the words after the flags, or is nil if there is nothing more to do.
 func (c *command) flags(args []string, own ...string) (rest []string, help bool, err error) {
 	set := flag.NewFlagSet("tlsshim", flag.ContinueOnError)
 	set.SetOutput(io.Discard)

@@ -30,9 +30,9 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return diagnosis{"there is no such file",
-			fmt.Sprintf("start a daemon: tlsd --socket %s (or let the plugin start a "+
-				"private one: put tlsd on PATH, or set TLSD_EXE, and do not set "+
-				"TLSD_AUTOSTART=0)", quote(path))}
+			fmt.Sprintf("start a daemon: tlsd --socket %s; or let the plugin start a "+
+				"private daemon: install tlsd in a directory of PATH, or set "+
+				"TLSD_EXE to its path, and unset TLSD_AUTOSTART", quote(path))}
 	case file.err == nil && file.mode.IsDir():
 		return diagnosis{"it is a directory",
 			"use the socket in it: " + quote(path+"/tlsd.sock")}
@@ -42,22 +42,24 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 				"replace other kinds of files"}
 	case errors.Is(err, fs.ErrPermission):
 		return diagnosis{fmt.Sprintf("permission denied for user %d%s", uid, owner(file)),
-			fmt.Sprintf("ask whoever runs tlsd to start it with --allow-uid=%d and "+
-				"without --socket-mode, and check the permissions of the "+
-				"directories above it", uid)}
+			fmt.Sprintf("ask whoever runs tlsd to start tlsd with --allow-uid=%d and "+
+				"without --socket-mode; also check whether user %[1]d may enter "+
+				"each directory of the socket's path", uid)}
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return diagnosis{"no process listens: a daemon that is gone has left the socket",
+		return diagnosis{"no process listens: the socket is of a daemon that has ended",
 			fmt.Sprintf("start tlsd again: tlsd --socket %s; it replaces the socket",
 				quote(path))}
 	case errors.Is(err, syscall.EPROTOTYPE):
 		return diagnosis{"it is another kind of socket (not a stream)",
 			"use tlsd's socket"}
 	case errors.As(err, &stranger):
-		return diagnosis{fmt.Sprintf("user %d runs it, and could read all data; this "+
-			"user is not root, not you (user %d), and not in trusted-users of %s",
+		return diagnosis{fmt.Sprintf("user %d runs the tlsd there, and could read all "+
+			"data; this user is not root, not you (user %d), and not in trusted-users "+
+			"of %s",
 			stranger.Peer.UID, uid, client.ConfPath),
-			"find out who runs it; set TLSD_SOCKET or --socket to the socket of " +
-				"root's daemon or of your own, or ask root to trust this user"}
+			"find out who this user is; then ask root to trust the user, or set " +
+				"TLSD_SOCKET or --socket to the socket of root's daemon or of " +
+				"your own"}
 	case errors.Is(err, context.Canceled):
 		return diagnosis{"interrupted", "try again"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
@@ -77,7 +79,7 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 	case len(path) > 107:
 		return diagnosis{why, "choose a shorter path, here and for tlsd --socket"}
 	}
-	return diagnosis{why, "connect(2) explains the errors of the system"}
+	return diagnosis{why, "the manual page connect(2) explains errors of the system"}
 }
 
 // owner names a socket's owner and permissions.

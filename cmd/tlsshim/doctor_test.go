@@ -73,7 +73,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		{"permission denied on the way",
 			unreached("/run/d/x", fileFact{err: fs.ErrPermission}, syscall.EACCES),
 			finding{"socket", fail, "permission denied for user 1000",
-				"directories above it"}},
+				"each directory of the socket's path"}},
 		{"stale socket", unreached("/run/x", socket, syscall.ECONNREFUSED),
 			finding{"socket", fail, "no process listens", "start tlsd again"}},
 		{"a file", unreached("/run/x", fileFact{}, syscall.ECONNREFUSED),
@@ -84,8 +84,8 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 			finding{"socket", fail, "another kind of socket", "use tlsd's socket"}},
 		{"somebody else's", unreached("/run/x", socket, stranger),
 			finding{"socket", fail,
-				"user 7 runs it, and could read all data; this user is not root, " +
-					"not you (user 1000), and not in trusted-users of",
+				"user 7 runs the tlsd there, and could read all data; this user " +
+					"is not root, not you (user 1000), and not in",
 				"TLSD_SOCKET"}},
 		{"not admitted", refused(client.KindDenied, "user 1000 may not"),
 			finding{"socket", fail, "/run/x: user 1000 may not", "--allow-uid=1000"}},
@@ -196,7 +196,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 			finding{"round trip", fail, "lost", "log of tlsd"}},
 
 		{"a conversation", func(*facts) {},
-			finding{"conversation", ok, "with TLSv1.3, the certificate verified", ""}},
+			finding{"conversation", ok, "with TLSv1.3; the client has verified", ""}},
 		{"one that is forbidden", func(f *facts) {
 			f.tried = rehearsal{step: "listening",
 				err: &client.Error{Kind: client.KindDenied,
@@ -262,7 +262,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		}, finding{"environment", warn, "not used: its mode is 0777", "chmod go-w"}},
 		{"XDG_RUNTIME_DIR missing", func(f *facts) {
 			f.env["XDG_RUNTIME_DIR"], f.runtimeDir = "/x", stat("/nonexistent")
-		}, finding{"environment", warn, "no such file", "unset it"}},
+		}, finding{"environment", warn, "no such file", "unset XDG_RUNTIME_DIR"}},
 		{"XDG_RUNTIME_DIR a file", func(f *facts) { f.env["XDG_RUNTIME_DIR"] = "/x" },
 			finding{"environment", warn, "not a directory", "unset it"}},
 		{"SSL_CERT_FILE", func(f *facts) { f.env["SSL_CERT_FILE"] = "/x" },

@@ -63,7 +63,7 @@ func runtimeDir(d fileFact, uid int, v string) (s severity, remark, mend string)
 			"set an absolute path, or unset it"
 	case d.err != nil:
 		return warn, fmt.Sprintf("%v", errors.Unwrap(d.err)),
-			"start a login session that makes it, or unset it"
+			"log in anew, so that the directory is made, or unset XDG_RUNTIME_DIR"
 	case !d.mode.IsDir():
 		return warn, "it is not a directory", "name a directory, or unset it"
 	case int(d.uid) == uid && d.mode.Perm()&0o022 != 0:
@@ -84,12 +84,12 @@ func trustVariable(f facts, v string) (s severity, remark, mend string) {
 	switch {
 	case !f.answers:
 		return ok, "has an effect only on a tlsd that you start by hand; a private tlsd " +
-			"does not get it", ""
+			"does not see this variable", ""
 	case v == f.info.Trust.File || v == f.info.Trust.Dir:
 		return ok, "tlsd uses the same", ""
 	}
-	return warn, "tlsd has an environment of its own and does not see this",
-		"set it where tlsd is started, or call tls.SetCaBundle"
+	return warn, "tlsd has an environment of its own, and does not see this variable",
+		"set the variable where tlsd is started, or call tls.SetCaBundle"
 }
 
 // programs judges which programs are installed.

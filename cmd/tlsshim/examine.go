@@ -24,7 +24,7 @@ type facts struct {
 	probes  []probe  // up to the first socket that answers
 	unused  []string // further sockets that exist
 	systems []string // sockets of the system's tlsd that exist
-	answers bool     // the last probe has no error
+	answers bool     // a socket answers: that of the last element of probes
 
 	hello   wire.Hello
 	peer    client.Peer
@@ -155,9 +155,9 @@ func (c *command) ask(outer context.Context, session *client.Client, f *facts) {
 	}
 }
 
-// foreignModules returns the modules that tlsd does not ask for addresses. The parameter text is
-// the content of nsswitch.conf(5), whose lines "hosts:" list the modules. Tlsd has Go's resolver,
-// which knows only files and dns.
+// foreignModules returns those modules in the text of nsswitch.conf(5) that tlsd does not ask for
+// addresses. The lines "hosts:" list the modules. Tlsd has Go's resolver, which knows only the
+// modules files and dns.
 func foreignModules(text string) []string {
 	var found []string
 	for line := range strings.Lines(text) {
@@ -185,20 +185,19 @@ func foreignModules(text string) []string {
 	return found
 }
 
-// found returns the paths of regular files, each file only once. It tries these paths in this
-// order:
+// found returns the paths of the regular files among these, in this order and each file only once:
 //
-//   - the parameter chosen, a path that the user has chosen; "": none;
-//   - the parameters name and installed, relative to the folder of self, this program's path;
-//   - name in each absolute folder of the parameter path, a value of $PATH.
-func found(chosen, self, path, name, installed string) []string {
+//   - chosen, a path or "";
+//   - name, and then installed, relative to the folder of self, the path of tlsshim;
+//   - name in each absolute folder of dirs, which is a value of $PATH.
+func found(chosen, self, dirs, name, installed string) []string {
 	candidates := []string{chosen}
 	if self != "" {
 		dir := filepath.Dir(self)
 		candidates = append(candidates, filepath.Join(dir, name),
 			filepath.Join(dir, installed))
 	}
-	for _, dir := range filepath.SplitList(path) {
+	for _, dir := range filepath.SplitList(dirs) {
 		if filepath.IsAbs(dir) { // as the plugin does, for safety
 			candidates = append(candidates, filepath.Join(dir, name))
 		}

@@ -69,14 +69,14 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 	return nil
 }
 
-// A failure has the reason why the last request has failed; "" if it has succeeded.
+// A failure has the reason why the previous request failed; "" if it succeeded.
 type failure struct {
 	mu   sync.Mutex
 	last string // guarded by mu
 }
 
-// changed notes the outcome of a request, and prints a failure that differs from the last one. err
-// may be nil.
+// changed notes the outcome of a request. It prints err, unless err is nil or the previous request
+// failed for the same reason.
 func (f *failure) changed(w io.Writer, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -108,7 +108,7 @@ func (c *command) handler() http.Handler {
 		up := 1.0
 		err := c.request(r.Context(), admin.MethodMetrics, nil, &families)
 		if errors.Is(err, context.Canceled) {
-			return // the client has left
+			return // the client is gone
 		}
 		failure.changed(c.stderr, err)
 		if err != nil {
@@ -118,7 +118,7 @@ func (c *command) handler() http.Handler {
 			Help: "1 if tlsd has answered, else 0.", Type: "gauge",
 			Samples: []admin.Sample{{Value: up}}})
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		_, _ = w.Write(exposition(families)) // an error means that the client has left
+		_, _ = w.Write(exposition(families)) // an error means that the client is gone
 	})
 	return mux
 }

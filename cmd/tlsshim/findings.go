@@ -15,7 +15,7 @@ import (
 )
 
 // This file judges facts. A finding is "fail" if calls cannot work, and "warn" if something may
-// surprise the user. Both say how to mend the problem.
+// surprise the user. Findings of both sorts say how to mend the problem.
 
 type severity string
 
@@ -137,8 +137,8 @@ func sockets(f facts, add adder) {
 func daemon(f facts, add adder) {
 	s := f.hello.Server
 	if f.infoErr != nil {
-		add("daemon", fail, "see the log of tlsd", "it does not describe itself: %v",
-			f.infoErr)
+		add("daemon", fail, "see the log of tlsd",
+			"tlsd does not answer questions about itself: %v", f.infoErr)
 		return
 	}
 	who := "you"
@@ -168,7 +168,7 @@ func library(i wire.Info, add adder) {
 			why = "tlsd gives no reason"
 		}
 		add("backend", fail, "install the library (Debian, Ubuntu: apt install libssl3, "+
-			"or libssl3t64), or start tlsd with --libssl PATH; then start tlsd again",
+			"or libssl3t64) and start tlsd again, or start tlsd with --libssl PATH",
 			"%s: no usable OpenSSL: %s", i.Backend, why)
 		return
 	}
@@ -264,7 +264,8 @@ func conversation(r rehearsal, add adder) {
 	case r.step == "": // no rehearsal without OpenSSL; the finding backend reports that
 	case r.err == nil:
 		add("conversation", ok, "", "a server and a client of one script have done a "+
-			"handshake on 127.0.0.1, with %s, the certificate verified", r.version)
+			"handshake on 127.0.0.1, with %s; the client has verified the certificate",
+			r.version)
 	case isKind(r.err, client.KindDenied):
 		add("conversation", ok, "", "not tried: %s: %v", r.step, r.err)
 	case isKind(r.err, client.KindFile) && errnoOf(r.err) != "":
@@ -276,7 +277,7 @@ func conversation(r rehearsal, add adder) {
 		// An error of kind file has no errno here: tlsd can read the files, but OpenSSL
 		// does not accept them.
 		add("conversation", fail, "look into OpenSSL's configuration (openssl.cnf of "+
-			"tlsd's OpenSSL): it may leave no cipher or provider", "%s: %v",
+			"tlsd's OpenSSL): it may disable all ciphers or providers", "%s: %v",
 			r.step, r.err)
 	default:
 		add("conversation", fail, "see the log of tlsd", "%s: %v", r.step, r.err)

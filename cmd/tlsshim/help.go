@@ -67,59 +67,60 @@ func administers(name string) bool {
 
 var subHelp = map[string]string{
 	"call": `Makes calls in one session, one after another, up to the first failure. Results go to
-standard output, one a line. Read writes its bytes unchanged. The data of Write is text,
-@FILE, - (standard input), base64:TEXT or text:TEXT.
+standard output, one a line. Read writes its bytes unchanged. The data of Write is text, @FILE,
+- (standard input), base64:TEXT or text:TEXT.
 
   tlsshim call NewClient example.com 443 -- Handshake 1 -- PeerCertSubject 1
 
-Exit status: 0; 1 a call failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
+Exit status: 0 ok; 1 a call failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 
-	"shell": `Makes the calls of each line of standard input, all in one session. A line has the words that
-follow "tlsshim call". 'Single quotes' keep every character, and "double quotes" and $'…' have the
-escapes \n \r \t \xNN. Lines that start with # are skipped. After a failed call the rest of its line
-is skipped.
+	"shell": `Makes the calls of each line of standard input, all in one session. A line is
+written like the words after "tlsshim call". 'Single quotes' keep every character. "Double quotes"
+and $'…' have the escapes \n \r \t \0 \e \\ \" \' and \xNN. Lines that start with # are
+skipped. After a failed call, the rest of the call's line is skipped.
 
-Exit status: 0; 1 a call failed; 2 a line was not understood; 3 no tlsd answers; 130 interrupted.`,
+Exit status: 0 ok; 1 a call failed; 2 a line had an error; 3 no tlsd answers; 130 interrupted.`,
 
 	"status": `Prints one line: which tlsd answers, where, and with which library.
 
 Exit status: 0 a tlsd runs; 3 none does.`,
 
-	"doctor": `Examines the sockets, the daemon, its library and trust store, and the environment. A server and
-a client of its own talk through the daemon, on 127.0.0.1. Each finding is ok, warn or fail. Each
-problem says how to mend it.
+	"doctor": `Examines the sockets, the daemon, its library and trust store, and the
+environment. As a test, a server and a client talk to each other through the daemon, on 127.0.0.1.
+Each finding is ok, warn or fail. After a warn or a fail, the next line says how to mend it.
 
 Exit status: 0 calls will work, perhaps with warnings; 1 they will not.`,
 
-	"sessions": `Lists the sessions: number, user, process and its program, age, open handles, bytes from and to
-peers, the call in flight, and peers. With --watch it repeats the list every 2 seconds until SIGINT.
+	"sessions": `Lists the sessions: number, user, process and its program, age, open handles,
+bytes from and to peers, the call in flight, and up to 2 peers. With --watch it repeats the list
+every 2 seconds until SIGINT.
 With --json each list is one line, with at most 2 connections and 2 contexts of each session. If
 the process has ended, its number may belong to another process by now.
 
-Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
+Exit status: 0 ok; 1 it failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 
 	"session": `Shows a session and at most 64 of its open handles: the kind (client, server or context), the
 state of a connection (making, open, handshake, ready or broken), bytes from and to the peer, and
 the peer, or the address of a context.
 
-Exit status: 0; 1 there is no such session; 2 wrong usage; 3 no tlsd answers.`,
+Exit status: 0 ok; 1 there is no such session; 2 wrong usage; 3 no tlsd answers.`,
 
 	"end": `Ends a session, and returns when the session is gone. The script's calls fail with an error of
-kind "lost" that has the reason. If the worker does not obey within 5s, tlsd kills it. If the
-worker serves other sessions, too, tlsd only cuts the script's connection. The script's next
-session begins at once.
+kind "lost" that has the reason. If the worker does not obey within 5s, tlsd kills the worker.
+If the worker serves other sessions, too, tlsd does not kill it, but cuts the script's connection to
+it. The script may open its next session at once.
 
-Exit status: 0; 1 it has not ended; 2 wrong usage; 3 no tlsd answers.`,
+Exit status: 0 ok; 1 it has not ended; 2 wrong usage; 3 no tlsd answers.`,
 
 	"log-level": `Prints or changes the log level of tlsd and its workers: debug, info, warn or error. A change
 lasts until SIGHUP or the end of tlsd. Audit lines are written at every level.
 
-Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
+Exit status: 0 ok; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 
 	"drain": `Makes tlsd do the same as on SIGTERM: stop listening, let sessions finish within --drain-timeout,
 and exit. The subcommand does not wait for the end.
 
-Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
+Exit status: 0 ok; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 
 	"health": `Says whether tlsd is healthy, with its version, library, sessions and workers. Each problem has a
 line of its own. The subcommand starts no worker and writes no line to tlsd's log.
@@ -130,7 +131,7 @@ refuses to report its health, for example because its admin socket has too many 
 	"metrics": `Prints tlsd's metrics in Prometheus' text format, or with --json as JSON. Counters begin at 0 when
 tlsd starts, and keep their values when workers end.
 
-Exit status: 0; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
+Exit status: 0 ok; 1 it failed; 2 wrong usage; 3 no tlsd answers.`,
 
 	"exporter": `Serves the output of "metrics" to Prometheus: GET /metrics at ADDRESS, such as 127.0.0.1:9911. It
 asks tlsd at each request, and runs until SIGINT or SIGTERM. While tlsd does not answer, the

@@ -30,7 +30,7 @@
 //	--admin-socket PATH
 //	                the daemon's admin socket. Without it: $TLSD_ADMIN_SOCKET, else
 //	                /run/tlsd/admin.sock
-//	--version       print the version and leave
+//	--version       print the version and exit
 //
 // Tlsshim never starts a daemon.
 //
@@ -40,12 +40,12 @@
 //	    -- Write 1 $'GET / HTTP/1.0\r\nHost: example.com\r\n\r\n' -- Read 1 4096
 //
 // makes four calls in one session, one after another, and ends at the first failure. A METHOD is
-// one of tls.*, with or without "tls.", or rpc.discover. "tlsshim call --help" lists them with
-// their parameters. Handles count from 1 in each session, so the first NewClient makes handle 1.
-// When tlsshim ends, its session ends, and tlsd closes the open handles.
+// a method tls.*, where "tls." may be left out, or rpc.discover. "tlsshim call --help" lists the
+// methods and their parameters. Handles count from 1 in each session, so the first NewClient makes
+// handle 1. When tlsshim ends, its session ends, and tlsd closes the open handles.
 //
-// The paths of NewServerContext and SetCaBundle may be relative to the working directory. The data
-// of Write has at most 16 MiB (16777216 bytes), and is one of
+// The paths of files may be relative to the working directory. The data of Write and WritePlain has
+// at most 16 MiB (16777216 bytes), and is one of
 //
 //	TEXT          the text itself
 //	@FILE         the content of the file
@@ -68,18 +68,18 @@
 //
 // # Shell
 //
-// A line has the words that follow "call" on a command line, quoted as in a shell. 'Single quotes'
-// keep every character. "Double quotes" and $'…' have the escapes \n \r \t \0 \e \\ \" \' and \xNN.
+// A line is written like the words after "tlsshim call", quoted as in a shell. 'Single quotes' keep
+// every character. "Double quotes" and $'…' have the escapes \n \r \t \0 \e \\ \" \' and \xNN.
 // Empty lines and lines that start with # are skipped. All lines share one session. After a failed
 // call, tlsshim goes on with the next line. When the session is lost, tlsshim ends.
 //
 // # Administration
 //
 // These subcommands talk to the daemon's admin socket (tlsd --admin-socket), which serves root and
-// the daemon's own user. They start no worker. Each use of end, drain, and log-level with a LEVEL
-// is an audit line. The others write no line to tlsd's log.
+// the daemon's own user. They start no worker. Each use of end, of drain, and of log-level with
+// a LEVEL writes an audit line. The other subcommands write no line to tlsd's log.
 //
-// After an administrator has ended a session, the next session of its user begins at once. With
+// After an administrator has ended a session, the session's user may open another one at once. With
 // --isolation=shared the worker's other sessions go on.
 //
 // The exporter serves GET /metrics at ADDRESS, such as 127.0.0.1:9911, until SIGINT or SIGTERM. It
@@ -116,7 +116,7 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2
 	exitNoDaemon    = 3
-	exitRefused     = 4   // health is not known
+	exitRefused     = 4   // health: tlsd refuses to report its health
 	exitInterrupted = 130 // the status that a shell gives a command that SIGINT has ended
 )
 
@@ -234,7 +234,7 @@ func (c *command) run(ctx context.Context, args []string) error {
 		return printHelp(c.stdout)
 	}
 	if len(args) == 0 {
-		return misuse("a subcommand is missing: %s", subcommandNames())
+		return misuse("a subcommand is missing: want %s", subcommandNames())
 	}
 	for _, sub := range subcommands {
 		if sub.name != args[0] {
@@ -247,8 +247,8 @@ func (c *command) run(ctx context.Context, args []string) error {
 		case help || helpToo:
 			return printSubHelp(c.stdout, sub.name)
 		case sub.takesFlagsOnly() && len(rest) > 0:
-			return misuse("%s: unexpected argument %q: it takes flags only", sub.name,
-				rest[0])
+			return misuse("%s: unexpected argument %q: %[1]s takes flags only",
+				sub.name, rest[0])
 		}
 		if err := c.checkSocketFlag(sub); err != nil {
 			return err

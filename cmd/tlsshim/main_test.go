@@ -82,7 +82,7 @@ func TestHelpIsTheManual(t *testing.T) {
 		{"-h", "tlsshim doctor"},
 		{"call --help", "NewServerContext certFile keyFile"},
 		{"--help call", "NewServerContext certFile keyFile"},
-		{"shell -h", "double quotes"},
+		{"shell -h", "Double quotes"},
 		{"status --help", "which tlsd answers"},
 		{"doctor --help", "how to mend it"},
 		{"--version", "tlsshim "},

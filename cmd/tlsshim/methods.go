@@ -26,7 +26,7 @@ const (
 	number           // a decimal integer
 	handle           // a number from 1 to 2147483647
 	file             // a path, which is made absolute
-	blob             // data, or a reference to data
+	blob             // bytes: the word itself, or what it refers to (source.read)
 )
 
 type param struct {
@@ -91,8 +91,8 @@ var methods = []method{
 	{"tls.PeerCertSubject", []param{pHandle}, false, "the subject of the peer's certificate"},
 	{"tls.SetTimeout",
 		[]param{{name: "handle", typ: number}, {name: "milliseconds", typ: number}}, false,
-		"set the timeout of a handle's later calls; handle 0: of NewClient; 0 ms: tlsd's"},
-	{"tls.Backend", nil, false, "openssl, or stub without a library"},
+		"set the timeout of a handle's calls; handle 0: of NewClient; 0 ms: tlsd's own"},
+	{"tls.Backend", nil, false, "openssl, or stub if there is no library"},
 	{"tls.Version", []param{{name: "handle", typ: handle, optional: true}}, false,
 		"the library's version, or a connection's"},
 	{"tls.LastError", nil, false, "the text of the session's last error"},
@@ -129,7 +129,7 @@ func findMethod(name string) (*method, error) {
 	if len(near) > 0 {
 		return nil, fmt.Errorf("no method %q; did you mean %s?", name, near[0])
 	}
-	return nil, fmt.Errorf("no method %q; tlsshim call --help lists them", name)
+	return nil, fmt.Errorf("no method %q; tlsshim call --help lists the methods", name)
 }
 
 // invocation is a call with its arguments.
@@ -139,8 +139,8 @@ type invocation struct {
 	data []byte // the blob argument; nil: none
 }
 
-// source gives the data of a blob argument. stdin is nil if standard input is not available as
-// data.
+// source gives the data of blob arguments. stdin reads standard input. It is nil in the subcommand
+// shell, and after its first use.
 type source struct {
 	stdin func() ([]byte, error)
 }
@@ -250,8 +250,8 @@ func parseFile(word string, mayEmpty bool) (string, error) {
 	return filepath.Abs(word)
 }
 
-// read returns the data that a word stands for, never nil. If the data is longer than the limit,
-// wire.MaxBlob, the result is longer by at least one byte, and need not be complete.
+// read returns the data that a word stands for. The result is not nil. If the data is longer than
+// wire.MaxBlob, the result may be incomplete, but is also longer than wire.MaxBlob.
 func (s *source) read(word string) ([]byte, error) {
 	if literal, ok := strings.CutPrefix(word, "text:"); ok {
 		return []byte(literal), nil
@@ -275,11 +275,11 @@ func (s *source) read(word string) ([]byte, error) {
 		return []byte(word), nil
 	}
 	if s.stdin == nil {
-		return nil, errors.New("standard input can be data only in call, and only once; " +
-			"use @FILE, or text:- for a hyphen")
+		return nil, errors.New("- is standard input, which can be data only once, and " +
+			"only in tlsshim call; want @FILE, or text:- for a hyphen")
 	}
 	read := s.stdin
-	s.stdin = nil // once
+	s.stdin = nil // a second read would find no data
 	return read()
 }
 

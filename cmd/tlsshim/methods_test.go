@@ -97,7 +97,7 @@ func TestWordsThatAreNoCallAreExplained(t *testing.T) {
 		{"Backend --", "a method is missing"},
 		{"-- Backend", "a method is missing"},
 		{"Backend -- -- Backend", "a method is missing"},
-		{"Nonsense", `no method "Nonsense"; tlsshim call --help lists them`},
+		{"Nonsense", `no method "Nonsense"; tlsshim call --help lists the methods`},
 		{"tls.tls.Read 1 1", `no method "tls.tls.Read"`},
 		{"newclient", `no method "newclient"; did you mean NewClient?`},
 		{"TLS.READ 1 1", `did you mean Read?`},
@@ -117,7 +117,7 @@ func TestWordsThatAreNoCallAreExplained(t *testing.T) {
 		{"Write 1 base64:AP8", "data: base64: illegal base64"},
 		{"Write 1 @/nonexistent/file", "data: open /nonexistent/file: no such file"},
 		{"Write 1 @" + large, "data: more than 16777216 bytes"},
-		{"Write 1 - -- Write 1 -", "data: standard input can be data only in call"},
+		{"Write 1 - -- Write 1 -", "data: - is standard input, which can be data only"},
 	} {
 		_, err := parseCalls(strings.Fields(tt.words),
 			source{stdin: func() ([]byte, error) { return []byte{}, nil }})

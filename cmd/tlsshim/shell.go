@@ -67,7 +67,7 @@ type line struct {
 	err  error // io.EOF at the end
 }
 
-// readLines sends the lines of r, without their ends, until a read fails or ctx ends. If ctx ends
+// readLines sends the lines of r, without line feeds, until a read fails or ctx ends. If ctx ends
 // during a read, which cannot be cancelled, the goroutine stays in the read until the process ends.
 func readLines(ctx context.Context, r io.Reader) <-chan line {
 	lines := make(chan line)

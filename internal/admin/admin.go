@@ -52,13 +52,14 @@ type SessionParams struct {
 	Number uint64 `json:"number"`
 }
 
-// EndParams name a session that is to end, and say why. The caller reads the reason.
+// EndParams name a session that is to end, and say why. The session's script gets the reason in an
+// error.
 type EndParams struct {
 	Number uint64 `json:"number"`
 	Reason string `json:"reason"`
 }
 
-// LogLevelParams have a new level: debug, info, warn or error. An empty level is a question.
+// LogLevelParams have a new level: debug, info, warn or error. An empty level changes nothing.
 type LogLevelParams struct {
 	Level string `json:"level,omitempty"`
 }
@@ -87,8 +88,8 @@ type Session struct {
 	Program string  `json:"program"` // of the process that now has the pid; "" if there is none
 	Worker  int     `json:"worker"`  // pid
 	Age     float64 `json:"age"`     // seconds
-	// Waits has the method of a call in flight and the handle in its parameters, as in
-	// "tls.Read 3". Without a call, Waits is "".
+	// Waits names a call in flight by its method and its handle, as in "tls.Read 3". If no call
+	// is in flight, Waits is "".
 	Waits string `json:"waits"`
 
 	Known       bool  `json:"known"`
@@ -108,7 +109,7 @@ type Handle struct {
 	Handle   int32  `json:"handle"`
 	Kind     string `json:"kind"`     // "client", "server" or "context"
 	State    string `json:"state"`    // of a connection
-	Peer     string `json:"peer"`     // of a connection; where a context listens
+	Peer     string `json:"peer"`     // or the address on which a context listens
 	Received int64  `json:"received"` // bytes
 	Sent     int64  `json:"sent"`     // bytes
 }

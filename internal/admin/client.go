@@ -13,8 +13,8 @@ import (
 // DefaultSocket is the admin socket of the system's tlsd.
 const DefaultSocket = "/run/tlsd/admin.sock"
 
-// Ask connects to an admin socket, makes one request, and reads its result into result. params may
-// be nil. If the daemon answers with an error, Ask returns a *wire.Error. Any other error means
+// Ask connects to an admin socket, makes one request, and decodes the answer into *result. params
+// may be nil. If the daemon answers with an error, Ask returns a *wire.Error. Any other error means
 // that there was no usable answer.
 func Ask(ctx context.Context, path, method string, params, result any) error {
 	var d net.Dialer
@@ -46,8 +46,8 @@ func exchange(conn net.Conn, method string, params, result any) error {
 	if err != nil {
 		return err
 	}
-	// The server may refuse this client before the client has written. Then the write may fail
-	// although there is an answer.
+	// If the server refuses this client before the client has written, the write may fail
+	// although an answer is there. So a failed write does not prevent the read.
 	sent := wire.NewWriter(conn, 0, nil).Write(line)
 	text, err := wire.NewReader(conn, MaxAnswer).Line()
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Daemon is the daemon that the server shows and acts on. Several goroutines call its methods. An
-// error that is no *Error is of kind internal.
+// Daemon is the daemon that the server shows and acts on. Several goroutines call its methods at
+// the same time. An error that is no *Error is of kind internal.
 type Daemon interface {
 	Sessions(context.Context) []Session
 	Session(ctx context.Context, number uint64) (Session, error)
@@ -41,8 +41,8 @@ type Server struct {
 	Listener *net.UnixListener
 	Daemon   Daemon
 	// Ordered is called for each request that changes something (end, drain, a new log level),
-	// before it is carried out. The parameter asked describes the request for people.
-	Ordered func(who Client, method, asked string)
+	// before it is carried out. text describes the request for people.
+	Ordered func(who Client, method, text string)
 	// Denied is called for each client that may not use the socket.
 	Denied func(who Client)
 }
@@ -79,7 +79,8 @@ func (s *Server) Run(ctx context.Context) {
 				s.serve(ctx, conn)
 			})
 		default:
-			const text = "%d clients use the admin socket, the limit; try again later"
+			const text = "%d clients use the admin socket, which is the limit; " +
+				"try again later"
 			s.refuse(conn, Fail(kind.Limit, text, MaxClients))
 			conn.Close()
 		}
@@ -155,7 +156,8 @@ func (s *Server) carryOut(ctx context.Context, who Client, req wire.Request) (an
 		}
 		if p.Reason == "" || len(p.Reason) > MaxReason {
 			return nil, Fail(kind.Params,
-				"the reason has %d bytes; want 1 to %d, for the caller to read",
+				"the reason has %d bytes; want 1 to %d bytes: the session's "+
+					"script gets the reason in an error",
 				len(p.Reason), MaxReason)
 		}
 		s.Ordered(who, req.Method, fmt.Sprintf("session %d: %s", p.Number,

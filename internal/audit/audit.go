@@ -22,15 +22,15 @@ const (
 	InsecureSkipVerify = "insecure-skip-verify"
 )
 
-// Event is one line. It has no payload, key or password.
+// Event is one line. It has no payload, private key or password.
 type Event struct {
 	Name   string `json:"name"`
 	Method string `json:"method"`        // of the call
 	Asked  string `json:"asked"`         // what the call was to do, for people
-	Key    string `json:"key,omitempty"` // of the policy that refused the call
+	Key    string `json:"key,omitempty"` // the key of the policy that forbids the call
 }
 
-// longest bounds a text of an event, in bytes.
+// longest limits the length of each text of an event, in bytes.
 const longest = 512
 
 // Clean limits the texts of the event, and makes control characters in them visible.
@@ -41,8 +41,8 @@ func (e Event) Clean() Event {
 
 func clean(s string) string { return plain.Text(s, longest) }
 
-// A Limiter lets a number of events pass at once, and later a number of events a second. It counts
-// the other events. A Limiter is safe for concurrent use.
+// A Limiter limits events: a burst may pass at once, and after the burst a fixed number in each
+// second. It counts the events that may not pass. A Limiter is safe for concurrent use.
 type Limiter struct {
 	burst, rate float64
 
@@ -57,16 +57,14 @@ func NewLimiter(burst, perSecond int) *Limiter {
 	return &Limiter{burst: float64(burst), rate: float64(perSecond), tokens: float64(burst)}
 }
 
-// Take decides whether an event may pass at the time of the parameter now. The parameter missed is
-// the number of events that the caller has left out before this event. If ok, the result before is
-// the number of events that were left out since the last event that passed. If not, this event
-// counts as left out.
+// Take decides whether an event may pass. missed is the number of earlier events that the caller
+// itself has left out. If the event may pass, Take returns true, and the number of events that were
+// left out since the previous event that passed. Otherwise the event counts as left out.
 func (l *Limiter) Take(now time.Time, missed uint64) (before uint64, ok bool) {
 	return l.TakeWeight(now, missed, 1)
 }
 
-// TakeWeight is Take for an event that takes the place of several events. The parameter weight is
-// their number.
+// TakeWeight is Take for an event that stands for several events. weight is their number.
 func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,8 +103,8 @@ func (l *Limiter) Miss(n uint64) {
 	l.mu.Unlock()
 }
 
-// add counts more events that were left out. A worker may name any number. So the count stops at
-// its largest value. l.mu must be held.
+// add counts more events that were left out. A worker may report any number, so the sum may be too
+// large for a uint64. Then the count becomes the largest uint64. l.mu must be held.
 func (l *Limiter) add(n uint64) {
 	if l.missed += n; l.missed < n {
 		l.missed = math.MaxUint64

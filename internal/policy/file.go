@@ -36,15 +36,15 @@ type File struct {
 }
 
 // Load reads a file. Load refuses a file that users besides root and this process's user can
-// change. The same holds for the folders and links on the way. Load also refuses a file whose last
-// line has no end, because the file was probably cut off.
+// change. The same holds for the folders and links in the path. Load also refuses a file without a
+// line feed at its end, because the file was probably cut off.
 func Load(path string) (*File, error) {
 	text, err := safefile.Read(path, maxFile, uint32(os.Geteuid()))
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
 	if lines := bytes.TrimRight(text, " \t"); len(lines) > 0 && lines[len(lines)-1] != '\n' {
-		const text = "policy: %s: the last line has no end; was the file cut off?"
+		const text = "policy: %s: it has no line feed at its end; was the file cut off?"
 		return nil, fmt.Errorf(text, path)
 	}
 	f, err := Parse(text)
@@ -54,9 +54,9 @@ func Load(path string) (*File, error) {
 	return f, nil
 }
 
-// Parse reads the text of a file. The text must have a table. An empty file was probably cut off,
-// and must not allow everything. The error begins with "LINE:" if the line is known, and else with
-// a space. So "PATH:" can stand before it.
+// Parse reads the text of a file. A text without a table is an error: the file was probably cut
+// off, and must not allow everything. An error begins with "LINE:" if the line is known, and
+// otherwise with a space. So "PATH:" can stand before the error.
 func Parse(text []byte) (*File, error) { return parse(text, lookup) }
 
 // For is the policy of a user. A nil File restricts nothing.
@@ -180,8 +180,8 @@ func checkCase(text []byte) error {
 func checkSize(p Policy) error {
 	b, err := json.Marshal(p)
 	if err == nil && len(b) > maxPolicy {
-		err = fmt.Errorf("this policy takes %d bytes, and a session's policy at most "+
-			"%d; use networks, ranges and wildcards", len(b), maxPolicy)
+		err = fmt.Errorf("this policy takes %d bytes, and the limit is %d; use networks, "+
+			"ranges and wildcards in place of long lists", len(b), maxPolicy)
 	}
 	return err
 }

@@ -220,7 +220,7 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 		big:                   "it has more than 1048576 bytes",
 		bad:                   bad + ":2: defualt is not known",
 		empty:                 empty + ": it has no table",
-		cut:                   cut + ": the last line has no end; was the file cut off?",
+		cut:                   cut + ": it has no line feed at its end; was the file cut",
 	}
 	if os.Getuid() == 0 {
 		foreign := file("foreign", 0o600)

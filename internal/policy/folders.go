@@ -6,8 +6,8 @@ import "errors"
 //
 // # The rules
 //
-//   - The file's real path must be in a folder. A symbolic link, "..", or a rename during the open
-//     cannot evade this rule.
+//   - The file's real path must be in one of the folders. A symbolic link, "..", or a rename during
+//     the open cannot evade this rule.
 //   - The kernel enforces the rule: the file is opened below the folder, with openat2(2),
 //     RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS.
 //   - The links of /proc, such as /proc/PID/root, are not followed. They can lead to another mount
@@ -16,8 +16,8 @@ import "errors"
 //     content.
 //   - Linux before 5.6 and other systems have no openat2(2). On these systems a policy with folders
 //     opens no file.
-//   - A hard link is a file of the folder that has the link. A user who may write into a folder
-//     decides which files it has.
+//   - A hard link counts as a file of the folder in which it is. So a user who may write into an
+//     allowed folder can add a file to it by a hard link.
 type Folders []Folder
 
 // ErrOutside is the error of a file that is in none of the folders.

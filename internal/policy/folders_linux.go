@@ -23,7 +23,8 @@ func (l Folders) Open(path string) (*os.File, error) {
 	place, err := openat2(unix.AT_FDCWD, path, unix.O_PATH, unix.RESOLVE_NO_MAGICLINKS)
 	if err != nil {
 		if noOpenat2(err) {
-			err = fmt.Errorf("the policy's folders need openat2(2), Linux 5.6: %w", err)
+			err = fmt.Errorf("the policy's folders need openat2(2) of Linux 5.6: %w",
+				err)
 			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
 		if lack(err) {
@@ -42,23 +43,23 @@ func (l Folders) Open(path string) (*os.File, error) {
 		return nil, ErrOutside
 	}
 	for _, folder := range l {
-		f, held, err := folder.open(real, flags)
+		f, inside, err := folder.open(real, flags)
 		if lack(err) {
-			held = true // the file may be in this folder
+			inside = true // it may be inside: err does not tell
 		}
-		if held && err != nil {
+		if inside && err != nil {
 			err = &os.PathError{Op: "open", Path: path, Err: err}
 		}
-		if held {
+		if inside {
 			return f, err
 		}
 	}
 	return nil, ErrOutside
 }
 
-// open opens a file by its real path. held is false if the path is not below the folder, or if the
-// folder cannot be opened.
-func (f Folder) open(real string, flags uint64) (file *os.File, held bool, err error) {
+// open opens a file by its real path. inside is false if the path is not below the folder, or if
+// the folder cannot be opened.
+func (f Folder) open(real string, flags uint64) (file *os.File, inside bool, err error) {
 	fd, err := unix.Open(f.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if lack(err) {
 		return nil, false, err
@@ -86,8 +87,8 @@ func openat2(dir int, path string, flags, resolve uint64) (*os.File, error) {
 		if err == nil {
 			return os.NewFile(uintptr(fd), path), nil
 		}
-		// openat2 does not try again after EAGAIN, because the holder of a lease (fcntl(2))
-		// could cause it for ever.
+		// openat2 does not try again after EAGAIN, because a program with a lease of the
+		// file (fcntl(2)) could cause EAGAIN for ever.
 		if err != unix.EINTR {
 			return nil, err
 		}
@@ -114,7 +115,7 @@ func noOpenat2(err error) bool {
 	return err != nil
 }
 
-// holdName says whether the text of a path names a file below one of the folders. Links are not
+// holdName says whether a path is below one of the folders, by its text alone: links are not
 // followed.
 func (l Folders) holdName(path string) bool {
 	for _, folder := range l {

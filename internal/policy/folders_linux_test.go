@@ -203,7 +203,7 @@ func TestFoldersNeedOpenat2(t *testing.T) {
 			fmt.Sprint(errno, "=", int(value)))
 		out, err := cmd.CombinedOutput()
 		want := fmt.Sprintf(
-			"child: open %s: the policy's folders need openat2(2), Linux 5.6: %v",
+			"child: open %s: the policy's folders need openat2(2) of Linux 5.6: %v",
 			p("keys/a"), value)
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%v: %v, %s; want %s", value, err, out, want)

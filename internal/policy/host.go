@@ -27,7 +27,7 @@ import (
 type Host struct {
 	addr     netip.Addr // not valid if the host is a name
 	name     string     // in lower case, without a final dot
-	absolute bool       // the name had a final dot; the resolver ignores its search list
+	absolute bool       // the name had a final dot: the resolver uses no search list
 }
 
 var linkLocal = netip.MustParsePrefix("fe80::/10")
@@ -79,8 +79,8 @@ func parseAddr(s string) (netip.Addr, error) {
 	}
 	// IsLinkLocalUnicast of netip would accept 169.254.0.0/16 in IPv6 form, too.
 	if !linkLocal.Contains(addr.WithZone("")) {
-		return netip.Addr{}, fmt.Errorf("the address %s takes no zone; only link-local "+
-			"ones (fe80::/10) do", addr.WithZone(""))
+		return netip.Addr{}, fmt.Errorf("the address %s takes no zone; only a "+
+			"link-local address (fe80::/10) can have a zone", addr.WithZone(""))
 	}
 	// The name of an interface has at most 15 bytes, without blanks and slashes.
 	odd := func(r rune) bool {
@@ -103,12 +103,12 @@ func parseName(s string) (string, error) {
 		if !isLabel(label) {
 			return "", errors.New("want an address, or a name: labels of 1 to 63 " +
 				"letters, digits, hyphens (not first, not last) and underscores, " +
-				"with dots between them; others in their xn-- form")
+				"with dots between them; write other letters in the xn-- form")
 		}
 		last = label
 	}
-	// The name is only ASCII here. Otherwise ToLower could make ASCII of other characters, such
-	// as k of the Kelvin sign.
+	// The name has only ASCII by now. This matters, because ToLower turns some other characters
+	// into ASCII, such as the Kelvin sign into k.
 	name := strings.ToLower(s)
 	if isNumber(strings.ToLower(last)) {
 		return "", errors.New("it is neither a name nor an address: its last label is a " +

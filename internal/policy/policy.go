@@ -1,12 +1,12 @@
 // Package policy has an administrator's policy for scripts: it reads the policy file, and decides
-// what a script may do. Package session asks it before it carries out a call. A policy does not
-// stop an attacker who runs code of his own in a worker.
+// what a script may do. Package session asks this package before it carries out a call. A policy
+// does not stop an attacker who runs code of his own in a worker.
 //
 // # The rules
 //
 //   - A missing key restricts nothing. An empty list allows nothing.
 //   - A key in a user's table replaces the same key of [default] as a whole. Lists are not joined.
-//   - What cannot be judged is not allowed.
+//   - A host, an address or a file that cannot be judged is not allowed.
 package policy
 
 import (
@@ -103,8 +103,8 @@ func (p Policy) RequiresTLS13() bool { return p.MinTLS.text == "1.3" }
 type Answer int
 
 const (
-	No        Answer = iota // for all of its addresses
-	Yes                     // for all of its addresses
+	No        Answer = iota // whatever the host's addresses are
+	Yes                     // whatever the host's addresses are
 	ByAddress               // MayConnectTo decides on each address
 )
 

@@ -79,8 +79,8 @@ func (d *Destination) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// matchesName says whether the destination allows a host by its name. The parameter name is in
-// lower case, without a final dot.
+// matchesName says whether the destination allows a host by the host's name, which must be in lower
+// case and without a final dot.
 func (d Destination) matchesName(name string) bool {
 	if d.any {
 		return true
@@ -164,8 +164,8 @@ func parseNet(s string) (netip.Prefix, error) {
 	case n.Addr().Is4In6():
 		return netip.Prefix{}, errors.New("write it as a network of IPv4")
 	case n != n.Masked():
-		return netip.Prefix{}, fmt.Errorf(
-			"the network is %s: bits after the first %d are set", n.Masked(), n.Bits())
+		return netip.Prefix{}, fmt.Errorf("the network is %s: only the first %d bits may "+
+			"be set", n.Masked(), n.Bits())
 	}
 	return n, nil
 }

@@ -4,34 +4,34 @@ complete -c tlsd -l socket -d 'path of the socket' -r
 complete -c tlsd -l socket-mode -d 'permissions of the socket, octal' -x
 complete -c tlsd -l allow-uid -d 'users that may connect besides tlsd'\''s own; names or numbers; may be repeated' -x
 complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect; SECURITY.md has the details' -x
-complete -c tlsd -l policy -d 'what scripts may do, by user; see tlsd-policy(5); read again on SIGHUP' -r
+complete -c tlsd -l policy -d 'what each user'\''s scripts may do; see tlsd-policy(5); read again on SIGHUP' -r
 complete -c tlsd -l admin-socket -d 'socket by which tlsshim shows and ends sessions, for root and tlsd'\''s own user; none: no socket' -r
 complete -c tlsd -l isolation -d 'session: a process for each session; shared: a fixed number of processes for all' -x -a 'session shared'
 complete -c tlsd -l workers -d 'number of processes with --isolation=shared' -x
-complete -c tlsd -l spare -d 'processes kept ready: N for tlsd'\''s own user (with --isolation=session) and N for other users' -x
+complete -c tlsd -l spare -d 'processes that wait for a session: N for tlsd'\''s own user (with --isolation=session), N for all others together' -x
 complete -c tlsd -l libssl -d 'the OpenSSL library' -r
 complete -c tlsd -l confine -d 'auto: confine workers as far as the kernel can; require: fully, or do not start; off: not at all' -x -a 'auto require off'
 complete -c tlsd -l require-openssl -d 'yes: do not start without a usable OpenSSL' -x -a 'no yes'
-complete -c tlsd -l readable -d 'files and folders that workers may read, besides the system'\''s; needs --confine; may be repeated' -r
+complete -c tlsd -l readable -d 'files and folders that workers may read, besides the system'\''s; not possible with --confine=off; may be repeated' -r
 complete -c tlsd -l failed-handshakes -d 'raise: a client'\''s failed handshake fails the Accept; skip: Accept goes on, and the log has the failure' -x -a 'raise skip'
 complete -c tlsd -l reload-certificates -d 'auto: later handshakes of servers use certificates that were renewed on disk' -x -a 'off auto'
-complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up of the name and all addresses together' -x
+complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up of the name, and the attempts at all its addresses, together' -x
 complete -c tlsd -l handshake-timeout -d 'for one Handshake' -x
 complete -c tlsd -l accept-handshake-timeout -d 'for the handshake of one client of Accept' -x
-complete -c tlsd -l accept-timeout -d 'for Accept to get a client; the context goes on listening' -x
+complete -c tlsd -l accept-timeout -d 'for Accept to get a client; afterwards the context goes on listening' -x
 complete -c tlsd -l read-timeout -d 'for Read to get data' -x
 complete -c tlsd -l write-timeout -d 'for each 64 KiB of a Write to be sent' -x
 complete -c tlsd -l close-timeout -d 'for written data to reach the peer, after a Close or the session'\''s end' -x
 complete -c tlsd -l answer-timeout -d 'for the caller to read one answer; after this time its session ends' -x
-complete -c tlsd -l session-idle-timeout -d 'how long a session may be without calls in flight, messages and data; then it ends; 0: never' -x
+complete -c tlsd -l session-idle-timeout -d 'how long a session may have no call in flight, no message and no data; then it ends; 0: never' -x
 complete -c tlsd -l drain-timeout -d 'for open sessions to end when tlsd stops; then tlsd ends them' -x
-complete -c tlsd -l watchdog -d 'how long a worker with sessions may be silent, or a call into OpenSSL may take; then tlsd kills it; 0: never' -x
+complete -c tlsd -l watchdog -d 'how long a worker with sessions may be silent, or an OpenSSL call may take; then tlsd kills the worker; 0: never' -x
 complete -c tlsd -l idle-exit -d 'exit after this time without a session' -x
 complete -c tlsd -l max-sessions -d 'sessions at the same time' -x
 complete -c tlsd -l max-sessions-per-uid -d 'sessions of one user at the same time' -x
 complete -c tlsd -l max-handles -d 'open handles of one session' -x
 complete -c tlsd -l max-calls -d 'calls of one session in flight' -x
-complete -c tlsd -l max-pending -d 'clients per server context that wait for an Accept' -x
+complete -c tlsd -l max-pending -d 'clients that no Accept has claimed yet, for each address on which a server context listens' -x
 complete -c tlsd -l max-message -d 'one message' -x
 complete -c tlsd -l max-nesting -d 'levels of arrays and objects in a message' -x
 complete -c tlsd -l max-buffered -d 'data that one session'\''s waiting calls keep in memory' -x

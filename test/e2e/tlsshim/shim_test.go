@@ -173,8 +173,8 @@ func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 			"65534", "--allow-uid=65534", 3},
 		{"admitted", testd.Options{Flags: []string{"--allow-uid=65534"}}, nobody,
 			"run by root (user 0)", "", 0},
-		{"a stranger's", testd.Options{UID: nobody}, 0, "user 65534 runs it, and could " +
-			"read all data; this user is not root, not you (user 0)",
+		{"a stranger's", testd.Options{UID: nobody}, 0, "user 65534 runs the tlsd there, " +
+			"and could read all data; this user is not root, not you (user 0)",
 			"TLSD_SOCKET", 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
