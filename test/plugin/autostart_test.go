@@ -314,7 +314,7 @@ func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
 	hosts := make([]*host, 4)
 	for i := range hosts {
 		hosts[i] = startHostWith(t, hostOptions{flavour: plain, env: env})
-		hosts[i].send("LastError").gives(0, "") // it runs
+		hosts[i].send("LastError").gives(0, "") // the host runs now
 	}
 	var calls []*pending
 	for _, h := range hosts {

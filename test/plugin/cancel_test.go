@@ -345,6 +345,7 @@ func (p *peer) cancelled(ids ...int64) {
 	}
 }
 
+// For each waiting call, tls_Cancel sends one notification to tlsd. A second tls_Cancel sends none.
 func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -417,6 +418,8 @@ func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 	}
 }
 
+// If tlsd does not end a cancelled call in time, the plugin closes the session. A call that began
+// after the tls_Cancel then fails, too, with the kind lost.
 func TestACallThatBeganAfterTheCancelIsNotCancelledButCanBeLost(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -516,6 +519,8 @@ func unread(t *testing.T, p *peer) (n int) {
 	return int(value)
 }
 
+// If tls_Cancel ends a call that waits for the answer to tls.Hello, the plugin gives up this
+// session. A call that begins later opens another one.
 func TestALaterCallOpensAnotherSessionThanTheOneThatIsGivenUp(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)

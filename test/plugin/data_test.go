@@ -269,6 +269,8 @@ func stops(t *testing.T, data *net.UnixConn) {
 	}
 }
 
+// If the plugin cannot send, it asks tlsd for the reason. This Write and all later ones fail with
+// it.
 func TestAWriteThatCannotBeSentRaisesWhatHasHappenedAndSoDoLaterOnes(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t)
@@ -299,6 +301,8 @@ func TestAWriteThatWaitsForRoomEndsWhenTheDirectionHasFailed(t *testing.T) {
 	write.fails(broken)
 }
 
+// An error of writing can become known after the Write has returned. Then the next call on the
+// handle fails with this error, whatever the call is. Calls after that do not, except Writes.
 func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 	t.Parallel()
 	// learnt returns a host with an error of writing that no call has reported. The plugin has
@@ -368,6 +372,8 @@ func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 	})
 }
 
+// A strict Write (TLSD_STRICT_WRITES=1) calls tls.Flush, and returns when tlsd has sent all its
+// bytes to the peer.
 func TestStrictWritesWaitUntilAllHasLeft(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t, "TLSD_STRICT_WRITES=1")
@@ -385,6 +391,7 @@ func TestStrictWritesWaitUntilAllHasLeft(t *testing.T) {
 	p.silent(h)
 }
 
+// If a strict Write has failed, a later Read or Close does not fail with the same error.
 func TestAStrictWriteTellsItsErrorOnce(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t, "TLSD_STRICT_WRITES=1")
@@ -557,6 +564,8 @@ func TestACloseEndsWhatOtherThreadsDoOnTheConnection(t *testing.T) {
 	closing.gives(0, "")
 }
 
+// The plugin closes the data channel only after tlsd has answered tls.Close. Otherwise the peer
+// would get no close_notify.
 func TestACloseLeavesTheChannelOpenUntilItIsAnswered(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t)
@@ -652,7 +661,7 @@ func TestChannelsThatAreWrongAreAnErrorAndNothingElse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, h, p, data := ready(t)
-			data.Close() // at once
+			data.Close() // before the Read begins
 			read := h.start("Read", 1, 10)
 			id := p.expect("tls.Status", "[1]")
 			if c.status == "" {
@@ -756,8 +765,8 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 // the data short, even if the peer is slow.
 func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 	t.Parallel()
-	// Usually this is more than the buffers of the system hold. What exceeds them is less than
-	// tlsd may buffer.
+	// Usually the system's buffers to the peer hold only a part of this. The rest waits in tlsd
+	// and in the data channel, and must fit there.
 	const writes, size = 23, 250_000
 	d := startTLSD(t)
 	got := make(chan int64, 1)

@@ -69,6 +69,8 @@ func TestAHandleThatWasNotHandedOutDoesNotCount(t *testing.T) {
 	backend.gives(7, "openssl")
 }
 
+// If a session ends while no call waits, tls.NewClient opens a new one and succeeds. Calls on the
+// old handles fail with the reason that tlsd has sent.
 func TestASessionThatEndedWhileNobodyCalledIsReplacedUnnoticed(t *testing.T) {
 	t.Parallel()
 	for name, farewell := range map[string]string{
@@ -144,6 +146,7 @@ func TestTheCABundleIsSetAgainInANewSession(t *testing.T) {
 	p.client(h, 4) // the bundle is not set a second time
 }
 
+// If the first call of a new session sets a CA bundle, the plugin does not set the older one.
 func TestACABundleSetInANewSessionIsTheOne(t *testing.T) {
 	t.Parallel()
 	d, h, p := opened(t)

@@ -272,6 +272,8 @@ func TestAChangedUserHasASessionOfItsOwn(t *testing.T) {
 	h.send("Write", 2, []byte("x")).fails("tls.Write: handle 2: " + lost)
 }
 
+// A host may exit while its threads wait in calls. The data that it has written before still
+// arrives.
 func TestTheProgramMayExitWhileThreadsWait(t *testing.T) {
 	t.Parallel()
 	for _, f := range []*flavour{plain, asan, tsan} {

@@ -278,7 +278,8 @@ func TestNothingIsLostOrUninitialised(t *testing.T) {
 				"--errors-for-leak-kinds=all", plain, "s.dom")
 			if got.status == 99 || got.status < 0 {
 				t.Errorf("under valgrind, domhost ends with status %d (99: "+
-					"valgrind has found a mistake):\n%s", got.status, got.stderr)
+					"valgrind has found a mistake):\n%s", got.status,
+					got.stderr)
 			}
 		})
 	}
