@@ -29,7 +29,7 @@ const (
 	broken     = "tls.Write: handle 1: broken pipe"
 )
 
-// gets reads from a data channel, and checks that the bytes are those of want.
+// gets reads len(want) bytes from a data channel, and checks that they are want.
 func gets(t *testing.T, data io.Reader, want string) {
 	t.Helper()
 	got := make([]byte, len(want))
@@ -716,8 +716,8 @@ func (h *host) untilThreadsWait(n int) {
 	})
 }
 
-// otherThreads returns the number of the current system call of each thread, without the main one.
-// A thread in no system call has -1.
+// otherThreads returns the number of the current system call of each thread but the main one: -1
+// for a thread in no system call.
 func (h *host) otherThreads() (calls []int) {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", h.PID))
 	for _, task := range tasks {

@@ -28,7 +28,7 @@ func TestEveryScriptOfExamplesRuns(t *testing.T) {
 			"client 1: fact, serial fact\n" +
 			"client 2: fact, serial fact\n"},
 		"mtls-client.dom": {stdout: "the server has said nothing\n", status: 1},
-		// the fake "ok" has no line end
+		// the fake plugin answers "ok" without a line end
 		"starttls-client.dom": {stdout: "no answer\n", status: 1},
 		"virtual-hosts.dom": {stdout: "listening on port 8443\nclient 1 asks for [fact]\n" +
 			"client 2 asks for [fact]\n"},
