@@ -10,11 +10,11 @@ import (
 
 // After a loss new handles work, and trust what the script trusts.
 
-// A loss is a way to lose a session, and the host's error.
+// A loss is an event that ends a session.
 type loss struct {
 	name string
-	lose func(t *testing.T, d *daemon)
-	why  string
+	lose func(t *testing.T, d *daemon) // makes the event happen
+	why  string                        // the reason in the errors of later calls
 }
 
 var losses = []loss{
@@ -24,21 +24,22 @@ var losses = []loss{
 	},
 		"the worker of this session was killed (SIGKILL)"},
 	{"tlsd is started anew", func(t *testing.T, d *daemon) {
-		// Open sessions keep the daemon only for a moment; see the test's flags.
-		d.stop(syscall.SIGTERM) // with a status that says that there were some
+		// The flag --drain-timeout lets tlsd wait for open sessions for 1 s only. stop
+		// returns an error, because tlsd has ended sessions.
+		d.stop(syscall.SIGTERM)
 		d.start(t)
 	}, "the session has been ended, because tlsd was stopped"},
 	{"tlsd is killed and started anew", func(t *testing.T, d *daemon) {
 		worker := d.worker(t)
 		d.stop(syscall.SIGKILL)
-		awaitDeath(t, worker) // it finds out by itself
+		awaitDeath(t, worker) // the worker sees that tlsd has ended, and exits
 		d.start(t)
 	}, "the session has been ended, because tlsd was stopped"},
 }
 
-// However a session is lost, the waiting call and each later call on an old handle say so. New
-// handles work at once. The trust that the script has chosen holds for new handles; if it cannot
-// hold, there are no new handles.
+// If a session is lost, the call that waits fails, and so does each later call on the session's
+// handles. The errors have the reason. New handles work at once, and trust the CA bundle that the
+// script has set. If the bundle cannot be read, tls.NewClient fails.
 func TestAfterALossNewHandlesWorkAndTrustWhatTheScriptTrusts(t *testing.T) {
 	t.Parallel()
 	for _, isolation := range []string{"session", "shared"} {
@@ -47,7 +48,7 @@ func TestAfterALossNewHandlesWorkAndTrustWhatTheScriptTrusts(t *testing.T) {
 				t.Parallel()
 				d := startTLSD(t, "--isolation="+isolation, "--workers=1",
 					"--drain-timeout=1s")
-				ca, port := echo(t) // which no system's store knows
+				ca, port := echo(t) // the system's store does not have this CA
 				h := startHost(t, d.env())
 				lost := func(handle int) {
 					t.Helper()
@@ -71,31 +72,33 @@ func TestAfterALossNewHandlesWorkAndTrustWhatTheScriptTrusts(t *testing.T) {
 				h.send("NewClient", "localhost", port).gives(1, "")
 				h.send("Handshake", 1).gives(0, "")
 				read := h.start("Read", 1, 10)
-				// the Read is likely to wait by now; the result is the same if it
-				// does not
+				// When this Write has its answer, the Read probably waits. If the
+				// Read begins only after the loss, it must fail in the same way.
 				h.send("Write", 1, []byte{}).gives(0, "")
 				l.lose(t, d)
 				read.fails("tls.Read: handle 1: lost: " + l.why)
 				lost(1)
 
 				h.send("NewClient", "localhost", port).gives(2, "")
-				h.send("Handshake", 2).gives(0, "") // by the CA bundle of before
+				h.send("Handshake", 2).gives(0, "") // with the CA bundle set above
 				h.send("Write", 2, []byte("again")).gives(5, "")
 				h.send("Read", 2, 10).reads("again")
 				lost(1)
 
-				// The bundle has gone meanwhile. Then there is no client, because a
-				// client must not trust the system's CAs instead.
+				// When the next session needs the bundle, the file is gone.
+				// NewClient must fail: a client must not trust the system's CAs
+				// instead.
 				if err := os.Rename(ca, ca+".away"); err != nil {
 					t.Fatal(err)
 				}
-				l.lose(t, d) // while nobody calls
+				l.lose(t, d) // while no call waits
 				for range 2 {
 					h.send("NewClient", "localhost",
 						port).fails("tls.SetCaBundle: ", ca, "no such file")
 				}
 				lost(2)
-				h.send("Backend").gives(7, "openssl") // what trusts nobody works
+				// a call that verifies no peer works
+				h.send("Backend").gives(7, "openssl")
 
 				if err := os.Rename(ca+".away", ca); err != nil {
 					t.Fatal(err)
@@ -103,7 +106,8 @@ func TestAfterALossNewHandlesWorkAndTrustWhatTheScriptTrusts(t *testing.T) {
 				h.send("NewClient", "localhost", port).gives(3, "")
 				h.send("Handshake", 3).gives(0, "")
 
-				// The present content of the file counts, and it is read again.
+				// Each new session reads the file again, and trusts its present
+				// content.
 				other := testcert.NewCA(t, "Another CA")
 				if err := os.Rename(other.File, ca); err != nil {
 					t.Fatal(err)

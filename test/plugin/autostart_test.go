@@ -20,14 +20,14 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A plugin without a tlsd starts a private one, which is no child of the host.
+// If no tlsd listens, the plugin starts a private one, which is no child of the host.
 
-// This test program is also the tlsd that the plugin starts. With this variable set it is a
-// stand-in that takes tlsd's flags. The value says how it behaves; see standInMain.
+// If the variable asTLSD is set, this test program runs no tests: it is a stand-in for tlsd that
+// the plugin starts, with tlsd's flags. The value says how the stand-in behaves; see standInMain.
 const asTLSD = "TLSD_TEST_AS_TLSD"
 
-// standInMain serves on the socket until it has no session, and then removes the socket. Before it
-// listens, it writes the facts about itself into SOCKET.facts.
+// standInMain is the main function of the stand-in. When its last session has ended, it removes the
+// socket and exits. Before it listens, it writes facts about its own process into SOCKET.facts.
 func standInMain() {
 	path := flag.String("socket", "", "")
 	idle := flag.Duration("idle-exit", 0, "")
@@ -41,16 +41,16 @@ func standInMain() {
 	case "fails":
 		fmt.Fprintln(os.Stderr, "cannot listen")
 		os.Exit(1)
-	case "lies": // is ready, but does not listen
+	case "lies": // says that it is ready, but does not listen
 		pipe.WriteString("\n")
 		os.Exit(0)
-	case "mute": // is never ready; it stays as long as the test's directory
+	case "mute": // never says that it is ready; runs until the test's directory is removed
 		for dir := filepath.Dir(*path); ; time.Sleep(20 * time.Millisecond) {
 			if _, err := os.Stat(dir); err != nil {
 				os.Exit(0)
 			}
 		}
-	case "yields": // to another one, which does not listen yet
+	case "yields": // ends, because another tlsd starts; that one listens only later
 		pipe.Close()
 		other := exec.Command("/proc/self/exe", os.Args[1:]...)
 		other.Env = append(os.Environ(), asTLSD+"=late")
@@ -58,7 +58,7 @@ func standInMain() {
 			os.WriteFile(*path, []byte("cannot start the other"), 0o600)
 		}
 		os.Exit(1)
-	case "late": // the other one
+	case "late": // the other tlsd of "yields"
 		pipe = nil
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -92,7 +92,7 @@ func standInMain() {
 	var names []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		// of the shell in between
+		// The shell sets these (writeTLSDs).
 		if !slices.Contains([]string{asTLSD, "PWD", "OLDPWD", "SHLVL", "_"}, name) {
 			names = append(names, name)
 		}
@@ -101,7 +101,7 @@ func standInMain() {
 	facts += fmt.Sprintf("environment %v\n", names)
 
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: *path, Net: "unix"})
-	if err != nil { // as tlsd does: another one is live
+	if err != nil { // another tlsd listens; the real one would end, too
 		os.Exit(1)
 	}
 	os.WriteFile(*path+".facts", []byte(facts), 0o600)
@@ -133,7 +133,7 @@ func standInMain() {
 	}
 }
 
-// serveBackend answers Hello and Backend until the plugin leaves.
+// serveBackend answers tls.Hello and tls.Backend until the plugin closes the connection.
 func serveBackend(conn *net.UnixConn) {
 	p := newPeer(conn)
 	for {
@@ -154,11 +154,11 @@ func isSessionLeader() bool {
 	return int(sid) == os.Getpid()
 }
 
-// ways are the values of the variable.
+// ways are the values of asTLSD. A stand-in that yields also uses "late".
 var ways = []string{"serves", "fails", "lies", "mute", "yields"}
 
-// writeTLSDs makes a program for each value. It is a script that sets the variable, because a tlsd
-// does not get the variables of the host that starts it.
+// writeTLSDs writes a program for each of ways: a shell script that sets asTLSD and starts this
+// test program. The script must set it, because the plugin does not pass it on from the host.
 func writeTLSDs() error {
 	exe, err := os.Executable()
 	for _, how := range ways {
@@ -169,13 +169,13 @@ func writeTLSDs() error {
 	return err
 }
 
-// tlsdThat is a stand-in that behaves so when it is started.
-func tlsdThat(t *testing.T, how string) string {
+// tlsdThat returns the path of a stand-in that behaves in one of the ways.
+func tlsdThat(t *testing.T, way string) string {
 	t.Helper()
-	if !slices.Contains(ways, how) {
-		t.Fatalf("there is no stand-in that %s", how)
+	if !slices.Contains(ways, way) {
+		t.Fatalf("there is no stand-in that %s; want one of %v", way, ways)
 	}
-	return filepath.Join(workDir, "tlsd-"+how)
+	return filepath.Join(workDir, "tlsd-"+way)
 }
 
 func self(t *testing.T) string {
@@ -187,15 +187,18 @@ func self(t *testing.T) string {
 	return exe
 }
 
-// gone waits until the started stand-in has ended.
+// gone waits until the stand-in has removed its socket, which it does just before it exits.
 func gone(t *testing.T, socket string) {
 	t.Helper()
-	testkit.Until(t, "the tlsd that was started at "+socket+" has left", func() bool {
+	testkit.Until(t, "the stand-in has removed its socket "+socket, func() bool {
 		_, err := os.Lstat(socket)
 		return os.IsNotExist(err)
 	})
 }
 
+// Other programs use a private tlsd, too. So it inherits no descriptor, soft limit, umask,
+// directory, session, signal mask or dangerous variable from the host that starts it. The host gets
+// no child and no SIGCHLD.
 func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -204,7 +207,7 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	if err := os.WriteFile(inheritMe, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Everything of this program that another program's tlsd must not have.
+	// This host has limits, variables and open files that tlsd must not inherit.
 	h := startHostWith(t, hostOptions{flavour: plain,
 		wrapper: []string{testkit.Tool(t, "prlimit"), "--cpu=60:unlimited",
 			"--core=unlimited",
@@ -227,16 +230,18 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	h.send("Backend").gives(7, "openssl")
 	after := h.call("status").Text
 
-	// Three more descriptors: the socket, and the two ends of the bell of tls_Cancel. No child,
-	// no signal, no handler.
+	// The host has three more descriptors: the session's socket, and both ends of the pipe of
+	// tls_Cancel. Nothing else in its status may change.
 	var threads, fds int
 	fmt.Sscanf(before, "threads %d fds %d", &threads, &fds)
 	want := strings.Replace(before, fmt.Sprintf("fds %d", fds), fmt.Sprintf("fds %d", fds+3), 1)
 	if after != want {
-		t.Errorf("the host was\n%s\nand is\n%s", before, after)
+		t.Errorf("the start of tlsd has changed the host's status to\n%s\nwant\n%s", after,
+			want)
 	}
 	if !strings.Contains(before, "children none sigchlds 0") {
-		t.Errorf("the host's status is %s", before)
+		t.Errorf("before the start of tlsd the host's status is\n%s\nwant no child, and "+
+			"no SIGCHLD", before)
 	}
 
 	facts, err := os.ReadFile(socket + ".facts")
@@ -250,12 +255,15 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 		"stack size 8388608 of unlimited\ncore file size 0 of unlimited\n" +
 		"environment [HOME LANG LC_ALL LOGNAME PATH TZ USER]\n"
 	if string(facts) != wantFacts {
-		t.Errorf("the tlsd finds itself as\n%s\nwant\n%s", facts, wantFacts)
+		t.Errorf("the process of the started tlsd has the facts\n%s\nwant\n%s", facts,
+			wantFacts)
 	}
 	h.send("exit")
 	gone(t, socket)
 }
 
+// A host that ignores SIGCHLD cannot wait for a child's status. Even there the plugin starts a
+// tlsd.
 func TestAutostartDoesNotDependOnTheHostsSIGCHLD(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
@@ -267,13 +275,15 @@ func TestAutostartDoesNotDependOnTheHostsSIGCHLD(t *testing.T) {
 	gone(t, socket)
 }
 
+// The plugin finds tlsd on PATH, and tlsd gets a socket in XDG_RUNTIME_DIR. Relative entries of
+// PATH do not count: a script's directory could contain a program named tlsd.
 func TestTLSDIsStartedFromPATHInTheRuntimeDirectory(t *testing.T) {
 	t.Parallel()
 	dir, bin := nowhere(t), t.TempDir()
 	if err := os.Symlink(tlsdThat(t, "serves"), filepath.Join(bin, "tlsd")); err != nil {
 		t.Fatal(err)
 	}
-	// Files in the directory of the script must not be taken.
+	// The relative entries of PATH lead to these programs, which fail.
 	cwd := t.TempDir()
 	if err := os.Mkdir(filepath.Join(cwd, "relative"), 0o700); err != nil {
 		t.Fatal(err)
@@ -290,7 +300,7 @@ func TestTLSDIsStartedFromPATHInTheRuntimeDirectory(t *testing.T) {
 	h.send("chdir", cwd).gives(0, "")
 	h.send("Backend").gives(7, "openssl")
 	if _, err := os.Lstat(filepath.Join(dir, "tlsd.sock")); err != nil {
-		t.Error(err)
+		t.Errorf("tlsd has no socket in XDG_RUNTIME_DIR: %v", err)
 	}
 	h.send("exit")
 	gone(t, filepath.Join(dir, "tlsd.sock"))
@@ -304,7 +314,7 @@ func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
 	hosts := make([]*host, 4)
 	for i := range hosts {
 		hosts[i] = startHostWith(t, hostOptions{flavour: plain, env: env})
-		hosts[i].send("LastError").gives(0, "") // it runs
+		hosts[i].send("LastError").gives(0, "") // the host runs now
 	}
 	var calls []*pending
 	for _, h := range hosts {
@@ -319,6 +329,8 @@ func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
 	gone(t, socket)
 }
 
+// If the started tlsd ends because another one starts at the same time, the plugin waits until the
+// other one listens.
 func TestATLSDThatYieldsToAnotherIsNoFailure(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
@@ -361,19 +373,20 @@ func TestAFailedAutostartSaysWhatWasTried(t *testing.T) {
 	} {
 		h := startHost(t, append([]string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket},
 			c.env...)...)
-		h.send("Backend").gives(4, "stub") // the bell of tls_Cancel is there from now on
+		h.send("Backend").gives(4, "stub") // this first call makes the pipe of tls_Cancel
 		before := h.call("status").Text
 		h.send("NewClient", "example.com", 443).fails("tls.NewClient: backend: no tlsd: ",
 			c.want...)
 		h.send("Backend").gives(4, "stub")
 		if after := h.call("status").Text; after != before {
-			t.Errorf("%v: the host was\n%s\nand is\n%s", c.env, before, after)
+			t.Errorf("%v: the failed start has changed the host's status from\n%s\n"+
+				"to\n%s", c.env, before, after)
 		}
 	}
 }
 
-// killed ends the stand-in that was started at a socket, as if it had been idle, and waits until it
-// is reaped.
+// killed kills the stand-in that listens on the socket, removes the socket, and waits until the
+// process has been reaped.
 func killed(t *testing.T, socket string) {
 	t.Helper()
 	text, err := os.ReadFile(socket + ".pid")
@@ -407,8 +420,9 @@ func awaitZombie(t *testing.T, pid string) {
 	})
 }
 
-// A host that inherits orphans sees neither the tlsd that it has started, nor the process in
-// between.
+// A subreaper inherits orphans (prctl(2)). If the host is one, an intermediate process is the
+// parent of tlsd until tlsd ends. The host gets no SIGCHLD from them, and its wait(2) does not find
+// them.
 func TestAHostThatInheritsOrphansSeesNoStranger(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -426,17 +440,18 @@ func TestAHostThatInheritsOrphansSeesNoStranger(t *testing.T) {
 		if s := h.call("status").Text; !strings.Contains(s, "sigchlds 0") {
 			t.Errorf("the host has had a SIGCHLD: %s", s)
 		}
-		// The process in between is reaped when the next one is started, if it has ended by
-		// then. It ends a moment after it has reaped tlsd.
+		// When the plugin starts the next tlsd, it reaps the intermediate process of the
+		// one before, if that process has ended. So this test waits for its end.
 		children := childrenOf(t, h.PID)
 		if len(children) > 1 {
-			t.Errorf("the host has the children %v; want one at most", children)
+			t.Errorf("the host has the children %v; want at most one, an intermediate "+
+				"process", children)
 		}
 		for _, child := range children {
 			awaitZombie(t, child)
 		}
 	}
-	// A failure is reported as usual.
+	// The error of a failed start is the same as in other hosts.
 	h = startHostWith(t, hostOptions{flavour: plain,
 		env: []string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket,
 			"TLSD_EXE=/nonexistent/tlsd"}})
@@ -445,6 +460,8 @@ func TestAHostThatInheritsOrphansSeesNoStranger(t *testing.T) {
 		"starting /nonexistent/tlsd: No such file or directory")
 }
 
+// Process 1 of a PID namespace inherits all orphans of the namespace. As a host it gets no SIGCHLD
+// from processes that the plugin has started, and its wait(2) does not find them.
 func TestAHostThatIsProcess1SeesNoStranger(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -464,7 +481,8 @@ func TestAHostThatIsProcess1SeesNoStranger(t *testing.T) {
 	}
 }
 
-// The call never waits for the file that TLSD_LOG names.
+// If TLSD_LOG names a FIFO or another file that is not regular, the call fails at once. To open
+// such a file could take for ever.
 func TestALogThatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -493,7 +511,7 @@ func TestALogThatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ",
 			"TLSD_LOG: "+log+": it must be a regular file, and no link")
 	}
-	if os.Geteuid() == 0 { // and one that must not be written to
+	if os.Geteuid() == 0 { // a regular file that the host's user may not write
 		h := startHostWith(t, hostOptions{flavour: plain,
 			wrapper: []string{testkit.Tool(t, "setpriv"), "--reuid=54325",
 				"--clear-groups"},
@@ -510,7 +528,8 @@ func TestALogThatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 	gone(t, at("s"))
 }
 
-// Other programs would use the tlsd too. So none is started if the host's limits would end it.
+// A private tlsd has the host's hard limits, and other programs use it, too. If a limit is too low
+// for several programs, the plugin starts none, and the error names the limit.
 func TestTooLowHardLimitsAreSaid(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")

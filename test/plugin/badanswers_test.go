@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A tlsd that breaks the protocol loses its session. The host goes on.
+// If tlsd breaks the protocol, the plugin closes the session. The host goes on.
 
 func TestAnswersMayComeInAnyPieces(t *testing.T) {
 	t.Parallel()
@@ -52,6 +52,8 @@ func TestAnswersMayComeInAnyOrder(t *testing.T) {
 	}
 }
 
+// After an answer that breaks the protocol, the plugin closes the session. The call that waits and
+// all later calls on its handles fail, and the errors say what was wrong.
 func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -98,31 +100,32 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, h, p := opened(t)
-			read := h.start("Subject", 1)
+			call := h.start("Subject", 1)
 			id := p.expect("tls.PeerCertSubject", "[1]")
 			if strings.Contains(c.answer, "%[1]d") {
 				c.answer = fmt.Sprintf(c.answer, id)
 			}
-			// The plugin may leave before it has taken all of it.
+			// The plugin may close the session before it has read the whole answer. So
+			// an error of this Write is no failure.
 			p.conn.Write([]byte(c.answer))
 			p.conn.CloseWrite()
-			read.fails("tls.PeerCertSubject: handle 1: lost: ", c.why)
+			call.fails("tls.PeerCertSubject: handle 1: lost: ", c.why)
 			p.ended()
 			h.send("Handshake", 1).fails("tls.Handshake: handle 1: lost: ", c.why)
 		})
 	}
 }
 
-// A call that has not been sent needs no answer: its caller's memory may be gone when it is
-// cancelled.
+// tlsd cannot know a call that has not been sent, so an answer to one breaks the protocol. The
+// plugin must not store the answer: if the call was cancelled, the caller's memory may be gone.
 func TestAnAnswerToACallThatIsNotYetSentEndsTheSession(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
 	call := h.start("Subject", 1)
 	id := p.expect("tls.PeerCertSubject", "[1]")
 	waiting := h.clog(p, call)
-	// The call that comes now has the last id. It waits behind a call that has no room: it is
-	// not sent.
+	// This call gets the highest id. The socket is full, so the call waits behind another one,
+	// and is not sent.
 	waiting = append(waiting, h.start("Subject", 1))
 	h.untilThreadsWait(len(waiting))
 	last := id + int64(len(waiting)) - 1
@@ -130,7 +133,8 @@ func TestAnAnswerToACallThatIsNotYetSentEndsTheSession(t *testing.T) {
 	why := fmt.Sprintf("lost: tlsd has answered a call that is not waiting: id %d", last)
 	for _, c := range waiting {
 		if r := c.wait(); r.N != -1 || !strings.HasSuffix(r.Text, why) {
-			t.Errorf("%s gives %d, %q; want -1, %q", c.Op, r.N, r.Text, why)
+			t.Errorf("%s gives %d, %q; want -1, and a text that ends in %q", c.Op, r.N,
+				r.Text, why)
 		}
 	}
 }
@@ -142,14 +146,14 @@ func TestAResultOfTheWrongSortEndsTheSession(t *testing.T) {
 		args   []any
 		result string
 	}{
-		{"NewClient", []any{"h", 1}, "0"}, // 1 is the first handle
+		{"NewClient", []any{"h", 1}, "0"}, // no handle: the first one is 1
 		{"NewClient", []any{"h", 1}, "2147483648"},
 		{"NewClient", []any{"h", 1}, `"2"`},
 		{"Handshake", []any{1}, "-1"},
 		{"Handshake", []any{1}, "0.0"},
 		{"Handshake", []any{1}, "0e0"},
 		{"Handshake", []any{1}, "null"},
-		{"Write", []any{1, []byte("abc")}, "3"}, // without a data channel
+		{"Write", []any{1, []byte("abc")}, "3"}, // impossible without a data channel
 		{"PeerCertSubject", []any{1}, "0"},
 		{"PeerCertSubject", []any{1}, "null"},
 		{"Read", []any{1, 4}, `"aGVsbG8="`},
@@ -168,6 +172,8 @@ func TestAResultOfTheWrongSortEndsTheSession(t *testing.T) {
 	}
 }
 
+// If plugin and tlsd do not agree in tls.Hello, tls.NewClient fails with the kind backend and the
+// reason. tls.Backend cannot fail: it gives "stub".
 func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 	t.Parallel()
 	answer := func(result string) string {
@@ -186,8 +192,8 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 		"denied":   {denied, "user 7 may not use this tlsd"},
 		"SSH":      {"SSH-2.0-OpenSSH_9.2p1\r\n", "no answer of JSON-RPC 2.0"},
 		"other id": {`{"jsonrpc":"2.0","id":2,"result":{"version":1,"capabilities":["data"]}}` + "\n", "a call that is not waiting: id 2"},
-		// has closed the session, or is gone: with a request unread, the system calls that
-		// a reset
+		// tlsd "has closed the session", or "is gone": if it closes its end with a request
+		// unread, Linux reports a reset.
 		"goes away": {"", "tlsd "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -197,7 +203,8 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 			for _, early := range []bool{false, true} {
 				call := h.start("NewClient", "h", 1)
 				p := d.accept()
-				if !early { // a server that denies does not read first
+				// early: tlsd answers without reading, as if it denies a caller
+				if !early {
 					p.helloOnly()
 				}
 				p.conn.Write([]byte(c.answer))
@@ -213,13 +220,15 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 			}
 			backend.gives(4, "stub")
 			if r := h.call("LastError"); !strings.HasPrefix(r.Text, "tls.NewClient: ") {
-				t.Errorf("Backend, which cannot fail, has set the error %q", r.Text)
+				t.Errorf("after tls.Backend, tls.LastError is %q; want the error "+
+					"of tls.NewClient", r.Text)
 			}
 		})
 	}
 }
 
-// The calls of other threads wait for the same answer, and not for 10 s each.
+// Calls of several threads share one answer to tls.Hello. If it does not come within 10 s, they all
+// fail then. They do not wait for 10 s one after another.
 func TestATLSDThatDoesNotAnswerHelloIsGivenUpOnceForAll(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
@@ -237,6 +246,6 @@ func TestATLSDThatDoesNotAnswerHelloIsGivenUpOnceForAll(t *testing.T) {
 	p.ended()
 	d.ln.SetDeadline(time.Now())
 	if _, err := d.ln.Accept(); err == nil {
-		t.Error("there was a second session for them")
+		t.Error("the plugin has connected a second time; want one connection for all calls")
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// The plugin's base64 is that of encoding/base64 in its strict form, for texts of each length and
-// for texts with one changed character.
+// The plugin decodes and encodes base64 exactly as the strict form of encoding/base64 does. The
+// texts are valid, or have a changed or a missing character. Their lengths vary.
 func TestBase64IsThatOfGo(t *testing.T) {
 	t.Parallel()
 	const seed = 20261129
@@ -45,20 +45,21 @@ func TestBase64IsThatOfGo(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
 	if len(lines) != len(texts) {
-		t.Fatalf("%d answers for %d texts", len(lines), len(texts))
+		t.Fatalf("base64check gives %d answers to %d texts", len(lines), len(texts))
 	}
-	yes := 0
+	valid := 0
 	for i, text := range texts {
 		want := "no"
 		if data, err := base64.StdEncoding.Strict().DecodeString(text); err == nil {
 			want = hex.EncodeToString(data) + " " + text + " 1"
-			yes++
+			valid++
 		}
 		if lines[i] != want {
-			t.Errorf("%q gives %q, want %q", text, lines[i], want)
+			t.Errorf("base64check answers %q with %q; want %q", text, lines[i], want)
 		}
 	}
-	if yes < 300 || yes > len(texts)-200 {
-		t.Errorf("%d of %d texts are base64: that compares little", yes, len(texts))
+	if valid < 300 || valid > len(texts)-200 {
+		t.Errorf("%d of %d texts are valid; want at least 300 valid and 200 invalid ones",
+			valid, len(texts))
 	}
 }

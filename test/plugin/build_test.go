@@ -12,7 +12,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The library exports only its functions, needs only libc, and compiles without a warning.
+// TlsPlugin.so exports only the functions of tlsplugin.h, needs only libc, and compiles without a
+// warning.
 
 // functions are the functions that tlsplugin.h declares.
 func functions(t *testing.T) []string {
@@ -28,7 +29,7 @@ func functions(t *testing.T) []string {
 		names = append(names, m[1])
 	}
 	if len(names) != 28 {
-		t.Fatalf("tlsplugin.h declares %d functions: %v", len(names), names)
+		t.Fatalf("tlsplugin.h declares %d functions, want 28: %v", len(names), names)
 	}
 	return names
 }
@@ -65,9 +66,10 @@ func TestTheLibraryNeedsLibcOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !slices.Equal(libs, []string{"libc.so.6"}) {
-		t.Errorf("the library needs %v", libs)
+		t.Errorf("the library needs %v; want libc.so.6 only", libs)
 	}
-	// Calls that are not safe in a program with threads, or whose output depends on its locale.
+	// The library runs in a host that may have threads and any locale. So it must not call
+	// functions that are unsafe there, or that change the whole process.
 	unsafe := []string{"strerror", "getenv", "sprintf", "strtok", "localtime", "gmtime",
 		"readdir", "setlocale", "signal", "pthread_create", "fork", "system"}
 	symbols, err := f.ImportedSymbols()
@@ -76,14 +78,15 @@ func TestTheLibraryNeedsLibcOnly(t *testing.T) {
 	}
 	for _, s := range symbols {
 		if slices.Contains(unsafe, s.Name) {
-			t.Errorf("the library uses %s", s.Name)
+			t.Errorf("the library calls %s, which is unsafe in a host", s.Name)
 		}
 	}
 	if len(symbols) < 30 {
-		t.Errorf("the library uses %d symbols only: this checks too little", len(symbols))
+		t.Errorf("the library imports %d symbols; want at least 30, otherwise the list "+
+			"that this test checks is not complete", len(symbols))
 	}
-	// An executable stack would be forced on the host. A library that says nothing about the
-	// stack wants one (execstack(8)).
+	// If a library wants an executable stack, the whole host gets one. A library without a
+	// program header PT_GNU_STACK wants one, too (execstack(8)).
 	stack := slices.IndexFunc(f.Progs, func(p *elf.Prog) bool {
 		return p.Type == elf.PT_GNU_STACK
 	})
@@ -121,7 +124,8 @@ func TestTheHeaderServesCAndCPlusPlus(t *testing.T) {
 	}
 }
 
-// On musl the library must load, fail in good order, and talk. A thread has 128 KiB of stack there.
+// The library also loads into a host that uses musl instead of glibc. Calls work and give errors
+// there, though a thread has only 128 KiB of stack.
 func TestTheLibraryWorksOnMusl(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
@@ -140,7 +144,7 @@ func TestTheLibraryWorksOnMusl(t *testing.T) {
 	read.reads("data")
 	p.conn.Close()
 	h.start("Handshake", 1).fails("tls.Handshake: handle 1: lost: tlsd")
-	d.ln.Close() // removes it
+	d.ln.Close() // removes the socket
 	h.start("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: " + d.path +
 		": No such file or directory")
 }

@@ -16,8 +16,8 @@ import (
 
 // Much data in both directions at once does not hang.
 
-// serveEcho is a tlsd with small buffers that is slow on purpose. Each connection echoes, and does
-// not read while it writes.
+// serveEcho plays the part of a tlsd for one session. Each connection sends back what it gets. It
+// is slow on purpose: its buffers are small, and it does not read while it writes.
 func serveEcho(p *peer) error {
 	p.conn.SetWriteBuffer(4096)
 	p.conn.SetReadBuffer(4096)
@@ -65,7 +65,7 @@ func serveEcho(p *peer) error {
 	}
 }
 
-// runBulk runs testdata/bulk.c to its end, with settings as for a hostOptions.
+// runBulk runs the program testdata/bulk.c to its end, as startHostWith runs a host.
 func runBulk(t *testing.T, o hostOptions, args ...any) {
 	t.Helper()
 	list := append(o.wrapper, o.flavour.program(t, "testdata/bulk.c"), o.flavour.library(t))
@@ -80,15 +80,16 @@ func runBulk(t *testing.T, o hostOptions, args ...any) {
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	if out, err := cmd.Output(); err != nil || string(out) != "done\n" {
-		t.Errorf("bulk: %v\n%s%s", err, out, stderr.String())
+		t.Errorf("testdata/bulk.c: %v; want the output \"done\", got\n%s%s", err, out,
+			stderr.String())
 	}
 }
 
-// valgrind are the wrappers for the plain flavour.
-func valgrind(t *testing.T, tool ...string) []string {
+// valgrind returns a hostOptions.wrapper that runs a host of the flavour plain under valgrind.
+func valgrind(t *testing.T, options ...string) []string {
 	t.Helper()
 	return append([]string{testkit.Tool(t, "valgrind"), "--quiet", "--error-exitcode=96",
-		"--fair-sched=yes"}, tool...)
+		"--fair-sched=yes"}, options...)
 }
 
 func TestMuchDataInBothDirectionsAtOnceDoesNotHang(t *testing.T) {

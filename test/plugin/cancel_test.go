@@ -20,17 +20,17 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// tls_Cancel ends each call in each phase. It loses nothing else.
+// tls_Cancel ends every call that waits, in whatever phase the call is. Everything else goes on.
 
 // A canceller is a way to call tls_Cancel while a call waits. Each way calls it again and again,
-// because tls_Cancel does not affect calls that begin later.
+// because tls_Cancel does not end a call that begins later.
 type canceller struct {
 	name string
 	// start begins the call that will be cancelled.
 	start func(h *host, op string, args ...any) *pending
 	// cancel is called from time to time until the call has ended.
 	cancel func(h *host)
-	// end brings the host to rest.
+	// end stops the timer that start has set in the host, if any.
 	end func(h *host)
 }
 
@@ -41,15 +41,15 @@ func cancellers() []canceller {
 		func(h *host) { h.send("Cancel").gives(0, "") }, nothing}}
 	for name, flags := range map[string]int{"": 0, ", SA_RESTART": 0x10000000} {
 		list = append(list,
-			// In the thread that waits, while the host's main thread waits for
-			// commands.
+			// The thread that waits calls tls_Cancel. The host's main thread waits for
+			// commands meanwhile.
 			canceller{"a handler in the waiting thread" + name,
 				func(h *host, op string, args ...any) *pending {
 					h.send("catch", flags).gives(0, "")
 					return h.start(op, args...)
 				},
 				func(h *host) { h.send("interrupt").gives(0, "") }, nothing},
-			// In a host of one thread.
+			// The host's only thread waits, and calls tls_Cancel in its signal handler.
 			canceller{"a handler for SIGALRM" + name,
 				func(h *host, op string, args ...any) *pending {
 					h.send("catch", flags).gives(0, "")
@@ -61,7 +61,7 @@ func cancellers() []canceller {
 	return list
 }
 
-// run makes the call, and cancels until it and the others have ended.
+// run starts a call of op, and calls tls_Cancel until this call and the others have ended.
 func (c canceller) run(h *host, op string, args []any, others ...*pending) (results []result) {
 	h.t.Helper()
 	defer c.end(h)
@@ -74,7 +74,8 @@ func (c canceller) run(h *host, op string, args []any, others ...*pending) (resu
 				h.t.Fatalf("%s: the host has ended", call.Op)
 			case <-time.After(10 * time.Millisecond):
 				if time.Now().After(end) {
-					h.t.Fatalf("%s is not cancelled", call.Op)
+					h.t.Fatalf("%s does not end after many calls of tls_Cancel",
+						call.Op)
 				}
 				c.cancel(h)
 				continue
@@ -89,14 +90,14 @@ func (c canceller) run(h *host, op string, args []any, others ...*pending) (resu
 type stuck struct {
 	name    string
 	prepare func(t *testing.T) *stuckHost
-	after   func(t *testing.T, h *host) // shows what lives on
+	after   func(t *testing.T, h *host) // checks what must still work; nil: nothing
 }
 
 type stuckHost struct {
 	*host
 	op     string
 	args   []any
-	others []*pending // calls that wait too
+	others []*pending // calls that the test has started already, and that wait, too
 }
 
 func stuckCalls(t *testing.T) []stuck {
@@ -138,7 +139,8 @@ func stuckCalls(t *testing.T) []stuck {
 			}), "Read", 1, 100)
 		}, func(t *testing.T, h *host) {
 			h.send("Write", 1, []byte("hello")).gives(5, "")
-			h.send("Read", 1, 100).reads("hello") // the cancelled one has taken nothing
+			// the cancelled Read has taken no data
+			h.send("Read", 1, 100).reads("hello")
 			alive(t, h)
 		}},
 		{"Write to a peer that does not read", func(t *testing.T) *stuckHost {
@@ -146,15 +148,16 @@ func stuckCalls(t *testing.T) []stuck {
 				conn.Handshake()
 				<-t.Context().Done()
 			})
-			h.send("SetStrictWrites", 1).gives(0, "") // or it would not wait
+			h.send("SetStrictWrites", 1).gives(0, "") // otherwise Write would not wait
 			return call(h, "WriteZeros", 1, 16<<20)
 		}, func(t *testing.T, h *host) {
-			// A Close sends the data that was written before it, unless it is hurried.
+			// A Close waits until the written data has been sent. tls_Cancel ends this
+			// wait.
 			for _, r := range cancellers()[0].run(h, "Close", []any{1}) {
-				// 0 if nothing had been sent
+				// The Close succeeds if the cancelled Write had sent nothing.
 				if r.N != 0 && !strings.HasPrefix(r.Text, "tls.") {
-					t.Errorf("a Close that is hurried gives %d, %q",
-						r.N, r.Text)
+					t.Errorf("a cancelled Close gives %d, %q; want 0, or "+
+						"an error of tls", r.N, r.Text)
 				}
 			}
 			h.send("Close", 1).fails("tls.Close: handle 1: ")
@@ -179,7 +182,7 @@ func stuckCalls(t *testing.T) []stuck {
 			return c
 		}, alive},
 
-		// Before there is a session.
+		// These calls wait before there is a session.
 		{"a private tlsd that is never ready", func(t *testing.T) *stuckHost {
 			socket := filepath.Join(nowhere(t), "s")
 			return call(startHost(t, "TLSD_AUTOSTART=", "TLSD_SOCKET="+socket,
@@ -221,8 +224,8 @@ func TestACancelEndsEachCallInEachPhase(t *testing.T) {
 				h := s.prepare(t)
 				waited := naps()
 				for _, r := range c.run(h.host, h.op, h.args, h.others...) {
-					// One of several Handshakes may have begun after another
-					// was cancelled.
+					// If a Handshake begins after another one was cancelled, it
+					// is refused. That is no failure of this test.
 					if len(h.others) > 0 && r.N == -1 &&
 						r.Text == "tls.Handshake: handle 1: its "+
 							"handshake failed; only tls.Close is "+
@@ -232,13 +235,16 @@ func TestACancelEndsEachCallInEachPhase(t *testing.T) {
 					if r.N != -1 || !strings.HasPrefix(r.Text, "tls.") ||
 						!strings.HasSuffix(r.Text,
 							": cancelled by the caller") {
-						t.Errorf("%s gives %d, %q; want to be cancelled",
-							h.op, r.N, r.Text)
+						t.Errorf("%s gives %d, %q; want -1, and the text "+
+							"\"…: cancelled by the caller\"", h.op, r.N,
+							r.Text)
 					}
 				}
-				// The plugin gives up a silent tlsd after 5 s.
+				// A call that needs more time may have ended without tls_Cancel:
+				// after 5 s the plugin gives up a tlsd that does not answer.
 				if d := waited(); d > 4*time.Second {
-					t.Errorf("the cancelled %s has waited for %v", h.op, d)
+					t.Errorf("the cancelled %s has lasted %v; want at most 4s",
+						h.op, d)
 				}
 				if s.after != nil {
 					s.after(t, h.host)
@@ -248,8 +254,9 @@ func TestACancelEndsEachCallInEachPhase(t *testing.T) {
 	}
 }
 
-// naps begins to take naps of 10 ms. The function that it returns ends that and says how long the
-// naps were. On a busy machine each nap lasts longer than it counts, and so does everything else.
+// naps starts a clock that sleeps again and again, and counts 10 ms for each sleep. The function
+// that it returns stops the clock and returns the sum. On a busy machine a sleep lasts longer than
+// 10 ms, but the call under test takes longer, too. So the sum is about the same on every machine.
 func naps() func() time.Duration {
 	const nap = 10 * time.Millisecond
 	stop, total := make(chan struct{}), make(chan time.Duration)
@@ -266,18 +273,18 @@ func naps() func() time.Duration {
 	return func() time.Duration { close(stop); return <-total }
 }
 
-// silentPort is a port with a server that accepts and sends nothing.
+// silentPort returns a port where the kernel accepts connections, and where no byte is ever sent.
 func silentPort(t *testing.T) int {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ln.Close() }) // the kernel accepts
+	t.Cleanup(func() { ln.Close() })
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// fullQueue is the path of a socket where a connect waits for its place in the queue.
+// fullQueue returns the path of a Unix socket whose queue is full, so that a connect waits.
 func fullQueue(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(nowhere(t), "s")
@@ -290,7 +297,7 @@ func fullQueue(t *testing.T) string {
 		syscall.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := net.Dial("unix", path) // the queue's only place
+	conn, err := net.Dial("unix", path) // fills the queue
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +314,7 @@ func TestACancelWithoutACallDoesNothing(t *testing.T) {
 			h.send("Cancel").gives(0, "")
 		}
 		call := h.start("Subject", 1)
-		// it is the first request after the cancels
+		// no message about the cancels comes before this request
 		p.result(p.expect("tls.PeerCertSubject", "[1]"), `"data"`)
 		call.gives(4, "data")
 	}
@@ -321,7 +328,7 @@ func TestACancelBeforeTheFirstCallDoesNothing(t *testing.T) {
 	backendIs(t, h, d, "openssl")
 }
 
-// cancelled reads the plugin's notifications about cancelled calls.
+// cancelled reads the notifications, in any order, that the calls with these ids are cancelled.
 func (p *peer) cancelled(ids ...int64) {
 	p.t.Helper()
 	want, got := map[string]bool{}, map[string]bool{}
@@ -338,6 +345,7 @@ func (p *peer) cancelled(ids ...int64) {
 	}
 }
 
+// For each waiting call, tls_Cancel sends one notification to tlsd. A second tls_Cancel sends none.
 func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -349,14 +357,15 @@ func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 	}
 	h.send("Cancel").gives(0, "")
 	p.cancelled(ids...)
-	h.send("Cancel").gives(0, "") // has nobody left to cancel
+	h.send("Cancel").gives(0, "") // all waiting calls are cancelled already
 	later := h.start("Subject", 9)
 	laterID := p.expect("tls.PeerCertSubject", "[9]")
 
-	// The answers of tlsd count, in any order.
+	// Each cancelled call ends with tlsd's answer, also if the call has succeeded. The answers
+	// may come in any order.
 	p.fail(ids[3], "tls.Handshake: cancelled by the caller")
 	calls[3].fails("tls.Handshake: cancelled by the caller")
-	p.result(ids[0], "0") // on its way
+	p.result(ids[0], "0") // as if tlsd had sent it before it got the notification
 	calls[0].gives(0, "")
 	p.result(laterID, `"later"`)
 	later.gives(5, "later")
@@ -367,10 +376,12 @@ func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 	p.client(h, 6)
 }
 
+// If tlsd does not answer a cancelled call within 5 s, the plugin closes the session. All its calls
+// end, and the next call opens a new session.
 func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		answer string // to an Accept with the id %[1]d
+		answer string // %[1]d is the id of an Accept, %[2]d of a Handshake
 	}{
 		"no answer":            {""},
 		"half an answer":       {`{"jsonrpc":"2.0","id":%[1]d,`},
@@ -386,13 +397,15 @@ func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 			fmt.Fprintf(p.conn, c.answer+"%.0[1]d%.0[2]d", acceptID, shakeID)
 			began := time.Now()
 			h.send("Cancel").gives(0, "")
-			_, err := io.Copy(io.Discard, p.in) // until the plugin leaves
+			_, err := io.Copy(io.Discard, p.in) // until the plugin closes the session
 			if wait := time.Since(began); err != nil || wait < 4*time.Second {
-				t.Errorf("the plugin leaves after %v: %v", wait, err)
+				t.Errorf("the plugin closes the session after %v, %v; want at "+
+					"least 4s", wait, err)
 			}
 			if r := accept.wait(); r.N != -1 ||
 				!strings.HasSuffix(r.Text, ": cancelled by the caller") {
-				t.Errorf("the Accept gives %d, %q", r.N, r.Text)
+				t.Errorf("the cancelled Accept gives %d, %q; want -1, and "+
+					"\"…: cancelled by the caller\"", r.N, r.Text)
 			}
 			shake.wait()
 			const why = "lost: tlsd has not ended a cancelled call in time"
@@ -405,6 +418,8 @@ func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 	}
 }
 
+// If tlsd does not end a cancelled call in time, the plugin closes the session. A call that began
+// after the tls_Cancel then fails, too, with the kind lost.
 func TestACallThatBeganAfterTheCancelIsNotCancelledButCanBeLost(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -419,11 +434,13 @@ func TestACallThatBeganAfterTheCancelIsNotCancelledButCanBeLost(t *testing.T) {
 	for i, want := range []string{"tls.Handshake: handle 1: cancelled by the caller",
 		"tls.Accept: handle 2: lost: tlsd has not ended a cancelled call in time"} {
 		if r := results[i]; r.N != -1 || r.Text != want {
-			t.Errorf("a call gives %d, %q", r.N, r.Text)
+			t.Errorf("a call gives %d, %q; want -1, %q", r.N, r.Text, want)
 		}
 	}
 }
 
+// While tlsd does not read, requests wait to be sent. tls_Cancel ends the calls of these requests,
+// too. If tlsd never reads, the plugin closes the session after 5 s.
 func TestACancelWhileARequestIsSent(t *testing.T) {
 	t.Parallel()
 	for name, reads := range map[string]bool{"that tlsd reads in the end": true,
@@ -452,7 +469,8 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 				}()
 			}
 			for _, c := range calls {
-				// those that have not begun are not cancelled
+				// A call that has not begun is not cancelled. So cancel until it
+				// ends.
 				for done := false; !done; {
 					h.send("Cancel").gives(0, "")
 					select {
@@ -462,8 +480,8 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 							": cancelled by the caller") &&
 							!strings.HasSuffix(r.Text,
 								"cancelled call in time") {
-							t.Errorf("%s gives %d, %q", c.Op,
-								r.N, r.Text)
+							t.Errorf("%s gives %d, %q; want it to be "+
+								"cancelled", c.Op, r.N, r.Text)
 						}
 					case <-time.After(10 * time.Millisecond):
 					}
@@ -473,7 +491,8 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 				return
 			}
 			if wait := time.Since(began); wait < 4*time.Second {
-				t.Errorf("the session is given up after %v", wait)
+				t.Errorf("the plugin closes the session after %v; want at least 4s",
+					wait)
 			}
 			h.send("Read", 1, 10).fails("tls.Read: handle 1: lost: tlsd has not " +
 				"ended a cancelled call in time")
@@ -481,7 +500,7 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 	}
 }
 
-// unread is the number of bytes that have arrived and that nobody has read.
+// unread returns how many bytes have arrived from the plugin and have not been read.
 func unread(t *testing.T, p *peer) (n int) {
 	t.Helper()
 	raw, err := p.conn.SyscallConn()
@@ -500,6 +519,8 @@ func unread(t *testing.T, p *peer) (n int) {
 	return int(value)
 }
 
+// If tls_Cancel ends a call that waits for the answer to tls.Hello, the plugin gives up this
+// session. A call that begins later opens another one.
 func TestALaterCallOpensAnotherSessionThanTheOneThatIsGivenUp(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
@@ -519,13 +540,14 @@ func TestALaterCallOpensAnotherSessionThanTheOneThatIsGivenUp(t *testing.T) {
 	}
 }
 
+// If a forked child calls tls_Cancel, its own calls end, and its parent's calls go on.
 func TestACancelInAChildIsNoneInItsParent(t *testing.T) {
 	t.Parallel()
 	d, h, p := opened(t)
 	read := h.start("Subject", 1)
 	id := p.expect("tls.PeerCertSubject", "[1]")
 	h.send("fork").gives(0, "")
-	h.send("Cancel").gives(0, "") // before the child has called
+	h.send("Cancel").gives(0, "") // before the child's first call of tls
 	client := h.start("NewClient", "child", 1)
 	c, _ := d.session()
 	c.result(c.expect("tls.NewClient", `["child",1]`), "2")
@@ -543,6 +565,8 @@ func TestACancelInAChildIsNoneInItsParent(t *testing.T) {
 	p.client(h, 3)
 }
 
+// Eight threads make calls, while tls_Cancel is called at random from a thread and from a signal
+// handler. Each call succeeds or is cancelled.
 func TestCallsUnderFireEndAndNothingIsLost(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
@@ -566,7 +590,8 @@ func TestCallsUnderFireEndAndNothingIsLost(t *testing.T) {
 			if _, scan := fmt.Sscanf(string(out), "calls %d cancelled %d\n", &calls,
 				&cancelled); err != nil || scan != nil || cancelled == 0 ||
 				cancelled == calls {
-				t.Errorf("fire: %v\n%s%s", err, out, stderr.String())
+				t.Errorf("testdata/fire.c: %v; want some calls cancelled, and "+
+					"others not:\n%s%s", err, out, stderr.String())
 			}
 			t.Logf("%s", out)
 		})

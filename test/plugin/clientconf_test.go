@@ -17,10 +17,10 @@ import (
 // The effect of root's /etc/tlsd/client.conf, and of the sockets of the system's tlsd, on the
 // plugin. A mount namespace gives each host an /etc and a /run of its own.
 
-// A machine has the files that a host finds there.
+// A machine says which files a host finds in /etc and /run.
 type machine struct {
 	conf  string // content of client.conf; "": there is none
-	setup string // shell commands that are done before, as root, with $etc for the /etc to be
+	setup string // shell commands of root before the host starts; $etc becomes its /etc
 	env   []string
 }
 
@@ -51,6 +51,8 @@ func (m machine) start(t *testing.T) *host {
 			"TLSD_EXE=" + tlsdThat(t, "serves")}, m.env...)})
 }
 
+// The plugin starts no private tlsd if the system has one that is down, or if client.conf forbids
+// it. The error says why. Otherwise the plugin starts one.
 func TestNoPrivateTLSDIsStartedBesideTheSystems(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -115,6 +117,7 @@ func TestNoPrivateTLSDIsStartedBesideTheSystems(t *testing.T) {
 	}
 }
 
+// If client.conf names a socket, the plugin tries no other one, unless TLSD_SOCKET names one.
 func TestTheSystemsSocketOfClientConfIsTheOnlyOne(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -124,13 +127,13 @@ func TestTheSystemsSocketOfClientConfIsTheOnlyOne(t *testing.T) {
 	backendIs(t, h, systems, "systems")
 	h = machine{"", "", []string{"XDG_RUNTIME_DIR=" + dir}}.start(t)
 	backendIs(t, h, own, "own")
-	// who names one, gets it
+	// TLSD_SOCKET overrides client.conf
 	h = machine{"socket = " + systems.path + "\n", "", []string{own.env()}}.start(t)
 	backendIs(t, h, own, "own")
 }
 
-// If a user other than root could change the file, that is an error. The file is not treated as
-// empty.
+// If a user other than root could change client.conf, or if it has a mistake, each call fails with
+// an error about it. The plugin does not treat such a file as empty.
 func TestClientConfIsRoots(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
@@ -180,7 +183,7 @@ func TestClientConfIsRoots(t *testing.T) {
 	}
 }
 
-// serveAs starts a stand-in that another user runs. The result is its socket.
+// serveAs starts a stand-in as the user uid. It returns the path of its socket.
 func serveAs(t *testing.T, uid uint32) string {
 	t.Helper()
 	dir := nowhere(t)
@@ -207,6 +210,9 @@ func serveAs(t *testing.T, uid uint32) string {
 	return socket
 }
 
+// If the user that runs tlsd is neither root nor the host's user, the plugin refuses this tlsd,
+// unless trusted-users of client.conf has the user's name or number. The name may be that of a
+// dynamic user of systemd.
 func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -239,14 +245,14 @@ func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 	}
 }
 
-// After sudo -E the runtime directory is the user's. Files of root in it would be in the user's
-// way.
+// After sudo -E, XDG_RUNTIME_DIR still names the directory of the user that called sudo. The plugin
+// must not make files of root in it: that user's own tlsd could not start then.
 func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		testkit.Missing(t, "needs root, to be another user")
 	}
-	const uid = 54322 // its own, so that no real directory is touched
+	const uid = 54322 // of this test alone, so that no real directory is touched
 	private := "/tmp/tlsd-" + strconv.Itoa(uid)
 	if _, err := os.Lstat(private); err == nil {
 		t.Skipf("%s is in use", private)
@@ -259,7 +265,8 @@ func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 		},
 	} {
 		dir := nowhere(t)
-		d := standInAt(t, filepath.Join(dir, "tlsd.sock")) // is not talked to
+		// the plugin must not connect to it
+		d := standInAt(t, filepath.Join(dir, "tlsd.sock"))
 		if err := firstError(change(dir), os.Chmod(d.path, 0o777)); err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +280,7 @@ func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 			"XDG_RUNTIME_DIR="+dir+" is not used, because it "+name,
 			"starting /nonexistent")
 		if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
-			t.Errorf("%s has %v, %v", dir, files, err)
+			t.Errorf("%s contains %v, %v; want only the socket", dir, files, err)
 		}
 		if err := os.RemoveAll(private); err != nil {
 			t.Fatal(err)
@@ -281,6 +288,7 @@ func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 	}
 }
 
+// If another user's file in the runtime directory stops the private tlsd, the error names the file.
 func TestWhatIsInTheWayOfAPrivateTLSDIsNamed(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -301,7 +309,8 @@ func TestWhatIsInTheWayOfAPrivateTLSDIsNamed(t *testing.T) {
 		"ended before it listened", lock+" belongs to user 0 and is in the way; remove it")
 }
 
-// The plugin does not even connect to a socket in a directory that another user could have made.
+// Any user can make the directory /tmp/tlsd-UID of another user. If it does not belong to the
+// host's user, the plugin does not connect to a socket in it.
 func TestASocketInAForeignPrivateDirectoryIsNotConnectedTo(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -316,7 +325,7 @@ func TestASocketInAForeignPrivateDirectoryIsNotConnectedTo(t *testing.T) {
 		t.Skip(err)
 	}
 	defer os.RemoveAll(private)
-	d := standInAt(t, private+"/tlsd.sock") // root's, which would be trusted
+	d := standInAt(t, private+"/tlsd.sock") // root runs it, and the plugin would trust root
 	if err := os.Chmod(d.path, 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +336,7 @@ func TestASocketInAForeignPrivateDirectoryIsNotConnectedTo(t *testing.T) {
 		private+": belongs to another user")
 }
 
-// The keys of the C header and of the Go package are the same.
+// clientconf.h and docs/user.md describe each key of client.conf.
 func TestClientConfIsDescribedWhereItIsRead(t *testing.T) {
 	t.Parallel()
 	header, err := os.ReadFile(sources + "/clientconf.h")

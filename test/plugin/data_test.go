@@ -29,7 +29,7 @@ const (
 	broken     = "tls.Write: handle 1: broken pipe"
 )
 
-// gets takes these bytes from a data channel.
+// gets reads len(want) bytes from a data channel, and checks that they are want.
 func gets(t *testing.T, data io.Reader, want string) {
 	t.Helper()
 	got := make([]byte, len(want))
@@ -45,8 +45,8 @@ func puts(t *testing.T, data io.Writer, text string) {
 	}
 }
 
-// silent checks that the plugin has sent nothing on control: the next request is one that the test
-// makes for this.
+// silent checks that the plugin has sent no other request: it makes a call, and the request of this
+// call must be the next one.
 func (p *peer) silent(h *host) {
 	p.t.Helper()
 	call := h.start("Subject", 77)
@@ -69,7 +69,8 @@ func TestBytesGoOverTheChannelAndNothingOverControl(t *testing.T) {
 		for rest := text; rest != ""; {
 			r := h.call("Read", 1, 65536)
 			if r.N < 1 || !strings.HasPrefix(rest, r.Text) {
-				t.Fatalf("Read gives %d, %.40q", r.N, r.Text)
+				t.Fatalf("Read gives %d, %.40q; want the start of %.40q", r.N,
+					r.Text, rest)
 			}
 			rest = rest[r.N:]
 		}
@@ -98,7 +99,8 @@ func TestAReadWaitsForDataAndAWriteForRoom(t *testing.T) {
 	p.silent(h)
 }
 
-// poll(2) fails if it gets more descriptors than the process may have.
+// A Write that waits for room fails if poll(2) fails. In this test the limit of descriptors is 1,
+// and poll refuses a list that is longer.
 func TestAWriteWhoseWaitTheSystemRefusesEnds(t *testing.T) {
 	t.Parallel()
 	_, h, _, _ := ready(t)
@@ -122,6 +124,7 @@ func TestAnAcceptedConnectionHasAChannel(t *testing.T) {
 	gets(t, data, "hello")
 }
 
+// With the option handshake=later, tls.Handshake sends the data channel, and tls.Accept sends none.
 func TestAConnectionWhoseHandshakeComesLaterGetsItsChannelThen(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -172,7 +175,8 @@ func TestWithoutAHandshakeThereIsNoChannel(t *testing.T) {
 	p.noDescriptor(h, "state", -32002, beforeHandshake)
 }
 
-// noDescriptor checks what is said of a handle of which tlsd tells no Status.
+// noDescriptor checks the text of the error that tls.Descriptor gives if tlsd answers tls.Status
+// with an error of this kind.
 func (p *peer) noDescriptor(h *host, kind string, code int, want string) {
 	p.t.Helper()
 	r := p.answers(h.send("Descriptor", 1), "tls.Status", fmt.Sprintf(
@@ -185,7 +189,8 @@ func (p *peer) noDescriptor(h *host, kind string, code int, want string) {
 
 const beforeHandshake = "tls.Descriptor: handle 1: there is none before the handshake"
 
-// TestOnlyTlsdKnowsWhetherThereIsAHandle, so it is asked why there is no descriptor.
+// Only tlsd knows which handles exist. So if a handle has no data channel, tls.Descriptor asks tlsd
+// for the reason.
 func TestOnlyTlsdKnowsWhetherThereIsAHandle(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -193,11 +198,12 @@ func TestOnlyTlsdKnowsWhetherThereIsAHandle(t *testing.T) {
 		"tls.Descriptor: handle 1: no such connection or context")
 	p.noDescriptor(h, "state", -32002, beforeHandshake)
 	p.noDescriptor(h, "limit", -32011, "m")
-	// Its data may have gone over JSON, for want of descriptors.
+	// The handle exists, but the plugin has no data channel of it. The text is the same as
+	// before the handshake.
 	r := p.answers(h.send("Descriptor", 1), "tls.Status",
 		`"result":{"read":"open","write":"open","received":0,"sent":0}`)
 	if r.N != -1 || r.Text != beforeHandshake {
-		t.Errorf("Descriptor gives %d, %q", r.N, r.Text)
+		t.Errorf("Descriptor gives %d, %q; want -1, %q", r.N, r.Text, beforeHandshake)
 	}
 	h.errorOf("state", -32002)
 }
@@ -209,7 +215,8 @@ func TestASecondHandshakeSendsNoSecondDescriptor(t *testing.T) {
 	p.result(p.expect("tls.Handshake", "[1]"), "0")
 	again.gives(0, "")
 
-	// Two at once, each with a descriptor: tlsd refuses the second.
+	// Two Handshakes at once send a descriptor each. tlsd refuses the second one. So the plugin
+	// calls again, without a descriptor.
 	p.client(h, 2)
 	calls := []*pending{h.start("Handshake", 2)}
 	first := p.expect("tls.Handshake", "[2,1]")
@@ -222,6 +229,8 @@ func TestASecondHandshakeSendsNoSecondDescriptor(t *testing.T) {
 	calls[1].gives(0, "")
 }
 
+// At the end of the data, the plugin asks tlsd once for the reason. Later Reads give the same
+// result without a question.
 func TestTheEndOfTheDataIsAskedForOnce(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ status, error string }{
@@ -236,15 +245,15 @@ func TestTheEndOfTheDataIsAskedForOnce(t *testing.T) {
 			h.send("Read", 1, 100).reads("last")
 			read := h.start("Read", 1, 100)
 			p.statusOf(1, c.status)
-			check := func(c2 *pending) {
+			check := func(call *pending) {
 				if c.error == "" {
-					c2.gives(0, "")
+					call.gives(0, "")
 				} else {
-					c2.fails(c.error)
+					call.fails(c.error)
 				}
 			}
 			check(read)
-			check(h.send("Read", 1, 100)) // without a word
+			check(h.send("Read", 1, 100)) // sends no request
 			h.send("Write", 1, []byte("still open")).gives(10, "")
 			gets(t, data, "still open")
 			p.silent(h)
@@ -252,7 +261,7 @@ func TestTheEndOfTheDataIsAskedForOnce(t *testing.T) {
 	}
 }
 
-// stops makes the direction towards tlsd fail.
+// stops closes the reading half of tlsd's end, so that the plugin's next send fails.
 func stops(t *testing.T, data *net.UnixConn) {
 	t.Helper()
 	if err := data.CloseRead(); err != nil {
@@ -260,6 +269,8 @@ func stops(t *testing.T, data *net.UnixConn) {
 	}
 }
 
+// If the plugin cannot send, it asks tlsd for the reason. This Write and all later ones fail with
+// it.
 func TestAWriteThatCannotBeSentRaisesWhatHasHappenedAndSoDoLaterOnes(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t)
@@ -270,13 +281,13 @@ func TestAWriteThatCannotBeSentRaisesWhatHasHappenedAndSoDoLaterOnes(t *testing.
 	for range 2 {
 		h.send("Write", 1, []byte("x")).fails(broken)
 	}
-	// Data of the peer is still read.
+	// Data of the peer can still be read.
 	puts(t, data, "an answer")
 	h.send("Read", 1, 100).reads("an answer")
 	p.silent(h)
 	closing := h.start("Close", 1)
 	p.result(p.expect("tls.Close", "[1]"), "0")
-	closing.gives(0, "") // it has been told
+	closing.gives(0, "") // the error has been reported before
 }
 
 func TestAWriteThatWaitsForRoomEndsWhenTheDirectionHasFailed(t *testing.T) {
@@ -284,21 +295,24 @@ func TestAWriteThatWaitsForRoomEndsWhenTheDirectionHasFailed(t *testing.T) {
 	_, h, p, data := ready(t)
 	write := h.start("WriteZeros", 1, 16<<20)
 	h.untilAThreadWaits()
-	stops(t, data) // and what is on its way stays where it is: Linux does not say so to poll(2)
+	// The bytes that were sent stay unread. So Linux reports nothing in poll(2).
+	stops(t, data)
 	p.statusOf(1, writeFail)
 	write.fails(broken)
 }
 
+// An error of writing can become known after the Write has returned. Then the next call on the
+// handle fails with this error, whatever the call is. Calls after that do not, except Writes.
 func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 	t.Parallel()
-	// learnt gives a host that has learnt of a write error from the end of reading, and has not
-	// reported it.
+	// learnt returns a host with an error of writing that no call has reported. The plugin has
+	// learnt it from the status that tlsd gives at the end of reading.
 	learnt := func(t *testing.T) (*host, *peer) {
 		_, h, p, data := ready(t)
 		data.CloseWrite()
 		read := h.start("Read", 1, 10)
 		p.statusOf(1, endAndFail)
-		read.gives(0, "") // it tells what it was called for
+		read.gives(0, "") // a Read reports the end of reading first
 		return h, p
 	}
 	for name, args := range map[string][]any{
@@ -358,6 +372,8 @@ func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 	})
 }
 
+// A strict Write (TLSD_STRICT_WRITES=1) calls tls.Flush, and returns when tlsd has sent all its
+// bytes to the peer.
 func TestStrictWritesWaitUntilAllHasLeft(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t, "TLSD_STRICT_WRITES=1")
@@ -367,7 +383,7 @@ func TestStrictWritesWaitUntilAllHasLeft(t *testing.T) {
 	write = h.start("Write", 1, []byte("de"))
 	id := p.expect("tls.Flush", "[1,5]")
 	p.fail(id, "tls.Flush: handle 1: broken pipe")
-	write.fails(broken) // the host has not called tls.Flush
+	write.fails(broken) // the text names tls.Write, because the host has not called tls.Flush
 	h.send("SetStrictWrites", 2).fails("tls.SetStrictWrites: on 2: must be 0 or 1")
 	h.send("SetStrictWrites", 0).gives(0, "")
 	h.send("Write", 1, []byte("f")).gives(1, "")
@@ -375,6 +391,7 @@ func TestStrictWritesWaitUntilAllHasLeft(t *testing.T) {
 	p.silent(h)
 }
 
+// If a strict Write has failed, a later Read or Close does not fail with the same error.
 func TestAStrictWriteTellsItsErrorOnce(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t, "TLSD_STRICT_WRITES=1")
@@ -398,7 +415,7 @@ func TestAfterAShutdownNothingCanBeWrittenAndReadingGoesOn(t *testing.T) {
 	end := h.start("Shutdown", 1)
 	p.result(p.expect("tls.Shutdown", "[1]"), "0")
 	end.gives(0, "")
-	h.send("Shutdown", 1).gives(0, "") // without a word
+	h.send("Shutdown", 1).gives(0, "") // sends no request
 	h.send("Write", 1, []byte("x")).fails("tls.Write: handle 1: tls.Shutdown has ended this " +
 		"direction")
 	puts(t, data, "more")
@@ -412,26 +429,28 @@ func TestTheDescriptorIsReadableWhenAReadWouldNotWait(t *testing.T) {
 	r := h.call("Descriptor", 1)
 	if link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", h.PID, r.N)); err != nil ||
 		!strings.HasPrefix(link, "socket:") {
-		t.Fatalf("tls_Descriptor gives %d, which is %s, %v", r.N, link, err)
+		t.Fatalf("tls_Descriptor gives %d, which is %s, %v; want a socket", r.N, link, err)
 	}
 	readable := func() int64 { return h.call("readable", r.N).N }
 	if readable() != 0 {
-		t.Error("the descriptor is readable, and there is nothing to read")
+		t.Error("the descriptor is readable, though there is nothing to read")
 	}
 	puts(t, data, "x")
 	if readable() != 1 {
-		t.Error("the descriptor is not readable, and there is something to read")
+		t.Error("the descriptor is not readable, though there is something to read")
 	}
 	h.send("Read", 1, 10).reads("x")
 	if readable() != 0 {
-		t.Error("the descriptor stays readable")
+		t.Error("the descriptor is still readable after all data was read")
 	}
 	data.CloseWrite()
 	if readable() != 1 {
-		t.Error("the descriptor is not readable at the end")
+		t.Error("the descriptor is not readable at the end of the data")
 	}
 }
 
+// The plugin itself ends a Read that waits too long. The time is that of tls.SetTimeout, or by
+// default the one of tlsd's answer to tls.Hello.
 func TestAReadHasItsOwnTimeout(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
@@ -465,14 +484,16 @@ func TestCancelEndsReadsAndWritesOnChannels(t *testing.T) {
 	}
 	h.untilAThreadWaits()
 	for _, read := range reads {
-		for done := false; !done; { // those that have not begun are not cancelled
+		// A Read that has not begun is not cancelled. So cancel until it ends.
+		for done := false; !done; {
 			h.send("Cancel").gives(0, "")
 			select {
 			case r := <-read.Result():
 				done = true
 				if r.N != -1 || !strings.HasSuffix(r.Text,
 					": cancelled by the caller") {
-					t.Errorf("a cancelled Read gives %d, %q", r.N, r.Text)
+					t.Errorf("a cancelled Read gives %d, %q; want -1, and the "+
+						"text \"…: cancelled by the caller\"", r.N, r.Text)
 				}
 			case <-time.After(10 * time.Millisecond):
 			}
@@ -491,7 +512,8 @@ func TestCancelEndsReadsAndWritesOnChannels(t *testing.T) {
 	h.send("Read", 1, 10).reads("y")
 	p.silent(h)
 
-	// Then a Close has no close_notify: the channel is closed before it is sent.
+	// The peer must not get close_notify, because a Write was cut short. So the plugin closes
+	// the channel before it sends tls.Close.
 	closing := h.start("Close", 1)
 	p.expect("tls.Close", "[1]")
 	if !hungUp(t, data) {
@@ -532,16 +554,18 @@ func TestACloseEndsWhatOtherThreadsDoOnTheConnection(t *testing.T) {
 	const ended = "handle 1: the handle was closed while the call waited"
 	for _, c := range []*pending{read, second, write} {
 		if r := c.wait(); r.N != -1 || !strings.HasSuffix(r.Text, ended) {
-			t.Errorf("%s gives %d, %q", c.Op, r.N, r.Text)
+			t.Errorf("%s gives %d, %q; want -1, %q", c.Op, r.N, r.Text, ended)
 		}
 	}
 	if !hungUp(t, data) {
-		t.Error("a Write was cut short, and the channel is not hung up")
+		t.Error("Close has cut a Write short, but the channel is not hung up")
 	}
 	p.result(id, "0")
 	closing.gives(0, "")
 }
 
+// The plugin closes the data channel only after tlsd has answered tls.Close. Otherwise the peer
+// would get no close_notify.
 func TestACloseLeavesTheChannelOpenUntilItIsAnswered(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t)
@@ -555,7 +579,7 @@ func TestACloseLeavesTheChannelOpenUntilItIsAnswered(t *testing.T) {
 	p.result(id, "0")
 	closing.gives(0, "")
 	if n, err := data.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("after the Close the channel gives %d, %v", n, err)
+		t.Errorf("after the Close the channel gives %d, %v; want its end", n, err)
 	}
 }
 
@@ -566,7 +590,7 @@ func TestTwoThreadsThatReadGetEachByteOnce(t *testing.T) {
 	puts(t, data, "abcd")
 	got := []string{one.wait().Text, two.wait().Text}
 	if !(got[0] == "ab" && got[1] == "cd") && !(got[0] == "cd" && got[1] == "ab") {
-		t.Errorf("the threads have read %q", got)
+		t.Errorf("the threads have read %q; want \"ab\" and \"cd\"", got)
 	}
 }
 
@@ -609,6 +633,8 @@ func TestALostSessionEndsItsReadsAndWrites(t *testing.T) {
 	}
 }
 
+// If tlsd ends a data channel and its answer to tls.Status gives no good reason, the Read fails.
+// Nothing worse happens.
 func TestChannelsThatAreWrongAreAnErrorAndNothingElse(t *testing.T) {
 	t.Parallel()
 	const unsaid = "tlsd has ended this connection's data channel and does not say why"
@@ -635,7 +661,7 @@ func TestChannelsThatAreWrongAreAnErrorAndNothingElse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, h, p, data := ready(t)
-			data.Close() // at once
+			data.Close() // before the Read begins
 			read := h.start("Read", 1, 10)
 			id := p.expect("tls.Status", "[1]")
 			if c.status == "" {
@@ -690,14 +716,15 @@ func (h *host) untilThreadsWait(n int) {
 	})
 }
 
-// otherThreads are the current system calls of the threads besides the main one.
+// otherThreads returns the number of the current system call of each thread but the main one: -1
+// for a thread in no system call.
 func (h *host) otherThreads() (calls []int) {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", h.PID))
 	for _, task := range tasks {
 		if filepath.Base(task) == fmt.Sprint(h.PID) {
 			continue
 		}
-		// begins with the number of the system call, proc_pid_syscall(5)
+		// the file begins with the number of the system call, proc_pid_syscall(5)
 		call, _ := os.ReadFile(task + "/syscall")
 		number := -1
 		fmt.Sscan(string(call), &number)
@@ -715,7 +742,7 @@ func (h *host) untilAThreadIsIn(calls ...int) {
 	})
 }
 
-// If a program writes and ends, its data arrives.
+// If a program exits after a Write, without tls.Close, the peer still gets all data.
 func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
@@ -734,17 +761,19 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 	}
 }
 
-// A Close is sent right after Writes that run ahead. It is patient with a slow peer.
+// A Write succeeds before its data has been sent to the peer. A Close right after it does not cut
+// the data short, even if the peer is slow.
 func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 	t.Parallel()
-	// more than the system has room for, as a rule, and no more than may run ahead besides
+	// Usually the system's buffers to the peer hold only a part of this. The rest waits in tlsd
+	// and in the data channel, and must fit there.
 	const writes, size = 23, 250_000
 	d := startTLSD(t)
 	got := make(chan int64, 1)
 	ca, port := serving(t, func(conn *tls.Conn) {
 		conn.NetConn().(*net.TCPConn).SetReadBuffer(32 << 10)
 		conn.Handshake()
-		time.Sleep(1200 * time.Millisecond) // the promise is about time
+		time.Sleep(1200 * time.Millisecond) // a slow peer
 		n, err := io.Copy(io.Discard, conn)
 		if err != nil {
 			t.Error(err)
@@ -761,8 +790,9 @@ func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 	}
 }
 
-// A Close need not wait until the peer has everything. The data still arrives, and so does the end.
-// That holds if the program leaves at once, and if the peer sends data that nobody reads.
+// When Close returns, part of the data may still be on its way to the peer. The peer gets all of
+// it, and close_notify, even if the host exits at once, and even if the peer sends data that the
+// host does not read.
 func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 	t.Parallel()
 	const writes, size = 30, 10_000
@@ -777,7 +807,7 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 			left := make(chan struct{})
 			got := make(chan outcome, 1)
 			ca, port := serving(t, func(conn *tls.Conn) {
-				// the rest has to wait on the other side
+				// with a small buffer here, most data waits in tlsd
 				conn.NetConn().(*net.TCPConn).SetReadBuffer(32 << 10)
 				conn.Handshake()
 				<-left
@@ -786,9 +816,10 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 					var n int64
 					n, o.err = io.CopyN(io.Discard, conn, size)
 					o.n += n
-					// a socket that is gone would answer with a reset
+					// if tlsd had closed its socket, it would answer with a
+					// reset
 					conn.Write(make([]byte, 100))
-					// it is to be slower than the host's and the session's end
+					// so the host and its session end before all data is read
 					time.Sleep(10 * time.Millisecond)
 				}
 				got <- o
@@ -810,7 +841,7 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 	}
 }
 
-// serving is a server whose certificate is signed by the CA.
+// serving starts a TLS server. It returns the file of the CA of its certificate, and its port.
 func serving(t *testing.T, serve func(*tls.Conn)) (ca string, port int) {
 	t.Helper()
 	authority := testcert.NewCA(t, "Test CA")
@@ -818,7 +849,8 @@ func serving(t *testing.T, serve func(*tls.Conn)) (ca string, port int) {
 	return authority.File, testkit.ServeTLS(t, cert.Config(), serve)
 }
 
-// With the real tlsd: a peer that is gone while Writes run ahead.
+// If the peer closes the connection, one of the next Writes fails, and so does the Read after it.
+// The tlsd is the real one.
 func TestAWriteToAPeerThatIsGoneIsRaisedByAnyCallThatFollows(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
@@ -835,9 +867,10 @@ func TestAWriteToAPeerThatIsGoneIsRaisedByAnyCallThatFollows(t *testing.T) {
 		}
 	}
 	if !strings.HasPrefix(failed, "tls.Write: handle 1: ") {
-		t.Errorf("a thousand Writes to nobody: %q", failed)
+		t.Errorf("1000 Writes to a peer that is gone give the error %q; want one of "+
+			"tls.Write", failed)
 	}
 	if r := h.call("Read", 1, 10); r.N >= 0 {
-		t.Errorf("a Read gives %d", r.N)
+		t.Errorf("a Read after the failed Write gives %d; want -1", r.N)
 	}
 }

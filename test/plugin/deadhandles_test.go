@@ -2,9 +2,9 @@ package plugin
 
 import "testing"
 
-// The handles of a lost session stay dead. A new session takes its place.
+// Calls on the handles of a lost session fail for ever. New handles belong to a new session.
 
-// The test's host has a session with connections 1 and 5, and loses it while a Read waits on 1.
+// lostSession returns a host whose session has ended while calls waited on its connections 1 and 5.
 func lostSession(t *testing.T) (*standIn, *host) {
 	t.Helper()
 	d, h, p := opened(t)
@@ -41,19 +41,21 @@ func TestALostSessionsHandlesStayDead(t *testing.T) {
 	}
 	p.result(p.expect("tls.NewClient", `["again",1]`), "6")
 	call.gives(6, "")
-	dead() // without a word to the new session
+	dead() // sends no request to the new session
 	handshake := h.start("Handshake", 6)
 	p.result(p.expect("tls.Handshake", "[6,1]"), "0")
 	handshake.gives(0, "")
 }
 
+// If the session ends before the host has got a new handle, the next session gives the same number
+// to its first handle.
 func TestAHandleThatWasNotHandedOutDoesNotCount(t *testing.T) {
 	t.Parallel()
 	d, h := lostSession(t)
 	call := h.start("NewServerContext", "/c", "/k")
 	p, _ := d.session()
 	p.expect("tls.NewServerContext", `["/c","/k"]`)
-	p.conn.Close() // 6 was made, but nobody has learned of it
+	p.conn.Close() // tlsd has made handle 6, but the host has not got it
 	call.fails("tls.NewServerContext: lost: tlsd has closed the session")
 
 	backend := h.start("Backend")
@@ -67,6 +69,8 @@ func TestAHandleThatWasNotHandedOutDoesNotCount(t *testing.T) {
 	backend.gives(7, "openssl")
 }
 
+// If a session ends while no call waits, tls.NewClient opens a new one and succeeds. Calls on the
+// old handles fail with the reason that tlsd has sent.
 func TestASessionThatEndedWhileNobodyCalledIsReplacedUnnoticed(t *testing.T) {
 	t.Parallel()
 	for name, farewell := range map[string]string{
@@ -115,7 +119,7 @@ func TestTheCABundleIsSetAgainInANewSession(t *testing.T) {
 		p.result(p.expect("tls.SetCaBundle", `["`+path+`"]`), "0")
 		ca.gives(0, "")
 	}
-	ca := h.start("SetCaBundle", "/bad.pem") // does not replace it
+	ca := h.start("SetCaBundle", "/bad.pem") // this call fails, so /new.pem still counts
 	p.fail(p.expect("tls.SetCaBundle", `["/bad.pem"]`),
 		"tls.SetCaBundle: /bad.pem: no such file")
 	ca.fails("tls.SetCaBundle: /bad.pem")
@@ -139,9 +143,10 @@ func TestTheCABundleIsSetAgainInANewSession(t *testing.T) {
 	p.result(p.expect("tls.SetCaBundle", `["/new.pem"]`), "0")
 	p.result(p.expect("tls.NewClient", `["h",1]`), "3")
 	client.gives(3, "")
-	p.client(h, 4) // once is enough
+	p.client(h, 4) // the bundle is not set a second time
 }
 
+// If the first call of a new session sets a CA bundle, the plugin does not set the older one.
 func TestACABundleSetInANewSessionIsTheOne(t *testing.T) {
 	t.Parallel()
 	d, h, p := opened(t)
@@ -166,19 +171,20 @@ func TestLostSessionsLeaveNoDescriptorsBehind(t *testing.T) {
 		call := h.start("NewClient", "h", 1)
 		p, first := d.session()
 		if first != int64(i+1) {
-			t.Errorf("session %d begins with handle %d", i, first)
+			t.Errorf("session %d begins with handle %d; want %d", i, first, i+1)
 		}
 		p.result(p.expect("tls.NewClient", `["h",1]`), string(rune('1'+i)))
 		call.gives(int64(i+1), "")
 		p.conn.Close()
 		h.send("Handshake", i+1).fails("tls.Handshake: handle ")
-		// what is there once and for all: the bell of tls_Cancel, and libc catches a signal
-		// since the first thread
+		// The first round adds two things that stay: the pipe of tls_Cancel, and a signal
+		// handler of libc for threads.
 		if i == 0 {
 			before = h.call("status").Text
 		}
 	}
 	if after := h.call("status").Text; after != before {
-		t.Errorf("the host was\n%s\nand is\n%s", before, after)
+		t.Errorf("lost sessions have changed the host's status from\n%s\nto\n%s", before,
+			after)
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A host closes all its descriptors, as a program that becomes a daemon, and opens files under
-// their numbers.
+// A host may close all its descriptors, as daemons do when they start, and then open files that get
+// the same numbers. The plugin does not use or close these files. Its next call works.
 func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 	t.Parallel()
 	for _, op := range []string{"Read", "Write", "Close", "Shutdown", "Descriptor", "Subject",
@@ -26,7 +26,7 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
 			d, h, p, data := ready(t)
-			read := h.start("Read", 1, 10) // makes the bell
+			read := h.start("Read", 1, 10) // makes the pipe of tls_Cancel
 			h.untilAThreadWaits()
 			puts(t, data, "x")
 			read.reads("x")
@@ -34,9 +34,10 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 			if err := os.WriteFile(file, []byte("the host's own"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			// control, data, and both ends of the bell
+			// the sockets for control and data, and both ends of the pipe of tls_Cancel
 			if r := h.call("replace", file); r.N < 4 {
-				t.Fatalf("the host has replaced %d descriptors", r.N)
+				t.Fatalf("the host has replaced %d descriptors; want at least 4",
+					r.N)
 			}
 			fds := func() string {
 				_, after, _ := strings.Cut(h.call("status").Text, "fds ")
@@ -57,7 +58,7 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 			case "fork":
 				h.send("fork").gives(0, "")
 				if after := fds(); after != before {
-					t.Errorf("the parent has %s descriptors, the child %s",
+					t.Errorf("the parent has %s descriptors, but the child %s",
 						before, after)
 				}
 				h.send("exit")
@@ -71,13 +72,14 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 				h.send(op, 1).fails("tls." + op + ": " + lost)
 			}
 			if after := fds(); after != before {
-				t.Errorf("the host had %s descriptors and has %s", before, after)
+				t.Errorf("%s has changed the count of the host's descriptors "+
+					"from %s to %s", op, before, after)
 			}
 			// The next call works at once.
 			client := h.start("NewClient", "again", 1)
 			p2, first := d.session()
 			if first != 2 {
-				t.Errorf("the new session begins with handle %d", first)
+				t.Errorf("the new session begins with handle %d; want 2", first)
 			}
 			p2.result(p2.expect("tls.NewClient", `["again",1]`), "2")
 			client.gives(2, "")
@@ -85,19 +87,21 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 			again := p2.shake(h, 2)
 			read = h.start("Read", 2, 10)
 			h.untilAThreadWaits()
-			h.send("Cancel").gives(0, "") // by a new bell
+			h.send("Cancel").gives(0, "") // through a new pipe
 			read.fails("tls.Read: handle 2: cancelled by the caller")
 			h.send("Write", 2, []byte("y")).gives(1, "")
 			gets(t, again, "y")
 			if text, err := os.ReadFile(file); err != nil ||
 				string(text) != "the host's own" {
-				t.Errorf("the file of the host has %q, %v", text, err)
+				t.Errorf("the host's file contains %q, %v; want \"the host's "+
+					"own\"", text, err)
 			}
 			_ = p
 		})
 	}
 }
 
+// If a host has closed its standard streams, no descriptor of the plugin gets the number 0, 1 or 2.
 func TestNoDescriptorOfThePluginIsAStandardStream(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
@@ -106,11 +110,11 @@ func TestNoDescriptorOfThePluginIsAStandardStream(t *testing.T) {
 	cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"),
 		"ASAN_OPTIONS=detect_leaks=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("low: %v\n%s", err, out)
+		t.Errorf("testdata/low.c: %v\n%s", err, out)
 	}
 }
 
-// serveOne echoes for the next session.
+// serveOne accepts a session, and runs serveEcho for it.
 func serveOne(d *standIn) {
 	conn, err := d.ln.AcceptUnix()
 	if err != nil {
@@ -131,8 +135,8 @@ func TestForksWhileOtherThreadsTalkDisturbNothing(t *testing.T) {
 			d := newStandIn(t)
 			served := make(chan error, 1)
 			go func() {
-				// Connections that a child has a copy of are given up, before they
-				// have sent anything or after Hello.
+				// One session should serve all rounds. If the plugin opens another
+				// one, it is served, too.
 				var err error
 				for sessions := 0; err == nil; sessions++ {
 					var conn *net.UnixConn
@@ -142,7 +146,7 @@ func TestForksWhileOtherThreadsTalkDisturbNothing(t *testing.T) {
 						}
 						break
 					}
-					// a stray byte would be an error
+					// fails if a child has sent a byte of its own
 					err = serveEcho(newPeer(conn))
 					conn.Close()
 				}
@@ -155,7 +159,8 @@ func TestForksWhileOtherThreadsTalkDisturbNothing(t *testing.T) {
 			cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"),
 				"ASAN_OPTIONS=detect_leaks=0")
 			if out, err := cmd.CombinedOutput(); err != nil || string(out) != "done\n" {
-				t.Errorf("forks: %v\n%s", err, out)
+				t.Errorf("testdata/forks.c: %v; want the output \"done\", got\n%s",
+					err, out)
 			}
 			d.ln.Close()
 			if err := <-served; err != nil {
@@ -188,6 +193,8 @@ func converse(t *testing.T, d *standIn, h *host) {
 	closing.gives(0, "")
 }
 
+// If a resource limit of the host is low, calls work all the same, and no signal such as SIGXFSZ
+// ends the host.
 func TestTheHostsLimitsDoNotRaiseSignals(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []string{"--fsize=0", "--nofile=16", "--nproc=0", "--memlock=0",
@@ -234,6 +241,8 @@ func TestASandboxWithoutSomeSystemCallsIsNoTrap(t *testing.T) {
 	}
 }
 
+// If the host changes its effective user, its session is lost, and the next call opens a session of
+// the new user.
 func TestAChangedUserHasASessionOfItsOwn(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -251,7 +260,7 @@ func TestAChangedUserHasASessionOfItsOwn(t *testing.T) {
 	client := h.start("NewClient", "again", 1)
 	q, first := d.session()
 	if first != 2 {
-		t.Errorf("the new session begins with handle %d", first)
+		t.Errorf("the new session begins with handle %d; want 2", first)
 	}
 	q.result(q.expect("tls.NewClient", `["again",1]`), "2")
 	client.gives(2, "")
@@ -263,6 +272,8 @@ func TestAChangedUserHasASessionOfItsOwn(t *testing.T) {
 	h.send("Write", 2, []byte("x")).fails("tls.Write: handle 2: " + lost)
 }
 
+// A host may exit while its threads wait in calls. The data that it has written before still
+// arrives.
 func TestTheProgramMayExitWhileThreadsWait(t *testing.T) {
 	t.Parallel()
 	for _, f := range []*flavour{plain, asan, tsan} {
@@ -288,6 +299,7 @@ func TestTheProgramMayExitWhileThreadsWait(t *testing.T) {
 	}
 }
 
+// If a host loads two copies of the library, each has a session and descriptors of its own.
 func TestTheLibraryUnderTwoNamesIsTwoLibraries(t *testing.T) {
 	t.Parallel()
 	d, h, p, data := ready(t)
@@ -297,14 +309,14 @@ func TestTheLibraryUnderTwoNamesIsTwoLibraries(t *testing.T) {
 	client := h.start("NewClient", "second", 1)
 	q, first := d.session()
 	if first != 1 {
-		t.Errorf("the session of the second library begins with handle %d", first)
+		t.Errorf("the session of the second library begins with handle %d; want 1", first)
 	}
 	q.result(q.expect("tls.NewClient", `["second",1]`), "1")
 	client.gives(1, "")
 	again := q.shake(h, 1)
 	h.send("Write", 1, []byte("two")).gives(3, "")
 	gets(t, again, "two")
-	h.send("fork").gives(0, "") // each closes what is its own
+	h.send("fork").gives(0, "") // in the child, each library closes its own descriptors
 	h.send("exit")
 	h.child().gives(0, "")
 	_, _ = p, data

@@ -11,8 +11,9 @@ import (
 	"tlsd/internal/testcc"
 )
 
-// Build compiles domhost to the file exe with the C compiler cc, as strictly as make does. cflags
-// come last, for example -fsanitize=address. The error has the compiler's output.
+// Build compiles domhost with the C compiler cc, and writes the program to the file exe. It uses
+// the same warnings as make, and then cflags, such as -fsanitize=address. An error contains the
+// compiler's output.
 func Build(exe string, cflags ...string) error {
 	sources, err := filepath.Glob(filepath.Join(folder(), "src", "*.c"))
 	if err != nil || len(sources) == 0 {

@@ -60,7 +60,7 @@ func buildPlugin(file, source string) error {
 		[]string{filepath.Join("testdata", source)}, "-fPIC", "-shared")
 }
 
-// result is the end of a run of domhost.
+// A result is what a run of domhost has printed, with its exit status.
 type result struct {
 	stdout, stderr string
 	status         int
@@ -70,8 +70,8 @@ func (r result) String() string {
 	return fmt.Sprintf("status %d, stdout %q, stderr %q", r.status, r.stdout, r.stderr)
 }
 
-// run runs exe with these arguments in the folder dir. Of the variables of domhost and the fake
-// plugin it has only those of env.
+// run runs exe with these arguments in the folder dir. Its environment has PATH and LC_ALL, and the
+// variables of env.
 func run(t *testing.T, dir string, env []string, exe string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
@@ -98,7 +98,7 @@ func runScript(t *testing.T, exe, text string, env []string, args ...string) res
 	return run(t, dir, env, exe, append(args, "script.dom")...)
 }
 
-// script is a row of a table: a script and its expected end.
+// A script is one case of a test: the text, and what its run must print.
 type script struct {
 	name   string
 	text   string
@@ -186,8 +186,8 @@ func TestCommandLine(t *testing.T) {
 func TestOutputToAPipeAppearsLineByLine(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	// A script that never ends prints the second line. The line can be read only if it was not
-	// kept in a buffer.
+	// The script never ends. So its two lines can be read only if domhost keeps no line in a
+	// buffer.
 	text := `printf("one\n"); printf("two\n"); while (1) { }`
 	if err := os.WriteFile(filepath.Join(dir, "s.dom"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -212,11 +212,11 @@ func TestOutputToAPipeAppearsLineByLine(t *testing.T) {
 		n, err := out.Read(buf[:8-len(got)])
 		got = append(got, buf[:n]...)
 		if err != nil {
-			t.Fatalf("after %q: %v", got, err)
+			t.Fatalf("after the output %q: %v", got, err)
 		}
 	}
 	if string(got) != "one\ntwo\n" {
-		t.Errorf("got %q", got)
+		t.Errorf("the output is %q; want both lines", got)
 	}
 }
 
@@ -248,7 +248,8 @@ func TestFullDiskIsAnErrorOfPrintf(t *testing.T) {
 	}
 }
 
-// The sanitizers and valgrind find different mistakes: valgrind also finds uninitialised reads.
+// valgrind finds no leak in domhost, and no read of uninitialised memory. The other tests use the
+// sanitizers, which do not find such reads.
 func TestNothingIsLostOrUninitialised(t *testing.T) {
 	t.Parallel()
 	valgrind := testkit.Tool(t, "valgrind")
@@ -276,7 +277,9 @@ func TestNothingIsLostOrUninitialised(t *testing.T) {
 				"--error-exitcode=99", "--leak-check=full", "--show-leak-kinds=all",
 				"--errors-for-leak-kinds=all", plain, "s.dom")
 			if got.status == 99 || got.status < 0 {
-				t.Errorf("valgrind: %d\n%s", got.status, got.stderr)
+				t.Errorf("under valgrind, domhost ends with status %d (99: "+
+					"valgrind has found a mistake):\n%s", got.status,
+					got.stderr)
 			}
 		})
 	}

@@ -227,7 +227,7 @@ func TestSyntaxErrorsNameTheLineAndRunNothing(t *testing.T) {
 	check(t, scripts, nil)
 }
 
-// definitionsThatMultiply would be 2^29 words, in 30 lines.
+// definitionsThatMultiply returns a script of 30 lines that would expand to 2^29 words.
 func definitionsThatMultiply() string {
 	var b strings.Builder
 	b.WriteString("#define A0 x\n")
@@ -237,7 +237,7 @@ func definitionsThatMultiply() string {
 	return b.String() + "A29"
 }
 
-// definitionsInARow are 70 definitions, each of which needs the next.
+// definitionsInARow returns 70 definitions. Each but the first uses the one before.
 func definitionsInARow() string {
 	var b strings.Builder
 	b.WriteString("#define D0 1\n")

@@ -8,7 +8,7 @@ import (
 
 // Every script of examples/ runs in domhost.
 
-// The fake plugin returns the data that was written to it. So a script talks with itself.
+// The fake plugin returns the data that was written to it. So a script reads its own data.
 func TestEveryScriptOfExamplesRuns(t *testing.T) {
 	t.Parallel()
 	want := map[string]result{
@@ -27,11 +27,12 @@ func TestEveryScriptOfExamplesRuns(t *testing.T) {
 		"mtls-server.dom": {stdout: "listening on port 8443\n" +
 			"client 1: fact, serial fact\n" +
 			"client 2: fact, serial fact\n"},
-		"mtls-client.dom":     {stdout: "the server has said nothing\n", status: 1},
-		"starttls-client.dom": {stdout: "no answer\n", status: 1}, // "ok" without an end
+		"mtls-client.dom": {stdout: "the server has said nothing\n", status: 1},
+		// the fake plugin answers "ok" without a line end
+		"starttls-client.dom": {stdout: "no answer\n", status: 1},
 		"virtual-hosts.dom": {stdout: "listening on port 8443\nclient 1 asks for [fact]\n" +
 			"client 2 asks for [fact]\n"},
-		// The second client of the server gets the answer to the first one.
+		// The server gets its answer to the first client as the data of the second one.
 		"demo-server.dom": {stdout: "client 1 of 2: TLSv1.3, 0 bytes in, 78 bytes " +
 			"out\nclient 2 of 2: TLSv1.3, 78 bytes in, 78 bytes out\n"},
 		"demo-client.dom": {stdout: "backend:  openssl, Fake 1.0\nprotocol: " +
@@ -40,7 +41,8 @@ func TestEveryScriptOfExamplesRuns(t *testing.T) {
 	}
 	scripts, err := filepath.Glob("../../../examples/*.dom")
 	if err != nil || len(scripts) != len(want) {
-		t.Fatalf("%d scripts in examples (%v), %d expected", len(scripts), err, len(want))
+		t.Fatalf("examples/ has %d scripts (%v); this test knows %d", len(scripts), err,
+			len(want))
 	}
 	for _, path := range scripts {
 		text, err := os.ReadFile(path)

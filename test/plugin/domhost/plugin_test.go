@@ -15,7 +15,8 @@ import (
 
 // domhost finds and loads plugins, and passes arguments and results.
 
-// withFake runs the script with the fake plugin, and returns the calls that the plugin got.
+// withFake runs a script with the fake plugin. It returns the result, and the calls that the plugin
+// got; nil if none.
 func withFake(t *testing.T, exe, text string) (result, []string) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "log")
@@ -78,7 +79,8 @@ func TestEveryFunctionPassesItsArgumentsAndResult(t *testing.T) {
 	}
 }
 
-// Options, facts and plain text.
+// The promise of the test above, for functions that the reference does not have: options, facts,
+// plain text before TLS, and others.
 func TestNewerFunctionsPassTheirArgumentsAndResult(t *testing.T) {
 	t.Parallel()
 	const text = `
@@ -99,7 +101,7 @@ func TestNewerFunctionsPassTheirArgumentsAndResult(t *testing.T) {
 		got, calls := withFake(t, exe, text)
 		if got != (result{"0\nfact\n0\n4433 1\nok\n8\n1 0\n0 []\n", "", 0}) ||
 			!reflect.DeepEqual(calls, want) {
-			t.Errorf("%s: got %v\ncalls %q", exe, got, calls)
+			t.Errorf("%s: got %v\ncalls %q, want\n%q", exe, got, calls, want)
 		}
 	}
 }
@@ -141,7 +143,7 @@ func TestFailedCallStopsTheScriptWithLastErrorsText(t *testing.T) {
 		`tls.NewClient("silent", 1)`:    "tls.NewClient: failed, and tls.LastError() is empty",
 		`tls.NewClient("wordy", 1)`:     strings.Repeat("w", 9000),
 		`tls.Accept(1, "refused", 1)`:   "fake: connect to refused: connection refused",
-		// The plugin knows the ranges of its parameters, and makes the errors about them.
+		// The plugin, not domhost, checks these ranges.
 		`tls.NewClient("a", 0)`:     "fake: port 0 is not 1 to 65535",
 		`tls.NewClient("a", 65536)`: "fake: port 65536 is not 1 to 65535",
 		`tls.NewClient("a", -1)`:    "fake: port -1 is not 1 to 65535",
@@ -326,6 +328,8 @@ func TestPluginIsFoundFromTheScriptsFolder(t *testing.T) {
 	}
 }
 
+// If a script has no plugin directive at all, its tls calls work. If it has other directives, it
+// needs one for the tls plugin, too.
 func TestPluginDirectiveIsNeededOnceThereAreAny(t *testing.T) {
 	t.Parallel()
 	env := []string{"DOMHOST_PLUGIN_PATH=" + filepath.Dir(fakePlugin)}
@@ -386,11 +390,12 @@ func TestEveryExampleOfTheReferenceRuns(t *testing.T) {
 			}
 			if e.Name == reference.TypicalFlow {
 				_, calls := withFake(t, sanitized, e.Source)
-				// the raw line break is 0a
+				// the script's text has a line break after "Host:"
 				request := fmt.Sprintf("%x",
 					"GET / HTTP/1.0\r\nHost:\nexample.com\r\n\r\n")
 				if len(calls) < 3 || calls[2] != "Write 1 37 "+request {
-					t.Errorf("calls %q, want the request as printed", calls)
+					t.Errorf("calls %q, want the third to write the request %s",
+						calls, request)
 				}
 			}
 		})

@@ -1,9 +1,9 @@
 /*
  * assign.c - assignments, ++ and --
  *
- * = lets a string or blob grow beyond its declared capacity; := cuts the value
- * there. An element of a blob is a number of 0 to 255; writing one beyond the length, within
- * the capacity, makes the blob longer.
+ * = stores a whole string or blob, even beyond the declared capacity; := cuts the value to the
+ * capacity. An element of a blob is a number of 0 to 255. If a script assigns to an element beyond
+ * the length, but within the capacity, the blob becomes longer.
  */
 #include "interp.h"
 #include "lexer.h"
@@ -12,7 +12,7 @@
 
 #define BOUNDED OP2(':', '=')
 
-/* A variable, or one element of it. */
+/* What an assignment changes: a variable, or one element of a blob. */
 typedef struct {
 	const char *name;
 	int line;
@@ -68,7 +68,7 @@ static bool store_element(Interp *in, const Target *t, const Value *v)
 	return true;
 }
 
-/* Takes v over. */
+/* On success the value has moved from *v to the variable, and *v is void. */
 static bool store_variable(Interp *in, const Target *t, int op, Value *v)
 {
 	Variable *var = t->variable;
@@ -83,8 +83,8 @@ static bool store_variable(Interp *in, const Target *t, int op, Value *v)
 	return true;
 }
 
-/* target op= v. A variable's own value is changed in place, so that adding to
- * a long string in a loop does not copy it each time. */
+/* Carries out `t op= v`, such as `t += v`. The value of a variable is changed in place. So a loop
+ * that appends to a long string does not copy the string each time. */
 static bool compound(Interp *in, const Target *t, int op, const Value *v)
 {
 	if (t->element) {

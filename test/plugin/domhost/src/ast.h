@@ -1,8 +1,8 @@
 /*
  * ast.h - the tree that the parser makes and the interpreter walks
  *
- * All of it lives in the arena of the script. A variable is a slot of its
- * function's frame, found by the parser.
+ * The whole tree is in the arena of the script. The parser gives each variable a slot in the frame
+ * of its function.
  */
 #ifndef AST_H
 #define AST_H
@@ -24,14 +24,14 @@ typedef enum {
 	N_BINARY,  /* a op b */
 	N_AND,     /* a && b */
 	N_OR,      /* a || b */
-	N_ASSIGN,  /* a op b; op is '=', ':=' or the operator of a compound one */
+	N_ASSIGN,  /* a op b; op is '=', ':=' or, for +=, '+' */
 	N_STEP,    /* ++a --a; op is '+' or '-' */
 	N_STEP_AFTER, /* a++ a-- */
 	/* statements */
 	N_BLOCK,    /* list */
 	N_DECLARE,  /* type, slot; a: capacity or NULL, b: initial value or NULL */
 	N_IF,       /* a: condition, b: then, c: else or NULL */
-	N_LOOP,     /* a: before, b: condition, c: step, each or NULL; d: body */
+	N_LOOP,     /* a: statements before it, b: condition, c: step, each or NULL; d: body */
 	N_BREAK,
 	N_CONTINUE,
 	N_RETURN, /* a or NULL */
@@ -46,13 +46,13 @@ typedef struct NodeList {
 struct Node {
 	NodeKind kind;
 	int line;
-	int depth; /* of the tree below, itself included */
+	int depth; /* levels of the tree from this node down, this node included */
 	int op;
 	int slot;
 	Type type;
 	Value value;
-	const char *name; /* of a function called, of a variable */
-	/* What a call calls, one of them; set when it is first run. */
+	const char *name; /* of the called function, or of the variable */
+	/* The function that a call calls. When the call first runs, one of the two is set. */
 	const Function *function;
 	const struct Native *native;
 	Node *a, *b, *c, *d;
@@ -71,7 +71,7 @@ struct Function {
 	const char *name;
 	int line;
 	Type result;
-	Parameter parameters[MAX_PARAMETERS]; /* they are the first slots */
+	Parameter parameters[MAX_PARAMETERS]; /* they have the first slots */
 	int parameter_count;
 	int slot_count;
 	Node *body;

@@ -20,7 +20,7 @@ static bool eval_length(Interp *in, const Node *n, Value *out)
 	if (!type_is_bytes(out->type))
 		return fail(in->f, n->line, "only a string or a blob has a Length, not %s",
 		            type_phrase(out->type));
-	size_t len = out->u.b->len; /* at most MAX_BYTES: an i32 */
+	size_t len = out->u.b->len; /* at most MAX_BYTES, so it fits an i32 */
 	value_free(out);
 	*out = value_int(T_I32, (int64_t)len);
 	return true;
@@ -65,7 +65,7 @@ static bool eval_binary(Interp *in, const Node *n, Value *out)
 	return ok;
 }
 
-/* && and || give 0 or 1, and leave out the right side when the left one decides. */
+/* && and || give 0 or 1. If the left side decides, the right side is not evaluated. */
 static bool eval_logic(Interp *in, const Node *n, Value *out)
 {
 	bool truth = false, decides = n->kind == N_OR;

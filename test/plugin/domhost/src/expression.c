@@ -1,5 +1,5 @@
 /*
- * expression.c - the parser's half for expressions, with C's precedence
+ * expression.c - the part of the parser for expressions; operators have C's precedence
  */
 #include "parser.h"
 
@@ -194,7 +194,7 @@ static Node *binary_level(Parser *p, int level)
 	return left;
 }
 
-/* The operator that an assignment applies: = and := themselves, + for +=. */
+/* Reads an assignment sign, if there is one. Returns = or := itself, + for +=, or 0 for none. */
 static int assignment(Parser *p)
 {
 	static const char compound[] = "+-*/%";

@@ -34,7 +34,7 @@ static bool declare_variable(Interp *in, const Node *n)
 		value_free(&v);
 		return false;
 	}
-	value_free(&var->v); /* of the loop's turn before */
+	value_free(&var->v); /* the value of the previous turn of a loop, if any */
 	*var = (Variable){.type = n->type, .declared = declared, .v = v};
 	return true;
 }
@@ -83,7 +83,7 @@ static Flow run_loop(Interp *in, const Node *n)
 	}
 }
 
-/* The value is made aside: calls inside of it have results of their own. */
+/* Sets in->result last, because calls in the expression use in->result as well. */
 static Flow run_return(Interp *in, const Node *n)
 {
 	Value v = value_void();
@@ -158,7 +158,7 @@ static bool run_function(Interp *in, const Function *fn, Variable *frame, Value 
 		ok = value_convert(&in->result, fn->result, in->f, fn->line) ||
 		     fail_in(in->f, "the result of %s", fn->name);
 	else if (fn->result != T_VOID && fn == in->program->main)
-		in->result = value_int(T_I32, 0); /* as C's main */
+		in->result = value_int(T_I32, 0); /* as in C */
 	else if (fn->result != T_VOID)
 		ok = fail(in->f, fn->line, "%s ended without a return", fn->name);
 	free_frame(fn, frame);
@@ -203,8 +203,8 @@ static bool call_native(Interp *in, const Node *n, Value *out)
 	return ok;
 }
 
-/* Finds what the call's name means. A script without any plugin directive, as
- * the examples of the reference are printed, gets the tls plugin when it first needs it. */
+/* Finds the function that a call names. If the script has no plugin directive, like the examples of
+ * the reference, its first call of a tls function loads the tls plugin. */
 static bool resolve(Interp *in, Node *n)
 {
 	for (const Function *fn = in->program->functions; fn != NULL; fn = fn->next)

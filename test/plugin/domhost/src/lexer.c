@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_TOKENS 500000 /* bounds definitions that multiply each other */
+#define MAX_TOKENS 500000 /* also limits definitions that multiply each other */
 #define MAX_EXPANSION 64   /* definitions inside of definitions */
 
 typedef struct {
@@ -17,7 +17,7 @@ typedef struct {
 	Tokens *tokens;
 	Failure *f;
 	int line;
-	int expansion; /* how many definitions deep */
+	int expansion; /* how many definitions are being expanded, one inside of the other */
 } Lexer;
 
 typedef struct {
@@ -60,15 +60,15 @@ static bool add(Lexer *l, Token t)
 	return true;
 }
 
-/* The characters after p are s. */
+/* Says whether the rest of the text begins with s. */
 static bool at(const Text *t, const char *s)
 {
 	size_t n = strlen(s);
 	return (size_t)(t->end - t->p) >= n && memcmp(t->p, s, n) == 0;
 }
 
-/* A definition's text is one line wherever it is used: only the script itself
- * counts lines. */
+/* Counts a line break, but only in the script itself. The text of a definition has the line number
+ * of the place where it is used. */
 static void newline(Lexer *l)
 {
 	if (l->expansion == 0)
@@ -147,7 +147,7 @@ static bool lex_string(Lexer *l, Text *t)
 	return ok;
 }
 
-/* Integers are i32 if they fit, else i64; with a point or an exponent, double. */
+/* A number with a point or an exponent is a double. Other numbers are i32, or i64 if too large. */
 static bool lex_number(Lexer *l, Text *t)
 {
 	const char *start = t->p;
@@ -250,7 +250,7 @@ static bool lex_define(Lexer *l, Text *t)
 	Define *d = arena_alloc(l->arena, sizeof *d);
 	d->name = arena_text(l->arena, name, len);
 	d->text = arena_text(l->arena, text, (size_t)(t->p - text));
-	d->next = l->defines; /* the later of two with one name is found first */
+	d->next = l->defines; /* of two definitions of a name, the later one is found first */
 	l->defines = d;
 	return true;
 }

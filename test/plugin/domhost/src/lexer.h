@@ -1,9 +1,9 @@
 /*
- * lexer.h - text to tokens; comments and #define are gone after it
+ * lexer.h - makes tokens of a script's text; drops comments, and replaces #define names
  *
- * A string literal may contain a raw line break, which stays in it as it is.
- * #define NAME text replaces NAME by the text, wherever it stands as a word
- * later in the script. A definition from the command line goes before one of the script.
+ * A string literal may contain a line break, which becomes part of the string. #define NAME text
+ * replaces each later word NAME by the text. If the command line and the script define the same
+ * name, the definition of the command line counts.
  */
 #ifndef LEXER_H
 #define LEXER_H
@@ -38,7 +38,7 @@ typedef struct {
  * fixed are the definitions of the command line. */
 bool lex(Arena *arena, const char *source, size_t len, Define *fixed, Tokens *tokens, Failure *f);
 
-/* True if text is a name of letters, digits and _, not starting with a digit. */
+/* Says whether text consists of letters, digits and _, and does not begin with a digit. */
 bool is_name(const char *text, size_t len);
 
 #endif

@@ -51,7 +51,7 @@ static bool add_define(Arena *arena, Options *o, const char *text, Failure *f)
 	Define *d = arena_alloc(arena, sizeof *d);
 	d->name = arena_text(arena, text, len);
 	d->text = equals != NULL ? equals + 1 : "1";
-	d->next = o->defines; /* the last of several is found first */
+	d->next = o->defines; /* of two definitions of a name, the later one is found first */
 	o->defines = d;
 	return true;
 }
@@ -108,7 +108,7 @@ static bool read_script(Arena *arena, const char *path, char **text, size_t *len
 	return ok;
 }
 
-/* One line, whatever bytes the reason has. */
+/* Prints one line: control characters in the reason become blanks. */
 static void print_failure(const char *script, const Failure *f)
 {
 	fflush(stdout);
@@ -152,7 +152,7 @@ int main(int argc, char **argv)
 	int status = STATUS_USAGE;
 
 	(void)argc;
-	/* What a script prints is seen at once, also through a pipe. */
+	/* A line that a script prints is seen at once, also through a pipe. */
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (read_options(&arena, argv, &o, &f)) {
 		if (o.help)

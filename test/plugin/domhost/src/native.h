@@ -1,8 +1,8 @@
 /*
- * native.h - functions that are not the script's own
+ * native.h - functions that a script can call, but has not defined
  *
- * The number and the types of the arguments are checked here against the
- * function's line in a table, before anything of it runs.
+ * Each function has an entry in a table (Native). The number and the types of the arguments are
+ * checked against the entry before the function runs.
  */
 #ifndef NATIVE_H
 #define NATIVE_H
@@ -11,7 +11,7 @@
 
 typedef struct {
 	const struct Native *native;
-	Value *args; /* of the types that the table says */
+	Value *args; /* native_call has checked their types */
 	size_t count;
 	Failure *f;
 	int line;
@@ -24,15 +24,15 @@ typedef enum {
 	P_STRING, /* a string without zero bytes, as C needs it */
 	P_TEXT,   /* any string */
 	P_BLOB,
-	P_OPTIONAL_I64, /* an integer that may be left out; only as the last one */
-	P_REST          /* any more values, only as the last one */
+	P_OPTIONAL_I64, /* an integer that may be omitted; only as the last parameter */
+	P_REST          /* further values of any number and type; only as the last parameter */
 } ParameterKind;
 
 #define MAX_NATIVE_PARAMETERS 4
 
 typedef struct Native {
 	const char *name;   /* in scripts */
-	const char *symbol; /* in the plugin; NULL: built in, or domhost's own */
+	const char *symbol; /* in the plugin; NULL: domhost has the function itself */
 	struct {
 		const char *name;
 		ParameterKind kind;
@@ -40,15 +40,15 @@ typedef struct Native {
 	bool (*call)(const NativeCall *c, Value *result);
 } Native;
 
-/* printf, blob.FromText and blob.ToText; NULL if it is none of them. */
+/* Finds printf, blob.FromText or blob.ToText. Returns NULL for another name. */
 const Native *builtin_find(const char *name);
 
-/* Is the number of arguments right? Asked before they are evaluated. */
+/* Fails if the number of arguments is wrong. Called before the arguments are evaluated. */
 bool native_check_count(const Native *n, size_t count, Failure *f, int line);
-/* Checks the types of args, which the caller keeps, and calls. */
+/* Checks the types of args, and calls the function. The caller must still free args. */
 bool native_call(const Native *n, Value *args, size_t count, Failure *f, int line, Value *result);
 
-/* printf's own file. */
+/* The function behind printf; see printf.c. */
 bool builtin_printf(const NativeCall *c, Value *result);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * ops.c - the binary operators
  *
- * Numbers meet as i32, i64 or double, whichever of the two is wider. A result
- * that does not fit the type is an error, as is division by zero, of doubles too: nothing is
- * lost silently.
+ * If two numbers have different types, the narrower one is converted. From narrow to wide the types
+ * are i32, i64 and double. If a result does not fit its type, that is an error. Division by zero is
+ * an error, also of doubles.
  */
 #include "lexer.h"
 
@@ -24,7 +24,8 @@ static bool is_comparison(int op)
 	       op == OP2('=', '=') || op == OP2('!', '=');
 }
 
-/* order is negative, 0 or positive, as a is less than, equal to or greater than b. */
+/* Carries out the comparison op. order is negative if the left value is less than the right one,
+ * 0 if they are equal, and positive if the left one is greater. */
 static bool compare(int op, int order)
 {
 	switch (op) {
