@@ -42,16 +42,17 @@ func (c *Conn) Configure(s ClientSettings) error {
 		return ErrHandshakeDone
 	}
 	c.pins = s.Pins
-	ok := true
+	refused := ""
 	q := c.lib.exclusive(func() {
-		ok = c.lib.offerALPN(c.ssl, list)
-		if s.TLS13 {
-			ok = ok && int64(call(c.lib.sym.sslCtrl, c.ssl, ctrlSetMinProto,
-				tls13, 0)) == 1
+		if !c.lib.offerALPN(c.ssl, list) {
+			refused = "SSL_set_alpn_protos"
+		} else if s.TLS13 && int64(call(c.lib.sym.sslCtrl, c.ssl, ctrlSetMinProto,
+			tls13, 0)) != 1 {
+			refused = "SSL_set_min_proto_version"
 		}
 	})
-	if !ok {
-		return internalError("SSL_set_alpn_protos", q)
+	if refused != "" {
+		return internalError(refused, q)
 	}
 	c.tls13 = c.tls13 || s.TLS13
 	if s.Identity != nil {
