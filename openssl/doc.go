@@ -29,7 +29,8 @@
 //     the subject and the trust store.
 //   - A client resumes TLS sessions only from the cache in its settings. It does not use sessions
 //     of connections whose settings differ from its own.
-//   - A Conn or a Context that was closed or freed leaves nothing allocated, also if it had failed.
+//   - After Close and Free, nothing of a Conn or a Context is allocated any more, even if it has
+//     failed.
 //   - Nothing is logged. No error contains payload, a key or a password.
 //
 // Reads and Writes that need not wait allocate nothing. One that waits allocates a little memory,
@@ -41,14 +42,14 @@
 // the gate, and ends when the thread is back in Go (exclusive in call.go).
 //
 // The SSL reads the socket itself (SSL_set_rfd), and only inside RawConn.Read and RawConn.Write;
-// io.go has the rules. It writes to memory, a BIO pair. Before the thread leaves the library, Go
-// takes the bytes out of the pair, and sends them or keeps them (out.go). One write(2) sends up to
-// 64 KiB of data. If the SSL wrote to the socket itself, it would make one write(2) for each
+// io.go has the rules. The SSL writes to memory, a BIO pair. Before the thread leaves the library,
+// Go takes the bytes out of the pair, and sends them or keeps them (out.go). One write(2) sends up
+// to 64 KiB of data. If the SSL wrote to the socket itself, it would make one write(2) for each
 // record.
 //
-// SSL_write never has to wait for the socket. So the SSL never has a half-sent record. With such a
-// record a KeyUpdate from the peer would end the connection. A failed send is no failure of the
-// SSL, so reading goes on. The pair belongs to the thread and not to the connection, so an idle
+// SSL_write never has to wait for the socket. So the SSL never has a half-sent record. (While
+// OpenSSL has one, a KeyUpdate from the peer ends the connection.) A failed send is no failure of
+// the SSL, so reading goes on. The pair belongs to the thread and not to the connection, so an idle
 // connection has no memory for outgoing bytes.
 //
 // This command measures the cost of reading and writing:

@@ -104,8 +104,8 @@ func (e *VerifyError) Error() string {
 	return b.String()
 }
 
-// HandshakeError says that a handshake failed for a reason other than verification. It ends the
-// connection, which can then only be closed.
+// HandshakeError says that a handshake failed for a reason other than verification. After this
+// error the connection can only be closed.
 type HandshakeError struct {
 	Reason string   // for people
 	Queue  []string // OpenSSL's error queue, the oldest first
@@ -121,7 +121,7 @@ func (e *HandshakeError) Error() string { return "TLS handshake failed: " + e.Re
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
 // ProtocolError says that TLS failed after the handshake: a broken record, or an alert from the
-// peer. It ends the connection, which can then only be closed.
+// peer. After this error the connection can only be closed.
 type ProtocolError struct {
 	Reason string   // for people
 	Queue  []string // OpenSSL's error queue, the oldest first

@@ -45,8 +45,8 @@ func (b *pemBlock) fault(what, reason string, q queue) *PEMError {
 		Queue: q.strings()}
 }
 
-// splitPEM finds the blocks of a file. It ignores the text around them. what is for errors: the
-// field What of a *PEMError.
+// splitPEM finds the blocks of a file. It ignores the text around them. The parameter what becomes
+// the field What of errors.
 func splitPEM(what string, data []byte) ([]pemBlock, error) {
 	bad := func(format string, args ...any) error {
 		return &PEMError{What: what, Reason: fmt.Sprintf(format, args...)}

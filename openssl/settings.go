@@ -7,8 +7,8 @@ import (
 // ClientSettings are a client's settings for its handshake, besides the name of the server.
 type ClientSettings struct {
 	ALPN []string // offered, in this order
-	// Pins are hashes of keys (Info.KeySHA256). One of them must be that of the server's key.
-	// The certificate is verified too. nil: any key
+	// Pins are hashes of keys (Info.KeySHA256). The hash of the server's key must be one of
+	// them. The certificate is verified too. If Pins is nil, the server may have any key.
 	Pins     [][sha256.Size]byte
 	TLS13    bool      // refuse older versions
 	Identity *Identity // shown if the server asks for a certificate; nil: none

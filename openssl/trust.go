@@ -25,7 +25,7 @@ const (
 	TrustCompiledIn = "compiled-in"   // the paths that are compiled into libcrypto
 	TrustEnvFile    = "SSL_CERT_FILE" // this environment variable is set
 	TrustEnvDir     = "SSL_CERT_DIR"  // this one is set, and SSL_CERT_FILE is not
-	// libcrypto's paths have no certificates, and a usual path of another system has some.
+	// No path of libcrypto has certificates, but a usual path of another system has.
 	TrustFallback = "fallback"
 	// No path has certificates, so no certificate will be accepted.
 	TrustNone = "none"
@@ -75,8 +75,8 @@ func (t TrustStore) String() string {
 	return s
 }
 
-// The usual paths of CA certificates on other systems. findTrust tries them in this order if
-// libcrypto's own paths have none.
+// The usual paths of CA certificates on other systems. If libcrypto's own paths have no
+// certificates, findTrust tries these paths in this order.
 var (
 	fallbackFiles = []string{
 		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine, Arch
