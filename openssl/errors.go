@@ -9,7 +9,7 @@ import (
 
 // Errors without details of their own.
 //
-// The methods of Conn return these errors, the types below, and four others. If their context ends
+// The methods of Conn return these errors, the types below, and errors of Go. If their context ends
 // a wait, they return context.Canceled or context.DeadlineExceeded. If Close ends a wait, they
 // return net.ErrClosed. After the peer's close_notify Read returns io.EOF. If the system reports an
 // error, such as ECONNRESET, they return an error that wraps the syscall.Errno.
