@@ -13,8 +13,8 @@ import (
 // take, to the Conn's unsent bytes. The rules:
 //
 //   - Unsent bytes are sent in order, with a write(2) that cannot block, while Conn.mu is locked.
-//     The operation that has added them sends them. If it ends too early, the next operation sends
-//     the rest: a Read, a Write or Close.
+//     The operation that has added them sends them. If it ends before all are sent, the next
+//     operation sends the rest: a Read, a Write or Close.
 //   - A Write, a Handshake and a CloseWrite wait until their bytes are sent. A Read can add bytes
 //     too (an answer to KeyUpdate, an alert), but does not wait. If the system does not take its
 //     bytes at once, the next operation sends them. RFC 8446 wants the answer to KeyUpdate before
