@@ -54,7 +54,7 @@ func abiText(t *testing.T) string {
 	return string(text)
 }
 
-// libc are the symbols that are not OpenSSL's.
+// libc has the symbols of the C library.
 var libc = map[string]prototype{"__errno_location": {"int *", 0}, "__error": {"int *", 0}}
 
 func TestEverySymbolHasAPrototype(t *testing.T) {
@@ -122,11 +122,11 @@ func evaluate(t *testing.T, expression string) constant.Value {
 }
 
 // conversions are the required conversions of call's result, by the type in C. Pointers and
-// unsigned longs need none, because the result is a word too.
+// unsigned longs need none, because they fill a word, as call's result does.
 var conversions = map[string]string{"int": "int32", "long": "int64"}
 
-// Each call passes as many arguments as the function takes, and converts the result to its type:
-// the upper half of the register with an int is garbage.
+// Each call passes as many arguments as the function takes, and converts the result to the
+// function's type. After a function that returns int, the upper half of the register is garbage.
 func TestCallsFitTheirPrototypes(t *testing.T) {
 	t.Parallel()
 	have := prototypes(t)
@@ -144,7 +144,7 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
-		// The innermost conversion or statement around each call.
+		// path has the present node, and all nodes around it, the outermost first.
 		var path []ast.Node
 		ast.Inspect(parse(t, name), func(n ast.Node) bool {
 			if n == nil {
@@ -170,8 +170,9 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 			for _, arg := range c.Args[1:] {
 				if lit, ok := arg.(*ast.BasicLit); ok && lit.Value != "0" &&
 					lit.Value != "1" {
-					t.Errorf("%s: %s: %s has no name, so that no header is "+
-						"asked for its value", name,
+					t.Errorf("%s: %s: the number %s must be a constant "+
+						"with a name, so that testdata/abi.c can "+
+						"check its value", name,
 						types.ExprString(c), lit.Value)
 				}
 			}
@@ -179,7 +180,7 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 			if !ok {
 				if id, isIdent := c.Args[0].(*ast.Ident); isIdent &&
 					id.Name == "method" {
-					// of newCtx
+					// newCtx calls one of these two functions.
 					for _, symbol := range []string{"TLS_client_method",
 						"TLS_server_method"} {
 						want := prototype{"const SSL_METHOD *",
@@ -227,8 +228,8 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 		"call(sym.sslGetError, o.errArg[:]...)": "int32",
 	}
 	if !maps.Equal(byOperation, want) {
-		t.Errorf("calls with a slice are %v, and those that are checked are %v",
-			byOperation, want)
+		t.Errorf("the calls with their arguments in a slice are %v, but "+
+			"TestOperationsFitTheirPrototypes checks %v", byOperation, want)
 	}
 }
 
@@ -262,8 +263,9 @@ func TestOperationsFitTheirPrototypes(t *testing.T) {
 		for _, symbol := range fields[field] {
 			for _, p := range have[symbol] {
 				if p != (prototype{"int", n}) {
-					t.Errorf("%s gets %d arguments and is to give an "+
-						"int; it is %+v", symbol, n, p)
+					t.Errorf("%s is called with %d arguments, and must "+
+						"return int; its prototype is %+v",
+						symbol, n, p)
 				}
 			}
 		}
@@ -282,14 +284,15 @@ var callbacks = map[string]struct{ file, function string }{
 
 var callbackLine = regexp.MustCompile(`(?m)^typedef (\w+) (\w+_cb)\((.*)\);$`)
 
-// A function that OpenSSL calls has as many parameters as OpenSSL passes. All of them are words. An
-// int is read as an int, because the upper half of its register is garbage.
+// A function that OpenSSL calls has as many parameters as OpenSSL passes. All of them are of type
+// uintptr. If a parameter is an int in C, the function converts it to int32, because the upper half
+// of its register is garbage.
 func TestCallbacksFitTheirTypes(t *testing.T) {
 	t.Parallel()
 	lines := callbackLine.FindAllStringSubmatch(abiText(t), -1)
 	if len(lines) != len(callbacks) {
-		t.Fatalf("testdata/abi.c has %d types of callbacks, and there are %d", len(lines),
-			len(callbacks))
+		t.Fatalf("testdata/abi.c has %d types of callbacks, and this test knows %d",
+			len(lines), len(callbacks))
 	}
 	for _, m := range lines {
 		t.Run(m[2], func(t *testing.T) {
@@ -310,14 +313,15 @@ func checkCallback(t *testing.T, file, function string, parameters []string) {
 		var names []string
 		for _, field := range slices.Concat(f.Type.Params.List, f.Type.Results.List) {
 			if types.ExprString(field.Type) != "uintptr" {
-				t.Errorf("%s is no word", types.ExprString(field.Type))
+				t.Errorf("%s is not uintptr", types.ExprString(field.Type))
 			}
 			for _, name := range field.Names {
 				names = append(names, name.Name)
 			}
 		}
 		if len(names) != len(parameters)+1 {
-			t.Fatalf("it has %q, the type in C %q and a result", names, parameters)
+			t.Fatalf("the parameters and results are %q, but in C %q and one result",
+				names, parameters)
 		}
 		for i, p := range parameters {
 			if !strings.HasPrefix(p, "int ") {
@@ -327,12 +331,12 @@ func checkCallback(t *testing.T, file, function string, parameters []string) {
 				switch n := n.(type) {
 				case *ast.CallExpr: // int32(x)
 					return types.ExprString(n) != "int32("+names[i]+")"
-				case *ast.AssignStmt: // result = x: a word as it came
+				case *ast.AssignStmt: // result = x: OpenSSL gets its word back
 					return types.ExprString(n.Lhs[0]) != names[len(names)-1]
 				case *ast.Ident:
 					if n.Name == names[i] {
-						t.Errorf("%s is used as a word, and is an int",
-							n.Name)
+						t.Errorf("%s is an int in C, and is not "+
+							"converted to int32", n.Name)
 					}
 				}
 				return true
@@ -341,7 +345,7 @@ func checkCallback(t *testing.T, file, function string, parameters []string) {
 		return false
 	})
 	if !found {
-		t.Errorf("there is no %s", function)
+		t.Errorf("%s has no function %s", file, function)
 	}
 }
 

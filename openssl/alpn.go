@@ -38,9 +38,9 @@ func (l *Library) offerALPN(ssl uintptr, list []byte) bool {
 		uintptr(len(list)))) == 0
 }
 
-// selectALPN is the callback of all server contexts. The last argument is the key of the context's
-// settings in l.servers. So C never has a pointer of Go. The chosen protocol is a part of the
-// client's list, and lives as long as that list.
+// selectALPN is the callback of all server contexts. C must not keep a pointer to Go's memory. So
+// the context's settings are in l.servers, and OpenSSL passes their key, number. The chosen
+// protocol needs no memory of its own: *out points into the client's list.
 func (l *Library) selectALPN(_, out, outLen, in, inLen, number uintptr) (result uintptr) {
 	result = alpnFatal
 	defer func() { _ = recover() }() // a panic must not unwind C's frames
@@ -49,24 +49,24 @@ func (l *Library) selectALPN(_, out, outLen, in, inLen, number uintptr) (result 
 		return
 	}
 	offered := unsafe.Slice((*byte)(pointer(in)), int(uint32(inLen)))
-	at, err := chooseALPN(s.(*serverSettings).alpn, offered)
+	index, err := chooseALPN(s.(*serverSettings).alpn, offered)
 	if err != nil {
 		return
 	}
-	if at < 0 {
+	if index < 0 {
 		return alpnNone
 	}
-	*(*uintptr)(pointer(out)) = in + uintptr(at) + 1
-	*(*byte)(pointer(outLen)) = offered[at]
+	*(*uintptr)(pointer(out)) = in + uintptr(index) + 1
+	*(*byte)(pointer(outLen)) = offered[index]
 	return alpnOK
 }
 
 var errNoOverlap = errors.New("no application protocol in common")
 
-// chooseALPN finds the first of our protocols that is in the client's list. at is where the
-// protocol's length is in the list, or -1 if we have no protocols. The error is errNoOverlap if
-// none of ours is in the list, or the list is malformed.
-func chooseALPN(ours []string, offered []byte) (at int, err error) {
+// chooseALPN finds the first of our protocols that is in the client's list. index is the position
+// of the protocol's length byte in the list, or -1 if we have no protocols. The error is
+// errNoOverlap if none of ours is in the list, or the list is malformed.
+func chooseALPN(ours []string, offered []byte) (index int, err error) {
 	if len(ours) == 0 {
 		return -1, nil
 	}

@@ -13,9 +13,9 @@ import (
 	"tlsd/openssl"
 )
 
-// In the benchmarks crypto/tls is the peer on both sides of the comparison: "openssl" is a Conn
-// against crypto/tls, "crypto-tls" is crypto/tls against itself on the same loopback. Only the
-// difference counts: the numbers themselves depend on the machine.
+// The benchmarks compare a Conn ("openssl") with crypto/tls ("crypto-tls"). The peer of both is
+// crypto/tls, over loopback. Only the difference counts: the numbers themselves depend on the
+// machine.
 
 var sizes = []int{64, 16 << 10, 1 << 20}
 
@@ -57,8 +57,8 @@ func forImpls(b *testing.B, f func(b *testing.B, impl string, n int)) {
 	}
 }
 
-// cpuPerOp reports the CPU time of both ends together. Other work on the machine changes it less
-// than the time by the clock.
+// cpuPerOp reports the CPU time of both ends together. Other work on the machine changes the CPU
+// time less than the elapsed time.
 func cpuPerOp(b *testing.B) func() {
 	used := func() int64 {
 		var u syscall.Rusage
@@ -140,7 +140,7 @@ func BenchmarkEcho(b *testing.B) {
 
 const block = 64 << 10 // bytes
 
-// writingPair returns a Conn that can be written to at any time: its data is dropped.
+// writingPair returns a Conn whose peer reads and drops all data.
 func writingPair(tb testing.TB) *openssl.Conn {
 	c, peer := setups[0].connect(tb)
 	go io.Copy(io.Discard, peer.NetConn())
@@ -154,7 +154,7 @@ func writeAll(tb testing.TB, c *openssl.Conn, p []byte) {
 	}
 }
 
-// readingPair returns a Conn that another one sends to all the time.
+// readingPair returns a Conn whose peer, another Conn, sends data all the time.
 func readingPair(tb testing.TB) *openssl.Conn {
 	l, id := load(tb), newIdentity(tb)
 	ours, peers := tcpPair(tb)
@@ -192,7 +192,7 @@ func readAll(tb testing.TB, c *openssl.Conn, p []byte) {
 	}
 }
 
-// readSome reads as much as p has, with ReadSome.
+// readSome reads len(p) bytes with ReadSome.
 func readSome(tb testing.TB, c *openssl.Conn, p []byte) {
 	for n := 0; n < len(p); {
 		got, err := c.ReadSome(context.Background(), len(p)-n)
@@ -222,7 +222,7 @@ func TestReadsAndWritesAllocateNothingThatGrowsWithTheirData(t *testing.T) {
 	p := make([]byte, block)
 	most := 4 << 10 // bytes; an operation that has to wait allocates a little
 	if raceEnabled {
-		most = 2 * block // sync.Pool drops a part of what is put back
+		most = 2 * block // the race detector makes sync.Pool drop objects
 	}
 	c := writingPair(t)
 	if got := testalloc.PerCall(200, func() { writeAll(t, c, p) }); got > most {
@@ -233,7 +233,7 @@ func TestReadsAndWritesAllocateNothingThatGrowsWithTheirData(t *testing.T) {
 		t.Errorf("to read %d bytes allocates %d, more than %d", block, got, most)
 	}
 	if got := testalloc.PerCall(200, func() { readSome(t, c, p) }); got > 4*most {
-		t.Errorf("to read some allocates %d, though it was recycled", got)
+		t.Errorf("ReadSome and Recycle allocate %d bytes, more than %d", got, 4*most)
 	}
 }
 

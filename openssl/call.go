@@ -19,14 +19,14 @@ import (
 // queued, the oldest first. Meanwhile the goroutine keeps its thread. f must not wait for anything,
 // and must not call exclusive.
 //
-// A goroutine that is in C for longer than some 20 µs costs a thread. The gate limits the number of
-// these threads. The wait for the gate is short, because nothing in C waits.
+// If a goroutine is in C for longer than some 20 µs, Go's scheduler uses one more thread. The gate
+// limits the number of these threads. The wait for the gate is short, because nothing in C waits.
 func (l *Library) exclusive(f func()) queue {
 	return l.exclusiveFor("", 0, func(*thread) { f() })
 }
 
-// exclusiveFor is exclusive, and also tells the Watcher the method and the connection's tag. f may
-// use the thread.
+// exclusiveFor is exclusive, and also tells the Watcher the method and the connection's tag. f gets
+// the thread, and may use its BIO pair and its memory.
 func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue {
 	t := l.gate.enter()
 	runtime.LockOSThread()
@@ -45,8 +45,8 @@ func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue 
 	return l.drain()
 }
 
-// A thread is one of the gate's places for OS threads in the library. A goroutine has the place,
-// and its memory, for one stay.
+// A thread is the permission for one OS thread to be in the library, with memory for the stay. A
+// goroutine has it for one stay, and then gives it back to the gate.
 type thread struct {
 	number int
 	// bio and far are the two ends of a BIO pair. An SSL writes to bio, and Go takes the bytes
@@ -57,19 +57,19 @@ type thread struct {
 	arg      [4]uintptr // the arguments of calls that must not allocate
 }
 
-// A gate lets a limited number of OS threads in. The place that was left last is taken next,
-// because its memory is likely to be in the processor's cache.
+// A gate has a limited number of threads, and gives each to one goroutine at a time. It gives the
+// thread that came back most recently, because its memory is likely to be in the processor's cache.
 type gate struct {
-	room chan struct{} // has an element for each place that is taken
-	mu   sync.Mutex    // guards out
-	out  []*thread     // the free places
+	room chan struct{} // has an element for each thread that a goroutine has
+	mu   sync.Mutex    // guards free
+	free []*thread     // the threads that no goroutine has
 }
 
 func newGate() *gate {
 	most := 2 * runtime.GOMAXPROCS(0)
 	g := &gate{room: make(chan struct{}, most)}
 	for n := range most {
-		g.out = append(g.out, &thread{number: n})
+		g.free = append(g.free, &thread{number: n})
 	}
 	return g
 }
@@ -78,15 +78,15 @@ func (g *gate) enter() *thread {
 	g.room <- struct{}{}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	last := len(g.out) - 1
-	t := g.out[last]
-	g.out = g.out[:last]
+	last := len(g.free) - 1
+	t := g.free[last]
+	g.free = g.free[:last]
 	return t
 }
 
 func (g *gate) leave(t *thread) {
 	g.mu.Lock()
-	g.out = append(g.out, t)
+	g.free = append(g.free, t)
 	g.mu.Unlock()
 	<-g.room
 }
@@ -98,7 +98,7 @@ func (l *Library) equip() error {
 	q := l.exclusiveFor("", 0, func(own *thread) {
 		l.empty = call(l.sym.bioNew, call(l.sym.bioSMem))
 		ok = l.empty != 0
-		for _, t := range append(l.gate.out, own) {
+		for _, t := range append(l.gate.free, own) {
 			ok = l.newBIOPair(t) && ok
 		}
 	})
@@ -109,7 +109,7 @@ func (l *Library) equip() error {
 }
 
 // newBIOPair makes the pair of a thread. Call it inside exclusive. If it fails, the thread has no
-// pair, and each operation on the thread fails.
+// pair, and every operation that gets this thread fails.
 func (l *Library) newBIOPair(t *thread) bool {
 	var ends struct{ near, far uintptr } // on the heap, where C may write
 	call(l.sym.bioNewPair, uintptr(unsafe.Pointer(&ends.near)), bioBytes,
@@ -118,25 +118,25 @@ func (l *Library) newBIOPair(t *thread) bool {
 	return t.bio != 0 && t.far != 0
 }
 
-// freeBIOPair frees the pair of a thread. If an SSL still has one end, OpenSSL frees this end when
-// the SSL gets another BIO.
+// freeBIOPair frees the pair of a thread. If an SSL still refers to bio, OpenSSL frees bio only
+// when the SSL gets another BIO.
 func (t *thread) freeBIOPair(l *Library) {
 	call(l.sym.bioFree, t.bio)
 	call(l.sym.bioFree, t.far)
 }
 
-// A Watcher is called when threads enter and leave the library. After a crash, the Watcher's owner
-// can say what each thread did. The owner also notices a thread that does not return. method is the
-// tls method that the work is for, or "" if it is not known here. tag is the number from
-// [Conn.SetTag], or 0. No two threads have the same number at the same time; the numbers count from
-// 0. A Watcher must not wait.
+// A Watcher is called when threads enter and leave the library. So the program can say after a
+// crash what each thread did, and notices a thread that does not return. The parameter thread
+// counts from 0, and no two threads have the same value at the same time. method is the tls method
+// that the work is for, such as "tls.Read", or "" if it is not known here. tag is the value from
+// [Conn.SetTag], or 0. A Watcher must not wait.
 type Watcher interface {
 	Enter(thread int, method string, tag int32)
 	Leave(thread int)
 }
 
-// call is the only caller of C. Its result must be converted to what the C function
-// returns: int32 for int, int64 for long, uintptr for a pointer.
+// call is the only caller of C. The caller of call must convert the result to the C function's
+// type: int32 for int, int64 for long, uintptr for a pointer.
 //
 //go:uintptrescapes
 func call(fn uintptr, args ...uintptr) uintptr {
@@ -160,15 +160,15 @@ type queued struct {
 // A queue has the errors that exclusive has taken from the error queue, the oldest first.
 type queue []queued
 
-// mostQueued is more than a queue can have (16, ERR_NUM_ERRORS). It ends the draining of a queue
-// that never becomes empty.
+// mostQueued is more errors than OpenSSL's queue can have (16, ERR_NUM_ERRORS). If the queue never
+// becomes empty, drain stops at this number.
 const mostQueued = 64
 
 // drain empties the queue of this thread.
 func (l *Library) drain() queue {
 	var q queue
 	for len(q) < mostQueued && call(l.sym.errPeek) != 0 {
-		// ERR_get_error_all fills this in. It is on the heap, where C may write.
+		// ERR_get_error_all writes the details here. out is on the heap, where C may write.
 		var out struct {
 			file, function, data uintptr
 			line, flags          int32
@@ -263,9 +263,8 @@ func (q queue) strings() []string {
 
 // pointer turns an address of C memory into a pointer.
 func pointer(p uintptr) unsafe.Pointer {
-	// vet warns of unsafe.Pointer(p), because it is wrong for an address in Go's heap. The
-	// value of p is an address in C's memory. So the conversion goes through the address of p
-	// itself.
+	// go vet warns of unsafe.Pointer(p), which would be wrong for an address in Go's heap. But
+	// p is an address in C's memory. Reading p as a pointer avoids the warning.
 	return *(*unsafe.Pointer)(unsafe.Pointer(&p))
 }
 

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// closeBound is the time limit of Close for the network.
+// closeBound limits how long Close waits for the network.
 const closeBound = time.Second
 
 // Close is CloseContext with a limit of one second.
@@ -23,17 +23,17 @@ func (c *Conn) Close() error {
 // last of them has returned, it frees the SSL and closes the socket. Only the first call does this.
 // A later call waits until the first has ended, and returns nil.
 //
-// After a handshake CloseContext sends close_notify before it closes the socket. It does not if
-// close_notify is sent already, the connection has failed, or its outgoing stream is broken. It
+// After a handshake CloseContext sends close_notify before it closes the socket. It sends none if
+// CloseWrite has sent it, if the connection has failed, or if its outgoing stream is broken. It
 // never waits for the peer's close_notify.
 //
-// After close_notify CloseContext makes sure that written data arrives. If a socket is closed with
-// unread data, or data comes later, the system discards the data that it has not yet sent (RFC 1122
-// section 4.2.2.13). Such data is usual: TLS 1.3 servers send session tickets that no call reads.
-// So CloseContext ends the outgoing direction of the socket and discards incoming data. It does so
-// until the peer's system has acknowledged everything, usually for one round trip, or until ctx is
-// done. If ctx is done already, CloseContext sends what the system takes at once. The end of ctx is
-// no error.
+// After close_notify CloseContext makes sure that written data arrives. If a socket is closed while
+// received data is unread, or if data is received after the close, the system discards the outgoing
+// data that it has not yet sent (RFC 1122 section 4.2.2.13). Unread data is usual: TLS 1.3 servers
+// send session tickets that no call reads. So CloseContext ends the outgoing direction of the
+// socket and discards incoming data. It does so until the peer's system has acknowledged
+// everything, usually for one round trip, or until ctx is done. If ctx is done already,
+// CloseContext sends only what the system takes at once. For the end of ctx it returns no error.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	return c.closeOnce(ctx, orderly)
 }
@@ -44,7 +44,7 @@ func (c *Conn) CutContext(ctx context.Context) error {
 	return c.closeOnce(ctx, cut)
 }
 
-// Abort is CutContext without any wait. The peer may lose data that is still on its way.
+// Abort is CutContext, but does not wait for the network. Written data may not arrive.
 func (c *Conn) Abort() error {
 	return c.closeOnce(context.Background(), abort)
 }
@@ -95,9 +95,9 @@ func (c *Conn) close(ctx context.Context, how ending) error {
 	return c.nc.Close()
 }
 
-// lastWords sends the unsent data, and then close_notify, unless close_notify is sent already. It
-// returns true if everything has left. If the connection has failed, it sends only what the system
-// takes at once, which may be an alert, and returns false.
+// lastWords sends the unsent data, and then close_notify. It returns true if both are sent. If
+// CloseWrite has sent them already, it only returns true. If the connection has failed, lastWords
+// sends only the bytes that the system takes at once, which may be an alert, and returns false.
 func (c *Conn) lastWords(ctx context.Context) (sent bool) {
 	c.mu.Lock()
 	why := c.writeErr
@@ -123,15 +123,16 @@ func (c *Conn) writeFailed() bool {
 	return c.writeErr != nil && c.writeErr != ErrShut
 }
 
-// inFlight says whether bytes are on their way: the peer's system has not acknowledged them.
-// Without such bytes a close at once loses nothing. If bytes of the peer are unread, the close is a
-// reset, and so the peer learns that its bytes are lost.
+// inFlight says whether bytes are on their way: the peer's system has not acknowledged them. If
+// there are none, our system has nothing left to send, so closing the socket at once loses nothing.
+// (If bytes from the peer are unread, closing the socket resets the connection. So the peer learns
+// that these bytes are lost.)
 func (c *Conn) inFlight() (yes bool) {
 	err := c.raw.Control(func(fd uintptr) { yes = unacknowledged(fd) > 0 })
 	return yes && err == nil
 }
 
-// closeNotify sends the unsent data and the alert close_notify. It returns true if both have left.
+// closeNotify sends the unsent data and the alert close_notify. It returns true if both are sent.
 func (c *Conn) closeNotify(ctx context.Context) (sent bool) {
 	o := c.op()
 	defer o.giveBack()
@@ -163,7 +164,7 @@ var trash = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 func (c *Conn) flush(ctx context.Context) {
 	over := false
 	try := func(fd uintptr) bool {
-		buf := trash.Get().(*[16 << 10]byte) // not kept while it waits
+		buf := trash.Get().(*[16 << 10]byte) // given back before each wait
 		defer trash.Put(buf)
 		for range 64 { // a peer that sends without end must not hold us up here
 			switch n, err := syscall.Read(int(fd), buf[:]); {

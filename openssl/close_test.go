@@ -112,14 +112,14 @@ func TestCloseIsBounded(t *testing.T) {
 	l, id := load(t), newIdentity(t)
 	for name, fill := range map[string]func(*testing.T, *openssl.Conn, *net.TCPConn){
 		"no room for close_notify": func(t *testing.T, _ *openssl.Conn, nc *net.TCPConn) {
-			// Written past the SSL, which must not know of a half-sent record.
+			// This writes to the socket itself, so the SSL has no half-sent record.
 			_ = nc.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 			if n, err := nc.Write(make([]byte, 64<<20)); !errors.Is(
 				err, os.ErrDeadlineExceeded) {
-				t.Errorf("the socket takes %d bytes: %v", n, err)
+				t.Errorf("the socket takes %d bytes, %v; want it full", n, err)
 			}
-			// A socket becomes "writable" only when much of its buffer is free. So the
-			// rest is filled.
+			// The Write has ended although the buffer has some room: a socket is
+			// "writable" only when much of its buffer is free. This fills the rest.
 			raw, err := nc.SyscallConn()
 			if err != nil {
 				t.Fatal(err)

@@ -52,7 +52,7 @@ func TestCloseWriteEndsOnlyOurDirection(t *testing.T) {
 			t.Errorf("Close: %v", err)
 		}
 		if n, err := peer.NetConn().Read(make([]byte, 1)); n != 0 || err != io.EOF {
-			t.Errorf("behind close_notify the peer reads %d bytes, %v", n, err)
+			t.Errorf("after close_notify the peer reads %d bytes, %v", n, err)
 		}
 	})
 }
@@ -65,7 +65,8 @@ func TestCloseWriteBeforeTheHandshakeIsAnError(t *testing.T) {
 	}
 }
 
-// In the middle of a message of the peer's handshake layer OpenSSL sends no close_notify.
+// In the middle of a handshake message from the peer OpenSSL sends no close_notify. So CloseWrite
+// waits for the rest of the message.
 func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 	t.Parallel()
 	for _, reader := range []bool{false, true} {
@@ -73,7 +74,7 @@ func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 		ticket := newSessionTicket()
 		f.send(t, handshakeRecord, ticket[:len(ticket)/2])
 		ctx, cancel := context.WithTimeout(bounded(t), 20*time.Millisecond)
-		// it meets the first half
+		// this Read reads the first half
 		if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded {
 			t.Fatal(err)
 		}
@@ -123,7 +124,8 @@ func TestCloseWriteThatIsGivenUpBreaksTheOutgoingStream(t *testing.T) {
 	})
 }
 
-// ended returns a connection at the end of the readable data.
+// ended makes the peer end its direction, and reads until this end. notified says whether the peer
+// sends close_notify.
 func ended(t *testing.T, c *openssl.Conn, peer *tls.Conn, notified bool) {
 	t.Helper()
 	want := openssl.ErrTruncated
@@ -145,7 +147,7 @@ func TestWaitResetTellsOfAResetAfterTheEnd(t *testing.T) {
 	for _, notified := range []bool{true, false} {
 		forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
 			if err := c.WaitReset(bounded(t)); err == nil {
-				t.Error("WaitReset succeeds before the end of what can be read")
+				t.Error("WaitReset succeeds before the end of the data is read")
 			}
 			ended(t, c, peer, notified)
 			ctx, cancel := context.WithCancel(bounded(t))
@@ -156,9 +158,9 @@ func TestWaitResetTellsOfAResetAfterTheEnd(t *testing.T) {
 				t.Errorf("WaitReset that is cancelled: %v", err)
 			}
 			go func() { waited <- c.WaitReset(bounded(t)) }()
-			// A WaitReset that waits does not hold up anything.
+			// A WaitReset that waits does not hold up a Read or a Write.
 			if _, err := c.Read(bounded(t), make([]byte, 1)); err == nil {
-				t.Error("a Read after the end gives something")
+				t.Error("a Read after the end succeeds")
 			}
 			if _, err := c.Write(bounded(t), []byte("hello")); err != nil {
 				t.Errorf("Write after the end: %v", err)

@@ -12,10 +12,10 @@ import (
 	"syscall"
 )
 
-// A Conn is one TLS connection. Without a call of Close or Abort its SSL is never freed.
+// A Conn is one TLS connection. Only Close, CloseContext, CutContext and Abort free its SSL.
 //
 // All methods are safe for concurrent use. One Read and one Write run side by side, and neither
-// waits for the other. Several Reads wait for one another, and so do several Writes.
+// waits for the other. Several Reads take turns, and so do several Writes.
 //
 //	new ──Handshake ok──▶ established ──Close──▶ closed
 //	 │                        │
@@ -37,7 +37,7 @@ type Conn struct {
 	verdict *verdict // of the verification; nil without one, and after the handshake
 
 	settings *serverSettings     // of a server: a reference; nil after free
-	pins     [][sha256.Size]byte // of a client; set before the handshake
+	pins     [][sha256.Size]byte // of a client: ClientSettings.Pins
 	tag      atomic.Int32
 
 	done   chan struct{} // closed when Close begins
@@ -51,8 +51,8 @@ type Conn struct {
 	writing sem // held by a Write, Handshake or CloseWrite
 	reading sem // held by the operation that waits for data (io.go)
 
-	// mu guards the rest. An operation holds it for one stay in the library and the sends
-	// around the stay, and never waits meanwhile.
+	// mu guards the rest. An operation holds it for one stay in the library, and for the sends
+	// before and after the stay. It never waits while it holds mu.
 	mu       sync.Mutex
 	ssl      uintptr // 0 once it is freed
 	wbio     uintptr // the thread's BIO that the SSL writes to
@@ -62,8 +62,7 @@ type Conn struct {
 	out      outbox  // sealed and unsent bytes
 	sending  bool    // the holder of `writing` waits for the socket, and will send `out`
 	mute     bool    // no byte may be sent any more: a send has failed, or was given up
-	// whole is the number of whole records of the current piece that had left when mute was
-	// set.
+	// whole is the number of records of out that had been sent completely when mute was set.
 	whole     int
 	shut      bool          // close_notify is sealed, so nothing can follow it
 	sendErrno syscall.Errno // why a send has failed
@@ -128,7 +127,7 @@ func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	})
 	if !ok {
 		cn.free()
-		// Since 4.0 OpenSSL has its own rules for the form of a host name.
+		// Since 4.0 OpenSSL refuses host names of some forms, and queues no error.
 		if !expects && len(q) == 0 {
 			return nil, fmt.Errorf("%q is not a host name to %s", name, l.version)
 		}
@@ -159,8 +158,8 @@ func (c *Conn) free() {
 	}
 }
 
-// enter notes that a call uses the SSL. The call must end with leave. After the beginning of Close
-// enter fails with net.ErrClosed.
+// enter notes that a call uses the SSL. The call must end with leave. If Close has begun, enter
+// fails with net.ErrClosed.
 func (c *Conn) enter() error {
 	c.lifeMu.Lock()
 	defer c.lifeMu.Unlock()
@@ -231,8 +230,8 @@ func (c *Conn) SetVerify(on bool) error {
 }
 
 // Handshake does the TLS handshake. If the handshake is done already, Handshake returns nil. The
-// error is a *VerifyError, a *HandshakeError, net.ErrClosed, or that of ctx. After an error of ctx,
-// another call of Handshake goes on with the same handshake.
+// error is a *VerifyError, a *HandshakeError, net.ErrClosed, or the error of ctx. After an error of
+// ctx, another call of Handshake goes on with the same handshake.
 func (c *Conn) Handshake(ctx context.Context) error {
 	if err := c.enter(); err != nil {
 		return err
@@ -295,7 +294,7 @@ func (c *Conn) establish() error {
 		c.fail(&HandshakeError{Reason: "OpenSSL cannot tell the subject of the peer's " +
 			"certificate: " + q.reason(), Queue: q.strings()})
 	}
-	if c.sendErrno != 0 { // the last message of the handshake has not left
+	if c.sendErrno != 0 { // our final message of the handshake could not be sent
 		c.fail(c.handshakeFailure(&op{c: c, kind: opHandshake, errno: c.sendErrno}, nil))
 	}
 	if c.readErr != nil {
@@ -316,9 +315,9 @@ func (c *Conn) establish() error {
 // SetTag gives the connection a number for the library's Watcher.
 func (c *Conn) SetTag(tag int32) { c.tag.Store(tag) }
 
-// Read waits for data and returns at least one byte, unless p is empty. It returns the data of the
-// next record, and after a full record that of the following one, as far as p has room and no wait
-// is needed.
+// Read waits for data and returns at least one byte, unless p is empty. It returns the data of one
+// record. If this record is full, further records follow, as far as p has room and the records have
+// arrived.
 //
 // The error is io.EOF after the peer's close_notify, also for every later Read. Other errors are
 // ErrTruncated, a *ProtocolError, an error that wraps a syscall.Errno, ErrNoHandshake,
@@ -346,7 +345,7 @@ func (c *Conn) reader() (*op, error) {
 	c.mu.Lock()
 	err := c.readErr
 	c.mu.Unlock()
-	if err != nil { // the op would first wait for a WaitReset, which holds c.reading
+	if err != nil { // an op would have to lock c.reading, which a WaitReset may hold
 		c.leave()
 		return nil, err
 	}
@@ -367,10 +366,9 @@ func Recycle(p []byte) {
 	}
 }
 
-// ReadSome is a Read that provides the memory itself. It returns at most as many bytes as the
-// parameter limit says, which must be positive, and at most 128 KiB. A ReadSome that waits for data
-// has no memory for the data, so any number of ReadSomes can wait. With an error it returns no
-// data. See Recycle.
+// ReadSome is a Read that provides the memory itself. It returns at most limit bytes, and at most
+// 128 KiB. The limit must be positive. A ReadSome that waits has no memory for data yet. So any
+// number of ReadSomes can wait. With an error it returns no data. Recycle takes the memory back.
 func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	o, err := c.reader()
 	if o == nil {
@@ -381,19 +379,20 @@ func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 	return o.runSome(ctx, limit)
 }
 
-// Write sends all of p, or fails. The result n counts the bytes that the system has taken in whole
-// records. An empty p sends nothing. After the peer's close_notify writing is still possible.
+// Write sends all of p, or fails. The result n is the number of bytes of p whose records the system
+// has taken completely. An empty p sends nothing. After the peer's close_notify writing is still
+// possible.
 //
-// The error is ErrNoHandshake, ErrShut, ErrWriteBroken, net.ErrClosed, or that of ctx. If the
+// The error is ErrNoHandshake, ErrShut, ErrWriteBroken, net.ErrClosed, or the error of ctx. If the
 // system cannot send, the error wraps a syscall.Errno. If the connection has failed, also during
 // the Write, the error is the connection's (see Read).
 //
-// After ErrNoHandshake, and usually after the error of ctx, a later Write can succeed. If ctx ends
-// a Write after OpenSSL has sealed some of its data, and not all sealed bytes have left, later
-// Writes return ErrWriteBroken. After any other error all later Writes fail.
+// After ErrNoHandshake, and usually after the error of ctx, a later Write can succeed. But if ctx
+// ends a Write while some bytes are sealed and not yet sent, later Writes return ErrWriteBroken.
+// After any other error all later Writes fail.
 //
-// After a failed send Reads go on. If a Read meets the peer's alert, the alert becomes the error of
-// later Writes.
+// Reads are possible after a failed send. If a Read meets the peer's alert, the alert becomes the
+// error of later Writes.
 func (c *Conn) Write(ctx context.Context, p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, c.idleWrite()
@@ -435,11 +434,11 @@ func (c *Conn) outgoing(ctx context.Context, kind opKind, p []byte) (n int, err 
 	return o.run(ctx, kind, p)
 }
 
-// WaitReset may be called after a Read has returned io.EOF or ErrTruncated. It waits for the two
-// events that can still come: the peer's system resets the connection, or does not answer any more.
-// It returns the error of this event, which also becomes the error of later Writes, unless they
-// fail already. If the connection has failed, WaitReset returns the connection's error. Otherwise
-// it returns net.ErrClosed, or the error of ctx.
+// WaitReset may be called after a Read has returned io.EOF or ErrTruncated. It waits until the
+// peer's system resets the connection, or does not answer any more. It returns the error that the
+// system reports. Later Writes return the same error, unless they fail already. If the connection
+// has failed, WaitReset returns the connection's error. The wait also ends with net.ErrClosed, or
+// with the error of ctx.
 func (c *Conn) WaitReset(ctx context.Context) error {
 	if err := c.enterReady(); err != nil {
 		return err
@@ -449,7 +448,7 @@ func (c *Conn) WaitReset(ctx context.Context) error {
 	err := c.readErr
 	c.mu.Unlock()
 	if err == nil {
-		return errors.New("WaitReset comes before the end of what can be read")
+		return errors.New("WaitReset was called before a Read has met the end of the data")
 	}
 	o := c.op()
 	defer o.giveBack()

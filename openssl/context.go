@@ -8,9 +8,9 @@ import (
 )
 
 // A Context has what connections share: a client's trust store, or a server's certificate and key.
-// Its SSL_CTX does not change after the first connection is made, because it must not change after
-// the first SSL_new (openssl-threads(7)). Many goroutines may make connections with one Context, in
-// any number. Call Free after the last connection is made. The connections live on.
+// After the first connection is made, its SSL_CTX does not change (openssl-threads(7) forbids
+// that). Any number of goroutines may make connections with one Context at the same time. Call Free
+// after the last connection is made. The connections live on.
 type Context struct {
 	lib    *Library
 	server bool
@@ -31,8 +31,8 @@ type Context struct {
 // this requirement may share the SSL_CTX.)
 func (c *Context) RequireTLS13() { c.min = tls13 }
 
-// NewClientContext makes a context for clients that trust the bundle, or with nil the system's
-// store. It is cheap, because the store is shared.
+// NewClientContext makes a context for clients that trust the bundle. If bundle is nil, they trust
+// the system's store. The call is cheap, because all contexts share the store.
 func (l *Library) NewClientContext(bundle *CABundle) (*Context, error) {
 	if bundle == nil {
 		ctx, store, id, err := l.systemContext()
@@ -170,21 +170,21 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		}
 		call(l.sym.ctxCtrl, ctx, ctrlMode,
 			modePartialWrite|modeMovingBuffer|modeReleaseBuffer, 0)
-		// With SSL_MODE_AUTO_RETRY one SSL_read would answer a peer that asks without end
-		// (see doc.go).
+		// With SSL_MODE_AUTO_RETRY one SSL_read might never return (see doc.go).
 		call(l.sym.ctxCtrl, ctx, ctrlClearMode, modeAutoRetry, 0)
 		options := uintptr(opNoCompression | opNoRenegotiation)
 		if l.major >= 3 {
-			// Without this option OpenSSL fails in both directions if the peer has cut
-			// one. The cut is still detected (cut in step.go).
+			// Without this option both directions of the SSL fail if the peer ends its
+			// own without close_notify. This package still detects such an end (cut in
+			// step.go).
 			options |= opIgnoreEOF
 		}
 		call(l.sym.ctxSetOptions, ctx, options)
 		// With this setting a record costs one read(2) instead of two.
 		call(l.sym.ctxCtrl, ctx, ctrlSetReadAhead, 1, 0)
 		l.tellSecrets(ctx)
-		// If a server asks for client certificates, resumption fails without such an id
-		// (SSL_CTX_set_session_id_context(3)).
+		// A server that asks for client certificates needs a session ID context. Without it
+		// resumption fails (SSL_CTX_set_session_id_context(3)).
 		call(l.sym.ctxSetSessionIDContext, ctx, uintptr(unsafe.Pointer(&id[0])),
 			uintptr(len(id)))
 	})

@@ -15,8 +15,8 @@ import (
 	"tlsd/openssl"
 )
 
-// Each direction fails alone. The peer's data is read, whatever has happened to our data, and the
-// peer's reason is reported.
+// Each direction fails alone. After a failed send the peer's data is still read, and the peer's
+// alert is reported.
 
 // writeUntilItFails writes until the system says that the peer is gone.
 func writeUntilItFails(t *testing.T, c *openssl.Conn) error {
@@ -37,9 +37,9 @@ func systemError(err error) bool {
 	return errors.As(err, &errno) && (errno == syscall.ECONNRESET || errno == syscall.EPIPE)
 }
 
-// certificateRequired returns a client that has done its handshake with a server that wants a
-// certificate of it. In TLS 1.3 the client learns this only afterwards. refused is closed when the
-// server has gone.
+// certificateRequired returns a client without a certificate, after its handshake with a server
+// that demands one. In TLS 1.3 the client's handshake succeeds, and the server's refusal comes
+// after it. refused is closed when the server has closed the connection.
 func certificateRequired(t *testing.T) (c *openssl.Conn, refused <-chan struct{}) {
 	t.Helper()
 	l, id := load(t), newIdentity(t)
@@ -50,7 +50,7 @@ func certificateRequired(t *testing.T) (c *openssl.Conn, refused <-chan struct{}
 		s := tls.Server(peers, &tls.Config{Certificates: []tls.Certificate{id.cert.TLS()},
 			ClientAuth: tls.RequireAnyClientCert})
 		if err := s.Handshake(); err == nil {
-			t.Error("the server does without a certificate")
+			t.Error("the server accepts a client without a certificate")
 		}
 		peers.Close()
 	}()
@@ -102,8 +102,8 @@ func TestAlertIsReadRightAfterAWrite(t *testing.T) {
 	}
 }
 
-// A server that refuses a long request answers early and closes. Then the rest of the request makes
-// its system reset the connection.
+// A server may refuse a long request before it has read all of it: it answers, and closes. When the
+// rest of the request arrives, the server's system resets the connection.
 func TestEarlyAnswerIsReadAfterAWriteHasFailed(t *testing.T) {
 	t.Parallel()
 	answer := bytes.Repeat([]byte("413 Content Too Large\n"), 2000)
@@ -146,7 +146,7 @@ func TestEveryWriteAfterAResetFails(t *testing.T) {
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
 		_ = peer.NetConn().(*net.TCPConn).SetLinger(0)
 		peer.NetConn().Close()
-		for i := range 20 { // loopback has delivered the reset when Close comes back
+		for i := range 20 { // over loopback the reset has arrived when Close returns
 			if n, err := c.Write(bounded(t), []byte("heartbeat")); n != 0 ||
 				!systemError(err) {
 				t.Fatalf("Write %d: %d, %v", i, n, err)
@@ -155,7 +155,8 @@ func TestEveryWriteAfterAResetFails(t *testing.T) {
 	})
 }
 
-// stall makes a Write wait for room. The channel gets its error.
+// stall starts a Write, and returns when the Write waits for room in the socket. The channel gets
+// the Write's error.
 func stall(t *testing.T, c *openssl.Conn, size int) <-chan error {
 	t.Helper()
 	wrote := make(chan error, 1)
@@ -167,7 +168,7 @@ func stall(t *testing.T, c *openssl.Conn, size int) <-chan error {
 	return wrote
 }
 
-// waitForRoom waits until c waits for room.
+// waitForRoom returns when a Write or CloseWrite of c waits for room in the socket.
 func waitForRoom(t *testing.T, c *openssl.Conn) {
 	t.Helper()
 	for end := bounded(t); !openssl.WaitsForRoom(c); runtime.Gosched() {
@@ -186,7 +187,8 @@ func pattern(size int) []byte {
 	return p
 }
 
-// A Write returns how much data of whole records has left: no more and no less.
+// A cancelled Write returns the number of data bytes in records that were sent completely, no more
+// and no less.
 func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 20
@@ -206,8 +208,8 @@ func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 		}
 		got := make([]byte, n)
 		if m, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, pattern(n)) {
-			t.Errorf("the peer has got %d bytes, the Write has told of %d: %v", m, n,
-				err)
+			t.Errorf("the peer has got %d of the %d bytes that the Write has counted, "+
+				"or other bytes: %v", m, n, err)
 		}
 		go c.Close()
 		if more, _ := io.ReadAll(peer); len(more) != 0 {
@@ -230,8 +232,8 @@ func TestKeyUpdateIsAnsweredWhileAWriteWaits(t *testing.T) {
 	got := make([]byte, size)
 	n, err := io.ReadFull(peer, got)
 	if err != nil || !bytes.Equal(got, pattern(size)) {
-		t.Errorf("the peer has got %d bytes that are %t, %v", n,
-			bytes.Equal(got[:n], pattern(size)[:n]), err)
+		t.Errorf("the peer has got %d of %d bytes, %v; they are right: %t", n, size, err,
+			bytes.Equal(got[:n], pattern(size)[:n]))
 	}
 	if err := <-wrote; err != nil {
 		t.Errorf("Write: %v", err)
@@ -311,7 +313,7 @@ func TestCloseWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 	})
 }
 
-// A failed send ends no Read, because the peer may have more to say.
+// A failed send ends no Read, because more data of the peer may come.
 func TestReadThatWaitsOutlivesAWriteThatIsGivenUp(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {

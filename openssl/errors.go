@@ -9,10 +9,10 @@ import (
 
 // Errors without details of their own.
 //
-// Besides these and the types below, the methods of Conn return context.Canceled and
-// context.DeadlineExceeded if their context ends a wait, net.ErrClosed if Close ends it, io.EOF
-// from Read after the peer's close_notify, and an error that wraps a syscall.Errno if the system
-// reports one, such as ECONNRESET.
+// The methods of Conn return these errors, the types below, and errors of Go. If their context ends
+// a wait, they return context.Canceled or context.DeadlineExceeded. If Close ends a wait, they
+// return net.ErrClosed. After the peer's close_notify Read returns io.EOF. If the system reports an
+// error, such as ECONNRESET, they return an error that wraps the syscall.Errno.
 var (
 	// ErrTruncated says that the connection ended without close_notify. The data that was read
 	// may be only a part of the data that the peer sent (RFC 8446 section 6.1).
@@ -21,20 +21,21 @@ var (
 	// ErrShut says that Write was called after CloseWrite.
 	ErrShut = errors.New("the outgoing direction has been shut")
 
-	// ErrWriteBroken says that an earlier Write was given up after a part had left, so no data
-	// can follow it. Reading still works.
+	// ErrWriteBroken says that an earlier Write was given up before its sealed records were
+	// sent. The peer does not accept later records without these, so no data can follow.
+	// Reading still works.
 	ErrWriteBroken = errors.New("the outgoing stream is broken: an earlier write was given " +
 		"up halfway")
 
 	// ErrNoHandshake says that Read or Write was called before Handshake had succeeded.
 	ErrNoHandshake = errors.New("the TLS handshake has not been done")
 
-	// ErrHandshakeDone says that SetVerify came too late.
+	// ErrHandshakeDone says that SetVerify or Configure was called after the beginning of
+	// Handshake.
 	ErrHandshakeDone = errors.New("the TLS handshake has already begun")
 
-	// ErrServerSide says that SetVerify was called on a server's connection, which verifies
-	// nothing.
-	ErrServerSide = errors.New("a server's connection does not verify its peer")
+	// ErrServerSide says that SetVerify or Configure was called on a server's connection.
+	ErrServerSide = errors.New("the connection is a server's: only a client's has this setting")
 
 	// ErrFreed says that a Context was used after Free.
 	ErrFreed = errors.New("the TLS context has been freed")
@@ -103,8 +104,8 @@ func (e *VerifyError) Error() string {
 	return b.String()
 }
 
-// HandshakeError says that a handshake failed for a reason other than verification. It ends the
-// connection, which can then only be closed.
+// HandshakeError says that a handshake failed for a reason other than verification. After this
+// error the connection can only be closed.
 type HandshakeError struct {
 	Reason string   // for people
 	Queue  []string // OpenSSL's error queue, the oldest first
@@ -116,11 +117,11 @@ type HandshakeError struct {
 
 func (e *HandshakeError) Error() string { return "TLS handshake failed: " + e.Reason }
 
-// Unwrap returns the cause, if it was not TLS itself.
+// Unwrap returns Err.
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
 // ProtocolError says that TLS failed after the handshake: a broken record, or an alert from the
-// peer. It ends the connection, which can then only be closed.
+// peer. After this error the connection can only be closed.
 type ProtocolError struct {
 	Reason string   // for people
 	Queue  []string // OpenSSL's error queue, the oldest first
@@ -132,7 +133,7 @@ func (e *ProtocolError) Error() string { return "TLS failed: " + e.Reason }
 type PEMError struct {
 	What   string   // "certificate" or "key" of a server, or the name given to ParseCABundle
 	Block  int      // number of the bad block, from 1; 0 if no single block is bad
-	Line   int      // where that block begins, from 1; 0 likewise
+	Line   int      // number of the line where that block begins, from 1; 0 if Block is 0
 	Reason string   // for people, to be read after What: "is empty"
 	Queue  []string // OpenSSL's error queue, the oldest first
 }

@@ -10,10 +10,10 @@ import (
 )
 
 // FillSocket writes to the socket, behind the SSL's back, until the peer's window is closed and the
-// socket takes no byte more. The peer must read nothing and must have set its receive buffer: Linux
-// lets a buffer that nobody has set grow, and the window opens again (tcp_clamp_window). For the
-// same reason FillSocket sets the send buffer: an acknowledgement enlarges a send buffer that
-// nobody has set (tcp_sndbuf_expand), even if it comes after the last write.
+// socket takes no byte more. The peer must not read, and must have set the size of its receive
+// buffer. Otherwise Linux enlarges the buffer, and the window opens again (tcp_clamp_window).
+// FillSocket itself sets the size of the send buffer. Otherwise Linux enlarges this one when an
+// acknowledgement arrives, even after the final write (tcp_sndbuf_expand).
 func FillSocket(ctx context.Context, t *testing.T, c *Conn) {
 	t.Helper()
 	err := c.raw.Control(func(fd uintptr) {

@@ -16,8 +16,8 @@ var (
 	Home         = home
 )
 
-// ComparePair is comparePair of a file.
-func ComparePair(file, version string) (agree string, err error) {
+// ComparePair is comparePair with the path of the libssl.
+func ComparePair(file, version string) (finding string, err error) {
 	f, err := openImage(file)
 	if err != nil {
 		return "", err
@@ -26,7 +26,7 @@ func ComparePair(file, version string) (agree string, err error) {
 	return comparePair(f, version)
 }
 
-// FindTrust is findTrust with other answers of libcrypto.
+// FindTrust is findTrust for a libcrypto that reports these paths. It also counts the certificates.
 func FindTrust(file, dir string, fallbackFiles []string, fallbackDir string) TrustStore {
 	t := findTrust(locations{file, dir, "SSL_CERT_FILE", "SSL_CERT_DIR"}, fallbackFiles,
 		fallbackDir)
@@ -34,13 +34,13 @@ func FindTrust(file, dir string, fallbackFiles []string, fallbackDir string) Tru
 	return t.store
 }
 
-// Verdicts is the number of connections with a remembered verification.
+// Verdicts is the number of connections that have a verdict in the Library.
 func Verdicts(l *Library) (n int) {
 	l.verdicts.Range(func(any, any) bool { n++; return true })
 	return n
 }
 
-// Keepers is the number of connections that may still keep sessions.
+// Keepers is the number of connections for which the Library keeps sessions.
 func Keepers(l *Library) (n int) {
 	l.keepers.Range(func(any, any) bool { n++; return true })
 	return n
@@ -72,8 +72,8 @@ func SymbolNames() (names []string) {
 	return names
 }
 
-// OperationArguments returns the number of arguments of each call that an op makes, by its field of
-// symbols.
+// OperationArguments returns the number of arguments of each call that an op makes. The keys are
+// fields of symbols.
 func OperationArguments() map[string]int {
 	c := &Conn{lib: &Library{}}
 	s := &c.lib.sym

@@ -305,7 +305,7 @@ func TestBadHostNamesAreRefused(t *testing.T) {
 		ours, peers := tcpPair(t)
 		if c, err := ctx.NewClient(ours, host); err == nil {
 			c.Close()
-			t.Errorf("host %q was taken", host)
+			t.Errorf("host %q was accepted", host)
 		}
 		// The connection owns the socket, so it must have closed it.
 		if n, err := peers.Read(make([]byte, 1)); n != 0 || err != io.EOF {
@@ -356,7 +356,7 @@ func TestPeerSubjectIsWholeAndASCII(t *testing.T) {
 	}
 }
 
-// Each function plays a peer with which no handshake succeeds.
+// In each case the peer lets no handshake succeed.
 func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)
@@ -463,7 +463,8 @@ func TestHandshakeEndsWithItsContextAndCanGoOn(t *testing.T) {
 				20*time.Millisecond)
 			defer cancel()
 			if err := c.Handshake(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatalf("the peer is silent: %v, want DeadlineExceeded", err)
+				t.Fatalf("Handshake with a silent peer: %v, want DeadlineExceeded",
+					err)
 			}
 			go peer.Handshake()
 			if err := c.Handshake(bounded(t)); err != nil {

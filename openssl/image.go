@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An image is the ELF file of a library, mapped into memory. Its sections are parts of the mapping,
-// because copies would be a fifth of an idle worker's memory.
+// An image is the ELF file of a library, mapped into memory. Its sections are parts of the mapping
+// and not copies: copies would take a fifth of an idle worker's memory.
 type image struct {
 	*elf.File
 	mem []byte
@@ -44,7 +44,8 @@ func openImage(path string) (*image, error) {
 
 func (i *image) close() { _ = unix.Munmap(i.mem) }
 
-// section is the content of a section, nil if there is none. It is valid until close.
+// section returns the content of the section with this name, or nil if there is none. The content
+// is valid until close.
 func (i *image) section(name string) []byte {
 	s := i.Section(name)
 	size := uint64(len(i.mem))

@@ -13,7 +13,7 @@ type Info struct {
 	Cipher     string // OpenSSL's name of the cipher suite
 	ALPN       string // the application protocol (RFC 7301)
 	Group      string // the group of the key exchange; needs OpenSSL 3.0
-	ServerName string // the name of SNI (RFC 6066) that the client has sent
+	ServerName string // the server's name that the client has sent (SNI, RFC 6066)
 	Resumed    bool   // the handshake has resumed an earlier session
 
 	// Chain has the peer's certificates in DER, its own first, as the peer has sent them.
@@ -81,8 +81,8 @@ func (c *Conn) selectedALPN() string {
 	return string(goBytes(out.data, int(out.n)))
 }
 
-// shown fills in what the peer has shown. It returns false if OpenSSL cannot encode a certificate.
-// Call it inside exclusive.
+// shown fills in the fields about the peer's certificates. It returns false if OpenSSL cannot
+// encode a certificate. Call it inside exclusive.
 func (c *Conn) shown(i *Info) bool {
 	sym := &c.lib.sym
 	leaf := call(sym.sslGetPeerCertificate, c.ssl)
@@ -112,8 +112,8 @@ func (c *Conn) shown(i *Info) bool {
 	}
 	first := 0
 	if c.client {
-		// a client's chain begins with the peer's own certificate, a server's does not
-		// (SSL_get_peer_cert_chain(3))
+		// Here OpenSSL's chain begins with the peer's own certificate. On a server it does
+		// not (SSL_get_peer_cert_chain(3)).
 		first = 1
 	}
 	for n := first; n < int(int32(call(sym.skNum, stack))); n++ {
@@ -131,7 +131,7 @@ func (l *Library) encodeCert(cert uintptr) ([]byte, bool) {
 	if cert == 0 {
 		return nil, false
 	}
-	out := new(uintptr) // it has NULL, so i2d_X509 allocates (d2i_X509(3))
+	out := new(uintptr) // *out is NULL, so i2d_X509 allocates memory (d2i_X509(3))
 	n := int32(call(l.sym.i2dX509, cert, uintptr(unsafe.Pointer(out))))
 	return l.take(*out, n)
 }
@@ -146,7 +146,8 @@ func (l *Library) encodeKey(key uintptr) ([]byte, bool) {
 	return l.take(*out, n)
 }
 
-// take copies n bytes that OpenSSL has allocated, and frees them. Call it inside exclusive.
+// take returns a copy of n bytes that OpenSSL has allocated, and frees OpenSSL's memory. Call it
+// inside exclusive.
 func (l *Library) take(p uintptr, n int32) ([]byte, bool) {
 	if p == 0 {
 		return nil, false
@@ -161,7 +162,8 @@ const (
 	bindingBytes = 32
 )
 
-// binding fills in the channel binding. Call it inside exclusive.
+// binding fills in the channel binding. It returns false if OpenSSL fails. Call it inside
+// exclusive.
 func (c *Conn) binding(i *Info) bool {
 	out, label := make([]byte, bindingBytes), []byte(bindingLabel)
 	ret := int32(call(c.lib.sym.sslExport, c.ssl, uintptr(unsafe.Pointer(&out[0])),
@@ -171,7 +173,8 @@ func (c *Conn) binding(i *Info) bool {
 	return ret == 1
 }
 
-// checkPins returns an error if the peer's key is none of the pins. There must be a certificate.
+// checkPins returns an error if the peer's key is none of the pins. Call it only if the peer has
+// shown a certificate.
 func (i *Info) checkPins(pins [][sha256.Size]byte) error {
 	for _, pin := range pins {
 		if pin == i.KeySHA256 {

@@ -18,19 +18,19 @@ import (
 //     RawConn.Read, RawConn.Write or RawConn.Control calls. While this function runs, the
 //     descriptor stays open. At other times the descriptor's number may already belong to another
 //     connection.
-//   - If such a function returns false, RawConn waits. The function may do so in one case only: its
-//     own last call has met EAGAIN in the direction in which RawConn waits. For RawConn.Read that
-//     call is SSL_read, and for RawConn.Write it is write(2). In any other case the wake-up might
-//     never come: the netpoller is edge-triggered, and forgets old readiness when RawConn.Read or
-//     RawConn.Write begins.
+//   - If such a function returns false, RawConn waits. The function may return false in one case
+//     only: its most recent call has met EAGAIN in the direction in which RawConn waits. For
+//     RawConn.Read that call is SSL_read, and for RawConn.Write it is write(2). In any other case
+//     the wake-up might never come: the netpoller is edge-triggered, and forgets old readiness when
+//     RawConn.Read or RawConn.Write begins.
 //   - errno shows whether SSL_read has met EAGAIN. If OpenSSL asks for a wait without EAGAIN, the
 //     SSL call is made again. After mostTurns such calls the connection fails.
 //   - Conn.mu is held for one stay in the library and the sends around it, and never during a wait.
 //
 // Only the operation that has locked Conn.writing waits until the socket is writable. Only the
-// operation that has locked Conn.reading waits until the socket is readable. Usually a Read or a
-// WaitReset locks Conn.reading. A Handshake does, too, and a Write or CloseWrite in the middle of a
-// message of the peer's handshake layer. These operations take turns.
+// operation that has locked Conn.reading waits until the socket is readable. A Read, a WaitReset
+// and a Handshake lock Conn.reading. A Write or CloseWrite locks it only if it must first read the
+// rest of a handshake message. These operations take turns.
 //
 // If a context ends, watch sets a deadline in the past for the direction in which the operation
 // waits. If a connection fails, fail sets such a deadline for both directions.
@@ -94,8 +94,8 @@ func (s sem) lock(ctx context.Context, done <-chan struct{}) error {
 
 func (s sem) unlock() { <-s.held }
 
-// wait does the operation. It lets RawConn.Read or RawConn.Write call try, by the direction o.dir,
-// until the operation is finished, its context ends, or the Conn is closed.
+// wait does the operation. It calls RawConn.Read or RawConn.Write, as o.dir demands, until the
+// operation is finished, its context ends, or the Conn is closed.
 func (o *op) wait() error {
 	for !o.finished {
 		if err := o.waitOnce(); err != nil {
@@ -125,9 +125,9 @@ func (o *op) waitOnce() (err error) {
 	}
 	o.forget()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// The deadline has done its work, so waitOnce removes it. No end is lost: Close
-		// sets its deadline after it closes c.done, and fail after it sets the error.
-		// c.done and the error are checked before the next wait.
+		// The deadline has done its work, so waitOnce removes it. The deadline may be that
+		// of Close or of fail, but nothing is lost. Close has closed c.done before it sets
+		// the deadline, and fail has set the error. Both are checked before the next wait.
 		c.setDeadline(d, time.Time{})
 		return o.ctx.Err()
 	}
@@ -176,7 +176,8 @@ func (o *op) try(fd uintptr) bool {
 	}
 }
 
-// interrupted ends an operation whose context has ended, or whose Conn is being closed.
+// If the context of an operation has ended, or its Conn is being closed, interrupted ends the
+// operation and returns true.
 func (o *op) interrupted() bool {
 	select {
 	case <-o.c.done:
@@ -218,7 +219,8 @@ func (o *op) forget() {
 	}
 }
 
-// poll returns which of the wanted events, POLLERR and POLLHUP have come. It does not wait.
+// poll returns the events that poll(2) reports for fd: some of the wanted ones, POLLERR and
+// POLLHUP. It does not wait.
 func poll(fd uintptr, wanted int16) int16 {
 	for {
 		fds := [1]unix.PollFd{{Fd: int32(fd), Events: wanted}}

@@ -216,7 +216,7 @@ func TestPeersCloseNotifyIsEOFAndEndsOnlyItsDirection(t *testing.T) {
 	})
 }
 
-// The peer has cut only its own direction, so our data arrives.
+// The peer cuts only its own direction, so our data still arrives.
 func TestCutConnectionIsNotEOF(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
@@ -292,7 +292,7 @@ func TestResetIsASystemError(t *testing.T) {
 
 func TestWriteToAGonePeerIsASystemError(t *testing.T) {
 	t.Parallel()
-	// after close_notify OpenSSL reports it in another way
+	// After the peer's close_notify OpenSSL reports in another way that the peer has gone.
 	for _, notified := range []bool{false, true} {
 		t.Run(fmt.Sprint("close_notify=", notified), func(t *testing.T) {
 			t.Parallel()
@@ -443,7 +443,7 @@ func TestCancelledWriteBreaksOnlyItsDirection(t *testing.T) {
 		const size = 64 << 20 // more than the system's buffers hold
 		ctx, cancel := context.WithCancel(bounded(t))
 		go func() {
-			_, _ = peer.Read(make([]byte, 1)) // it has begun
+			_, _ = peer.Read(make([]byte, 1)) // the Write has begun
 			cancel()
 		}()
 		n, err := c.Write(ctx, make([]byte, size))
@@ -495,7 +495,7 @@ func TestManyConnectionsNeedFewThreads(t *testing.T) {
 	// Not parallel: it counts the threads of the process.
 	const conns = 200
 	l, ca := load(t), testcert.NewCA(t, "CA")
-	// A handshake with RSA computes long enough to cost a thread.
+	// A handshake with RSA computes so long that Go's scheduler uses one more thread.
 	sctx := serverContext(t, l,
 		ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}, Key: testcert.RSA}))
 	cctx := clientContext(t, l, ca.PEM())

@@ -47,7 +47,7 @@ func TestKeyUpdatesOfOpenSSLsServerWhileAWriteWaits(t *testing.T) {
 		read <- err
 	}()
 	const size = 12 << 20
-	const letter = '~' // in nothing else that the program says
+	const letter = '~' // the program prints it nowhere else
 	wrote := make(chan error, 1)
 	go func() {
 		line := append(bytes.Repeat([]byte{letter}, 99), '\n')
@@ -96,7 +96,7 @@ func sServer(t *testing.T, program, dir string) (ours *net.TCPConn, out *bufio.R
 	for {
 		line, err := out.ReadString('\n')
 		if err != nil {
-			t.Fatalf("it does not say where it listens: %v", err)
+			t.Fatalf("s_server does not print its address: %v", err)
 		}
 		address, ok := strings.CutPrefix(strings.TrimSpace(line), "ACCEPT ")
 		if !ok {

@@ -19,10 +19,9 @@ import (
 	"tlsd/openssl"
 )
 
-// The C library counts the allocated bytes (mallinfo2(3)). Go's own memory is not among them. So
-// the count has the memory of OpenSSL, and the memory that this package allocates for it. The test
-// runs in a process of its own, where nothing else allocates. malloc's caches are off, because they
-// count as allocated.
+// The C library counts the bytes that C has allocated (mallinfo2(3)): the objects of OpenSSL, and
+// not the memory of Go. Each test runs in a process of its own, where nothing else allocates.
+// malloc's caches are off, because their bytes would count as allocated.
 
 const (
 	growEnv  = "TLSD_TEST_GROW"
@@ -36,8 +35,8 @@ type churn struct {
 	run  func(t *testing.T) error
 }
 
-// elsewhere runs the test in a process of its own, and says whether that was done. In that process
-// it returns false.
+// elsewhere runs the test again in a new process, and returns true. In the new process elsewhere
+// only returns false.
 func elsewhere(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(growEnv) != "" {
@@ -74,7 +73,7 @@ func TestABundleIsFreedWithoutACallOfFree(t *testing.T) {
 		}
 		return b
 	}
-	parse().Free() // what is allocated once
+	parse().Free() // from here on, one-time allocations are done
 
 	const n = 50
 	before := allocated()
@@ -84,7 +83,8 @@ func TestABundleIsFreedWithoutACallOfFree(t *testing.T) {
 	}
 	grown := allocated() - before
 	if grown < n<<10 {
-		t.Fatalf("%d bundles take %d bytes: this checks nothing", n, grown)
+		t.Fatalf("%d bundles take only %d bytes: the test cannot see if they are freed", n,
+			grown)
 	}
 	runtime.KeepAlive(bundles)
 	bundles = nil
@@ -112,9 +112,10 @@ func TestNothingIsLeftOfWhatFails(t *testing.T) {
 				return allocated() - before
 			}
 			const n = 50
-			round(n) // what is allocated once
-			// A new thread also allocates, so one round that leaves nothing is enough.
-			// The smallest piece of malloc is 24 bytes.
+			round(n) // from here on, one-time allocations are done
+			// A thread that starts during a round allocates too. So the test succeeds
+			// if one of six rounds leaves nothing. malloc's smallest piece has 24
+			// bytes. So if each run leaks, a round leaves at least 24*n bytes.
 			least := 0
 			for range 6 {
 				grown := round(n)
@@ -139,7 +140,8 @@ func TestNothingIsLeftOfWhatFails(t *testing.T) {
 		}
 	}
 	if grown := allocated() - before; grown < 10*1000 {
-		t.Errorf("10 contexts that are not freed are %d bytes", grown)
+		t.Errorf("10 contexts that are not freed have only %d bytes: the test sees no leak",
+			grown)
 	}
 }
 
@@ -179,7 +181,7 @@ func TestIdleConnectionsKeepNoMemoryOfWhatTheyHaveMoved(t *testing.T) {
 	}
 	for _, s := range setups {
 		grown := 0
-		for range 2 { // first, each thread gets the memory that it keeps
+		for range 2 { // in the first round each thread gets memory that it keeps
 			var all [conns]*openssl.Conn
 			var peers [conns]*tls.Conn
 			for i := range all {
@@ -191,10 +193,11 @@ func TestIdleConnectionsKeepNoMemoryOfWhatTheyHaveMoved(t *testing.T) {
 				move(all[i], peers[i], size)
 			}
 			grown = (allocated() - before) / conns
-			t.Logf("%s: %d bytes more of each", s.name, grown)
+			t.Logf("%s: %d bytes more in each connection", s.name, grown)
 		}
 		if grown > most {
-			t.Errorf("%s: %d bytes more of each, want at most %d", s.name, grown, most)
+			t.Errorf("%s: %d bytes more in each connection, want at most %d", s.name,
+				grown, most)
 		}
 	}
 }
@@ -240,9 +243,11 @@ func churns(t *testing.T) []churn {
 	untrusting := clientContext(t, l, stranger.PEM())
 	bad := pemOf("CERTIFICATE", []byte("bad"))
 
-	// Part of two texts: a peer that closes with unread data resets the connection.
+	// The two possible errors have this text in common. If the peer closes with unread data,
+	// the error is a reset.
 	const gone = "the connection during the handshake"
-	// dial does a handshake with a peer and closes. It must end as wanted.
+	// dial returns a function that does a handshake with a peer, and closes. The error of the
+	// handshake must contain want, or be nil if want is "".
 	dial := func(ctx *openssl.Context, host, want string,
 		peer func(net.Conn)) func(*testing.T) error {
 		return func(t *testing.T) error {

@@ -35,25 +35,26 @@ type Library struct {
 	pair    string // see Pair
 
 	gate     *gate    // see exclusive
-	verifyCB uintptr  // the C function of recordVerify
+	verifyCB uintptr  // a C function that calls recordVerify
 	exIndex  uintptr  // where an X509_STORE_CTX has its SSL, for X509_STORE_CTX_get_ex_data
 	verdicts sync.Map // address of an SSL -> *verdict
 
-	alpnCB, servernameCB uintptr       // the C functions of selectALPN and chooseHost
-	newSessionCB         uintptr       // likewise of keepSession
-	keylogCB             uintptr       // likewise of logSecret
+	alpnCB, servernameCB uintptr       // C functions that call selectALPN and chooseHost
+	newSessionCB         uintptr       // a C function that calls keepSession
+	keylogCB             uintptr       // a C function that calls logSecret
 	keepers              sync.Map      // address of an SSL -> *Conn that keeps sessions
 	servers              sync.Map      // number -> *serverSettings
 	lastServer           atomic.Uint64 // the number that was given out last
 
 	trustMu  sync.Mutex // guards the next three; held while trust files are read
 	trust    *trustState
-	trustCtx uintptr // SSL_CTX for trust; one reference is ours
-	trustGen int     // counts the different values of trustCtx
+	trustCtx uintptr // an SSL_CTX with this trust store, 0: none yet; one reference is ours
+	trustGen int     // counts the SSL_CTXs that trustCtx has had
 }
 
 // tested are the major versions of OpenSSL with which this package was tested. The field least is
-// the smallest OPENSSL_VERSION_NUMBER that is accepted. A new major version may have another ABI.
+// the smallest OPENSSL_VERSION_NUMBER that is accepted. Other major versions are refused, because
+// they may have another ABI.
 var tested = []struct {
 	major int
 	least uint64
@@ -63,9 +64,9 @@ var tested = []struct {
 	{4, 0x40000000},
 }
 
-// loaded has the libraries that Load has loaded. A library is never unloaded: a thread that ends
-// later runs destructors of thread-local data, which are in the library's code. So a second Library
-// of the same file would only take memory.
+// loaded has the libraries that Load has loaded. For the same file Load returns the same Library.
+// No library is ever unloaded, because its code has destructors of thread-local data, which each
+// thread runs when it ends.
 var loaded = struct {
 	sync.Mutex
 	byName   map[string]*Library
@@ -171,8 +172,8 @@ func bind(name string, handle uintptr) (*Library, error) {
 	if err := l.checkFiles(); err != nil {
 		return nil, err
 	}
-	// OPENSSL_init_ssl(3) must come before the library makes its first object. initNoAtexit: an
-	// atexit handler would free memory that other threads still use.
+	// OPENSSL_init_ssl(3) must come before the library makes its first object. Without
+	// initNoAtexit an atexit handler would free memory that other threads still use.
 	ok := false
 	q := l.exclusive(func() {
 		ok = int32(call(l.sym.initSSL,
@@ -219,7 +220,7 @@ func checkVersion(num uint64, text string) (major int, err error) {
 func (l *Library) Version() string { return l.version }
 
 // Path is the file that the library was loaded from, with symbolic links resolved. If the system
-// has no /proc/self/maps, it is the name that Load was given.
+// has no /proc/self/maps, Path is the name that Load was given.
 func (l *Library) Path() string { return l.path }
 
 // QueuedErrors empties the error queue of the calling goroutine's thread, and returns the number of

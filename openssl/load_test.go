@@ -84,7 +84,7 @@ func compile(t *testing.T, lib, code string, flags ...string) {
 	}
 }
 
-// fakeLibrary is a library that has only the functions about the version.
+// fakeLibrary makes a library that has only SSL_read and the functions about the version.
 func fakeLibrary(t *testing.T, num, text string) string {
 	t.Helper()
 	lib := filepath.Join(t.TempDir(), "libssl.so.3")
@@ -109,7 +109,7 @@ func TestMissingSymbolsAreAllNamedAtOnce(t *testing.T) {
 			t.Errorf("error %q does not say %q", err, want)
 		}
 	}
-	// the one is there, the other optional
+	// The library has SSL_read, and ERR_get_error_all is optional.
 	for _, not := range []string{"SSL_read,", "ERR_get_error_all"} {
 		if strings.Contains(err.Error(), not) {
 			t.Errorf("error %q says %q", err, not)

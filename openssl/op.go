@@ -48,10 +48,11 @@ type op struct {
 	// of a Handshake or shutdown: no SSL call is left to do, only sending
 	done    bool
 	dir     direction // the readiness that the operation waits for
-	parked  bool      // the operation has waited since it locked Conn.reading
+	parked  bool      // the operation has waited at least once since it locked Conn.reading
 	unwatch func()    // ends watch; nil while ctx is not watched
-	// How often in a row OpenSSL has asked for a wait, but the socket had not said EAGAIN, or
-	// OpenSSL wanted another direction than before. A wait or a success sets turns to 0.
+	// How often in a row the SSL call was repeated without a wait, although OpenSSL had asked
+	// for one: the socket had not reported EAGAIN, or OpenSSL wanted another direction than
+	// before. A wait or a success sets turns to 0.
 	turns int
 
 	// The rest is for one stay: the arguments and the results of its SSL calls.
@@ -66,22 +67,22 @@ type op struct {
 	errno  syscall.Errno
 	until  int // this stay reads or seals at most buf[:until]
 	// Of a Write, in this stay: sealed is the number of records with its data. first is the
-	// number of data bytes in each of these records but the last. besides is the number of
-	// records without data that come before them.
+	// number of data bytes in each of these records; the final record may have fewer. besides
+	// is the number of records without data, which come before the others.
 	sealed, first, besides int
 
 	closed bool // all data is read, and the peer's close_notify has come
 	// Of a Read: SSL_read has sealed an alert. If the Read succeeds nevertheless, the peer has
 	// asked for a renegotiation, which the alert refuses.
 	alerted bool
-	// OpenSSL's reports about the bytes to send do not contradict each other; collect sets it
-	sound bool
+	sound   bool // the result of collect
 	// unexplained says that OpenSSL reports an error of the system, but errno is EAGAIN, which
 	// is no failure.
 	unexplained bool
 
-	stepFn func(*thread)      // step, bound once
-	tryFn  func(uintptr) bool // try, bound once
+	// The methods step and try as functions: to make one for each call would allocate.
+	stepFn func(*thread)
+	tryFn  func(uintptr) bool
 }
 
 var ops = sync.Pool{New: func() any {
@@ -148,8 +149,8 @@ func (o *op) runSome(ctx context.Context, limit int) ([]byte, error) {
 }
 
 // conclude ends an operation, with its error. If a Write or shutdown was given up in the middle,
-// the Conn sends nothing more (ErrWriteBroken). For a Write, conclude adds data bytes of the last
-// stay to o.n: the bytes in records that have been sent whole.
+// the Conn sends nothing more (ErrWriteBroken). For a Write, conclude adds to o.n the data bytes of
+// its final stay whose records have been sent completely.
 func (o *op) conclude(err error) {
 	c := o.c
 	o.ctx, o.buf, o.err = nil, nil, nil
@@ -198,7 +199,8 @@ func (o *op) barred() error {
 	c := o.c
 	switch {
 	case o.kind == opHandshake:
-		// A failed send does not end the handshake: the peer's reason may still be read.
+		// A failed send does not end the handshake: an alert of the peer may still be read,
+		// and says more.
 		return c.readErr
 	case o.kind == opShutdown && o.done && c.writeErr == ErrShut: // o itself has set ErrShut
 		return c.failed
@@ -269,7 +271,7 @@ func (o *op) lookForReset(fd uintptr) direction {
 	case c.sendErrno == 0 && poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
 		return readable
 	case c.sendErrno == 0:
-		// The error that counts if another operation has taken the socket's own error.
+		// If another operation has taken the error from the socket, it counts as a reset.
 		err := error(syscall.ECONNRESET)
 		if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
 			err = syscall.Errno(n)
@@ -279,8 +281,8 @@ func (o *op) lookForReset(fd uintptr) direction {
 	return o.end(os.NewSyscallError("read", c.sendErrno))
 }
 
-// judge decides by the results of a stay how the operation goes on. It returns the readiness
-// that the operation needs, as the method once does.
+// judge decides by the results of a stay how the operation goes on. It returns the readiness that
+// the operation needs. If the operation has ended, judge sets o.finished and o.err.
 func (o *op) judge(q queue) (want direction) {
 	c := o.c
 	if o.kind == opRead {
@@ -330,7 +332,8 @@ func (o *op) judge(q queue) (want direction) {
 		return nothing
 	}
 	if o.kind == opRead && o.cut(q) {
-		// The system reports a reset only once, and here a send has got the report.
+		// The system reports a reset only once. If a send has failed, it has taken this
+		// report.
 		if c.sendErrno != 0 {
 			return o.fail(os.NewSyscallError("read", syscall.ECONNRESET))
 		}
@@ -342,7 +345,7 @@ func (o *op) judge(q queue) (want direction) {
 	return o.fail(c.failure(o, q))
 }
 
-// problem makes the error of a fault that this package finds.
+// problem makes the error for a fault that this package has found, and not OpenSSL.
 func (o *op) problem(why string) error {
 	if o.kind == opHandshake {
 		return &HandshakeError{Reason: why}
@@ -360,7 +363,8 @@ func (o *op) readEnds(err error) direction {
 	return o.end(err)
 }
 
-// fail fails the connection, and ends the operation as readEnds does. The caller holds c.mu.
+// fail makes the connection fail, and ends the operation. If the same stay has read data, this Read
+// returns the data, and the next Read returns the error. The caller holds c.mu.
 func (o *op) fail(err error) direction {
 	o.c.fail(err)
 	if o.kind == opRead && o.n > 0 {
@@ -376,8 +380,9 @@ func (o *op) end(err error) direction {
 }
 
 // fail ends both directions with err. No operation calls the SSL after that. Waiting operations end
-// with the same error. If a send has failed before, Writes have the error of the send. A
-// *ProtocolError replaces it, because it has the peer's reason. The caller holds c.mu.
+// with the same error. If a send has failed before, later Writes return the error of the send. But
+// if err is a *ProtocolError, they return err, because it has the peer's alert. The caller holds
+// c.mu.
 func (c *Conn) fail(err error) {
 	c.readErr, c.failed = err, err
 	var protocol *ProtocolError

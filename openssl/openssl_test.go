@@ -18,7 +18,7 @@ import (
 )
 
 // The tests use the libssl that Load("") finds, or that TLSD_TEST_LIBSSL names. TLSD_TEST_OPENSSL
-// can require its version ("3.5"). The peer is always crypto/tls.
+// can require its version ("3.5"). The peer is usually crypto/tls.
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(loadOnly); path != "" {
@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// nothingIsLeft checks, after all tests, the error queues of many threads, and the memory of closed
-// connections.
+// nothingIsLeft runs after all tests. It returns 1 if the Library still knows a closed connection,
+// or if the error queue of a thread is not empty; else 0.
 func nothingIsLeft() int {
 	l, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
 	if err != nil {
@@ -54,7 +54,8 @@ func nothingIsLeft() int {
 	release := make(chan struct{})
 	for range threads {
 		go func() {
-			// each goroutine has a thread of its own, many of which have served tests
+			// Each of these goroutines has a thread of its own. Tests have used many
+			// of these threads.
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			found <- l.QueuedErrors()
@@ -124,7 +125,7 @@ func tcpPair(tb testing.TB) (ours, peers *net.TCPConn) {
 	return a, b
 }
 
-// An identity is the identity of a server, for both sides of a test.
+// An identity has a server's certificate, and the CA that a client must trust.
 type identity struct {
 	ca   *testcert.CA
 	cert *testcert.Cert
@@ -137,7 +138,7 @@ func newIdentity(tb testing.TB) identity {
 		IPs: []string{"127.0.0.1"}})}
 }
 
-// clientContext trusts a CA.
+// clientContext returns a context for clients that trust the CAs in pem.
 func clientContext(tb testing.TB, l *openssl.Library, pem []byte) *openssl.Context {
 	tb.Helper()
 	b, err := l.ParseCABundle("test-ca.pem", pem)
@@ -167,7 +168,7 @@ func serverContext(tb testing.TB, l *openssl.Library, cert *testcert.Cert) *open
 type setup struct {
 	name   string
 	server bool   // the Conn is the server
-	max    uint16 // the version
+	max    uint16 // the newest version of TLS that the peer speaks
 }
 
 var setups = []setup{

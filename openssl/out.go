@@ -13,12 +13,12 @@ import (
 // take, to the Conn's unsent bytes. The rules:
 //
 //   - Unsent bytes are sent in order, with a write(2) that cannot block, while Conn.mu is locked.
-//     The operation that has added them sends them. If it ends before, the next operation does: a
-//     Read, a Write or Close.
-//   - A Write, a Handshake and a CloseWrite wait until their bytes have left. A Read does not. If
-//     the system takes its bytes (an answer to KeyUpdate, an alert) at once, they leave at once,
-//     else with the next operation. RFC 8446 wants the answer to KeyUpdate before the next data, so
-//     this is soon enough.
+//     The operation that has added them sends them. If it ends before all are sent, the next
+//     operation sends the rest: a Read, a Write or Close.
+//   - A Write, a Handshake and a CloseWrite wait until their bytes are sent. A Read can add bytes
+//     too (an answer to KeyUpdate, an alert), but does not wait. If the system does not take its
+//     bytes at once, the next operation sends them. RFC 8446 wants the answer to KeyUpdate before
+//     the next data, so this is soon enough.
 //   - A send that fails, or is given up in the middle, mutes the Conn: nothing more is sent. The
 //     SSL does not notice, so reading goes on.
 //   - A Conn without unsent bytes has no memory for them.
@@ -32,7 +32,8 @@ const (
 	// bioBytes is the size of a pair. A piece fits in, even in records of 64 bytes (RFC 8449
 	// section 4). A handshake message that does not fit in takes several stays.
 	bioBytes = 2 * piece
-	// mostOwed is the most unsent bytes of answers to a peer that asks and does not read.
+	// A peer may ask for answers (for example with KeyUpdate) and not read them. If more than
+	// mostOwed bytes of answers are unsent, the connection fails.
 	mostOwed = 64 << 10
 )
 
@@ -41,7 +42,7 @@ var outMemory = sync.Pool{New: func() any { return new([outBytes]byte) }}
 // An outbox has the bytes that are sealed and not yet sent. Conn.mu guards it.
 type outbox struct {
 	mem  []byte // nil if the outbox is empty
-	sent int    // mem[:sent] has left already
+	sent int    // mem[:sent] is sent
 	owed int    // bytes that Reads have added since the outbox was last empty
 }
 
@@ -83,10 +84,10 @@ func (c *Conn) attach(t *thread) bool {
 	return true
 }
 
-// collect takes the SSL's output out of the pair. The result sound says whether the output fits
-// what OpenSSL reports about it. Of a Write the records must be whole, and at least as many as
-// SSL_write has sealed. Of a Handshake or shutdown the output must have the size that OpenSSL
-// reports. The output of a Read is not checked.
+// collect takes the SSL's output out of the pair. The result sound says whether the output agrees
+// with OpenSSL's reports. For a Write it must consist of whole records, at least as many as
+// SSL_write has sealed. For a Handshake or shutdown it must have the size that OpenSSL reports. The
+// output of a Read is not checked.
 func (o *op) collect(t *thread) (sound bool) {
 	c := o.c
 	n, want := 0, 0
@@ -132,9 +133,9 @@ func (t *thread) written(l *Library) int {
 	return int(int64(call(l.sym.bioCtrl, t.arg[:4]...)))
 }
 
-// take takes the bytes that an SSL has written out of the pair. They are valid until an SSL writes
-// again. The pair is a ring. When it is empty, it begins again at its start, so usually one take
-// returns all bytes (BIO_nread, BIO_s_bio(3)).
+// take removes bytes from the pair, and returns them. They are valid until an SSL writes again. The
+// pair is a ring buffer. Whenever it is empty, the next write begins at its start. So usually one
+// take returns all bytes (BIO_nread, BIO_s_bio(3)).
 func (t *thread) take(l *Library) []byte {
 	t.taken = 0
 	t.arg[0], t.arg[1], t.arg[2] = t.far, uintptr(unsafe.Pointer(&t.taken)), bioBytes
@@ -145,8 +146,8 @@ func (t *thread) take(l *Library) []byte {
 	return unsafe.Slice((*byte)(pointer(t.taken)), n)
 }
 
-// sendRecords sends the records of a Write. Call it if there are no unsent bytes. If the system
-// does not take all of p, sendRecords keeps the rest.
+// sendRecords sends the records of a Write. Call it only if there are no older unsent bytes. If the
+// system does not take all of p, sendRecords keeps the rest.
 func (c *Conn) sendRecords(fd uintptr, p []byte) {
 	sent, err := send(fd, p)
 	if sent == len(p) {
@@ -166,9 +167,9 @@ func (c *Conn) beginsWithAlert(p []byte) bool {
 	return p[0] == alert && c.version == "TLSv1.2"
 }
 
-// push sends the unsent bytes that the system takes at once. It returns true if none is left, also
-// after a failed send, which drops them. The caller holds c.mu, and is in a function that RawConn
-// calls.
+// push sends the unsent bytes that the system takes at once. It returns true if no unsent bytes
+// remain. A failed send drops them, so push returns true. The caller holds c.mu, and is in a
+// function that RawConn calls.
 func (c *Conn) push(fd uintptr) (all bool) {
 	n, err := send(fd, c.out.mem[c.out.sent:])
 	c.out.sent += n
@@ -205,7 +206,7 @@ func send(fd uintptr, p []byte) (sent int, err error) {
 // sendFailed ends the outgoing direction. The caller holds c.mu.
 func (c *Conn) sendFailed(err error) {
 	c.sendErrno, _ = err.(syscall.Errno)
-	// After CloseWrite, unsent bytes mean that close_notify has not left.
+	// After CloseWrite, unsent bytes mean that close_notify is not sent completely.
 	if c.writeErr == nil || c.writeErr == ErrShut && !c.out.empty() {
 		c.writeErr = os.NewSyscallError("write", err)
 	}

@@ -13,11 +13,13 @@ import (
 
 // libssl and libcrypto are one library in two files: libssl uses structures of libcrypto that no
 // header describes. With the libcrypto of another build libssl may still load, and then corrupt
-// memory. That happens if the dynamic linker does not look beside libssl first: if libssl was named
-// by its path and has no RUNPATH, or if LD_PRELOAD or an earlier dlopen has loaded a libcrypto of
-// the same name. So the pair is checked before it is used. Without /proc or ELF it is not checked.
+// memory. The dynamic linker may choose such a libcrypto in two cases: libssl was named by its path
+// and has no RUNPATH, or LD_PRELOAD or an earlier dlopen has loaded a libcrypto of the same name.
+// So the pair is checked before it is used. On systems without /proc or ELF files it is not
+// checked.
 
-// checkFiles refuses a libssl that has another build's libcrypto. It calls no function of either.
+// checkFiles returns an error if libssl has got another build's libcrypto. It calls no function of
+// the two libraries.
 func (l *Library) checkFiles() error {
 	ssl, crypto := mappedFile(l.sym.sslNew), l.CryptoPath()
 	if ssl == "" || crypto == "" {
@@ -52,9 +54,10 @@ func (l *Library) checkFiles() error {
 	return nil
 }
 
-// comparePair compares the version in a libssl with the version of its libcrypto. agree says for
-// people what was compared. err is a half sentence: the caller puts the libssl's name before it.
-func comparePair(ssl *image, version string) (agree string, err error) {
+// comparePair compares the version in a libssl with the version of its libcrypto. The result
+// finding is a text for people about the comparison. The text of err lacks its subject: the caller
+// writes the path of libssl before it.
+func comparePair(ssl *image, version string) (finding string, err error) {
 	for _, name := range ssl.dynamic(elf.DT_SONAME) {
 		if major, known := sonames[name]; known &&
 			!strings.HasPrefix(version, "OpenSSL "+major) {
@@ -82,8 +85,8 @@ func comparePair(ssl *image, version string) (agree string, err error) {
 		nil
 }
 
-// sonames has OpenSSL's own names of libssl on Linux, each with the beginning of the version. Other
-// systems number libssl in their own ways, so their names are not here.
+// sonames has the names that OpenSSL gives libssl on Linux, each with the major version and a dot.
+// Other systems number libssl in their own ways, so their names are not here.
 var sonames = map[string]string{"libssl.so.1.1": "1.", "libssl.so.3": "3.", "libssl.so.4": "4."}
 
 // versionText finds a text such as "OpenSSL 1.1.1w 11 Sep 2023". A zero byte is before it, and
@@ -104,7 +107,8 @@ func versionText(data []byte) string {
 	}
 }
 
-// A release3 is a release of OpenSSL. Since 3.0 the third number counts repairs, and is 0 here.
+// A release3 is a release of OpenSSL. Since 3.0 the third number counts repairs, and leadingRelease
+// sets it to 0.
 type release3 [3]int
 
 func (r release3) String() string {
@@ -114,14 +118,14 @@ func (r release3) String() string {
 	return fmt.Sprintf("%d.%d", r[0], r[1])
 }
 
-// addedSymbols are the releases that added symbols which libssl has or needs. A libssl of such a
-// release must have symbols of this release, and none of a later one. Other releases, such as 3.1,
-// added no symbols. Their libssl is refused only if it has symbols of a later release.
+// addedSymbols are the releases that added symbols which libssl exports or imports. A libssl of
+// such a release must have symbols of this release, and none of a later one. Other releases, such
+// as 3.1, added no symbols. Their libssl is refused only if it has symbols of a later release.
 var addedSymbols = []release3{{1, 1, 1}, {3, 0}, {3, 2}, {3, 3}, {3, 4}, {3, 5}, {3, 6}, {4, 0}}
 
-// newestSymbols is the release of the newest symbols that a library has or needs. OpenSSL gives new
-// symbols a version with the name of their release: OPENSSL_3.5.0, OPENSSL_1_1_1a. The names of
-// these versions are in .dynstr, among the names of the symbols.
+// newestSymbols is the release of the newest symbols that a library exports or imports. OpenSSL
+// gives new symbols a version with the name of their release: OPENSSL_3.5.0, OPENSSL_1_1_1a. The
+// names of these versions are in .dynstr, among the names of the symbols.
 func newestSymbols(f *image) (newest release3) {
 	for name := range bytes.SplitSeq(f.section(".dynstr"), []byte{0}) {
 		number, ok := bytes.CutPrefix(name, []byte("OPENSSL_"))
@@ -171,9 +175,9 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// home is the folder of a library, with symbolic links resolved. Variants for newer processors are
-// in folders below it. They are of the same build, so home is the folder above them (ld.so(8),
-// glibc-hwcaps).
+// home is the folder of a library, with symbolic links resolved. A variant for newer processors is
+// of the same build, and is in a folder glibc-hwcaps/NAME below (ld.so(8)). So its home is the
+// folder that contains glibc-hwcaps.
 func home(file string) string {
 	if real, err := filepath.EvalSymlinks(file); err == nil {
 		file = real
@@ -182,8 +186,9 @@ func home(file string) string {
 	return dir
 }
 
-// checkQueue refuses a libssl whose errors do not arrive in this package's queue. Such a libssl
-// uses another libcrypto than the one in which the symbols were found. LD_PRELOAD can cause that.
+// checkQueue returns an error if the errors of libssl are not in the error queue that this package
+// reads. In this case libssl uses another libcrypto than the one in which the symbols were found.
+// LD_PRELOAD can cause that.
 func (l *Library) checkQueue() error {
 	q := l.exclusive(func() { call(l.sym.ctxNew, 0) })
 	if q.has(reasonNullMethod) {
@@ -194,7 +199,7 @@ func (l *Library) checkQueue() error {
 }
 
 // CryptoPath is the file of the libcrypto that the library uses, with symbolic links resolved, or
-// "" if the system does not tell. Load has checked that the two belong together.
+// "" if the system does not tell. Load has checked that this libcrypto belongs to the libssl.
 func (l *Library) CryptoPath() string { return mappedFile(l.sym.opensslVersionNum) }
 
 // Pair says for people what is known about the builds of libssl and libcrypto. Load has refused

@@ -16,7 +16,7 @@ import (
 // The dynamic linker's choice depends on the environment at the start of a process. So these tests
 // start this program again, as one that only loads a library.
 
-// loadOnly names the library for the child.
+// loadOnly is an environment variable. It tells the child the path of the library.
 const loadOnly = "TLSD_TEST_LOAD_ONLY"
 
 // loadOnlyMain is the whole program of the child.
@@ -90,13 +90,13 @@ func TestALibsslWithAForeignLibcryptoIsRefused(t *testing.T) {
 	if out := loadInChild(t, ssl, "LD_LIBRARY_PATH="+dir); !strings.Contains(out, want) {
 		t.Errorf("with LD_LIBRARY_PATH: want %q in\n%s", want, out)
 	}
-	// The reverse: the system's libssl, and a libcrypto of that name from elsewhere.
+	// The reverse: the system's libssl, and a libcrypto of the same name from elsewhere.
 	out = loadInChild(t, load(t).Path(), "LD_PRELOAD="+own)
 	if want := load(t).Path() + " has got a foreign libcrypto, " +
 		own; !strings.Contains(out, want) {
 		t.Errorf("with LD_PRELOAD: want %q in\n%s", want, out)
 	}
-	// Without a libcrypto beside it there is nothing to prefer.
+	// If no libcrypto is beside libssl, the system's is accepted.
 	if err := os.Remove(own); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestALibsslWithAForeignLibcryptoIsRefused(t *testing.T) {
 }
 
 // fakePair makes a libssl and a libcrypto that do nothing, and returns the path of the libssl. The
-// linker accepts them.
+// linker accepts the two as a pair.
 func fakePair(t *testing.T, soname, symbolVersion, cryptoVersion string) (ssl string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -162,11 +162,11 @@ func TestPairsAreComparedByTheirVersions(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		symbols, version string
-		agree            string // "" if they do not
+		finding          string // "" if the pair must be refused
 	}{
 		{"OPENSSL_3.0.0", "OpenSSL 3.0.19 27 Jan 2026", "libssl's newest symbols are of " +
 			"OpenSSL 3.0, as they must be"},
-		// 3.1 may have none of its own
+		// 3.1 added no symbols
 		{"OPENSSL_3.0.3", "OpenSSL 3.1.8 11 Feb 2025", "libssl's newest symbols are of " +
 			"OpenSSL 3.0"},
 		// a release that nobody knows yet
@@ -183,10 +183,10 @@ func TestPairsAreComparedByTheirVersions(t *testing.T) {
 		{"OPENSSL_3.9.1", "OpenSSL 3.8.0", ""},
 	} {
 		file := fakePair(t, "libssl.so.3", tc.symbols, tc.version)
-		agree, err := openssl.ComparePair(file, tc.version)
-		if (err == nil) != (tc.agree != "") || !strings.HasPrefix(agree, tc.agree) {
-			t.Errorf("%s, %s: %q, %v; want %q", tc.symbols, tc.version, agree,
-				err, tc.agree)
+		finding, err := openssl.ComparePair(file, tc.version)
+		if (err == nil) != (tc.finding != "") || !strings.HasPrefix(finding, tc.finding) {
+			t.Errorf("%s, %s: %q, %v; want %q", tc.symbols, tc.version, finding,
+				err, tc.finding)
 		}
 	}
 
@@ -215,11 +215,11 @@ func TestPairsAreComparedByTheirVersions(t *testing.T) {
 	}
 	for file, own := range versions {
 		for _, version := range versions {
-			if agree, err := openssl.ComparePair(file,
+			if finding, err := openssl.ComparePair(file,
 				version); (err == nil) != (version == own) ||
-				strings.HasPrefix(agree, "not compared") {
+				strings.HasPrefix(finding, "not compared") {
 				t.Errorf("%s with the libcrypto of %s: %q, %v", file,
-					version, agree, err)
+					version, finding, err)
 			}
 		}
 	}
@@ -232,7 +232,7 @@ func fetched() string {
 	return cmp.Or(os.Getenv("TLSD_LIBSSL_CACHE"), filepath.Join(cache, "tlsd/libssl"))
 }
 
-// A library in front of libcrypto, of any name, takes libssl's calls.
+// With LD_PRELOAD a library of any name can get the calls that libssl makes to libcrypto.
 func TestALibsslThatReportsItsErrorsElsewhereIsRefused(t *testing.T) {
 	t.Parallel()
 	front := filepath.Join(t.TempDir(), "front.so")
@@ -248,7 +248,7 @@ func TestALibsslThatReportsItsErrorsElsewhereIsRefused(t *testing.T) {
 	}
 }
 
-// A variant for better processors is in a folder below, and belongs to the libssl above.
+// A libcrypto for newer processors is in a folder below that of libssl, and belongs to this libssl.
 func TestVariantsForProcessorsAreNotForeign(t *testing.T) {
 	t.Parallel()
 	for file, want := range map[string]string{

@@ -45,8 +45,8 @@ func (b *pemBlock) fault(what, reason string, q queue) *PEMError {
 		Queue: q.strings()}
 }
 
-// splitPEM finds the blocks of a file. It ignores the text around them. The parameter what names
-// the file in errors.
+// splitPEM finds the blocks of a file. It ignores the text around them. The parameter what becomes
+// the field What of errors.
 func splitPEM(what string, data []byte) ([]pemBlock, error) {
 	bad := func(format string, args ...any) error {
 		return &PEMError{What: what, Reason: fmt.Sprintf(format, args...)}
@@ -132,11 +132,12 @@ func (l *Library) withBIO(data []byte, f func(bio uintptr)) {
 	}
 }
 
-// noPassword is the password for OpenSSL, an empty one. Without it OpenSSL would open /dev/tty, and
-// wait there for a password (pem_password_cb(3)).
+// noPassword is an empty password. If OpenSSL were given no password, it would open /dev/tty and
+// wait there for one (pem_password_cb(3)).
 var noPassword = cString("")
 
-// readCert makes an X509 of a block. x509Free frees it.
+// readCert makes an X509 from a block. The caller must free it with x509Free. On failure cert is 0,
+// and q says why.
 func (l *Library) readCert(b *pemBlock) (cert uintptr, q queue) {
 	q = l.exclusive(func() {
 		l.withBIO(b.text, func(bio uintptr) {
@@ -147,7 +148,8 @@ func (l *Library) readCert(b *pemBlock) (cert uintptr, q queue) {
 	return cert, q
 }
 
-// readKey makes an EVP_PKEY of a block. pkeyFree frees it.
+// readKey makes an EVP_PKEY from a block. The caller must free it with pkeyFree. On failure key is
+// 0, and q says why.
 func (l *Library) readKey(b *pemBlock) (key uintptr, q queue) {
 	q = l.exclusive(func() {
 		l.withBIO(b.text, func(bio uintptr) {
@@ -177,7 +179,7 @@ type CABundle struct {
 	cleanup runtime.Cleanup
 
 	mu  sync.Mutex
-	ctx uintptr // an SSL_CTX that trusts them, for contexts to share; 0 after Free
+	ctx uintptr // an SSL_CTX that trusts the set; contexts share it; 0 after Free
 }
 
 // ParseCABundle reads CA certificates in PEM, at least one. Comments, CRLF, repeated certificates

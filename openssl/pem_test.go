@@ -208,7 +208,7 @@ func FuzzParseCABundle(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := l.ParseCABundle("fuzz.pem", data)
 		if (b == nil) == (err == nil) {
-			t.Errorf("%v, %v", b, err)
+			t.Errorf("the bundle is %v and the error %v: want one of the two", b, err)
 		}
 		if b != nil {
 			b.Free()

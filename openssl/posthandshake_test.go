@@ -20,8 +20,8 @@ import (
 )
 
 // After a TLS 1.3 handshake the peer may still send messages of the handshake layer, also in
-// pieces. Until the rest of a message has come, SSL_write wants to read. crypto/tls cannot be made
-// to do that. So a forger writes the server's records.
+// pieces. Until the rest of a message has come, SSL_write wants to read. crypto/tls sends no
+// message in pieces. So a forger writes the server's records.
 
 // A forger writes TLS 1.3 records with a server's keys (RFC 8446 section 5.2).
 type forger struct {
@@ -120,7 +120,8 @@ func newSessionTicket() []byte {
 	return append([]byte{4, 0, 0, byte(len(body))}, body...)
 }
 
-// connectForged returns a client whose server's records are forged. peer reads the client's data.
+// connectForged returns a client after its handshake. peer is its server, and reads the client's
+// data. f writes records to the client in the server's place.
 func connectForged(t *testing.T) (c *openssl.Conn, peer *tls.Conn, f *forger) {
 	t.Helper()
 	l, id := load(t), newIdentity(t)
@@ -133,7 +134,7 @@ func connectForged(t *testing.T) (c *openssl.Conn, peer *tls.Conn, f *forger) {
 	var keyLog bytes.Buffer
 	peer = tls.Server(peers, &tls.Config{
 		Certificates:           []tls.Certificate{id.cert.TLS()},
-		SessionTicketsDisabled: true, // else the sequence number would not be 0
+		SessionTicketsDisabled: true, // so the forger's first sequence number is 0
 		KeyLogWriter:           &keyLog,
 	})
 	errc := make(chan error, 1)
@@ -236,8 +237,8 @@ func largeTicket() []byte {
 	return append([]byte{4, 0, byte(len(body) >> 8), byte(len(body))}, body...)
 }
 
-// After a message that has emptied the library's buffer SSL_read wants to wait, although the next
-// message is there (SSL_CTX_set_mode(3)).
+// If a message has emptied OpenSSL's buffer, SSL_read asks for a wait, even if the socket has the
+// next message (SSL_CTX_set_mode(3)).
 func TestReadTakesAnyNumberOfMessagesWithoutDataBetween(t *testing.T) {
 	t.Parallel()
 	c, _, f := connectForged(t)
@@ -250,7 +251,7 @@ func TestReadTakesAnyNumberOfMessagesWithoutDataBetween(t *testing.T) {
 		sent <- errors.Join(err, f.trySend(applicationRecord, []byte("data")))
 	}()
 	expectRead(t, c, "data")
-	c.Close() // after a failure it ends the send
+	c.Close() // if the Read has failed, this ends the goroutine
 	if err := <-sent; err != nil && !t.Failed() {
 		t.Error(err)
 	}

@@ -35,12 +35,13 @@ func TestReadSomeGivesEverythingInItsOrderAndThenTheEnd(t *testing.T) {
 				break
 			}
 			if err != nil || len(p) == 0 || len(p) > limit {
-				t.Fatalf("%d bytes of at most %d, %v", len(p), limit, err)
+				t.Fatalf("ReadSome gives %d bytes, %v; want 1 to %d", len(p), err,
+					limit)
 			}
 			got = append(got, p...)
 		}
 		if !bytes.Equal(got, want) {
-			t.Errorf("%d bytes, which are not the %d that were sent",
+			t.Errorf("the %d bytes that were read differ from the %d that were sent",
 				len(got), len(want))
 		}
 		if _, err := c.ReadSome(bounded(t), 10); !errors.Is(err, io.EOF) {

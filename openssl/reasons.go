@@ -8,14 +8,14 @@ import (
 
 // This file turns the reasons that OpenSSL gives into texts for people.
 
-// handshakeFailure says why a handshake has failed. The caller holds c.mu.
+// handshakeFailure returns the error of a failed handshake. The caller holds c.mu.
 func (c *Conn) handshakeFailure(o *op, q queue) error {
 	if c.verdict != nil && (c.verify || !c.client) && c.verdict.failed &&
 		q.has(reasonCertVerifyFailed) {
 		v := c.verdict
 		return c.lib.verifyError(v.code, v.depth, v.subject, c.store, c.peer.String())
 	}
-	// The system reports a reset only once, and here a send has got the report.
+	// The system reports a reset only once. If a send has failed, it has taken this report.
 	if c.sendErrno != 0 && o.cut(q) {
 		o.errno, q = c.sendErrno, nil
 	}
@@ -49,8 +49,7 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 	return e
 }
 
-// renegotiation is the end of an error's text if the peer asked for a renegotiation before the
-// error.
+// If the peer asked for a renegotiation before an error, the error's text ends with these words.
 const renegotiation = "; it had asked for a renegotiation, which is refused"
 
 // uncertified returns the end of an error's text if the server has asked for a certificate and the
@@ -87,7 +86,7 @@ func (q queue) explain(ifEmpty string) string {
 		return ifEmpty
 	}
 	if q.has(reasonBadRecordMAC) {
-		// Since 3.0 the cipher's code queues a second error in TLS 1.2. Leave it out.
+		// Since 3.0 OpenSSL queues a second error in TLS 1.2, which says nothing more.
 		return "decryption failed or bad record mac"
 	}
 	var parts []string

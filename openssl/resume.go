@@ -16,24 +16,25 @@ import (
 //     comes from: see sessionKey.
 //   - A resumed connection is not verified again. The session keeps the result and the certificates
 //     of the full handshake, which was verified under the same settings. Pins are checked again.
-//   - A session ends an hour after the full handshake that has verified the server, and so do all
-//     sessions that come of it. Else a chain of resumptions would never verify the server again.
-//   - A session is offered by one handshake at a time, and with TLS 1.3 once (RFC 8446 appendix
-//     C.4).
+//   - A session is not offered later than an hour after the full handshake that has verified the
+//     server. A resumed connection gets new sessions, and they have the time of the same full
+//     handshake. Otherwise a chain of resumptions would never verify the server again.
+//   - Only one handshake at a time offers a session. With TLS 1.3 a session is offered only once
+//     (RFC 8446 appendix C.4).
 //   - A connection whose handshake fails leaves nothing in the cache.
 
 const (
 	mostSessions = 64 // in a cache
-	// sessions with the same key in a cache; also the sessions that one connection keeps until
-	// keepFresh
+	// sessions with one key in a cache; also sessions that a connection gets before it puts
+	// them into the cache
 	mostOfOneKey   = 4
 	oldestSession  = time.Hour // an older session is not offered
 	keepsReference = 1         // the result of keepSession if the reference is ours now
 )
 
-// A SessionCache keeps TLS sessions of clients, for later clients with the same settings to resume.
-// The zero value is an empty cache. It keeps a limited number for a limited time. All connections
-// that use it are of one Library. Free it.
+// A SessionCache keeps TLS sessions of clients. Later clients with the same settings can resume
+// them. The zero value is an empty cache. The number of sessions and their age are limited. Only
+// connections of one Library may use the same cache. Call Free when the cache is no longer needed.
 type SessionCache struct {
 	// mu guards the fields below. Never call exclusive while mu is held: add and take lock mu
 	// inside exclusive.
@@ -49,7 +50,8 @@ type storedSession struct {
 	since   time.Time
 }
 
-// Free gives up all sessions. Later connections find and leave none. It is idempotent.
+// Free frees all sessions. After that the cache stays empty, also if connections still use it. A
+// second Free does nothing.
 func (s *SessionCache) Free() {
 	s.mu.Lock()
 	lib, stored := s.lib, s.stored
@@ -72,7 +74,8 @@ func (s *SessionCache) Len() int {
 	return len(s.stored)
 }
 
-// add takes over sessions, whose server was verified at since. Call it inside exclusive, like take.
+// add puts sessions into the cache, which owns them from then on. since is the time when their
+// server was verified. Call add inside exclusive.
 func (s *SessionCache) add(l *Library, key string, sessions []uintptr, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,8 +123,9 @@ func (s *SessionCache) drop(meant func(storedSession) bool) {
 	})
 }
 
-// take returns the newest session of a key, and when its server was verified. The session is 0 if
-// there is none. The caller owns its reference.
+// take removes the newest session of a key from the cache, and returns it, with the time when the
+// server was verified. If there is none, session is 0. The caller owns the reference. Call take
+// inside exclusive.
 func (s *SessionCache) take(key string) (session uintptr, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,8 +148,8 @@ func (s *SessionCache) take(key string) (session uintptr, since time.Time) {
 // A resumption is the part of a client's Conn that uses a cache. Conn.mu guards it.
 type resumption struct {
 	cache   *SessionCache
-	wishes  ClientSettings // until the handshake begins
-	key     string         // from then on; see sessionKey
+	wishes  ClientSettings // the client's settings; empty after the handshake has begun
+	key     string         // set when the handshake begins; see sessionKey
 	offered uintptr        // the session that the handshake offers
 	since   time.Time      // of the full handshake that has verified the server
 	fresh   []uintptr      // sessions that have come and are not in the cache yet
@@ -182,7 +186,7 @@ func (c *Conn) offerSession() {
 }
 
 // keepSession is the callback of all client contexts (SSL_CTX_sess_set_new_cb(3)). It runs during a
-// stay of the connection, whose mutex is held.
+// stay of the connection, while Conn.mu is locked.
 func (l *Library) keepSession(ssl, session uintptr) (result uintptr) {
 	defer func() { _ = recover() }() // a panic must not unwind C's frames
 	v, ok := l.keepers.Load(ssl)
@@ -205,10 +209,12 @@ func (c *Conn) keepFresh() {
 	}
 }
 
-// settleOffer gives up the session that was offered. With TLS 1.2 a resumed session can serve
-// again, so it goes back into the cache. That is the session that the connection has now: the
-// server may have renewed the ticket, and OpenSSL does not call keepSession for this. The caller
-// holds c.mu, and the handshake has succeeded.
+// settleOffer frees the offered session. If the server has not resumed it, the server was verified
+// now, and settleOffer sets r.since. With TLS 1.2 a session can be resumed several times. So if the
+// server has resumed the session, settleOffer puts the connection's present session into the cache.
+// This may be a newer one than the offered session: the server may have renewed the ticket, and
+// OpenSSL does not call keepSession for that. The caller holds c.mu, and the handshake has
+// succeeded.
 func (c *Conn) settleOffer() {
 	r := c.resume
 	if r == nil {

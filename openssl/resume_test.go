@@ -14,12 +14,12 @@ import (
 	"tlsd/openssl"
 )
 
-// A resumer makes connections of one context and one cache to servers of one configuration.
+// A resumer makes connections to servers with one configuration. All use one cache.
 type resumer struct {
 	t     *testing.T
 	id    identity
 	cache *openssl.SessionCache
-	peer  *tls.Config // its ticket keys are its own
+	peer  *tls.Config // of the servers, which share its ticket keys
 }
 
 func newResumer(t *testing.T, version uint16) *resumer {
@@ -109,7 +109,7 @@ func TestAClientResumesASession(t *testing.T) {
 					again.KeySHA256 != first.KeySHA256 ||
 					again.Issuer != first.Issuer ||
 					!slices.EqualFunc(again.Chain, first.Chain, slices.Equal) {
-					t.Errorf("connection %d behind it: resumed %v, verified "+
+					t.Errorf("connection %d after it: resumed %v, verified "+
 						"%v, key %x; the first one's key is %x", n+1,
 						again.Resumed, again.Verified, again.KeySHA256,
 						first.KeySHA256)
@@ -213,7 +213,7 @@ func TestAConnectionThatIsRefusedLeavesNoSession(t *testing.T) {
 func TestTheCacheIsBounded(t *testing.T) {
 	t.Parallel()
 	r := newResumer(t, tls.VersionTLS13)
-	var tickets []func() // the server's come when the client reads
+	var tickets []func() // each makes a client read, and so take its server's tickets
 	for range 2 * openssl.MostOfOneKey {
 		ours, peers := tcpPair(t)
 		c, err := clientContext(t, load(t), r.id.ca.PEM()).NewClient(ours, "localhost")
@@ -268,7 +268,8 @@ func TestTheCacheIsBounded(t *testing.T) {
 	}
 }
 
-// However often a session is resumed, the server is verified again an hour after the last time.
+// However often a session is resumed, the server is verified again an hour after the previous
+// verification.
 func TestAChainOfResumptionsEnds(t *testing.T) {
 	t.Parallel()
 	for name, version := range versions {
@@ -278,8 +279,8 @@ func TestAChainOfResumptionsEnds(t *testing.T) {
 			r.connect(wishes{})
 			for n, want := range []bool{true, false, true} {
 				r.cache.Age(openssl.OldestSession * 2 / 3)
-				if n == 2 {
-					r.cache.Age(-openssl.OldestSession * 2 / 3) // at once
+				if n == 2 { // no time passes before this connection
+					r.cache.Age(-openssl.OldestSession * 2 / 3)
 				}
 				if got := r.connect(wishes{}).Resumed; got != want {
 					t.Errorf("connection %d: resumed %v, want %v",

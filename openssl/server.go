@@ -46,9 +46,9 @@ type ServerConfig struct {
 	NoResumption bool
 }
 
-// serverSettings are for the callbacks, which find them by number. They do not change. Their
-// Context and each of its connections have a reference (hold, release), because a handshake may
-// outlast the Context.
+// serverSettings has what the callbacks of a server context need. It does not change. The callbacks
+// find it in Library.servers by its number. The Context and each of its connections have a
+// reference (hold, release), because a handshake may outlast the Context.
 type serverSettings struct {
 	lib    *Library
 	number uintptr
@@ -141,7 +141,7 @@ func (l *Library) newServerCtx(cfg ServerConfig, id Identity, number uintptr) (u
 	return ctx, nil
 }
 
-// setUpServer sets what cannot fail. Call it inside exclusive.
+// setUpServer does the part of the setup that cannot fail. Call it inside exclusive.
 func (l *Library) setUpServer(ctx uintptr, cfg ServerConfig, number uintptr) {
 	l.harden(ctx)
 	if len(cfg.ALPN) > 0 {

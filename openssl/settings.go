@@ -7,8 +7,8 @@ import (
 // ClientSettings are a client's settings for its handshake, besides the name of the server.
 type ClientSettings struct {
 	ALPN []string // offered, in this order
-	// Pins are hashes of keys (Info.KeySHA256). One of them must be that of the server's key.
-	// The certificate is verified too. nil: any key
+	// Pins are hashes of keys (Info.KeySHA256). The hash of the server's key must be one of
+	// them. The certificate is verified too. If Pins is nil, the server may have any key.
 	Pins     [][sha256.Size]byte
 	TLS13    bool      // refuse older versions
 	Identity *Identity // shown if the server asks for a certificate; nil: none
@@ -42,16 +42,17 @@ func (c *Conn) Configure(s ClientSettings) error {
 		return ErrHandshakeDone
 	}
 	c.pins = s.Pins
-	ok := true
+	refused := ""
 	q := c.lib.exclusive(func() {
-		ok = c.lib.offerALPN(c.ssl, list)
-		if s.TLS13 {
-			ok = ok && int64(call(c.lib.sym.sslCtrl, c.ssl, ctrlSetMinProto,
-				tls13, 0)) == 1
+		if !c.lib.offerALPN(c.ssl, list) {
+			refused = "SSL_set_alpn_protos"
+		} else if s.TLS13 && int64(call(c.lib.sym.sslCtrl, c.ssl, ctrlSetMinProto,
+			tls13, 0)) != 1 {
+			refused = "SSL_set_min_proto_version"
 		}
 	})
-	if !ok {
-		return internalError("SSL_set_alpn_protos", q)
+	if refused != "" {
+		return internalError(refused, q)
 	}
 	c.tls13 = c.tls13 || s.TLS13
 	if s.Identity != nil {

@@ -175,7 +175,7 @@ func TestAServerAsksForCertificatesOfItsClients(t *testing.T) {
 		auth openssl.ClientAuth
 		cert *tls.Certificate
 		want string // in our error; "": it succeeds
-		who  string // the subject then
+		who  string // the client's subject that we get, if the handshake succeeds
 	}{
 		{"none/shown", openssl.ClientAuthNone, &good, "", ""},
 		{"request/none", openssl.ClientAuthRequest, nil, "", ""},

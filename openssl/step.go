@@ -10,7 +10,7 @@ import (
 // This file has an operation's stay in the library: the SSL calls, and what their results mean
 // (SSL_get_error(3)).
 
-// step makes the SSL calls of one stay. exclusiveFor calls it.
+// step makes the SSL calls of one stay. Call it inside exclusiveFor.
 func (o *op) step(t *thread) {
 	o.until = len(o.buf)
 	if o.kind == opWrite {
@@ -30,9 +30,9 @@ func (o *op) step(t *thread) {
 	}
 	o.sound = o.collect(t)
 	// With opIgnoreEOF the end of the stream looks like close_notify. The socket's BIO shows
-	// the difference: it is at its end only if the stream has ended. The empty memory BIO is a
-	// probe: if OpenSSL does not report its end, the answer about the socket's BIO proves
-	// nothing.
+	// the difference: if OpenSSL reports that this BIO is at its end, the stream has ended. The
+	// empty memory BIO is always at its end. If OpenSSL does not report even that, its reports
+	// are not trusted.
 	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(o.lib().empty) &&
 		!o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
 		int32(call(o.lib().sym.sslGetShutdown, o.c.ssl))&receivedShutdown != 0
@@ -80,7 +80,7 @@ func (o *op) callSSL() bool {
 	o.code = int32(call(sym.sslGetError, o.errArg[:]...))
 	if o.cErrno == nil {
 		if o.cErrno = o.lib().errno(); o.code == sslErrorWantRead {
-			return true // again, because this time errno was not cleared before
+			return true // repeat the call, with errno cleared before it
 		}
 	}
 	switch errno := syscall.Errno(*o.cErrno); {
@@ -133,7 +133,7 @@ func (c *Conn) failure(o *op, q queue) error {
 		return &ProtocolError{Reason: fmt.Sprintf("OpenSSL says that it has moved %d "+
 			"bytes where %d were asked for", o.ret, o.argv[2])}
 	case o.errno != 0:
-		// Go does all writing, so SSL_write too can fail only in a read(2).
+		// The SSL never writes to the socket, so even SSL_write can fail only in a read(2).
 		return os.NewSyscallError("read", o.errno)
 	case o.cut(q):
 		return ErrTruncated

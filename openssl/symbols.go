@@ -89,7 +89,7 @@ func (s *symbols) table() []symbol {
 		{"ERR_get_error", &s.errGet, false},
 		{"ERR_reason_error_string", &s.errReason, false},
 		{"ERR_lib_error_string", &s.errLib, false},
-		// libc: glibc and musl; macOS and FreeBSD
+		// The C library has the first name on Linux, the second on macOS and FreeBSD.
 		{"__errno_location __error", &s.errnoLocation, false},
 
 		{"TLS_client_method", &s.tlsClientMethod, false},
@@ -203,8 +203,8 @@ func (s *symbols) table() []symbol {
 	}
 }
 
-// versionTable has the symbols that are looked up first. The version decides whether the others are
-// looked up at all.
+// versionTable has the symbols that are looked up first. If the version is refused, the others are
+// not looked up.
 func (s *symbols) versionTable() []symbol {
 	return []symbol{
 		{"OpenSSL_version_num", &s.opensslVersionNum, false},

@@ -15,18 +15,17 @@ import (
 )
 
 // The paths of the system's CA certificates are compiled into libcrypto. The environment variables
-// SSL_CERT_FILE and SSL_CERT_DIR override the paths (X509_get_default_cert_file(3)). OpenSSL treats
-// a path that does not exist like an empty store, and then trusts nobody. A libcrypto that was
-// built with another prefix has such paths. So this file asks libcrypto for its paths, looks for
-// certificates there and in other usual places, and tells OpenSSL what to load. SystemTrust reports
-// what is loaded.
+// SSL_CERT_FILE and SSL_CERT_DIR override the paths (X509_get_default_cert_file(3)). If a libcrypto
+// was built with another prefix, its paths may not exist. OpenSSL reports no error for such a path,
+// and trusts nobody. So this file asks libcrypto for its paths, looks for certificates there and in
+// other usual places, and tells OpenSSL what to load. SystemTrust reports what is loaded.
 
 // The sources of a TrustStore.
 const (
 	TrustCompiledIn = "compiled-in"   // the paths that are compiled into libcrypto
 	TrustEnvFile    = "SSL_CERT_FILE" // this environment variable is set
 	TrustEnvDir     = "SSL_CERT_DIR"  // this one is set, and SSL_CERT_FILE is not
-	// libcrypto's paths have no certificates, and a usual path of another system has some.
+	// No path of libcrypto has certificates, but a usual path of another system has.
 	TrustFallback = "fallback"
 	// No path has certificates, so no certificate will be accepted.
 	TrustNone = "none"
@@ -76,8 +75,8 @@ func (t TrustStore) String() string {
 	return s
 }
 
-// The usual paths of CA certificates on other systems. findTrust tries them in this order if
-// libcrypto's own paths have none.
+// The usual paths of CA certificates on other systems. If libcrypto's own paths have no
+// certificates, findTrust tries these paths in this order.
 var (
 	fallbackFiles = []string{
 		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine, Arch
@@ -212,8 +211,8 @@ func findTrust(loc locations, fallbackFiles []string, fallbackDir string) *trust
 		}
 		return empty == ""
 	}
-	// A path from the environment stays, even if it has no certificates: a fallback would widen
-	// the restriction that an administrator has set.
+	// A path from the environment is used even if it has no certificates. The administrator may
+	// have set it to trust fewer CAs, and a fallback would trust more.
 	envFile, envDir := os.Getenv(loc.fileEnv), os.Getenv(loc.dirEnv)
 	if file := cmp.Or(envFile, loc.file); has(file, emptyFile(file)) || envFile != "" {
 		s.File = file
@@ -248,7 +247,7 @@ func findTrust(loc locations, fallbackFiles []string, fallbackDir string) *trust
 }
 
 // emptyFile says why a file cannot have certificates, or returns "". It opens only regular files,
-// because to open another one, such as a FIFO, may take for ever.
+// because opening a FIFO may take for ever.
 func emptyFile(path string) string {
 	switch st, err := os.Stat(path); {
 	case err != nil:

@@ -39,7 +39,8 @@ func TestSystemTrustIsFound(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Texts for Empty. The first of the fallback files is always missing, so gone is in most.
+	// Texts for Empty. The first of the fallback files is always missing, so the text gone is
+	// in most cases.
 	gone, none := missing+" does not exist", " has no certificates named by their hash"
 
 	for name, tc := range map[string]struct {
@@ -123,7 +124,7 @@ func TestTrustStoreTellsPeopleWhatItIs(t *testing.T) {
 	}
 }
 
-// The reported store is the store in use, and its changes count.
+// Clients trust the store that SystemTrust reports, also after its file has changed.
 func TestSystemTrustIsWhatClientsTrust(t *testing.T) {
 	l := load(t)
 	id, other := newIdentity(t), testcert.NewCA(t, "Other")

@@ -8,9 +8,9 @@ import (
 	"unsafe"
 )
 
-// OpenSSL alone verifies certificates. This file stores why a verification has failed, because
-// OpenSSL keeps only a number. It passes the depth and the certificate to a callback, during the
-// verification.
+// OpenSSL alone verifies certificates. After a failed verification OpenSSL has only the number of
+// the error. During the verification it passes more to a callback: the depth and the certificate.
+// This file stores them.
 
 // A verdict is the first failure of a verification. The callback writes it during SSL_do_handshake,
 // on the goroutine that has called SSL_do_handshake. The same goroutine reads it afterwards.

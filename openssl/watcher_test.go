@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// stays is a Watcher that remembers.
+// stays is a Watcher that remembers what it is told.
 type stays struct {
 	sync.Mutex
 	inside map[int]bool
@@ -23,7 +23,7 @@ func (s *stays) Enter(thread int, method string, tag int32) {
 	s.Lock()
 	defer s.Unlock()
 	if s.inside[thread] {
-		s.seen = append(s.seen, stay{"twice the same thread", tag})
+		s.seen = append(s.seen, stay{"a thread that is in the library already", tag})
 	}
 	s.inside[thread] = true
 	if v := (stay{method, tag}); !slices.Contains(s.seen, v) {
@@ -74,6 +74,6 @@ func TestWatcherIsToldTheMethodAndTheConnection(t *testing.T) {
 		}
 	}
 	if len(w.inside) != 0 {
-		t.Errorf("they have entered and not left: %v", w.inside)
+		t.Errorf("these threads have entered the library and not left it: %v", w.inside)
 	}
 }

@@ -2,17 +2,17 @@
  * The symbols and constants of libssl and libcrypto that package openssl uses, as C.
  *
  * Go's compiler cannot check the package's calls into C. A C compiler can: it compiles this file
- * with the headers of OpenSSL (cc -fsyntax-only). That fails if a function has another type there,
- * or a constant another value. make libssl-matrix does so for all supported versions. abi_test.go
- * compares this file with the package's table of symbols, its calls and its constants. One line is
- * one check.
+ * with the headers of OpenSSL (cc -fsyntax-only). If a function has another type in the headers, or
+ * a constant has another value, the compilation fails. make libssl-matrix compiles this file with
+ * the headers of all supported versions. abi_test.go compares this file with the package's table of
+ * symbols, its calls and its constants. One line is one check.
  *
  *	FUNCTION(result, name, parameters)
  *	CONSTANT(name in the package, value, name in the headers)
  *
- * The types must be equal to the letter. If a function has another type since a version, it has a
- * line for each type, in an #if. "const only" says that the types differ only in const. Such a
- * change does not affect a call.
+ * The types must be exactly equal. If the type of a function differs between versions, this file
+ * has a line for each type, inside #if. "const only" says that the types differ only in const,
+ * which does not matter to a call.
  */
 #define OPENSSL_SUPPRESS_DEPRECATED /* no warnings for deprecated functions */
 #include <stdint.h>
@@ -38,8 +38,9 @@
 #define V3 (OPENSSL_VERSION_NUMBER >= 0x30000000L)
 #define V4 (OPENSSL_VERSION_NUMBER >= 0x40000000L)
 
-/* The types of callbacks. abi_test.go compares them with the Go functions. SSL_verify_cb:
- * recordVerify */
+/* The types of callbacks. abi_test.go compares each with the Go function that its comment names. */
+
+/* SSL_verify_cb: recordVerify */
 typedef int verify_cb(int preverify_ok, X509_STORE_CTX *ctx);
 
 /* the callback of SSL_CTX_sess_set_new_cb: keepSession */
