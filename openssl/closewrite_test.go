@@ -6,9 +6,13 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 )
 
@@ -102,6 +106,57 @@ func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 			t.Errorf("the peer reads %d, %v, want EOF", n, err)
 		}
 	}
+}
+
+// In the middle of a handshake message, a Write or CloseWrite may read the socket, and with it the
+// data for a Read that waits. The test keeps all processors busy. So Go's netpoller usually looks at
+// the socket too late, when the Write has emptied it.
+func TestAReadGetsTheDataThatAWriteHasReadFromTheSocket(t *testing.T) {
+	for name, write := range map[string]func(*openssl.Conn) error{
+		"Write": func(c *openssl.Conn) error {
+			_, err := c.Write(bounded(t), []byte("x"))
+			return err
+		},
+		"CloseWrite": func(c *openssl.Conn) error { return c.CloseWrite(bounded(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 10 {
+				c, _, f := connectForged(t)
+				ticket := newSessionTicket()
+				f.send(t, handshakeRecord, ticket[:len(ticket)/2])
+				read := make(chan struct{})
+				go func() {
+					defer close(read)
+					expectRead(t, c, "data")
+				}()
+				testkit.Until(t, "the Read is in the middle of the message",
+					func() bool { return openssl.InMessage(c) })
+				stop := keepBusy()
+				f.send(t, handshakeRecord, ticket[len(ticket)/2:])
+				f.send(t, applicationRecord, []byte("data"))
+				err := write(c)
+				stop()
+				testkit.Must(t, err)
+				testkit.Receive(t, read, "the Read to get the data")
+			}
+		})
+	}
+}
+
+// keepBusy occupies all processors of Go until stop is called.
+func keepBusy() (stop func()) {
+	var over atomic.Bool
+	var busy sync.WaitGroup
+	n := 2 * runtime.GOMAXPROCS(0)
+	busy.Add(n)
+	for range n {
+		go func() {
+			for busy.Done(); !over.Load(); {
+			}
+		}()
+	}
+	busy.Wait()
+	return func() { over.Store(true) }
 }
 
 func TestCloseWriteThatIsGivenUpBreaksTheOutgoingStream(t *testing.T) {

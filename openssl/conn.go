@@ -69,8 +69,11 @@ type Conn struct {
 	begun     bool          // Handshake has been called
 	identity  bool          // of a client: it has a certificate to show
 	refused   bool          // the peer has asked for a renegotiation
-	verify    bool          // of a client; does not change after begun is set
-	resume    *resumption   // of a client; nil: no session is resumed or kept
+	// inMessage says that the last stay of a Read has ended in the middle of a message of the
+	// handshake layer. Then a Write or CloseWrite may read the rest of the message (wakeReader).
+	inMessage bool
+	verify    bool        // of a client; does not change after begun is set
+	resume    *resumption // of a client; nil: no session is resumed or kept
 
 	established      atomic.Bool // the handshake is done
 	subject, version string      // set before `established`, and constant from then on

@@ -95,3 +95,10 @@ func WaitsForRoom(c *Conn) bool {
 	defer c.mu.Unlock()
 	return c.sending
 }
+
+// InMessage says whether a Read has met only a part of a message of the handshake layer.
+func InMessage(c *Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.inMessage
+}

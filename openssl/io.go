@@ -211,6 +211,16 @@ func (o *op) watch() {
 	}
 }
 
+// wakeReader makes a Read that waits for the socket try again. In the middle of a message of the
+// handshake layer, SSL_write and SSL_do_handshake read the rest of the message, and maybe data
+// behind it. So OpenSSL has the data, but the socket has none that would end the wait: epoll(7)
+// reports an event only if the socket is still readable when the event is collected.
+func (c *Conn) wakeReader() {
+	if len(c.reading.held) > 0 {
+		c.setDeadline(readable, aLongTimeAgo) // waitOnce removes it
+	}
+}
+
 // forget undoes watch.
 func (o *op) forget() {
 	if o.unwatch != nil {

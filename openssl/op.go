@@ -76,6 +76,8 @@ type op struct {
 	// asked for a renegotiation, which the alert refuses.
 	alerted bool
 	sound   bool // the result of collect
+	// Of a Read: it must wait for the rest of a message of the handshake layer.
+	inMessage bool
 	// unexplained says that OpenSSL reports an error of the system, but errno is EAGAIN, which
 	// is no failure.
 	unexplained bool
@@ -246,6 +248,12 @@ func (o *op) once(fd uintptr) (want direction) {
 	o.alerted = false
 	q := c.lib.exclusiveFor(o.method(), c.tag.Load(), o.stepFn)
 	want = o.judge(q)
+	switch {
+	case o.kind == opRead:
+		c.inMessage = o.inMessage
+	case c.inMessage:
+		c.wakeReader()
+	}
 	if o.alerted && o.err == nil {
 		c.refused = true
 	}

@@ -29,6 +29,8 @@ func (o *op) step(t *thread) {
 	for o.callSSL() {
 	}
 	o.sound = o.collect(t)
+	o.inMessage = o.kind == opRead && o.code == sslErrorWantRead &&
+		int32(call(o.lib().sym.sslInInit, o.argv[:1]...)) != 0
 	// With opIgnoreEOF the end of the stream looks like close_notify. The socket's BIO shows
 	// the difference: if OpenSSL reports that this BIO is at its end, the stream has ended. The
 	// empty memory BIO is always at its end. If OpenSSL does not report even that, its reports

@@ -33,7 +33,7 @@ type symbols struct {
 	sslSet0Wbio, sslGetRbio                           uintptr
 	sslSetConnectState, sslSetAcceptState             uintptr
 	sslDoHandshake, sslRead, sslWrite, sslShutdown    uintptr
-	sslGetShutdown                                    uintptr
+	sslGetShutdown, sslInInit                         uintptr
 	sslGetError, sslGetVersion, sslGetPeerCertificate uintptr
 	sslSetVerify, sslGetVerifyResult                  uintptr
 	sslSet1Host, sslSetHostflags, sslGet0Param        uintptr
@@ -129,6 +129,7 @@ func (s *symbols) table() []symbol {
 		{"SSL_write", &s.sslWrite, false},
 		{"SSL_shutdown", &s.sslShutdown, false},
 		{"SSL_get_shutdown", &s.sslGetShutdown, false},
+		{"SSL_in_init", &s.sslInInit, false},
 		{"SSL_get_error", &s.sslGetError, false},
 		{"SSL_get_version", &s.sslGetVersion, false},
 		// renamed in 3.0

@@ -104,6 +104,7 @@ FUNCTION(int, SSL_read, (SSL *, void *, int))
 FUNCTION(int, SSL_write, (SSL *, const void *, int))
 FUNCTION(int, SSL_shutdown, (SSL *))
 FUNCTION(int, SSL_get_shutdown, (const SSL *))
+FUNCTION(int, SSL_in_init, (const SSL *))
 FUNCTION(int, SSL_get_error, (const SSL *, int))
 FUNCTION(const char *, SSL_get_version, (const SSL *))
 #if V3
