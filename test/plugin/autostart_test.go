@@ -535,8 +535,8 @@ func TestTooLowHardLimitsAreSaid(t *testing.T) {
 	socket := filepath.Join(nowhere(t), "s")
 	for limit, want := range map[string]string{
 		"--nofile=10": "a hard limit of 10 for open files",
-		"--nofile=100": "a hard limit of 100 for open files (ulimit -Hn), and a tlsd for " +
-			"others needs 256",
+		"--nofile=100": "a hard limit of 100 for open files (ulimit -Hn); tlsd would inherit " +
+			"this limit, but needs 256",
 		"--cpu=60": "a hard limit of 60 for the seconds of CPU time (ulimit -Ht)",
 	} {
 		h := startHostWith(t, hostOptions{flavour: plain,

@@ -46,8 +46,8 @@ static bool parse(struct span line, struct answer *a)
 	return true;
 }
 
-/* Adds the message of a line that ends the session to the parameter why. It leaves out the
- * message's "lost: ", because the host's error begins with the same word. */
+/* Adds to why the message of a line that ends the session. It leaves out the message's "lost: ",
+ * because the host's error begins with the same word. */
 static void take_reason(const struct answer *a, char *why)
 {
 	char *message = a->error.at ? json_text(a->error) : NULL;

@@ -66,8 +66,8 @@ enum { FIRST_BYTES = 64 /* room for a method and a handle */ };
 static pthread_key_t key;
 static atomic_bool has_key;
 
-/* Returns this thread's last error, or NULL. A child of fork(2) has its parent's memory, but not
- * its errors. */
+/* Returns this thread's last error, or NULL. In a child of fork(2) an error from before the fork
+ * does not count. */
 static struct last_error *find(const struct process *p)
 {
 	struct last_error *e = atomic_load(&has_key) ? pthread_getspecific(key) : NULL;
