@@ -80,8 +80,8 @@ struct call {
 	bool parked;      /* its thread waits on woken */
 	bool sent;        /* it is sent or being sent: only an answer or session_lose ends it now */
 	bool cancel_sent; /* tlsd knows that it is cancelled */
-	/* 0 if the call is not cancelled. If it is cancelled, and no answer has come at this time,
-	 * the session is lost. */
+	/* 0: the call is not cancelled. Otherwise the session is lost if no answer has come by this
+	 * time. */
 	int64_t cancel_by;
 	pthread_cond_t woken;
 };

@@ -48,7 +48,8 @@ struct channel {
 	atomic_bool closing; /* a Close has begun; the member may be read without mu */
 	int64_t sent;      /* bytes so far; belongs to the thread with the turn to write */
 	struct direction reading, writing;
-	int idle_spins, skip_spins; /* see spin in data.c; only the turn to read gives access */
+	/* These two are for spin in data.c. They belong to the thread with the turn to read. */
+	int idle_spins, skip_spins;
 };
 
 struct channels {

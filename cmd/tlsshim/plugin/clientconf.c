@@ -37,9 +37,9 @@ static char *cut(char **rest, const char *separators)
 
 /* --- opening the file --- */
 
-/* path is a file or a folder. Returns false, with why, if another user than root can change the
- * file, or replace a file of root in the folder. In a sticky folder other users cannot replace
- * root's files. */
+/* path is a file or a folder. Returns false, with the reason in why, if another user than root can
+ * change the file, or replace a file of root in the folder. In a sticky folder other users cannot
+ * replace root's files. */
 static bool only_root_changes(const char *path, const struct stat *st, char *why, size_t cap)
 {
 	bool sticky = S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX);
@@ -75,7 +75,8 @@ static bool folders_are_safe(const char *path, char *why, size_t cap)
 	return true;
 }
 
-/* Opens the file. Returns a descriptor; or -1, with why. If there is no such file, why is empty. */
+/* Opens the file. Returns a descriptor; or -1, with the reason in why. If there is no such file,
+ * why is empty. */
 static int open_safely(const char *path, char *why, size_t cap)
 {
 	char *real = realpath(path, NULL);

@@ -32,7 +32,7 @@ struct client_conf {
 };
 
 /* Reads the file. If the file does not exist, conf has no settings, and the result is true. Returns
- * false, with why, if the file is bad or cannot be read. */
+ * false, with the reason in why, if the file is bad or cannot be read. */
 bool client_conf_read(struct client_conf *conf, char *why, size_t cap);
 
 /* Says whether trusted-users has the user. Then the plugin may talk to a daemon of this user. */

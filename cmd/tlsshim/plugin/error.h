@@ -37,7 +37,8 @@ __attribute__((format(printf, 5, 6)))
 int fail_held(struct process *p, const char *kind, const char *op, int64_t handle, const char *why,
 	      ...);
 
-/* Sets the same errors, with the text first followed by rest, and returns -1. mu is held. */
+/* Sets the same two errors to a kind and a text, and returns -1. The text is first, followed by
+ * rest. mu is held. */
 int error_set(struct process *p, struct kind kind, const char *first, const char *rest);
 
 /* Notes that this thread's last call has succeeded. The kind becomes "", and the text stays. p may

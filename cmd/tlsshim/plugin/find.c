@@ -177,7 +177,7 @@ static struct owned *start(struct search *f, const char *path, const char *dir)
 	struct owned *sock = NULL;
 
 	if (!exe)
-		search_note(f, "there is none to start on PATH, and TLSD_EXE does not name one");
+		search_note(f, "PATH has no tlsd to start, and TLSD_EXE does not name one");
 	else if (!absolute)
 		search_note(f, "the working directory: %s", errno_text(errno));
 	else if (!*dir || make_private(dir, f))

@@ -8,7 +8,7 @@
  *   - If no tlsd answers, the library starts a private one. It starts none if the system has a tlsd
  *     for all users, because a private tlsd would bypass the policy of that tlsd. The library
  *     assumes that there is one if client.conf names a socket, or if $TLSD_SOCKET is one of the two
- *     paths in /run. Without $TLSD_SOCKET, it also does so if a file exists at one of these paths.
+ *     paths in /run. Without $TLSD_SOCKET, it also assumes so if a file exists at one of them.
  *     client.conf can also forbid or allow a private tlsd. TLSD_AUTOSTART=0 forbids it, too. A
  *     set-id program starts none.
  *   - The library talks to a server only if root, our own user, or one of client.conf's

@@ -79,8 +79,8 @@ struct visit {
 	int error, cancel; /* errno and the cancel state (pthreads(7)) from before the visit */
 };
 
-/* Begin and end a use of p that is no call of the host. process_enter returns false if p does not
- * belong to this process, or was retired (process_retire). Call process_leave in any case. */
+/* Begin and end a use of p outside of a visit. process_enter returns false if p does not belong to
+ * this process, or was retired (process_retire). Call process_leave in any case. */
 bool process_enter(const struct process *p);
 void process_leave(void);
 
@@ -114,8 +114,8 @@ void turn_destroy(struct turn *turn);
 
 /* --- the end of the library --- */
 
-/* For the unloading of the library: takes this process's struct process out of use and returns it.
- * Returns NULL if there is no struct process, or if a thread is using it. */
+/* Call it when the library is unloaded. Takes this process's struct process out of use, and returns
+ * it. Returns NULL if there is no struct process, or if a thread is using it. */
 struct process *process_retire(void);
 void process_free(struct process *p); /* call errors_free before (error.h) */
 

@@ -41,8 +41,8 @@ struct session {
  * socket. Returns NULL, with the socket closed, if there is no memory. */
 struct session *session_make(struct process *p, struct owned *sock);
 
-/* Sends tls.Hello and waits for the answer. Returns false, with why, if there is no good answer
- * before w ends. */
+/* Sends tls.Hello and waits for the answer. Returns false, with the reason in why, if there is no
+ * good answer before w ends. */
 bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES]);
 
 /* Gives up a reference, and mu. mu must be held. */
@@ -79,12 +79,12 @@ void session_wake_leader(struct session *s);
  * session with the handle. mu is held. */
 struct channel *session_handle(struct process *p, int64_t handle, bool make);
 
-/* Passes an answer on to the call that waits for it. Returns false, with why, if tlsd breaks the
- * protocol or ends the session. Only the leader calls it, with mu held. (answer.c) */
+/* Passes an answer on to the call that waits for it. Returns false, with the reason in why, if tlsd
+ * breaks the protocol or ends the session. Only the leader calls it, with mu held. (answer.c) */
 bool answer_deliver(struct process *p, struct session *s, struct span line, char *why);
 
-/* Checks the answer to tls.Hello, and takes the timeout of Reads from it. Returns false, with why,
- * if the plugin cannot work with this tlsd. (answer.c) */
+/* Checks the answer to tls.Hello, and stores its timeout of Reads in s. Returns false, with the
+ * reason in why, if the plugin cannot work with this tlsd. (answer.c) */
 bool answer_agree(struct session *s, struct span line, char *why);
 
 #endif

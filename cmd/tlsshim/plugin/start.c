@@ -2,9 +2,9 @@
  * start.c - starts a private tlsd, which is no child of the host.
  *
  *   - tlsd is a grandchild of the host. The intermediate process, its parent, ends at once, so that
- *     init inherits tlsd. On Linux both are made with clone(2) without an exit signal. So the host
- *     gets no SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition does not
- *     matter.
+ *     init inherits tlsd. On Linux both processes are made with clone(2) without an exit signal. So
+ *     the host gets no SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition
+ *     does not matter.
  *   - The host itself may inherit orphans, because it is process 1 or a subreaper. Then the
  *     intermediate process stays until tlsd has ended, and reaps tlsd. The next start reaps the
  *     intermediate process.

@@ -58,7 +58,7 @@ bool sys_has_ended(pid_t pid);
 /* Says whether orphans become children of this process. */
 bool sys_inherits_orphans(void);
 
-/* Closes all descriptors from the number lowest on. It is async-signal-safe. */
+/* Closes all descriptors >= lowest. It is async-signal-safe. */
 void sys_close_from(unsigned lowest);
 
 /* Names the process for ps(1), where that is possible. It is async-signal-safe. */

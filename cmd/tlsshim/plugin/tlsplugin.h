@@ -53,7 +53,7 @@
  *
  *   - The system has a tlsd for all users, and client.conf does not have autostart = yes. The
  *     library assumes that there is such a tlsd if client.conf names a socket, or if $TLSD_SOCKET
- *     is one of the two paths in /run. Without $TLSD_SOCKET, it also does so if a file exists at
+ *     is one of the two paths in /run. Without $TLSD_SOCKET, it also assumes so if a file exists at
  *     one of these paths.
  *   - client.conf has autostart = no, or TLSD_AUTOSTART is 0.
  *   - The process's real and effective users or groups differ.
@@ -188,8 +188,8 @@ int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
  * and 64 hexadecimal digits, the hash of the server's public key. min-version is "1.2" or "1.3".
  * session-resumption is "on" or "off"; with "off" every handshake is a full one.
  *
- * Option of every connection: eof is "strict" or "lax"; with "lax" tls_Read returns 0, too, if
- * the connection was cut without close_notify.
+ * Option of every connection: eof is "strict" or "lax"; with "lax" tls_Read also returns 0 if the
+ * connection was cut without close_notify.
  *
  * Options of a context: alpn and min-version are as above. session-resumption is "on" or "off".
  * client-ca is the path of a PEM file. client-cert is "none", "request" or "require".

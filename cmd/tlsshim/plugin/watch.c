@@ -192,7 +192,7 @@ static bool are_ours(struct watch *all)
 enum { AGAIN = -2 };
 
 /* Looks at all watched handles. If none is ready, sleeps once and looks again. Returns what
- * watch_wait returns, or AGAIN if watch_wait must release all, and call it again. */
+ * watch_wait returns; or AGAIN, and then watch_wait calls it once more. */
 static int64_t look_once(struct watch *all)
 {
 	int64_t handle;

@@ -100,7 +100,7 @@ static bool make_room(struct wire *wi, char *why)
 
 bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_BYTES])
 {
-	size_t searched = 0, n; /* the first searched bytes of the line have no line feed */
+	size_t searched = 0, n; /* searched: bytes of the line that are no line feed */
 
 	for (;;) {
 		size_t have = wi->have - wi->used;
