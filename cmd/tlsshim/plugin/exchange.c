@@ -5,9 +5,9 @@
  * own. So one of the waiting threads is the leader. It reads answers and gives each to its call.
  * When it has its own answer, it wakes another waiting thread, which becomes the leader.
  *
- * While a thread waits to send or to read, it does not hold mu. A sender does not read, and no
- * deadlock follows. tlsd may receive nothing until its answers are read. But it has answers only to
- * calls that were sent. The threads of these calls wait, so one of them is the leader and reads.
+ * While a thread waits to send or to read, it does not hold mu. tlsd may receive nothing until its
+ * answers are read, but a sender need not read them. tlsd has answers only to calls that were sent.
+ * The threads of these calls wait for them, so one of these threads is the leader and reads.
  *
  * A call counts as sent from the beginning of its sending. From then on only two things end it: the
  * leader reads its answer, or session_lose ends all calls. If the sending fails, the sender shuts

@@ -33,7 +33,7 @@ enum {
 };
 
 struct search {
-	struct wait *wait; /* can end the search; the search sets the deadline */
+	struct wait *wait; /* of the search, which sets its deadline; it can end the search */
 	struct client_conf conf;
 	char path[SOCKET_PATH_BYTES]; /* of the socket that was found */
 	char tried[TRIED_BYTES];      /* what was tried, for the error text */
@@ -60,7 +60,7 @@ struct places {
 	char dir[SOCKET_PATH_BYTES]; /* its directory, if the library must make it; else "" */
 };
 
-/* (places.c) */
+/* Fills in p from the environment and f->conf. (places.c) */
 void places_find(struct places *p, struct search *f);
 
 /* Checks a directory that another user could have made. Returns true if the directory does not

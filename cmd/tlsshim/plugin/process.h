@@ -39,7 +39,7 @@ struct process {
 
 	/* A child reads the atomic members of its parent's struct process. */
 	_Atomic int32_t highest;   /* the highest handle that the host has received */
-	_Atomic(char *) settings[SETTINGS_KEPT]; /* each as the parameters of its call; or NULL */
+	_Atomic(char *) settings[SETTINGS_KEPT]; /* as JSON (client.c); NULL: never set */
 
 	/* The number of calls of tls_Cancel. If it changes after a call has begun, the call is
 	 * cancelled. */
@@ -49,8 +49,8 @@ struct process {
 
 	atomic_bool strict; /* a Write returns only when tlsd has sent its bytes */
 
-	/* mu guards all members below, and the members that session.h and channel.h name. No thread
-	 * blocks while it holds mu. */
+	/* mu guards all members below. session.h, call.h and channel.h say what else it guards. No
+	 * thread blocks while it holds mu. */
 	pthread_mutex_t mu;
 
 	/* A thread that needs both turns takes them in this order. */
@@ -58,7 +58,7 @@ struct process {
 	struct turn opening; /* the right to open a session */
 
 	unsigned searches;               /* the number of failed searches for a tlsd */
-	char why_not_found[ERROR_BYTES]; /* why the last search has failed */
+	char why_not_found[ERROR_BYTES]; /* why the newest of them has failed */
 
 	unsigned changes; /* the number of changes of watched handles, for tls_Wait */
 	int waits;        /* threads in tls_Wait */
@@ -98,8 +98,8 @@ bool process_cancelled(struct process *p, unsigned began);
 /* --- turns; mu is held ---
  *
  * A thread that waits for a turn does not listen to the bell. The thread that has the turn listens.
- * If the bell rings, it wakes the waiting threads, and each of them looks whether its call is
- * cancelled. */
+ * If the bell rings, this thread wakes the waiting threads, and each of them looks whether its call
+ * is cancelled. */
 
 /* Waits for the turn and takes it. Returns false if the call is cancelled (process_cancelled, which
  * also explains began). */
