@@ -57,8 +57,8 @@ struct kind kind_read(struct span error)
 struct last_error {
 	struct last_error *next, **link; /* in its process's list; guarded by mu */
 	struct process *of;
-	struct kind kind;       /* of the last call */
-	char text[ERROR_BYTES]; /* of the last call that has failed */
+	struct kind kind;       /* of the most recent call */
+	char text[ERROR_BYTES]; /* of the most recent call that has failed */
 };
 
 enum { FIRST_BYTES = 64 /* room for a method and a handle */ };

@@ -41,7 +41,7 @@ enum { CANCEL_WAIT_MS = 5000 /* for the answers to calls that are cancelled */ }
 
 /* --- cancelling; mu is held --- */
 
-/* Marks the calls that were cancelled since the last look. */
+/* Marks the calls that were cancelled since the previous look. */
 static void note_cancels(struct process *p, struct session *s)
 {
 	unsigned cancels = atomic_load(&p->cancels);
@@ -200,8 +200,8 @@ int session_cancelled(struct process *p, const struct call *c)
 	return fail(p, "cancelled", call_op(c), c->handle, "cancelled by the caller");
 }
 
-/* Sets an error that tlsd has sent. The text begins with the name of the method. If the host has
- * made another call (c->op), the name of that call replaces the method's. p may be NULL. */
+/* Sets an error that tlsd has sent. tlsd's text begins with the name of the method. If c->op is set,
+ * it replaces this name, because the host has called op, and not the method. p may be NULL. */
 static void set_tlsds_error(struct process *p, const struct call *c, const char *message)
 {
 	size_t len = c->op ? strlen(c->method->name) : 0;

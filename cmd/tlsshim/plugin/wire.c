@@ -31,7 +31,7 @@ void wire_end(struct wire *wi)
 
 	atomic_store(&wi->over, true);
 	if (fd >= 0)
-		shutdown(fd, SHUT_RDWR); /* ends a send and a receive that wait */
+		shutdown(fd, SHUT_RDWR); /* wakes threads that wait on the socket */
 }
 
 /* --- reading --- */
