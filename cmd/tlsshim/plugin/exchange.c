@@ -200,8 +200,8 @@ int session_cancelled(struct process *p, const struct call *c)
 	return fail(p, "cancelled", call_op(c), c->handle, "cancelled by the caller");
 }
 
-/* Sets an error that tlsd has sent. tlsd's text begins with the name of the method. If c->op is set,
- * it replaces this name, because the host has called op, and not the method. p may be NULL. */
+/* Sets an error that tlsd has sent. tlsd's text begins with the name of the method. If c->op is
+ * set, it replaces this name, because the host has called op, not the method. p may be NULL. */
 static void set_tlsds_error(struct process *p, const struct call *c, const char *message)
 {
 	size_t len = c->op ? strlen(c->method->name) : 0;
