@@ -363,13 +363,13 @@ func TestAFailedAutostartSaysWhatWasTried(t *testing.T) {
 			[]string{"starting " + notExecutable + ": Permission denied"}},
 		{[]string{"TLSD_EXE=/nonexistent/tlsd"}, []string{"starting /nonexistent/tlsd: " +
 			"No such file or directory"}},
-		{[]string{"PATH=/nonexistent"}, []string{"there is none to start on PATH, and " +
+		{[]string{"PATH=/nonexistent"}, []string{"PATH has no tlsd to start, and " +
 			"TLSD_EXE does not name one"}},
 		{[]string{"TLSD_EXE=" + self(t), "TLSD_LOG=/nonexistent/log"},
 			[]string{"TLSD_LOG: /nonexistent/log: No such file or directory"}},
 		{[]string{"TLSD_EXE=" + self(t), "TLSD_AUTOSTART=0"},
-			[]string{socket + ": No such file or directory; none was started, " +
-				"because TLSD_AUTOSTART is 0"}},
+			[]string{socket + ": No such file or directory; no private tlsd was " +
+				"started, because TLSD_AUTOSTART is 0"}},
 	} {
 		h := startHost(t, append([]string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket},
 			c.env...)...)
@@ -535,8 +535,8 @@ func TestTooLowHardLimitsAreSaid(t *testing.T) {
 	socket := filepath.Join(nowhere(t), "s")
 	for limit, want := range map[string]string{
 		"--nofile=10": "a hard limit of 10 for open files",
-		"--nofile=100": "a hard limit of 100 for open files (ulimit -Hn), and a tlsd for " +
-			"others needs 256",
+		"--nofile=100": "a hard limit of 100 for open files (ulimit -Hn); tlsd would " +
+			"inherit this limit, but needs 256",
 		"--cpu=60": "a hard limit of 60 for the seconds of CPU time (ulimit -Ht)",
 	} {
 		h := startHostWith(t, hostOptions{flavour: plain,

@@ -63,29 +63,30 @@ func TestNoPrivateTLSDIsStartedBesideTheSystems(t *testing.T) {
 	}{
 		"its socket is there": {machine{"", "touch /run/tlsd.sock", []string{xdg}},
 			[]string{dir + "/tlsd.sock: No such file or directory; /run/tlsd.sock: " +
-				"Connection refused", "none was started beside the system's " +
-				"tlsd, which is down", "its socket is /run/tlsd.sock"}},
+				"Connection refused", "no private tlsd was started beside the " +
+				"system's tlsd, which is down", "its socket is /run/tlsd.sock"}},
 		"its socket is named": {machine{"", "", []string{"TLSD_SOCKET=/run/tlsd.sock"}},
-			[]string{"no tlsd: /run/tlsd.sock: No such file or directory; none was " +
-				"started beside the system's tlsd",
+			[]string{"no tlsd: /run/tlsd.sock: No such file or directory; no private " +
+				"tlsd was started beside the system's tlsd",
 				"its socket is /run/tlsd.sock"}},
 		"its socket is in its folder": {machine{"", "mkdir /run/tlsd; touch " +
 			"/run/tlsd/tlsd.sock", []string{xdg}},
-			[]string{"/run/tlsd/tlsd.sock: Connection refused; none was started " +
-				"beside the system's tlsd", "its socket is /run/tlsd/tlsd.sock"}},
+			[]string{"/run/tlsd/tlsd.sock: Connection refused; no private tlsd was " +
+				"started beside the system's tlsd",
+				"its socket is /run/tlsd/tlsd.sock"}},
 		"client.conf names a socket": {machine{"# ours\n\nsocket = /run/x/tlsd.sock\n", "",
 			[]string{xdg}},
-			[]string{"no tlsd: /run/x/tlsd.sock: No such file or directory; none was " +
-				"started, because /etc/tlsd/client.conf names the system's " +
-				"socket /run/x/tlsd.sock; the system's tlsd is down"}},
+			[]string{"no tlsd: /run/x/tlsd.sock: No such file or directory; no " +
+				"private tlsd was started, because /etc/tlsd/client.conf names " +
+				"the system's socket /run/x/tlsd.sock; the system's tlsd is down"}},
 		"client.conf names a socket, and the environment, too": {machine{"socket = /run/x",
 			"", []string{"TLSD_SOCKET=" + dir + "/s"}},
-			[]string{"no tlsd: " + dir + "/s: No such file or directory; none was " +
-				"started, because /etc/tlsd/client.conf names the " +
+			[]string{"no tlsd: " + dir + "/s: No such file or directory; no private " +
+				"tlsd was started, because /etc/tlsd/client.conf names the " +
 				"system's socket"}},
 		"client.conf forbids it": {machine{"autostart = no\n", "", []string{xdg}},
-			[]string{"none was started, because /etc/tlsd/client.conf has autostart " +
-				"= no; the system's tlsd is down"}},
+			[]string{"no private tlsd was started, because /etc/tlsd/client.conf has " +
+				"autostart = no; the system's tlsd is down"}},
 		"client.conf forbids it, whatever the environment": {machine{"autostart=no", "",
 			[]string{"TLSD_SOCKET=" + dir + "/s", "TLSD_AUTOSTART=1"}},
 			[]string{"/etc/tlsd/client.conf has autostart = no"}},

@@ -44,7 +44,7 @@ func TestTheNamedSocketComesFirst(t *testing.T) {
 	h.send("Version", 0).gives(0, "")
 	h.send("NewClient", "localhost",
 		1).fails("tls.NewClient: backend: no tlsd: "+dir+"/none: No such file or "+
-		"directory; none was started", "TLSD_AUTOSTART is 0")
+		"directory; no private tlsd was started", "TLSD_AUTOSTART is 0")
 	if r := h.call("LastError"); strings.Contains(r.Text, "/run/") {
 		t.Errorf("tried another than the named socket: %s", r.Text)
 	}

@@ -46,8 +46,8 @@ static bool parse(struct span line, struct answer *a)
 	return true;
 }
 
-/* Adds the message of a line that ends the session to the parameter why. It leaves out the
- * message's "lost: ", because the host's error begins with the same word. */
+/* Appends tlsd's reason for the end of the session to the text why. It leaves out "lost: ", because
+ * the host's error begins with the same word. */
 static void take_reason(const struct answer *a, char *why)
 {
 	char *message = a->error.at ? json_text(a->error) : NULL;
@@ -83,7 +83,8 @@ bool answer_agree(struct session *s, struct span line, char *why)
 	return false;
 }
 
-/* Stores the result in the call. Returns false, with why, if the method cannot have this result. */
+/* Stores the result in the call. Returns false, with the reason in why, if the method cannot have
+ * this result. */
 static bool take_result(struct process *p, struct session *s, struct call *c, struct answer *a,
 			char *why)
 {

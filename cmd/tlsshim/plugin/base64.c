@@ -27,10 +27,10 @@ char *base64_text(const void *data, size_t len)
 	return text;
 }
 
-int64_t base64_bytes(const char *text, void *to, size_t cap)
+int64_t base64_bytes(const char *text, void *buf, size_t cap)
 {
 	size_t n = strcspn(text, "="), padding = strlen(text + n), done = 0;
-	unsigned char *out = to;
+	unsigned char *out = buf;
 	unsigned bits = 0;
 
 	if ((n + padding) % 4 != 0 || padding > 2 || strspn(text + n, "=") != padding)

@@ -7,10 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The text of these bytes, to be freed; NULL if there is no memory for it. */
+/* Returns the base64 text of len bytes, which the caller frees; NULL if there is no memory. */
 char *base64_text(const void *data, size_t len);
 
-/* The bytes of a text. Returns their number; -1 if it is not base64 or they are more than cap. */
-int64_t base64_bytes(const char *text, void *to, size_t cap);
+/* Decodes text into buf, which has room for cap bytes. Returns the number of bytes; -1 if text is
+ * not base64, or stands for more than cap bytes. */
+int64_t base64_bytes(const char *text, void *buf, size_t cap);
 
 #endif

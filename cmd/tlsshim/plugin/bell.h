@@ -9,9 +9,9 @@
  * be rung only once, so the next listener makes a new one. The last listener of a rung pipe closes
  * it.
  *
- * No listener is missed. A thread first makes its change, and then rings. A listener first takes
- * the newest pipe, then looks for changes, and then sleeps. So it either sees the change, or sleeps
- * on a pipe that the first thread rings after the change.
+ * No listener misses a change. A thread that changes something rings after the change. A listener
+ * takes the newest pipe, then looks for changes, and then sleeps. So it either sees the change, or
+ * sleeps on a pipe that is rung after the change.
  */
 #ifndef TLSPLUGIN_BELL_H
 #define TLSPLUGIN_BELL_H
@@ -21,7 +21,7 @@
 
 #include "owned.h"
 
-enum { BELL_PIPES = 8 }; /* the newest, and rung ones whose listeners have not run yet */
+enum { BELL_PIPES = 8 }; /* the newest, and rung pipes whose listeners are still waking up */
 
 struct bell {
 	pthread_mutex_t mu; /* guards read_end and users; held for a moment only */
@@ -37,8 +37,8 @@ void bell_init(struct bell *b);
 void bell_destroy(struct bell *b);
 
 /* Begins to listen. *fd becomes the descriptor to poll with POLLIN. *fd is -1 if no pipe can be
- * made; then the caller must look for changes from time to time. Returns the number of the pipe, or
- * -1. In both cases the caller passes it to bell_leave. */
+ * made; then the caller must look for changes from time to time. Returns the index of the pipe, or
+ * -1. The caller must pass the result to bell_leave, even if it is -1. */
 int bell_listen(struct bell *b, int *fd);
 
 /* Ends the listening. rung says whether poll(2) has returned an event of the descriptor. */

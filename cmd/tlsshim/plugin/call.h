@@ -21,12 +21,13 @@ enum {
 	FAILS = 32,       /* tlsd must refuse it; the plugin makes it to get tlsd's error text */
 };
 
-enum result { NOTHING /* a number that becomes 0 */, NUMBER, TEXT, OBJECT /* as JSON */ };
+/* With NOTHING, tlsd answers with a number, and the host gets 0. */
+enum result { NOTHING, NUMBER, TEXT, OBJECT /* as JSON */ };
 
 enum sort { NEITHER, CONNECTION, CONTEXT }; /* of a handle */
 
-/* A parameter that is a text. A path is made absolute. An OPTION_VALUE is a path if the option has
- * a path as its value. */
+/* A parameter that is a text. A path is made absolute. An OPTION_VALUE is a path for some options
+ * only. */
 struct param {
 	const char *name;
 	enum { PLAIN, PATH, PATH_OR_EMPTY, OPTION_VALUE } is;
@@ -38,7 +39,7 @@ enum { MOST_TEXTS = 3 };
  * texts; a blob; a number; and 1, if a descriptor goes along. */
 struct method {
 	const char *name;
-	struct param texts[MOST_TEXTS]; /* up to the first without a name */
+	struct param texts[MOST_TEXTS]; /* the entries that have a name */
 	bool blob, number;
 	enum result result;
 	int flags;
@@ -46,8 +47,9 @@ struct method {
 	enum sort closes;   /* the sort of handle that it closes */
 };
 
-/* A call lives on the stack of the thread that makes it. The thread fills in the first part. */
+/* A call lives on the stack of the thread that makes it. */
 struct call {
+	/* The thread that makes the call fills in these members. */
 	const struct method *method;
 	const char *op;           /* the name for errors; NULL: the method's name */
 	int64_t handle;           /* the handle that it names; 0 if the method OPENS */
@@ -57,17 +59,18 @@ struct call {
 	void *buf;                /* the host's buffer for a text or for data */
 	size_t room;              /* the size of buf */
 	const char *otherwise;    /* the text that the host gets if the call fails, or NULL */
-	int64_t n;                /* the number */
+	int64_t n;                /* the parameter that is a number */
 	struct owned *pass;       /* a descriptor to send and then to close, or NULL */
 	struct owned *pass_first; /* a descriptor to send before pass and to keep, or NULL */
 	bool is_part;             /* a part of a longer operation (use.h), which sets began */
 	unsigned began;           /* p->cancels when the call began */
 
+	/* The session fills in these members. */
 	int64_t number;   /* the result, if it is a NUMBER; else 0 */
 	char *text;       /* the result, if it is a TEXT or an OBJECT; the caller frees it */
 	struct kind kind; /* the kind of an error that tlsd has answered */
 
-	const char *params; /* JSON array, made by client_run */
+	const char *params; /* the parameters as a JSON array, made by client_run */
 
 	/* These members belong to the session, and the process's mu guards them. One of the waiting
 	 * threads is the leader, which reads the answers (exchange.c). */
@@ -77,8 +80,8 @@ struct call {
 	bool parked;      /* its thread waits on woken */
 	bool sent;        /* it is sent or being sent: only an answer or session_lose ends it now */
 	bool cancel_sent; /* tlsd knows that it is cancelled */
-	/* The time when the session is lost if this call is cancelled and no answer has come. 0:
-	 * the call is not cancelled. */
+	/* 0: the call is not cancelled. Otherwise the session is lost if no answer has come by this
+	 * time. */
 	int64_t cancel_by;
 	pthread_cond_t woken;
 };

@@ -1,6 +1,6 @@
 /*
- * channel.h - the handles of a session as the plugin knows them. A connection has its data channel
- * and the state of its two directions. A context has its descriptor.
+ * channel.h - what the plugin knows of each handle of a session: a struct channel. For a connection
+ * it has the data channel and the state of the two directions. For a context it has the descriptor.
  *
  * A data channel is one end of a pair of stream sockets; tlsd has the other end. tlsd receives
  * bytes from the channel, and writes them to the TLS connection. It reads bytes from the TLS
@@ -23,7 +23,7 @@ enum { CHANNEL_BUCKETS = 1024 };
 enum state {
 	OPEN,
 	ENDED_WELL, /* reading: the peer has ended it; writing: tls_Shutdown has ended it */
-	BROKEN_OFF, /* error says why */
+	BROKEN_OFF, /* the member error says why */
 	CUT_SHORT,  /* writing: a Write failed after some of it was sent */
 };
 
@@ -43,12 +43,13 @@ struct channel {
 	bool handshaking;  /* a tls_Handshake is under way */
 	bool watched;      /* it takes part in tls_Wait */
 	bool context;      /* the handle is a context; fd is readable while a client waits */
-	bool handshake_later; /* of a context: tls_Handshake, not tls_Accept, makes the channel */
+	bool handshake_later; /* a context whose option handshake is "later" */
 	int64_t timeout;   /* of a Read, in ms; 0: the session's */
 	atomic_bool closing; /* a Close has begun; the member may be read without mu */
-	int64_t sent;      /* bytes; belongs to the thread with the turn to write */
+	int64_t sent;      /* bytes so far; belongs to the thread with the turn to write */
 	struct direction reading, writing;
-	int idle_spins, skip_spins; /* of data.c; belong to the thread with the turn to read */
+	/* These two are for spin in data.c. They belong to the thread with the turn to read. */
+	int idle_spins, skip_spins;
 };
 
 struct channels {

@@ -25,8 +25,9 @@ int client_run(struct process *p, struct call *c);
 struct session *client_session(struct process *p, const char *op, int64_t handle, bool control,
 			       struct channel **ch);
 
-/* Make tls.SetCaBundle, and tls.SetTimeout with the handle 0, for this session and later ones. They
- * return like client_run. */
+/* client_set_ca makes the call tls.SetCaBundle, and client_set_timeout makes tls.SetTimeout with
+ * the handle 0. If the call succeeds, later sessions get the setting, too. They return like
+ * client_run. */
 int64_t client_set_ca(struct process *p, struct call *c);
 int64_t client_set_timeout(struct process *p, struct call *c);
 

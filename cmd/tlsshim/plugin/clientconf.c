@@ -20,16 +20,16 @@ static const char *const blanks = " \t\r";
  * each of them, whose target is the user's number. Only root can write there. */
 #define DYNAMIC_USERS "/run/systemd/dynamic-uid/direct:"
 
-/* Returns the text at *rest up to the first character that is in the parameter ends, or up to the
- * end. *rest becomes the text after that character, or NULL at the end. Returns NULL if *rest is
- * NULL. */
-static char *cut(char **rest, const char *ends)
+/* Cuts *rest at the first character that is one of the separators. Returns the text before it, and
+ * *rest becomes the text after it. If there is no separator, returns the whole text, and *rest
+ * becomes NULL. If *rest is NULL already, returns NULL. */
+static char *cut(char **rest, const char *separators)
 {
 	char *first = *rest, *end;
 
 	if (!first)
 		return NULL;
-	end = first + strcspn(first, ends);
+	end = first + strcspn(first, separators);
 	*rest = *end ? end + 1 : NULL;
 	*end = '\0';
 	return first;
@@ -37,8 +37,9 @@ static char *cut(char **rest, const char *ends)
 
 /* --- opening the file --- */
 
-/* Returns false, with why, if another user than root can change the file, or replace an entry of
- * root in the folder. In a sticky folder nobody but root can do that. */
+/* path is a file or a folder. Returns false, with the reason in why, if another user than root can
+ * change the file, or replace a file of root in the folder. In a sticky folder other users cannot
+ * replace root's files. */
 static bool only_root_changes(const char *path, const struct stat *st, char *why, size_t cap)
 {
 	bool sticky = S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX);
@@ -74,7 +75,8 @@ static bool folders_are_safe(const char *path, char *why, size_t cap)
 	return true;
 }
 
-/* Opens the file. Returns a descriptor, or -1. With -1, why is empty if there is no such file. */
+/* Opens the file. Returns a descriptor; or -1, with the reason in why. If there is no such file,
+ * why is empty. */
 static int open_safely(const char *path, char *why, size_t cap)
 {
 	char *real = realpath(path, NULL);
@@ -104,19 +106,19 @@ static int open_safely(const char *path, char *why, size_t cap)
 	return fd;
 }
 
-/* Reads to the end, but at most cap bytes, and adds a NUL. So the buffer has cap + 1 bytes. Returns
- * the number of bytes, or -1 with errno. */
-static ssize_t read_all(int fd, char *to, size_t cap)
+/* Reads to the end of the file, but at most cap bytes, and adds a NUL. So buf must have room for
+ * cap + 1 bytes. Returns the number of bytes without the NUL, or -1 with errno. */
+static ssize_t read_all(int fd, char *buf, size_t cap)
 {
 	size_t have = 0;
 	ssize_t n;
 
 	do {
-		n = read(fd, to + have, cap - have);
+		n = read(fd, buf + have, cap - have);
 		if (n > 0)
 			have += (size_t)n;
 	} while ((n > 0 && have < cap) || (n < 0 && errno == EINTR));
-	to[have] = '\0';
+	buf[have] = '\0';
 	return n < 0 ? -1 : (ssize_t)have;
 }
 

@@ -2,7 +2,8 @@
  * clientconf.h - /etc/tlsd/client.conf, in which the administrator tells callers about the system's
  * tlsd. It has lines of "key = value". Empty lines and lines that begin with # are ignored.
  *
- *   socket = PATH             the system's tlsd listens here; no other socket is tried
+ *   socket = PATH             the system's tlsd listens here; no other socket is tried,
+ *                             except a private tlsd's if autostart is yes
  *   autostart = yes | no      whether a private tlsd may be started
  *   trusted-users = USER ...  names or numbers of users whose daemons are trusted like root's
  *
@@ -30,8 +31,8 @@ struct client_conf {
 	size_t trusted_count;
 };
 
-/* Reads the file. A file that does not exist is an empty client_conf. Returns false, with why, if
- * the file is bad. */
+/* Reads the file. If the file does not exist, conf has no settings, and the result is true. Returns
+ * false, with the reason in why, if the file is bad or cannot be read. */
 bool client_conf_read(struct client_conf *conf, char *why, size_t cap);
 
 /* Says whether trusted-users has the user. Then the plugin may talk to a daemon of this user. */

@@ -33,7 +33,7 @@ static int attach(struct process *p, const char *op, int64_t handle, struct owne
 	bool lost;
 
 	pthread_mutex_lock(&p->mu);
-	lost = !p->session || handle < p->first; /* then the next call on the handle fails */
+	lost = !p->session || handle < p->first; /* reported by the next call on the handle */
 	ch = session_handle(p, handle, true);
 	if (ch && !ch->fd) {
 		ch->fd = ours;
@@ -113,7 +113,7 @@ int64_t connection_accept(struct process *p, struct call *c)
 		return -1;
 	pthread_mutex_lock(&p->mu);
 	ctx = session_handle(p, c->handle, false);
-	later = ctx && ctx->handshake_later; /* then the pair comes with tls_Handshake */
+	later = ctx && ctx->handshake_later; /* tls_Handshake will make the pair */
 	pthread_mutex_unlock(&p->mu);
 	if (!later && !connection_make_pair(p, c, ends, "data of the connection"))
 		return -1;

@@ -63,8 +63,9 @@ static int64_t now_us(void)
  * the process spins at a time, and none if there is only one CPU. Returns what recv(2) returns.
  *
  * Measured in a prototype, on a machine of 2 CPUs, with round trips of 64 bytes: on the idle
- * machine a round trip takes 167 us with spins, and 209 us without. Beside twenty busy processes 1
- * of 50 waits spins. That costs 1 us of CPU time a round trip, and changes nothing else. */
+ * machine a round trip takes 167 us with spins, and 209 us without. While twenty other processes
+ * are busy, 1 of 50 waits spins. These spins cost 1 us of CPU time for each round trip, and change
+ * nothing else. */
 static ssize_t spin(struct channel *ch, int fd, void *buf, size_t cap)
 {
 	static atomic_bool spinning;
@@ -93,15 +94,15 @@ static ssize_t spin(struct channel *ch, int fd, void *buf, size_t cap)
 	return n;
 }
 
-/* Fails because the timeout, in ms, has passed. */
-static int fail_late(struct use *u, int64_t timeout)
+/* Sets the error of a timeout that has passed, and returns -1. */
+static int fail_late(struct use *u, int64_t timeout_ms)
 {
 	char why[64] = "";
 
-	if (timeout < 1000)
-		text_add(why, sizeof why, "no data within %" PRId64 "ms", timeout);
+	if (timeout_ms < 1000)
+		text_add(why, sizeof why, "no data within %" PRId64 "ms", timeout_ms);
 	else
-		text_add(why, sizeof why, "no data within %gs", (double)timeout / 1000);
+		text_add(why, sizeof why, "no data within %gs", (double)timeout_ms / 1000);
 	return use_fail(u, "timeout", why);
 }
 
@@ -125,9 +126,9 @@ static int at_end(struct use *u)
 	return result;
 }
 
-/* Receives what is there. If nothing is there, it waits for bytes or the end. The parameter timeout
- * is in ms; 0: none. The call has the turn. */
-static int64_t receive(struct use *u, void *buf, size_t cap, int64_t timeout)
+/* Receives the bytes that have come. If none has come, it waits for bytes or the end, but at most
+ * timeout_ms; 0 is no timeout. It returns what data_read returns. The call has the turn to read. */
+static int64_t receive(struct use *u, void *buf, size_t cap, int64_t timeout_ms)
 {
 	int64_t deadline = 0;
 
@@ -144,13 +145,13 @@ static int64_t receive(struct use *u, void *buf, size_t cap, int64_t timeout)
 			return n;
 		if (n == 0 || (errno != EAGAIN && errno != EINTR))
 			return at_end(u);
-		if (timeout > 0 && deadline == 0)
-			deadline = now_ms() + timeout;
+		if (timeout_ms > 0 && deadline == 0)
+			deadline = now_ms() + timeout_ms;
 		switch (use_wait(u, fd, POLLIN, deadline)) {
 		case READY:
 			break;
 		case LATE:
-			return fail_late(u, timeout);
+			return fail_late(u, timeout_ms);
 		case ENDED:
 			return use_fail_ended(u);
 		case FAILED:
@@ -200,7 +201,7 @@ int64_t data_read(struct process *p, struct call *c)
 /* --- writing --- */
 
 /* Sends the bytes, and returns how many it has sent. If it could not send all, it sets the error.
- * The call has the turn. */
+ * The call has the turn to write. */
 static size_t send_all(struct use *u, const char *at, size_t len)
 {
 	size_t sent = 0;
@@ -238,13 +239,13 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 	return sent;
 }
 
-/* Waits until tlsd has sent to the peer as many bytes of this connection as the parameter total
- * says. */
-static bool flush_all(struct use *u, int64_t total)
+/* Waits until tlsd has sent the first n bytes of this connection to the peer. Returns false with
+ * the error set if the wait or the sending fails. */
+static bool flush_all(struct use *u, int64_t n)
 {
 	struct call c = use_call(u, &flush);
 
-	c.n = total;
+	c.n = n;
 	if (client_run(u->p, &c) == 0)
 		return true;
 	pthread_mutex_lock(&u->p->mu);

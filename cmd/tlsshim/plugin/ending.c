@@ -49,7 +49,7 @@ int64_t connection_shutdown(struct process *p, struct call *c)
 		result = client_run(p, c);
 		pthread_mutex_lock(&p->mu);
 		if (result < 0 && u.ch->writing.state == ENDED_WELL)
-			u.ch->writing.state = OPEN; /* the next Write asks tlsd */
+			u.ch->writing.state = OPEN; /* tlsd decides about later Writes */
 		pthread_mutex_unlock(&p->mu);
 	}
 	use_end(&u);
@@ -104,7 +104,8 @@ static int close_handle(struct process *p, const struct method *m, struct call *
 	ready = use_has_data(&u) && m->closes == CONNECTION;
 	if (ready)
 		begin_close(&u);
-	/* A Close of the wrong sort of handle fails in tlsd. Then the handle stays watched. */
+	/* If the handle is of the other sort, tlsd refuses the Close. Then the handle stays
+	 * watched. */
 	if (u.ch && u.ch->context == (m->closes == CONTEXT))
 		watch_set(p, u.ch, false);
 	result = client_run(p, c);

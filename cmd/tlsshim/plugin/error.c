@@ -57,8 +57,8 @@ struct kind kind_read(struct span error)
 struct last_error {
 	struct last_error *next, **link; /* in its process's list; guarded by mu */
 	struct process *of;
-	struct kind kind;       /* of the last call */
-	char text[ERROR_BYTES]; /* of the last call that has failed */
+	struct kind kind;       /* of the most recent call */
+	char text[ERROR_BYTES]; /* of the most recent call that has failed */
 };
 
 enum { FIRST_BYTES = 64 /* room for a method and a handle */ };
@@ -66,8 +66,8 @@ enum { FIRST_BYTES = 64 /* room for a method and a handle */ };
 static pthread_key_t key;
 static atomic_bool has_key;
 
-/* Returns this thread's last error, or NULL. A child of fork(2) has its parent's memory, but not
- * its errors. */
+/* Returns this thread's last error, or NULL. In a child of fork(2) an error from before the fork
+ * does not count. */
 static struct last_error *find(const struct process *p)
 {
 	struct last_error *e = atomic_load(&has_key) ? pthread_getspecific(key) : NULL;

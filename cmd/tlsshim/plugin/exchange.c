@@ -5,9 +5,9 @@
  * own. So one of the waiting threads is the leader. It reads answers and gives each to its call.
  * When it has its own answer, it wakes another waiting thread, which becomes the leader.
  *
- * Sending and reading wait without mu. A sender need not read, even if tlsd receives nothing until
- * its answers are read: tlsd has answers only to calls that were sent. The threads of these calls
- * wait, so one of them is the leader and reads.
+ * While a thread waits to send or to read, it does not hold mu. tlsd may receive nothing until its
+ * answers are read, but a sender need not read them. tlsd has answers only to calls that were sent.
+ * The threads of these calls wait for them, so one of these threads is the leader and reads.
  *
  * A call counts as sent from the beginning of its sending. From then on only two things end it: the
  * leader reads its answer, or session_lose ends all calls. If the sending fails, the sender shuts
@@ -22,8 +22,8 @@
  *
  * The leader never waits to send the cancel request. It sends only if no other thread is sending,
  * and if there is room. A Unix stream socket takes a line that is this short completely, or not at
- * all. If it cannot send, the leader tries again at every tick. It waits at most CANCEL_WAIT_MS for
- * the answer of the cancelled call. Then the session is lost.
+ * all. A leader that cannot send tries again at every tick. If the cancelled call has no answer
+ * after CANCEL_WAIT_MS, the leader ends the session.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -41,7 +41,7 @@ enum { CANCEL_WAIT_MS = 5000 /* for the answers to calls that are cancelled */ }
 
 /* --- cancelling; mu is held --- */
 
-/* Marks the calls that were cancelled since the last look. */
+/* Marks the calls that were cancelled since the previous look. */
 static void note_cancels(struct process *p, struct session *s)
 {
 	unsigned cancels = atomic_load(&p->cancels);
@@ -72,7 +72,7 @@ static bool send_cancel(struct session *s, struct call *c)
 
 /* A wait of the leader, or of the sender of c. */
 struct control_wait {
-	struct wait wait; /* first: the functions look cast its address to a control_wait */
+	struct wait wait; /* first, because its functions look cast its address to a control_wait */
 	struct process *p;
 	struct session *s;
 	int64_t by; /* the leader's own deadline; 0: none */
@@ -104,10 +104,10 @@ static void look_from_reading(struct wait *w)
 	pthread_mutex_unlock(&r->p->mu);
 }
 
-void session_lead(struct process *p, struct session *s, int64_t by)
+void session_lead(struct process *p, struct session *s, int64_t deadline)
 {
 	struct control_wait r = { .wait = { .bell = &p->bell, .look = look_from_reading }, .p = p,
-				  .s = s, .by = by };
+				  .s = s, .by = deadline };
 	char why[WHY_BYTES] = "";
 	struct span line;
 	bool ok;
@@ -174,7 +174,7 @@ static void write_request(struct text *out, const struct session *s, const struc
 		 c->id, c->method->name, c->params);
 }
 
-/* Sends the lines. The call has the turn, and mu is not held. */
+/* Sends the lines. The call has the turn to send, and mu is not held. */
 static void send_lines(struct process *p, struct session *s, const struct text *lines,
 		       struct call *c)
 {
@@ -200,8 +200,8 @@ int session_cancelled(struct process *p, const struct call *c)
 	return fail(p, "cancelled", call_op(c), c->handle, "cancelled by the caller");
 }
 
-/* Sets an error that tlsd has sent. The text begins with the name of the method. If the host has
- * made another call (c->op), the name of that call replaces the method's. p may be NULL. */
+/* Sets an error that tlsd has sent. tlsd's text begins with the name of the method. If c->op is
+ * set, it replaces this name, because the host has called op, not the method. p may be NULL. */
 static void set_tlsds_error(struct process *p, const struct call *c, const char *message)
 {
 	size_t len = c->op ? strlen(c->method->name) : 0;
@@ -214,7 +214,7 @@ static void set_tlsds_error(struct process *p, const struct call *c, const char 
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* Sets the host's error of a call that has ended, if it has failed. */
+/* Returns 0 if the call has succeeded. Otherwise sets the host's error, and returns -1. */
 static int conclude(struct process *p, const struct session *s, struct call *c)
 {
 	struct process *to = c->method->flags & QUIET && !c->cancel_by ? NULL : p;
@@ -271,7 +271,7 @@ static bool send_in_turn(struct process *p, struct session *s, struct call *c)
 	if (!c->done) {
 		write_request(&lines, s, c);
 		c->sent = !lines.failed;
-		c->done = c->failed = lines.failed; /* without a text: out of memory */
+		c->done = c->failed = lines.failed; /* no text: conclude says "out of memory" */
 	}
 	if (c->sent) {
 		pthread_mutex_unlock(&p->mu);

@@ -31,7 +31,8 @@ static int set_timeouts(int fd, int64_t ms)
 	return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
 }
 
-/* connect(2) waits while the server's queue is full, but not for longer than SO_SNDTIMEO. */
+/* Connects the socket. Returns 0, or -1 with errno. While the server's queue is full, connect(2)
+ * waits for a tick (SO_SNDTIMEO), and is called again. */
 static int connect_in_time(int fd, const struct sockaddr_un *to, struct wait *w)
 {
 	int64_t deadline = now_ms() + CONNECT_WAIT_MS;
@@ -50,8 +51,8 @@ static int connect_in_time(int fd, const struct sockaddr_un *to, struct wait *w)
 	return -1;
 }
 
-/* Returns a connected socket, or NULL with errno. Then it adds the attempt to f. errno is EPERM if
- * the library must not talk to the server. */
+/* Returns a connected socket. If it fails, it returns NULL with errno, and adds the reason to
+ * f->tried. errno is EPERM if the library must not talk to the server. */
 static struct owned *try_socket(struct search *f, const char *path)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
@@ -138,14 +139,14 @@ static void note_obstacles(const char *path, struct search *f)
 	}
 }
 
-/* Starts exe on a socket where no tlsd has answered, and connects to this socket. The parameter
- * where is the absolute form of path. */
-static struct owned *start_and_connect(struct search *f, const char *exe, const char *where,
+/* Starts exe on the socket path, where no tlsd has answered, and connects to this socket. absolute
+ * is the absolute form of path. */
+static struct owned *start_and_connect(struct search *f, const char *exe, const char *absolute,
 				       const char *path)
 {
 	char why[TRIED_BYTES] = "";
 	size_t before = strlen(f->tried);
-	enum started started = start_tlsd(exe, where, f->wait, why);
+	enum started started = start_tlsd(exe, absolute, f->wait, why);
 	/* Another process may have started a tlsd at the same moment. Then ours has ended, and the
 	 * other one may need a moment until it listens. */
 	int64_t deadline = now_ms() + (started == HAS_ENDED ? RACE_WAIT_MS : 0);
@@ -165,24 +166,24 @@ static struct owned *start_and_connect(struct search *f, const char *exe, const 
 		text_add(why, sizeof why, "%s", f->tried + before + (before ? strlen("; ") : 0));
 	f->tried[before] = '\0';
 	search_note(f, "starting %s: %s", exe, why);
-	note_obstacles(where, f);
+	note_obstacles(absolute, f);
 	return NULL;
 }
 
 /* Starts a private tlsd. dir is the directory to make for the socket, or "". */
 static struct owned *start(struct search *f, const char *path, const char *dir)
 {
-	char *exe = find_exe(), *where = absolute_path(path);
+	char *exe = find_exe(), *absolute = absolute_path(path);
 	struct owned *sock = NULL;
 
 	if (!exe)
-		search_note(f, "there is none to start on PATH, and TLSD_EXE does not name one");
-	else if (!where)
+		search_note(f, "PATH has no tlsd to start, and TLSD_EXE does not name one");
+	else if (!absolute)
 		search_note(f, "the working directory: %s", errno_text(errno));
 	else if (!*dir || make_private(dir, f))
-		sock = start_and_connect(f, exe, where, path);
+		sock = start_and_connect(f, exe, absolute, path);
 	free(exe);
-	free(where);
+	free(absolute);
 	return sock;
 }
 

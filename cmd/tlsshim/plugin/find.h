@@ -2,14 +2,15 @@
  * find.h - finds a tlsd, or starts one.
  *
  *   - If $TLSD_SOCKET is set, the library tries only this socket. Else, if client.conf names a
- *     socket, it tries only that socket. Else it tries $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock
- *     and /run/tlsd/tlsd.sock. Without a runtime directory of our own, it tries
- *     /tmp/tlsd-UID/tlsd.sock last.
- *   - If no tlsd answers, the library starts a private one. It starts none if the system has a
- *     tlsd, because a private tlsd would bypass the policy. The system has a tlsd if client.conf
- *     names a socket, or if $TLSD_SOCKET is one of the two paths in /run. Without $TLSD_SOCKET, a
- *     file at one of these paths is enough. client.conf can also forbid or allow a private tlsd.
- *     TLSD_AUTOSTART=0 forbids it, too. A set-id program starts none.
+ *     socket, it tries that socket, and a private tlsd's only if client.conf has autostart = yes.
+ *     Else it tries $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. Without a
+ *     runtime directory of our own, it tries /tmp/tlsd-UID/tlsd.sock last.
+ *   - If no tlsd answers, the library starts a private one. It starts none if the system has a tlsd
+ *     for all users, because a private tlsd would bypass the policy of that tlsd. The library
+ *     assumes that there is one if client.conf names a socket, or if $TLSD_SOCKET is one of the two
+ *     paths in /run. Without $TLSD_SOCKET, it also assumes so if a file exists at one of them.
+ *     client.conf can also forbid or allow a private tlsd. TLSD_AUTOSTART=0 forbids it, too. A
+ *     set-id program starts none.
  *   - The library talks to a server only if root, our own user, or one of client.conf's
  *     trusted-users runs the server.
  *   - A directory that another user could have made is checked before the library connects to a
@@ -32,10 +33,10 @@ enum {
 };
 
 struct search {
-	struct wait *wait; /* its look can end the search; the search sets the wait's deadline */
+	struct wait *wait; /* of the search, which sets its deadline; it can end the search */
 	struct client_conf conf;
 	char path[SOCKET_PATH_BYTES]; /* of the socket that was found */
-	char tried[TRIED_BYTES];      /* what was tried, for people */
+	char tried[TRIED_BYTES];      /* what was tried, for the error text */
 };
 
 /* Returns a connected socket, or NULL. A send or a receive on the socket waits for at most a
@@ -49,8 +50,9 @@ void search_note(struct search *f, const char *format, ...);
 /* A variable of the environment; NULL if it is empty or ignored. (places.c) */
 const char *search_setting(const char *name);
 
-/* The sockets where a tlsd may listen. candidates[private] is the socket for a private tlsd.
- * private is -1 if client.conf names a socket and does not allow a private tlsd. */
+/* The sockets where a tlsd may listen. candidates[private] is the socket for a private tlsd. If
+ * client.conf names a socket and does not allow a private tlsd, there is none, and the index is
+ * -1. */
 struct places {
 	const char *candidates[4];
 	int n, private;
@@ -58,18 +60,17 @@ struct places {
 	char dir[SOCKET_PATH_BYTES]; /* its directory, if the library must make it; else "" */
 };
 
-/* (places.c) */
+/* Fills in p from the environment and f->conf. (places.c) */
 void places_find(struct places *p, struct search *f);
 
 /* Checks a directory that another user could have made. Returns true if the directory does not
  * exist, or if only our own user can put something into it. (places.c) */
 bool place_is_private(struct search *f, const char *dir);
 
-/* Says whether a private tlsd may be started. Beside a system's tlsd, a private one would bypass
- * the policy. (places.c) */
+/* Says whether a private tlsd may be started. (places.c) */
 bool may_start(struct search *f);
 
-enum started { LISTENS, HAS_ENDED, CANNOT_START };
+enum started { LISTENS, HAS_ENDED /* or does not listen in time */, CANNOT_START };
 
 /* Starts exe as a daemon that listens on the socket, and waits until it listens. If it does not
  * listen, why gets the reason. The daemon is no child of this process: it leaves no zombie and
@@ -81,7 +82,7 @@ enum started start_tlsd(const char *exe, const char *socket, struct wait *w, cha
 bool limits_suffice(bool log, char why[TRIED_BYTES]);
 
 /* Raises the soft limits to the hard limits, except for the limit of stacks, which it raises to at
- * most 8 MiB. It forbids dumps of memory, because they could have keys in them. (limits.c) */
+ * most 8 MiB. It forbids core dumps, because they could have keys in them. (limits.c) */
 void raise_limits(void);
 
 #endif

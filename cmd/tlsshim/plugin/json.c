@@ -30,7 +30,10 @@ bool json_put_string(struct text *out, const char *text)
 	return true;
 }
 
-/* --- checking: skip_x(p, end) returns what follows the x at p, or NULL if there is no x --- */
+/* --- checking ---
+ *
+ * Each skip function returns the address after the value at p. If there is no such value, it
+ * returns NULL. */
 
 /* What to look for while skip_list passes over an object or an array: the value of the member named
  * text, or an element equal to text. */
@@ -192,9 +195,9 @@ bool json_valid(struct span line)
 
 /* --- looking up --- */
 
-/* Searches list for text, as struct search says. It finds nothing if list does not begin with the
- * parameter first. */
-static struct search look(struct span list, char first, const char *text)
+/* Searches an object or an array, as struct search says. It finds nothing if list does not begin
+ * with the opening bracket. */
+static struct search look(struct span list, char bracket, const char *text)
 {
 	struct search s = { .text = text };
 	const char *p, *end;
@@ -203,7 +206,7 @@ static struct search look(struct span list, char first, const char *text)
 		return s;
 	end = list.at + list.len;
 	p = skip_space(list.at, end);
-	if (p < end && *p == first)
+	if (p < end && *p == bracket)
 		skip_list(p, end, DEEPEST, &s);
 	return s;
 }

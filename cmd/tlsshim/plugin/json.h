@@ -19,21 +19,22 @@
 bool json_put_string(struct text *out, const char *text);
 
 struct span {
-	const char *at; /* NULL: there is none */
+	const char *at; /* NULL: there is no such value */
 	size_t len;
 };
 
 /* Whether the line is one JSON value in UTF-8, nested at most 32 deep. */
 bool json_valid(struct span line);
 
-/* The value of an object's member. There is none if the object lacks the member or has it twice,
- * or if the span is no object. Names are compared byte by byte; an escape is not decoded. */
+/* The value of an object's member. If the object lacks the member or has it twice, or if the span
+ * is no object, there is no such value (struct span). Names are compared byte by byte; an escape is
+ * not decoded. */
 struct span json_member(struct span object, const char *name);
 
-/* Whether the value is written exactly so: json_is(v, "null"). */
+/* Whether the bytes of the value are this literal, as in json_is(v, "null"). */
 bool json_is(struct span value, const char *literal);
 
-/* Whether the value is an integer that fits. */
+/* Whether the value is an integer that fits into an int64_t. If it is, *n becomes the integer. */
 bool json_int(struct span value, int64_t *n);
 
 /* Whether the value is a string. */
@@ -43,7 +44,7 @@ bool json_is_string(struct span value);
  * surrogates become U+FFFD, because a C string in UTF-8 cannot hold them. */
 char *json_text(struct span string);
 
-/* Whether the value is an array that has this element, written exactly so. */
+/* Whether the value is an array with an element whose bytes are this literal. */
 bool json_array_has(struct span array, const char *literal);
 
 #endif

@@ -51,8 +51,9 @@ bool limits_suffice(bool log, char why[TRIED_BYTES])
 		if ((need->limit == RLIMIT_FSIZE && !log) || getrlimit(need->limit, &limit) < 0 ||
 		    limit.rlim_max >= need->least)
 			continue;
-		text_add(why, TRIED_BYTES, "this process has a hard limit of %llu for %s, and a "
-			 "tlsd for others needs %llu; start one elsewhere",
+		text_add(why, TRIED_BYTES, "this process has a hard limit of %llu for %s; tlsd "
+			 "would inherit this limit, but needs %llu, because other programs use it "
+			 "too; start tlsd from a process with a higher limit",
 			 (unsigned long long)limit.rlim_max, need->what,
 			 (unsigned long long)need->least);
 		return false;

@@ -9,7 +9,7 @@
 enum { LAST_LINE_WAIT_MS = 1000 /* for the rest of a line that has come in part */ };
 
 struct opening {
-	struct wait wait; /* first, because look_from_search casts its address to an opening */
+	struct wait wait; /* first, because look_from_search casts its address */
 	struct process *p;
 	unsigned began; /* p->cancels when the call began */
 };

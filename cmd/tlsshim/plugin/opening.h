@@ -1,8 +1,8 @@
 /*
  * opening.h - opens the process's session.
  *
- * One thread at a time looks for a tlsd. A search that fails counts for all threads that waited for
- * it.
+ * One thread at a time looks for a tlsd. If the search fails, the threads that waited for it fail
+ * with the same error, and do not search again.
  */
 #ifndef TLSPLUGIN_OPENING_H
 #define TLSPLUGIN_OPENING_H

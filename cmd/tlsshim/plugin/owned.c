@@ -71,8 +71,8 @@ static struct owned *find_entry(void)
 	}
 }
 
-/* Makes an owned descriptor of fd. If it fails, it closes fd, and returns NULL. fd may be -1.
- * make_mu is held. */
+/* Makes an owned descriptor of fd. If it fails, it closes fd, and returns NULL. If fd is -1, it
+ * returns NULL. make_mu is held. */
 static struct owned *take(int fd)
 {
 	struct owned *o = NULL;

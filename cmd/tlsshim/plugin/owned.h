@@ -1,10 +1,10 @@
 /*
  * owned.h - the descriptors that the library keeps from one call to the next.
  *
- * A number is never trusted. A host may close descriptors that are not its own, and open other
- * files under the same numbers. Programs that become daemons do this. So each descriptor is
- * remembered with its device and inode. These are compared before each use, and before the close. A
- * number that now belongs to another file is never used, and never closed.
+ * A host may close descriptors that are not its own, and open other files under the same numbers.
+ * Programs that become daemons do this. So the library remembers the device and inode of each
+ * descriptor. Before each use, and before it closes the descriptor, it compares them with the
+ * result of fstat(2). A number that now belongs to another file is never used, and never closed.
  *
  * No owned descriptor is 0, 1 or 2, and each is close-on-exec. After a fork the child closes
  * all of them. Otherwise its copies would keep a socket open that the parent has closed.
@@ -22,8 +22,8 @@ struct owned *owned_socket(void);
 bool owned_socketpair(struct owned *ends[2]);
 bool owned_pipe(struct owned *ends[2]);
 
-/* The descriptor, or -1 if its number now belongs to another file. o may be NULL: -1. Safe in a
- * signal handler. */
+/* Returns the descriptor. Returns -1 if its number now belongs to another file, or if o is NULL.
+ * Safe in a signal handler. */
 int owned_fd(const struct owned *o);
 
 /* Closes the descriptor, unless its number now belongs to another file. o may be NULL. Safe in a

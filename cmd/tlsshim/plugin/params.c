@@ -27,7 +27,7 @@ static bool is_path(const struct call *c, int i)
 	return *c->texts[i] != '\0';
 }
 
-/* Adds a path. Returns false with the error set if the path has no absolute form. */
+/* Adds a path. Returns false with the error set if the absolute path is unknown or not UTF-8. */
 static bool put_path(struct text *out, struct process *p, const char *op, const char *name,
 		     const char *path)
 {

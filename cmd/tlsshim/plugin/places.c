@@ -93,8 +93,8 @@ void places_find(struct places *p, struct search *f)
 		add_private(p, p->own);
 }
 
-/* Returns the path of a socket that means that the system has a tlsd (find.h); NULL if there is
- * none. */
+/* Returns the socket in /run because of which the library assumes that the system has a tlsd
+ * (find.h); NULL if there is none. */
 static const char *sign_of_system(void)
 {
 	const char *named = search_setting("TLSD_SOCKET");
@@ -117,7 +117,7 @@ static bool refuse(struct search *f, const char *format, ...)
 	va_start(args, format);
 	text_vadd(why, sizeof why, format, args);
 	va_end(args);
-	search_note(f, "none was started%s", why);
+	search_note(f, "no private tlsd was started%s", why);
 	return false;
 }
 

@@ -8,14 +8,14 @@
 
 #include "system.h"
 
-/* tls_Cancel may run in a signal handler, above a thread that holds a lock. So atomics must not use
- * locks. */
+/* tls_Cancel may run in a signal handler that has interrupted a thread which holds a lock. So
+ * atomics must not use locks. */
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2,
 	       "atomics of this machine need locks");
 
 static _Atomic(struct process *) self;
-/* The number of visits and other uses (process_enter) that are going on. In a child it always
- * includes those of the parent at the fork. */
+/* The number of visits and other uses (process_enter) that are going on. In a child of fork(2) it
+ * also counts those that were going on in the parent at the fork; they never end. */
 static atomic_int visits;
 
 void process_free(struct process *p)
@@ -45,8 +45,8 @@ static struct process *make(struct process *parent)
 	pthread_mutex_init(&p->mu, NULL);
 
 	/* The parent's handles are unknown here, and the child does not use their numbers again.
-	 * The parent's settings hold here too. Otherwise a child would silently use the system's
-	 * trust store. */
+	 * The child gets the parent's settings. Otherwise it would silently use the system's trust
+	 * store. */
 	p->inherited = parent ? atomic_load(&parent->highest) : 0;
 	p->first = (int64_t)p->inherited + 1;
 	for (int i = 0; i < SETTINGS_KEPT; i++) {

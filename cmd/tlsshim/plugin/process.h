@@ -21,7 +21,7 @@
 
 enum {
 	LOST_BYTES = 1024, /* room for the reason of a loss */
-	SETTINGS_KEPT = 2, /* that each new session gets: CA bundle, timeout of tls_NewClient */
+	SETTINGS_KEPT = 2, /* the CA bundle, and the timeout of tls_NewClient (client.h) */
 };
 
 /* A turn is a right that one thread at a time has. mu guards it. A thread that waits for a turn
@@ -39,7 +39,7 @@ struct process {
 
 	/* A child reads the atomic members of its parent's struct process. */
 	_Atomic int32_t highest;   /* the highest handle that the host has received */
-	_Atomic(char *) settings[SETTINGS_KEPT]; /* parameters of calls (client.c), or NULL */
+	_Atomic(char *) settings[SETTINGS_KEPT]; /* as JSON (client.c); NULL: never set */
 
 	/* The number of calls of tls_Cancel. If it changes after a call has begun, the call is
 	 * cancelled. */
@@ -47,10 +47,10 @@ struct process {
 
 	struct bell bell; /* ends waits early: for tls_Cancel, a Close, a loss, and tls_Wait */
 
-	atomic_bool strict; /* a Write returns when its bytes have left */
+	atomic_bool strict; /* a Write returns only when tlsd has sent its bytes */
 
-	/* mu guards all members below, and the members that session.h and channel.h name. No thread
-	 * blocks while it holds mu. */
+	/* mu guards all members below. session.h, call.h and channel.h say what else it guards. No
+	 * thread blocks while it holds mu. */
 	pthread_mutex_t mu;
 
 	/* A thread that needs both turns takes them in this order. */
@@ -58,7 +58,7 @@ struct process {
 	struct turn opening; /* the right to open a session */
 
 	unsigned searches;               /* the number of failed searches for a tlsd */
-	char why_not_found[ERROR_BYTES]; /* why the last search has failed */
+	char why_not_found[ERROR_BYTES]; /* why the newest of them has failed */
 
 	unsigned changes; /* the number of changes of watched handles, for tls_Wait */
 	int waits;        /* threads in tls_Wait */
@@ -71,16 +71,16 @@ struct process {
 	struct last_error *errors; /* one of each thread that had an error (error.c) */
 };
 
-/* A visit is one call of a function of tlsplugin.h. During a visit the cancellation of the thread
- * is disabled, because other threads may have pointers to the thread's stack. A visit leaves errno
- * as it was. */
+/* A visit is one call of a function of tlsplugin.h. During a visit pthread_cancel(3) cannot end the
+ * thread, because other threads may have pointers to the thread's stack. A visit leaves errno as it
+ * was. */
 struct visit {
 	struct process *process; /* NULL if there is no memory for it */
-	int error, cancel;
+	int error, cancel; /* errno and the cancel state (pthreads(7)) from before the visit */
 };
 
-/* Begin and end a use of p that is no call of the host. process_enter returns false if p does not
- * belong to this process, or was retired (process_retire). Call process_leave in any case. */
+/* Begin and end a use of p outside of a visit. process_enter returns false if p does not belong to
+ * this process, or was retired (process_retire). Call process_leave in any case. */
 bool process_enter(const struct process *p);
 void process_leave(void);
 
@@ -97,11 +97,12 @@ bool process_cancelled(struct process *p, unsigned began);
 
 /* --- turns; mu is held ---
  *
- * A thread that waits for a turn does not listen to the bell. The thread that has the turn listens,
- * and wakes the waiting threads. Each of them looks whether its call is cancelled. */
+ * A thread that waits for a turn does not listen to the bell. The thread that has the turn listens.
+ * If the bell rings, this thread wakes the waiting threads, and each of them looks whether its call
+ * is cancelled. */
 
-/* Waits for the turn and takes it. Returns false if the call is cancelled; see
- * process_cancelled. */
+/* Waits for the turn and takes it. Returns false if the call is cancelled (process_cancelled, which
+ * also explains began). */
 bool turn_take(struct process *p, struct turn *turn, unsigned began);
 void turn_give_back(struct turn *turn);
 
@@ -113,8 +114,8 @@ void turn_destroy(struct turn *turn);
 
 /* --- the end of the library --- */
 
-/* For the unloading of the library: takes this process's struct process out of use and returns it.
- * Returns NULL if there is no struct process, or if a thread is using it. */
+/* Call it when the library is unloaded. Takes this process's struct process out of use, and returns
+ * it. Returns NULL if there is no struct process, or if a thread is using it. */
 struct process *process_retire(void);
 void process_free(struct process *p); /* call errors_free before (error.h) */
 

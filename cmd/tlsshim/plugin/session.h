@@ -22,16 +22,16 @@ struct session {
 	uid_t euid;    /* the process's effective user when the session was made */
 
 	/* Guarded by the process's mu. */
-	int refs; /* one of struct process, and one for each thread that has a pointer */
+	int refs; /* one for the struct process, and one for each thread that has a pointer */
 	struct call *calls; /* the youngest first */
 	struct channels channels;
 	int64_t next_id;
 	int64_t read_timeout; /* the daemon's timeout of a Read, in ms; 0: none */
 	bool has_leader, lost;
-	unsigned cancels_seen;       /* p->cancels when exchange.c last looked at it */
+	unsigned cancels_seen;       /* the newest p->cancels that exchange.c has seen */
 	int cancelling;              /* the number of calls with a cancel_by */
 	unsigned set[SETTINGS_KEPT]; /* p->set at the time when the session got each setting */
-	int64_t waited_for;  /* the handle that tls_Wait has given last */
+	int64_t waited_for;  /* the handle that tls_Wait has returned most recently */
 	char why[WHY_BYTES]; /* why the session is lost, or is about to be */
 
 	struct turn sending; /* the right to send; taken while a message goes out */
@@ -41,8 +41,8 @@ struct session {
  * socket. Returns NULL, with the socket closed, if there is no memory. */
 struct session *session_make(struct process *p, struct owned *sock);
 
-/* Sends tls.Hello and waits for the answer. Returns false, with why, if there is no good answer
- * before w ends. */
+/* Sends tls.Hello and waits for the answer. Returns false, with the reason in why, if there is no
+ * good answer before w ends. */
 bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES]);
 
 /* Gives up a reference, and mu. mu must be held. */
@@ -66,25 +66,25 @@ void session_check(struct process *p, bool control);
 /* Sets the error of a call that is cancelled. Returns -1. (exchange.c) */
 int session_cancelled(struct process *p, const struct call *c);
 
-/* The calling thread becomes the leader: it reads one answer, or ends the session. The parameter by
- * is its deadline; 0: none. mu must be held, and there must be no leader. mu is given up meanwhile.
- * (exchange.c) */
-void session_lead(struct process *p, struct session *s, int64_t by);
+/* Makes the calling thread the leader: the thread reads one answer, or ends the session if none has
+ * come at the deadline (0: no deadline). mu must be held, and there must be no leader. During the
+ * reading mu is not held. (exchange.c) */
+void session_lead(struct process *p, struct session *s, int64_t deadline);
 
 /* Wakes a waiting thread to lead, if there is no leader. mu is held. (exchange.c) */
 void session_wake_leader(struct session *s);
 
-/* Returns the channel of a handle of the process's session. If make is true, the function makes a
- * channel that does not exist yet. Returns NULL if there is no channel, no memory, or no session
- * with the handle. mu is held. */
+/* Returns the channel of a handle of the process's session. If the handle has no channel and make
+ * is true, the function makes the channel. Returns NULL if there is no channel, no memory, or no
+ * session with the handle. mu is held. */
 struct channel *session_handle(struct process *p, int64_t handle, bool make);
 
-/* Gives an answer to its call. Returns false, with why, if tlsd breaks the protocol or ends the
- * session. Only the leader calls it, with mu held. (answer.c) */
+/* Passes an answer on to the call that waits for it. Returns false, with the reason in why, if tlsd
+ * breaks the protocol or ends the session. Only the leader calls it, with mu held. (answer.c) */
 bool answer_deliver(struct process *p, struct session *s, struct span line, char *why);
 
-/* Takes the answer to tls.Hello. Returns false, with why, if the plugin cannot work with this tlsd.
- * (answer.c) */
+/* Checks the answer to tls.Hello, and stores its timeout of Reads in s. Returns false, with the
+ * reason in why, if the plugin cannot work with this tlsd. (answer.c) */
 bool answer_agree(struct session *s, struct span line, char *why);
 
 #endif

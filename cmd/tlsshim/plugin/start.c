@@ -2,15 +2,15 @@
  * start.c - starts a private tlsd, which is no child of the host.
  *
  *   - tlsd is a grandchild of the host. The intermediate process, its parent, ends at once, so that
- *     init inherits tlsd. On Linux both are made with clone(2) without an exit signal. So the host
- *     gets no SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition does not
- *     matter.
+ *     init inherits tlsd. On Linux both processes are made with clone(2) without an exit signal. So
+ *     the host gets no SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition
+ *     does not matter.
  *   - The host itself may inherit orphans, because it is process 1 or a subreaper. Then the
  *     intermediate process stays until tlsd has ended, and reaps tlsd. The next start reaps the
  *     intermediate process.
- *   - Other programs use this tlsd, too. So it has only these things of the host: its user, its
- *     cgroup, its namespaces, its hard limits, and a few variables of its environment. It has no
- *     descriptor, signal mask, directory, umask, terminal or soft limit of the host.
+ *   - Other programs use this tlsd, too. So tlsd inherits only the host's user, cgroup, namespaces
+ *     and hard limits, and a few variables of the environment. It inherits no descriptor, signal
+ *     mask, directory, umask, terminal or soft limit.
  *   - Between clone and exec the code calls only async-signal-safe functions.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -50,7 +50,7 @@ struct plan {
 	char *argv[10];
 	char *env[FEW + 1];
 	int null, log, ready; /* descriptors */
-	bool reap;            /* the intermediate process stays */
+	bool reap;            /* the intermediate process stays, and reaps tlsd */
 };
 
 static _Noreturn void give_up(int ready, int error)

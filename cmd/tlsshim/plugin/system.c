@@ -31,15 +31,15 @@ int sys_close(int fd)
 	return -1;
 }
 
-int sys_move_up(int fd, int least)
+int sys_move_up(int fd, int min)
 {
 	int up = fd;
 
-	if (fd < 0 || fd >= least)
+	if (fd < 0 || fd >= min)
 		return fd;
-	up = fcntl(fd, F_DUPFD_CLOEXEC, least);
+	up = fcntl(fd, F_DUPFD_CLOEXEC, min);
 	if (up < 0 && errno == EINVAL)
-		errno = EMFILE; /* least is not below RLIMIT_NOFILE */
+		errno = EMFILE; /* RLIMIT_NOFILE is min or less */
 	sys_close(fd);
 	return up;
 }
@@ -110,7 +110,7 @@ int sys_socketpair(int fds[2])
 	int result = socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0 ? -1 : prepare(fds, 0);
 #endif
 
-	for (int i = 0; result == 0 && i < 2; i++) /* a system that gives less is no failure */
+	for (int i = 0; result == 0 && i < 2; i++) /* it is no failure if the system gives less */
 		(void)setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
 	return result;
 }
@@ -210,20 +210,20 @@ bool sys_inherits_orphans(void)
 	return getpid() == 1;
 }
 
-void sys_close_from(unsigned first)
+void sys_close_from(unsigned lowest)
 {
 	enum { MOST_FDS = 1 << 20 };
 	struct rlimit limit;
 	rlim_t most = MOST_FDS;
 
 #ifdef SYS_close_range
-	if (syscall(SYS_close_range, first, ~0U, 0) == 0)
+	if (syscall(SYS_close_range, lowest, ~0U, 0) == 0)
 		return;
 #endif
 	/* Linux before 5.9, and other systems. */
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < most)
 		most = limit.rlim_cur;
-	for (rlim_t fd = first; fd < most; fd++)
+	for (rlim_t fd = lowest; fd < most; fd++)
 		close((int)fd);
 }
 

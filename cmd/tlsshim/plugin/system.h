@@ -15,9 +15,10 @@
  * result. */
 int sys_close(int fd);
 
-/* Gives the descriptor a number that is at least the parameter least, and returns the number. A
- * descriptor that it moves gets close-on-exec. If fd is -1, the result is -1, and errno stays. */
-int sys_move_up(int fd, int least);
+/* If fd is below min, moves the descriptor to a number of at least min, with close-on-exec. Returns
+ * the descriptor's number. If it fails, it closes fd and returns -1. If fd is -1, it returns -1 and
+ * keeps errno. */
+int sys_move_up(int fd, int min);
 
 /* A Unix stream socket, close-on-exec. */
 int sys_socket(void);
@@ -54,11 +55,11 @@ pid_t sys_wait(pid_t pid, int *status);
  * have executed another program. */
 bool sys_has_ended(pid_t pid);
 
-/* Whether orphans become children of this process. */
+/* Says whether orphans become children of this process. */
 bool sys_inherits_orphans(void);
 
-/* Closes all descriptors whose number is at least the parameter first. It is async-signal-safe. */
-void sys_close_from(unsigned first);
+/* Closes all descriptors >= lowest. It is async-signal-safe. */
+void sys_close_from(unsigned lowest);
 
 /* Names the process for ps(1), where that is possible. It is async-signal-safe. */
 void sys_name(const char *name);

@@ -8,10 +8,11 @@
  * Terms
  *
  *   - The host is the program that loads this library.
+ *   - A context is a server's certificate, its key, and the addresses where the server listens.
+ *   - A handle is the number of a connection or of a context. A handle is watched while its option
+ *     "watch" is "1"; see tls_Wait.
  *   - A session is the library's connection to the daemon. A process has one session at a time, and
  *     each handle belongs to a session.
- *   - A context is a server's certificate, its key, and the addresses where the server listens.
- *   - A handle is watched while its option watch is 1; see tls_Wait.
  *
  * Rules for all functions
  *
@@ -32,24 +33,28 @@
  *     signal. A call leaves errno as it was. pthread_cancel(3) does not end a thread in a call.
  *   - Descriptors: the library keeps one for the daemon, two for tls_Cancel, and one for each
  *     connection. It keeps one for each context that is watched, or for which tls_Descriptor was
- *     called. None of them is 0, 1 or 2, and all are close-on-exec. If the host closes one of
- *     them, the session is lost. If the host then opens a file under the same number, the library
- *     does not touch the file.
- *   - Loss: if the daemon goes away, the waiting calls fail with kind lost. Later calls on the
- *     same handles fail in the same way. A change of the program's effective user has the same
- *     effect. tls_NewClient, tls_NewServerContext and tls_SetCaBundle work again at once, with new
- *     handles and the same CA bundle. The library never repeats a call by itself.
+ *     called. None of them is 0, 1 or 2, and all are close-on-exec. If the host closes the
+ *     descriptor of the daemon, of a connection or of a context, the session is lost. If the host
+ *     then opens a file under the same number, the library does not touch the file.
+ *   - Loss: if the daemon goes away, or if the program changes its effective user, the session is
+ *     lost. The waiting calls fail with kind lost, and so do later calls on the handles of this
+ *     session. tls_NewClient, tls_NewServerContext and tls_SetCaBundle open a new session at once,
+ *     and the library gives it the CA bundle of the old one. The library never repeats a call by
+ *     itself.
  *
- * Where the daemon is found: $TLSD_SOCKET, else the socket of /etc/tlsd/client.conf, else
- * $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock or /run/tlsd/tlsd.sock. The library talks to a daemon
- * only if root, the caller's own user, or one of client.conf's trusted-users runs the daemon.
+ * The library looks for the daemon at the socket $TLSD_SOCKET. Without $TLSD_SOCKET it looks at the
+ * socket that /etc/tlsd/client.conf names. If client.conf names none, it looks at
+ * $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. Without $XDG_RUNTIME_DIR it
+ * looks last at /tmp/tlsd-UID/tlsd.sock. The library talks to a daemon only if root, the caller's
+ * own user, or one of client.conf's trusted-users runs the daemon.
  *
  * If no daemon answers, the library starts a private tlsd from $TLSD_EXE or $PATH. It starts none
  * in these cases:
  *
- *   - The system has a tlsd, and client.conf does not have autostart = yes. The system has one if
- *     client.conf names a socket, or if $TLSD_SOCKET is one of the two paths in /run. Without
- *     $TLSD_SOCKET, a file at one of these paths is enough.
+ *   - The system has a tlsd for all users, and client.conf does not have autostart = yes. The
+ *     library assumes that there is such a tlsd if client.conf names a socket, or if $TLSD_SOCKET
+ *     is one of the two paths in /run. Without $TLSD_SOCKET, it also assumes so if a file exists at
+ *     one of these paths.
  *   - client.conf has autostart = no, or TLSD_AUTOSTART is 0.
  *   - The process's real and effective users or groups differ.
  *
@@ -63,10 +68,10 @@
  *
  *   - The host has one more child. The child is a copy of the host, made when the private tlsd
  *     started, and keeps the host's memory of that moment. It only waits for the end of tlsd.
- *   - After that end the child is a zombie until the library starts the next tlsd, or the host
- *     ends. The child has no exit signal, so wait(2) shows it with __WALL or __WCLONE only.
- *   - When process 1 of a namespace ends, the kernel ends tlsd, too. Then nothing is sent after the
- *     end of the process, whatever tls_Write and tls_Close promise.
+ *   - After the end of tlsd, the child is a zombie until the library starts the next tlsd, or the
+ *     host ends. The child has no exit signal, so wait(2) shows it with __WALL or __WCLONE only.
+ *   - When process 1 of a namespace ends, the kernel ends tlsd, too. So if the host is process 1,
+ *     nothing is sent after the end of the host, whatever tls_Write and tls_Close promise.
  */
 #ifndef TLSPLUGIN_H
 #define TLSPLUGIN_H
@@ -102,16 +107,16 @@ int64_t tls_Handshake(int64_t handle);
  * returned, the bytes are sent even if the process ends at once.
  *
  * tlsd may meet an error after tls_Write has returned. Then the next call on the handle fails with
- * this error, unless a tls_Read has already failed with an error of the connection. (tls_Close has
- * a rule of its own.) After such an error every tls_Write fails with the same error, and tls_Read
- * still gives the bytes that the peer has sent.
+ * this error, unless a tls_Read has already failed with an error of the connection. After such an
+ * error every tls_Write fails with the same error, and tls_Read still gives the bytes that the peer
+ * has sent.
  *
- * If a tls_Write fails after some of its bytes were sent, later ones fail. Then tls_Close sends no
- * close_notify, so that the peer learns that the data is not complete. */
+ * If a tls_Write fails after some of its bytes were sent, every later tls_Write fails. In this case
+ * tls_Close sends no close_notify, so that the peer learns that the data is not complete. */
 int64_t tls_Write(int64_t handle, const void *data, size_t len);
 
-/* With 1, each later tls_Write of this process returns when all its bytes have left. Then an error
- * of its bytes is the error of this call, and not of a later one. With 0, tls_Write works as
+/* With 1, each later tls_Write of this process returns only when tlsd has sent all its bytes. So if
+ * tlsd cannot send them, this tls_Write fails, and not a later call. With 0, tls_Write works as
  * described above. The default is 0, unless the environment has TLSD_STRICT_WRITES=1. Returns 0. */
 int64_t tls_SetStrictWrites(int32_t on);
 
@@ -120,8 +125,8 @@ int64_t tls_SetStrictWrites(int32_t on);
  * close_notify. A connection that was cut without close_notify is an error. */
 int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes);
 
-/* Sends all that was written, and then close_notify. Reading goes on. Later tls_Writes fail.
- * Returns 0, also if tls_Shutdown was called before. */
+/* Sends all that was written, and then close_notify. tls_Read is still possible. Every later
+ * tls_Write fails. Returns 0, also if tls_Shutdown was called before. */
 int64_t tls_Shutdown(int64_t handle);
 
 /* Returns a descriptor for poll(2), select(2) and event loops, 3 or more.
@@ -133,23 +138,23 @@ int64_t tls_Shutdown(int64_t handle);
 int64_t tls_Descriptor(int64_t handle);
 
 /* Waits for a ready handle, and returns it. Returns 0 if no handle is ready within the timeout.
- * With 0 milliseconds the call looks and does not wait. A negative number means no timeout.
+ * With 0 milliseconds the call returns at once. A negative number means no timeout.
  *
- * A handle is ready if a tls_Read or a tls_Accept on it would not wait. Data, the end of the peer's
- * direction and an error make it ready. A connection before its handshake is ready, because a
- * tls_Read fails at once. Handles take part if their option watch is 1. Ready handles take turns,
- * so a busy handle does not starve the others. A handle stays ready until the host reads from it,
- * accepts from it or closes it.
+ * tls_Wait looks at each handle whose option "watch" is "1" (tls_SetOption). A handle is ready if a
+ * tls_Read or a tls_Accept on it would not wait. Data, the end of the peer's direction and an error
+ * make a connection ready. A connection whose handshake has not begun is ready, too, because a
+ * tls_Read on it fails at once. Ready handles take turns, so a busy handle does not starve the
+ * others. A handle stays ready until the host reads from it, accepts from it or closes it.
  *
  * tls_Wait fails if the session is lost, or if tls_Cancel ends the wait. Several threads may wait,
  * and may get the same handle. */
 int64_t tls_Wait(int32_t milliseconds);
 
 /* For protocols that change to TLS later (STARTTLS): waits for plain text before the handshake, and
- * reads at most max_bytes, 1 to 16777216, into buf. It reads nothing ahead, and may give less than
- * has come. Returns the number of bytes, or 0 when the peer has ended its direction. tls_SetTimeout
- * sets its timeout. After the handshake tls_ReadPlain fails with kind state. If the peer has sent
- * plain text that was not read, tls_Handshake of a client fails with kind state. */
+ * reads at most max_bytes, 1 to 16777216, into buf. It may read fewer bytes than have come. Returns
+ * the number of bytes, or 0 when the peer has ended its direction. tls_SetTimeout sets its timeout.
+ * After the handshake tls_ReadPlain fails with kind state. If the peer has sent plain text that was
+ * not read, tls_Handshake of a client fails with kind state. */
 int64_t tls_ReadPlain(int64_t handle, void *buf, size_t max_bytes);
 
 /* Sends len bytes of plain text, 0 to 16777216, before the handshake. Returns len when all are
@@ -178,19 +183,20 @@ int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
  * set at any time. An unknown name and a bad value fail with kind params, and the text lists the
  * known ones. For alpn, ca and pins, the value "" restores the default. Returns 0.
  *
- * Options of a client: alpn has names of protocols ("h2,http/1.1"). server-name is the name for
+ * Options of a client: alpn is a list of protocols ("h2,http/1.1"). server-name is the name for
  * SNI, and the name that the certificate must have. ca is the path of a PEM file. pins is "sha256:"
  * and 64 hexadecimal digits, the hash of the server's public key. min-version is "1.2" or "1.3".
  * session-resumption is "on" or "off"; with "off" every handshake is a full one.
  *
- * Option of every connection: eof is "strict" or "lax"; with "lax" a cut counts as an end.
+ * Option of every connection: eof is "strict" or "lax"; with "lax" tls_Read also returns 0 if the
+ * connection was cut without close_notify.
  *
  * Options of a context: alpn and min-version are as above. session-resumption is "on" or "off".
  * client-ca is the path of a PEM file. client-cert is "none", "request" or "require".
- * failed-handshakes is "raise" or "skip"; with "skip" tls_Accept goes on. handshake is "accept" or
- * "later"; with "later" tls_Accept returns a connection before its handshake, and tls_Handshake
- * does the server's side. reload is "off" or "auto"; with "auto" later handshakes use certificates
- * that were renewed on disk.
+ * failed-handshakes is "raise" or "skip"; with "skip" tls_Accept waits for the next client if a
+ * handshake fails. handshake is "accept" or "later"; with "later" tls_Accept returns a connection
+ * before its handshake, and tls_Handshake does the server's side. reload is "off" or "auto"; with
+ * "auto" later handshakes use certificates that were renewed on disk.
  *
  * Option of connections and contexts: watch is "0" or "1"; with "1" tls_Wait waits for the
  * handle. */
@@ -203,8 +209,8 @@ int64_t tls_SetOption(int64_t handle, const char *name, const char *value);
  * one. server_name must be "".
  *
  * On a context: the certificate is for handshakes that begin later, and no connection is dropped.
- * If server_name is "", the certificate replaces the context's own. If server_name is a name, or
- * "*." and a name, the certificate is for clients that ask for the name by SNI. */
+ * If server_name is "", the certificate replaces the one of tls_NewServerContext. If server_name is
+ * a name, or "*." and a name, the certificate is for clients that ask for the name by SNI. */
 int64_t tls_SetCertificate(int64_t handle, const char *server_name, const char *cert_file,
 			   const char *key_file);
 
@@ -242,7 +248,8 @@ int64_t tls_PeerCertSubject(int64_t handle, char *buf, size_t cap);
  *
  * Facts of a connection: version, cipher, alpn, group, resumed, server-name, peer-address,
  * local-address, subject, issuer, serial, san, not-before, not-after, sha256, key-sha256, pem,
- * chain, verified, channel-binding, unsent (bytes). Facts of a context: address and its options. */
+ * chain, verified, channel-binding, unsent (bytes). Facts of a context: address,
+ * and each option of the context by the option's name. */
 int64_t tls_Info(int64_t handle, const char *name, char *buf, size_t cap);
 
 /* "openssl", or "stub" if there is no daemon or the daemon has no libssl. Never fails. */
@@ -259,12 +266,12 @@ int64_t tls_Version(int64_t handle, char *buf, size_t cap);
  * call of this library. tls_Cancel takes no lock, allocates nothing and leaves errno as it was. In
  * a forked child it ends the child's calls only. Calls that begin afterwards are not affected.
  *
- * A call whose answer is on its way succeeds. Any other call fails with kind cancelled. But
- * tls_Backend gives "stub", and tls_Version(0) gives "". A cancelled tls_Read has taken no data.
- * A cancelled tls_Write may have sent a part of its bytes; see tls_Write. After a cancelled
- * tls_Handshake the connection can only be closed. A cancelled tls_Close frees the handle. If not
- * all that was written has left, it returns -1. A private tlsd that was being started goes on
- * starting, for the next call.
+ * A call whose answer is on its way succeeds. Any other call fails with kind cancelled, except
+ * tls_Backend, which gives "stub", and tls_Version(0), which gives "". A cancelled tls_Read has
+ * taken no data. A cancelled tls_Write may have sent a part of its bytes; see tls_Write. After a
+ * cancelled tls_Handshake the connection can only be closed. A cancelled tls_Close frees the
+ * handle, and returns -1 if not all written bytes were sent. If a cancelled call was starting a
+ * private tlsd, the tlsd starts nevertheless, and serves the next call.
  *
  * As a rule, calls end at once. If the daemon has the call already, the library tells the daemon,
  * and waits for its answer. If no answer comes within 5 s, the session is lost. */

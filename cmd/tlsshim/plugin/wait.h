@@ -11,7 +11,7 @@
 
 #include "bell.h"
 
-/* A tick: the longest sleep of a wait that has no bell, or whose member tick is true. */
+/* A tick: the longest sleep of a wait whose member tick is true, or whose bell has no pipe. */
 enum { TICK_MS = 100 };
 
 struct wait {
@@ -23,9 +23,11 @@ struct wait {
 	const char *why;   /* set by look: why there was no event, for an error text; or NULL */
 };
 
-enum waited { READY, LATE, ENDED, FAILED /* see errno */ };
+/* READY: an event has come. LATE: the deadline has passed. ENDED: look has ended the wait. FAILED:
+ * see errno. */
+enum waited { READY, LATE, ENDED, FAILED };
 
-/* Waits for events on fd, which may be -1. */
+/* Waits for events on fd. If fd is -1, it waits only for the deadline or an early end. */
 enum waited wait_for(int fd, short events, struct wait *w);
 
 /* Waits for the events of n descriptors. fds must have room for one more. */

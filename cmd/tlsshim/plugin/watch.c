@@ -20,7 +20,7 @@
 #include "text.h"
 
 struct watch {
-	struct wait wait; /* first, because look casts a pointer to it */
+	struct wait wait; /* first, because its function look casts its address to a struct watch */
 	struct process *p;
 	struct session *s; /* with a reference; NULL if there is none */
 	unsigned began, changes;
@@ -192,7 +192,7 @@ static bool are_ours(struct watch *all)
 enum { AGAIN = -2 };
 
 /* Looks at all watched handles. If none is ready, sleeps once and looks again. Returns what
- * watch_wait returns, or AGAIN if the caller must call it again. */
+ * watch_wait returns; or AGAIN, and then watch_wait calls it once more. */
 static int64_t look_once(struct watch *all)
 {
 	int64_t handle;

@@ -31,13 +31,13 @@ void wire_end(struct wire *wi)
 
 	atomic_store(&wi->over, true);
 	if (fd >= 0)
-		shutdown(fd, SHUT_RDWR); /* ends a send and a receive that wait */
+		shutdown(fd, SHUT_RDWR); /* wakes threads that wait on the socket */
 }
 
 /* --- reading --- */
 
-/* Receives at most len bytes. Returns their number, or 0, with the reason in why, if there are
- * none. */
+/* Receives at most len bytes. Returns the number of bytes. Returns 0, with the reason in why, if no
+ * bytes will come. */
 static size_t receive(struct wire *wi, char *to, size_t len, struct wait *w, char *why)
 {
 	for (;;) {
@@ -100,11 +100,11 @@ static bool make_room(struct wire *wi, char *why)
 
 bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_BYTES])
 {
-	size_t searched = 0, n; /* so many bytes of the line have no line feed */
+	size_t searched = 0, n; /* searched: bytes of the line that are no line feed */
 
 	for (;;) {
 		size_t have = wi->have - wi->used;
-		const char *start = have > 0 ? wi->at + wi->used : NULL; /* at may be NULL */
+		const char *start = have > 0 ? wi->at + wi->used : NULL; /* wi->at may be NULL */
 		const char *feed = have > searched ? memchr(start + searched, '\n',
 							    have - searched) : NULL;
 
@@ -144,7 +144,7 @@ bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *con
 			return false;
 		for (int i = 0; pass && i < 2; i++) {
 			fds[passed] = owned_fd(pass[i]);
-			passed += fds[passed] >= 0; /* one is missing: tlsd reports it */
+			passed += fds[passed] >= 0; /* if one is missing, tlsd reports it */
 		}
 		n = sys_send_with(fd, lines, len, fds, passed);
 		if (n > 0) {

@@ -53,13 +53,13 @@ bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_
 bool wire_has_input(const struct wire *wi);
 
 /* Sends the lines, and with their first byte the descriptors in pass. pass may be NULL, and so may
- * each of its two members. Returns false if sending fails, or if w is over before the end. */
+ * each of its two members. Returns false if sending fails, or if w ends before all is sent. */
 bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *const pass[2],
 	       struct wait *w);
 
-/* Sends a short line. Returns false if the socket has no room now: nothing was sent. If the sending
- * fails, or only a part of the line fits, the function shuts the socket down, as wire_end does. No
- * other thread may be sending. */
+/* Sends a short line. Returns false, with nothing sent, if the socket has no room now. If the
+ * sending fails, or only a part of the line fits, the function calls wire_end and returns true: a
+ * new try would be useless. No other thread may be sending. */
 bool wire_try_send(struct wire *wi, const char *line, size_t len);
 
 #endif
