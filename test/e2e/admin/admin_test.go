@@ -113,8 +113,8 @@ func TestASessionIsEndedAndItsScriptTold(t *testing.T) {
 				lost.Kind != client.KindLost ||
 				!strings.Contains(lost.Message,
 					`the administrator has ended this session: it is\tin the way`) {
-				t.Errorf("the Read of the ended session fails with %v; want kind lost, "+
-					"and the administrator's reason", err)
+				t.Errorf("the Read of the ended session fails with %v; "+
+					"want kind lost, and the administrator's reason", err)
 			}
 			talk(t, other, theirs, "the other session goes on")
 			again := d.Dial(t)
@@ -123,8 +123,8 @@ func TestASessionIsEndedAndItsScriptTold(t *testing.T) {
 				strings.Contains(log, `"level":"error"`) ||
 				!strings.Contains(log, `"msg":"administrator"`) ||
 				!strings.Contains(log, `"method":"end"`) {
-				t.Errorf("the log must have the administrator's line, no error, and no "+
-					"worker's death: %s", log)
+				t.Errorf("the log must have the administrator's line, "+
+					"no error, and no worker's death: %s", log)
 			}
 		})
 	}
@@ -143,11 +143,12 @@ func TestHealthDisturbsNobody(t *testing.T) {
 		}
 	}
 	if after := d.Log(t); after != log {
-		t.Errorf("tlsshim health has added lines to the log: %q", strings.TrimPrefix(after, log))
+		t.Errorf("tlsshim health has added lines to the log: %q",
+			strings.TrimPrefix(after, log))
 	}
 	if after := d.Processes(); len(after) != 2 || fmt.Sprint(after) != fmt.Sprint(processes) {
-		t.Errorf("tlsshim health has changed tlsd's processes from %v to %v; want the same two",
-			processes, after)
+		t.Errorf("tlsshim health has changed tlsd's processes from %v to %v; "+
+			"want the same two", processes, after)
 	}
 	sick := start(t, "--libssl=/nonexistent/libssl.so")
 	sick.says([]string{"health"}, "problem: no usable OpenSSL")
@@ -203,15 +204,15 @@ func TestTheLogLevelIsChanged(t *testing.T) {
 	}
 	d.says([]string{"log-level"}, "info\n")
 	e := startEcho(t)
-	// tlsd changes its own level first, and then tells its workers. So the worker may not log the
-	// first handshakes.
+	// tlsd changes its own level first, and then tells its workers. So the worker may not log
+	// the first handshakes.
 	testkit.Until(t, "a line of level info of a worker", func() bool {
 		talk(t, c, e.connect(t, c), "hello")
 		return strings.Contains(d.Log(t), `"msg":"handshake"`)
 	})
 	if got := d.shim("log-level", "loud"); got.status != 1 ||
 		!strings.Contains(got.stderr, "want one of debug, info, warn, error") {
-		t.Errorf("tlsshim log-level loud: %+v; want status 1, and the names of the levels", got)
+		t.Errorf("tlsshim log-level loud: %+v; want status 1, and the levels' names", got)
 	}
 }
 

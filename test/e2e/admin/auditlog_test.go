@@ -29,7 +29,7 @@ func denied(t *testing.T, c *client.Client) {
 	_, err := c.NewClient(t.Context(), "127.0.0.1", 1)
 	var e *client.Error
 	if !errors.As(err, &e) || e.Data.Kind != client.KindDenied {
-		t.Fatalf("NewClient: %v; want kind denied, because the policy forbids all connections", err)
+		t.Fatalf("the policy forbids all connections; NewClient: %v; want kind denied", err)
 	}
 }
 
@@ -67,8 +67,8 @@ func TestTheAuditLogIsRotated(t *testing.T) {
 	d.says([]string{"metrics"}, "tlsd_audit_missed_total 0\n")
 	if log := d.Log(t); strings.Contains(log, `"logger":"audit"`) ||
 		!strings.Contains(log, "audit log opened again") {
-		t.Errorf("the log must have no audit line, and must say that the audit log was opened "+
-			"again: %s", log)
+		t.Errorf("the log must have no audit line, and must say that the audit log "+
+			"was opened again: %s", log)
 	}
 }
 
@@ -77,8 +77,8 @@ func TestAuditLinesThatCannotBeWrittenAreCounted(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)
 	file := filepath.Join(dir, "audit")
-	// The limit counts for all files of tlsd. So it must be larger than the log, and larger than
-	// the page that a worker shares with the supervisor.
+	// The limit counts for all files of tlsd. So it must be larger than the log, and larger
+	// than the page that a worker shares with the supervisor.
 	const size = 1 << 20
 	testkit.Must(t, os.WriteFile(file, nil, 0o600))
 	testkit.Must(t, os.Truncate(file, size))
@@ -163,8 +163,8 @@ func TestAuditEventsAboveTheLimitAreCounted(t *testing.T) {
 		told += l.Missed
 	}
 	if written < 50 || written+missed != sessions*calls || told != missed {
-		t.Errorf("%d events have a line; the metric counts %d others, and the fields missed "+
-			"count %d; want two equal counts, and %d events in all", written, missed, told,
-			sessions*calls)
+		t.Errorf("%d events have a line; the metric counts %d others, and the fields "+
+			"missed count %d; want two equal counts, and %d events in all",
+			written, missed, told, sessions*calls)
 	}
 }

@@ -38,8 +38,8 @@ func TestAnIdleWorkerNeedsLittleMemory(t *testing.T) {
 		_, after, _ := strings.Cut(string(text), "\nAnonymous:")
 		kib, err := strconv.Atoi(strings.Fields(after)[0])
 		if err != nil || kib == 0 || kib > mostIdle {
-			t.Errorf("the idle worker %d has %d KiB of anonymous memory (%v); want 1 to %d",
-				pid, kib, err, mostIdle)
+			t.Errorf("the idle worker %d has %d KiB of anonymous memory (%v); "+
+				"want 1 to %d", pid, kib, err, mostIdle)
 		}
 		t.Logf("worker %d has %d KiB of memory of its own", pid, kib)
 	}

@@ -196,8 +196,8 @@ func TestTheExporterServesOnlyMetrics(t *testing.T) {
 	if status, text := get(t, "http://"+at+"/metrics"); status != 200 ||
 		!strings.Contains(text, "\ntlsd_up 0\n") ||
 		strings.Contains(text, "tlsd_sessions") {
-		t.Errorf("GET /metrics after the end of tlsd: status %d, %s; want 200, with tlsd_up 0",
-			status, text)
+		t.Errorf("GET /metrics after the end of tlsd: status %d, %s; "+
+			"want 200, with tlsd_up 0", status, text)
 	}
 }
 
@@ -294,8 +294,8 @@ func queries(t *testing.T) (list []string) {
 		}
 	}
 	if len(list) < 15 {
-		t.Fatalf("found only %d queries in the dashboard: does this function still fit the file?",
-			len(list))
+		t.Fatalf("found only %d queries in the dashboard: "+
+			"does this function still fit the file?", len(list))
 	}
 	return list
 }
@@ -316,12 +316,12 @@ func TestRulesAndDashboardNameWhatThereIs(t *testing.T) {
 		base := strings.TrimSuffix(name, "_bucket")
 		named[base] = true
 		if base != "tlsd_up" && !strings.Contains(have, "# TYPE "+base+" ") {
-			t.Errorf("a rule or the dashboard names %s, but tlsd has no such metric", name)
+			t.Errorf("a rule or the dashboard names %s, which is no metric", name)
 		}
 	}
 	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(have, -1) {
 		if !named[m[1]] {
-			t.Errorf("the metric %s is in no alert rule, and in no panel of the dashboard", m[1])
+			t.Errorf("the metric %s is in no alert rule and in no panel", m[1])
 		}
 	}
 }

@@ -38,8 +38,8 @@ func (d *watched) refused(reason string, n int) {
 	}
 	metrics := d.says([]string{"metrics"}, want...)
 	if all := strings.Count(metrics, "tlsd_sessions_refused_total{"); all != len(reasons) {
-		d.t.Errorf("the metrics have %d reasons, but this test knows %d: %s", all, len(reasons),
-			metrics)
+		d.t.Errorf("the metrics have %d reasons, but this test knows %d: %s", all,
+			len(reasons), metrics)
 	}
 }
 
@@ -60,8 +60,8 @@ func (d *watched) turnedAway(kind, text string) {
 	if err != nil || !strings.Contains(string(got), `"id":null,"error"`) ||
 		!strings.Contains(string(got), `"kind":"`+kind+`"`) ||
 		!strings.Contains(string(got), text) {
-		d.t.Errorf("a caller that must be refused reads %s, %v; want kind %s and %q", got, err,
-			kind, text)
+		d.t.Errorf("a caller that must be refused reads %s, %v; want kind %s and %q", got,
+			err, kind, text)
 	}
 }
 
@@ -142,11 +142,12 @@ func TestCallersThatLeaveBeforeTheirSessionAreCounted(t *testing.T) {
 	testkit.LeaveDescriptors(t, d.PID, 0)
 	testkit.Must(t, syscall.Kill(pid, syscall.SIGKILL))
 	if got, err := io.ReadAll(first); err != nil || !strings.Contains(string(got), `"lost"`) {
-		t.Fatalf("the worker was killed, and its caller reads %s, %v; want kind lost", got, err)
+		t.Fatalf("the worker was killed, and its caller reads %s, %v; want kind lost", got,
+			err)
 	}
-	// The first caller has its error, so tlsd has closed the descriptors of the lost session. 4 more
-	// are enough for a caller, a copy of its descriptor, and an administrator. They are too few to
-	// start a worker.
+	// The first caller has its error, so tlsd has closed the descriptors of the lost session.
+	// 4 more are enough for a caller, a copy of its descriptor, and an administrator. They are
+	// too few to start a worker.
 	testkit.LeaveDescriptors(t, d.PID, 4)
 	for n := range 3 {
 		waits := d.caller()
