@@ -198,8 +198,10 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	}
 	defer r.Close()
 	sock := filepath.Join(testkit.Dir(t), "s")
-	// The first of them makes room for the worker's channel, and the second does not.
-	cmd := startWith(t, []*os.File{w, w}, "", "--socket", sock)
+	// In a worker, its own files take the places of the daemon's descriptors 3 and 4 (see
+	// workerCommand of internal/supervisor). Only the third of these can show that a worker
+	// inherits descriptors.
+	cmd := startWith(t, []*os.File{w, w, w}, "", "--socket", sock)
 	w.Close()
 
 	conn, err := net.Dial("unix", sock)
