@@ -11,7 +11,7 @@
 
 enum { MOST = 1024 };
 
-static int64_t handles[MOST]; /* handles[0] is the server context, the others are clients */
+static int64_t handles[MOST];   /* handles[0] is the server context, the others are clients */
 static struct pollfd fds[MOST]; /* fds[i] belongs to handles[i] */
 static int n;                   /* the number of handles */
 static int left;                /* the number of clients that have left or were closed */
