@@ -101,7 +101,7 @@ func startPeers(t *testing.T) *peers {
 }
 
 // bodyServer is an HTTPS server that sends the body of a request back. A request without a body
-// gets the constant page. Returns the port.
+// gets the constant page. bodyServer returns the port.
 func bodyServer(t *testing.T, c *tls.Config) int {
 	t.Helper()
 	s := httptest.NewUnstartedServer(
@@ -162,8 +162,8 @@ func upgrade(c net.Conn, config *tls.Config) {
 }
 
 // start runs one case of the language's program. Program and binding are copied into one folder, as
-// users do. more is added to the environment.
-func (l tongue) start(t *testing.T, p *peers, name string, more ...string) *process {
+// users do. The environment is p.env and the variables.
+func (l tongue) start(t *testing.T, p *peers, name string, variables ...string) *process {
 	t.Helper()
 	testkit.Tool(t, l.program)
 	dir := t.TempDir()
@@ -177,7 +177,7 @@ func (l tongue) start(t *testing.T, p *peers, name string, more ...string) *proc
 			name: l.program,
 			args: []string{l.cases, name},
 			dir:  dir,
-			env:  append(p.env, more...),
+			env:  append(p.env, variables...),
 		},
 	)
 }
@@ -288,7 +288,7 @@ func (r *process) port(t *testing.T) int {
 	testkit.Until(t, r.name+" prints its port", func() bool {
 		select {
 		case <-r.done:
-			t.Fatalf("%s has ended", r.name)
+			t.Fatalf("%s has ended, and has not printed its port", r.name)
 		default:
 		}
 		return printedPort.MatchString(r.stdout.String())

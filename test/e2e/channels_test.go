@@ -58,8 +58,8 @@ func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {
 	return ours, a.conn
 }
 
-// 4 MiB go to the other program and back. Each program ends only its sending side, and still reads
-// what the other sends.
+// One program sends 4 MiB, and the other sends them back. The first program ends its sending side
+// with CloseWrite, and still reads everything.
 func TestGoProgramsTalkOverDataChannels(t *testing.T) {
 	t.Parallel()
 	ours, theirs := overDataChannels(t)

@@ -162,7 +162,7 @@ printf("%%s from %%s\n", blob.ToText(tls.Read($c, 100)), tls.Info($c, "peer-addr
 `, testkit.Patience.Milliseconds(), ca.File, port)))
 	p.env = env(testd.Start(t))
 	if out, want := succeed(t, p), fmt.Sprintf("here from [::1]:%d\n", port); out != want {
-		t.Errorf("printed %q, want %q", out, want)
+		t.Errorf("the script printed %q, want %q", out, want)
 	}
 }
 
@@ -200,13 +200,15 @@ func TestStubBackendIsNoError(t *testing.T) {
 			p := domhost(writeFile(t, filepath.Join(t.TempDir(), "asks.dom"), source))
 			p.env = c.env
 			if out := succeed(t, p); out != c.want {
-				t.Errorf("printed %q, want %q", out, c.want)
+				t.Errorf("the script printed tls.Backend and tls.LastError as %q, "+
+					"want %q", out, c.want)
 			}
 		})
 	}
 }
 
-// Without a daemon the plugin starts a private one. It ends when it has been idle for some time.
+// Without a daemon the plugin starts a private daemon, which ends when it has been idle for some
+// time.
 func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)

@@ -65,7 +65,8 @@ func TestHTTP2ClientFetchesAPage(t *testing.T) {
 	} {
 		out := runClient(t, d, ca, "http2-client.dom", port, define("PATH", c.path))
 		if out != c.want {
-			t.Errorf("%s: printed %.200q, want %.200q", c.path, out, c.want)
+			t.Errorf("for %.20s the client printed %.200q, want %.200q", c.path, out,
+				c.want)
 		}
 		if got, want := <-requests, "HTTP/2.0 GET localhost "+c.path; got != want {
 			t.Errorf("the server was asked for %q, want %q", got, want)
@@ -100,7 +101,7 @@ func TestHTTP2ClientFetchesAPageOfNghttpd(t *testing.T) {
 	} {
 		out := runClient(t, d, ca, "http2-client.dom", port, define("PATH", path))
 		if !strings.HasPrefix(out, want) {
-			t.Errorf("%s: printed %q, want %q", path, out, want)
+			t.Errorf("for %s the client printed %q, want %q", path, out, want)
 		}
 	}
 }
@@ -282,7 +283,8 @@ func TestSTARTTLSClientSendsAMail(t *testing.T) {
 			if c.status == 0 &&
 				s.mail != "Subject: a test\r\n\r\n"+
 					"This was sent by a script.\r\n.\r\n" {
-				t.Errorf("the mail is %q", s.mail)
+				t.Errorf("the server has got another mail than was sent: %q",
+					s.mail)
 			}
 			if c.status == 0 && slices.Index(s.log, "STARTTLS") != 1 {
 				t.Errorf("STARTTLS was not the client's second line: %q", s.log)

@@ -31,8 +31,8 @@ func linesOf(t *testing.T, d *testd.Daemon, text string) (found []map[string]any
 	return found
 }
 
-// With --failed-handshakes=skip, Accept does not return the failed handshake of a client. The log
-// has each handshake, failed or not.
+// With --failed-handshakes=skip, Accept does not fail if a client's handshake fails: it waits for
+// the next client. The log has each handshake, failed or not.
 func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	t.Parallel()
 	d := testd.Start(t, "--failed-handshakes=skip")

@@ -76,7 +76,7 @@ func greets(t *testing.T, o *otherSide) {
 	})
 }
 
-// isSelfSigned is the development server at port 8443.
+// isSelfSigned makes 127.0.0.1:8443 a server whose certificate nobody trusts.
 func isSelfSigned(t *testing.T, o *otherSide) {
 	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "development"})
 	o.serve(t, "127.0.0.1:8443", cert, "", func(c net.Conn) string {

@@ -134,7 +134,7 @@ func TestHealthDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	d.says([]string{"health"}, "healthy: tlsd", "1 spare")
-	testkit.Until(t, "the library is in the log",
+	testkit.Until(t, "the log says that libssl is loaded",
 		func() bool { return strings.Contains(d.Log(t), "library loaded") })
 	log, processes := d.Log(t), d.Processes()
 	for range 3 {
@@ -195,7 +195,7 @@ func TestTheLogLevelIsChanged(t *testing.T) {
 		t.Errorf("after tlsshim log-level debug, the level is %q", got)
 	}
 	d.Dial(t).Close()
-	testkit.Until(t, "a line of level debug",
+	testkit.Until(t, "the log has a line of level debug",
 		func() bool { return strings.Contains(d.Log(t), `"level":"debug"`) })
 	d.must("log-level", "error")
 	c := d.Dial(t) // this session's worker must learn each new level
@@ -206,7 +206,7 @@ func TestTheLogLevelIsChanged(t *testing.T) {
 	e := startEcho(t)
 	// tlsd changes its own level first, and then tells its workers. So the worker may not log
 	// the first handshakes.
-	testkit.Until(t, "a line of level info of a worker", func() bool {
+	testkit.Until(t, "the log has a handshake, which workers log at level info", func() bool {
 		talk(t, c, e.connect(t, c), "hello")
 		return strings.Contains(d.Log(t), `"msg":"handshake"`)
 	})

@@ -149,9 +149,9 @@ func TestAuditEventsAboveTheLimitAreCounted(t *testing.T) {
 	_, after, _ := strings.Cut(metrics, "\ntlsd_audit_missed_total ")
 	var missed int
 	if _, err := fmt.Sscan(after, &missed); err != nil {
-		t.Fatalf("%v: %s", err, metrics)
+		t.Fatalf("the metrics lack tlsd_audit_missed_total: %v: %s", err, metrics)
 	}
-	d.must("log-level", "info") // its line comes after all others
+	d.must("log-level", "info") // the audit line about this order comes after all others
 	hasLines(t, file, "administrator", 1)
 	testkit.Must(t, d.Stop(t))
 	text, err := os.ReadFile(file)

@@ -94,7 +94,7 @@ func (d *watched) says(args []string, want ...string) (got string) {
 func decode(t *testing.T, text string, into any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(text), into); err != nil {
-		t.Fatalf("%q: %v", text, err)
+		t.Fatalf("this must be JSON: %q: %v", text, err)
 	}
 }
 

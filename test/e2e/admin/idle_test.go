@@ -12,7 +12,8 @@ import (
 )
 
 // mostIdle is the limit for the anonymous memory of an idle worker, in KiB. With OpenSSL 3.0 and
-// two processors, a worker of a position-independent build has 3.0 MiB, and another 2.2 MiB.
+// two processors, a worker has 3.0 MiB in a position-independent build of tlsd, and 2.2 MiB in any
+// other build.
 const mostIdle = 3500
 
 // With -v the test prints the figure that the table in docs/operations.md has.

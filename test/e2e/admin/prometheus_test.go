@@ -244,7 +244,7 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 			Data   struct{ Result []json.RawMessage }
 		}
 		if status == 400 {
-			t.Fatalf("%s: %s", expr, text)
+			t.Fatalf("Prometheus refuses the query %s: %s", expr, text)
 		}
 		if status != 200 {
 			return 0

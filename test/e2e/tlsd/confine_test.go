@@ -87,8 +87,8 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	return a
 }
 
-// untilLogged reads a daemon's log until the function ok accepts its text, and returns the text.
-// what names the expected entry.
+// untilLogged reads a daemon's log until the function ok accepts its text, and returns the text. If
+// that does not happen, the test fails with the text in what.
 func untilLogged(t *testing.T, log, what string, ok func(text string) bool) (text string) {
 	t.Helper()
 	defer func() {

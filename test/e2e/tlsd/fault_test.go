@@ -72,8 +72,8 @@ func newUser(t *testing.T, sock, port string) *user {
 	return u
 }
 
-// newUsers begins four sessions, or more until two of them have different workers. With shared
-// workers, some have the same worker.
+// newUsers begins sessions until there are at least four, with at least two workers. If workers are
+// shared, some sessions have the same worker.
 func newUsers(t *testing.T, sock, port string) (users []*user) {
 	t.Helper()
 	// It may take a while until the second shared worker has started.

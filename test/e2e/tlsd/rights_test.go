@@ -217,7 +217,7 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	defer caller.Wait()
 	defer speak.Close()
 
-	// The spare worker still has root's rights.
+	// The children include the spare worker, which still has root's rights.
 	var worker int
 	var status map[string]string
 	testkit.Until(t, "a worker has got the rights of the caller", func() bool {
