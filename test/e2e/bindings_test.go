@@ -25,13 +25,15 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The files of bindings/ are run with the real plugin and daemon. testdata/bindings has a program
-// for
-// each language; its first argument is the case. All peers are crypto/tls.
+// Programs in Python, LuaJIT and Node use the files of bindings/, with the real plugin and daemon.
+// testdata/bindings has one program for each language. The program's first argument is the name of
+// a case. All peers are crypto/tls.
 
 // A tongue is a language that has a binding.
 type tongue struct {
-	program, binding, cases string
+	program string // the interpreter
+	binding string // the file in bindings/
+	cases   string // the file in testdata/bindings/
 }
 
 var (
@@ -40,15 +42,15 @@ var (
 	node   = tongue{"node", "tlsd.mjs", "cases.mjs"}
 )
 
-// peers are servers for one test, and the environment that leads a case to them and to a daemon.
+// peers are the servers of one test.
 type peers struct {
 	ca    *testcert.CA
 	cert  *testcert.Cert // of localhost
 	other *testcert.Cert // of *.example
-	env   []string
+	env   []string       // for a case: the servers' ports, certificates, and a daemon's socket
 }
 
-// startPeers starts the servers.
+// startPeers starts the servers, and the daemon for the cases.
 func startPeers(t *testing.T) *peers {
 	t.Helper()
 	p := &peers{}
@@ -92,12 +94,14 @@ func startPeers(t *testing.T) *peers {
 	} {
 		p.env = append(p.env, name+"="+strconv.Itoa(port))
 	}
-	// The last is the first: this is before the servers wait for their handlers.
+	// Cleanups run in reverse order. So this one ends the handler of STUCK, before a cleanup of
+	// ServeOn waits for the handler.
 	t.Cleanup(func() { close(stuck) })
 	return p
 }
 
-// bodyServer answers a request with its body, or with the page if it has none. It gives its port.
+// bodyServer is an HTTPS server that sends the body of a request back. A request without a body
+// gets the constant page. bodyServer returns the port.
 func bodyServer(t *testing.T, c *tls.Config) int {
 	t.Helper()
 	s := httptest.NewUnstartedServer(
@@ -115,7 +119,8 @@ func bodyServer(t *testing.T, c *tls.Config) int {
 	return s.Listener.Addr().(*net.TCPAddr).Port
 }
 
-// wait does the handshake and reads nothing.
+// wait returns a handler that does the handshake, and then reads nothing until the channel is
+// closed.
 func wait(until <-chan struct{}) func(net.Conn) {
 	return func(c net.Conn) {
 		_ = c.(*tls.Conn).Handshake()
@@ -142,7 +147,7 @@ func cut(c net.Conn) {
 	_ = s.NetConn().Close()
 }
 
-// upgrade changes to TLS when it is asked to.
+// upgrade begins in plain text. After the client's line STARTTLS, it talks TLS.
 func upgrade(c net.Conn, config *tls.Config) {
 	_, _ = io.WriteString(c, "220 ready\n")
 	said := make([]byte, len("STARTTLS\n"))
@@ -156,8 +161,9 @@ func upgrade(c net.Conn, config *tls.Config) {
 	_ = s.Close()
 }
 
-// start starts a case. The binding lies beside it, as if it had been copied there.
-func (l tongue) start(t *testing.T, p *peers, name string, more ...string) *process {
+// start runs one case of the language's program. Program and binding are copied into one folder, as
+// users do. The environment is p.env and the variables.
+func (l tongue) start(t *testing.T, p *peers, name string, variables ...string) *process {
 	t.Helper()
 	testkit.Tool(t, l.program)
 	dir := t.TempDir()
@@ -171,16 +177,16 @@ func (l tongue) start(t *testing.T, p *peers, name string, more ...string) *proc
 			name: l.program,
 			args: []string{l.cases, name},
 			dir:  dir,
-			env:  append(p.env, more...),
+			env:  append(p.env, variables...),
 		},
 	)
 }
 
-// all runs cases side by side. Each must succeed and print what is given.
+// all runs cases at the same time. The map has the output that each case must print.
 func (l tongue) all(t *testing.T, cases map[string]string) {
 	testkit.Tool(t, l.program)
 	p := startPeers(t)
-	t.Run("all", func(t *testing.T) { // until the peers may go
+	t.Run("all", func(t *testing.T) { // the peers must stay until all cases have ended
 		for name, want := range cases {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -213,8 +219,8 @@ func TestThePythonBindingIsAClient(t *testing.T) {
 	})
 }
 
-// 50 connections in one thread, by add_reader on the descriptor; and a connection that is stuck
-// holds up no other.
+// One thread serves 50 connections with add_reader. A connection whose peer reads nothing delays no
+// other connection.
 func TestThePythonBindingFitsAsyncio(t *testing.T) {
 	t.Parallel()
 	python.all(t, map[string]string{
@@ -259,7 +265,8 @@ func TestTheNodeBindingSaysThatThereIsNoDaemon(t *testing.T) {
 	nobody := filepath.Join(testkit.Dir(t), "tlsd.sock")
 	socket := "TLSD_SOCKET=" + nobody
 	if e := node.start(t, p, "backend", socket).wait(t); e.stdout != "backend\n" {
-		t.Errorf("status %d, %q, %q", e.status, e.stdout, e.stderr)
+		t.Errorf("without a socket: status %d, printed %q, stderr %q; "+
+			"want the kind backend", e.status, e.stdout, e.stderr)
 	}
 	l, err := net.Listen("unix", nobody)
 	if err != nil {
@@ -268,20 +275,20 @@ func TestTheNodeBindingSaysThatThereIsNoDaemon(t *testing.T) {
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	l.Close()
 	if e := node.start(t, p, "backend", socket).wait(t); e.stdout != "backend\n" {
-		t.Errorf("with a socket that is left over: status %d, %q, %q", e.status, e.stdout,
-			e.stderr)
+		t.Errorf("with the socket of a daemon that has ended: status %d, printed %q, "+
+			"stderr %q; want the kind backend", e.status, e.stdout, e.stderr)
 	}
 }
 
 var printedPort = regexp.MustCompile(`port (\d+)\n`)
 
-// port waits until the process prints the port that it listens on.
+// port waits until the process prints the port on which it listens, and returns this port.
 func (r *process) port(t *testing.T) int {
 	t.Helper()
 	testkit.Until(t, r.name+" prints its port", func() bool {
 		select {
 		case <-r.done:
-			t.Fatalf("%s has ended", r.name)
+			t.Fatalf("%s has ended, and has not printed its port", r.name)
 		default:
 		}
 		return printedPort.MatchString(r.stdout.String())
@@ -328,7 +335,9 @@ func TestTheBindingsAreServers(t *testing.T) {
 				}
 			}
 			e := server.wait(t)
-			// The bindings but Node's tell of the stranger, at some moment.
+			// The cases in Python and LuaJIT also print that the handshake with the
+			// client of the garbage has failed. This line can come anywhere. Node's
+			// binding skips such clients.
 			printed := strings.Replace(e.stdout, "not a client: handshake\n", "", 1)
 			want := fmt.Sprintf(
 				"port %d\n[] [] [localhost] 0\n"+
@@ -338,14 +347,15 @@ func TestTheBindingsAreServers(t *testing.T) {
 			)
 			if e.status != 0 || e.stderr != "" || printed != want ||
 				(printed != e.stdout) != (l != node) {
-				t.Errorf("the server: status %d, %q, printed\n%swant\n%s", e.status,
-					e.stderr, e.stdout, want)
+				t.Errorf("the server: status %d, stderr %q, printed\n%swant\n%s",
+					e.status, e.stderr, e.stdout, want)
 			}
 		})
 	}
 }
 
-// sendAndReceive says the data, ends its direction, and must get the same back.
+// sendAndReceive sends the data to a TLS server, and then close_notify. It returns an error unless
+// the server sends the same data back.
 func sendAndReceive(address string, config *tls.Config, data []byte) error {
 	c, err := tls.Dial("tcp", address, config)
 	if err != nil {
@@ -362,7 +372,8 @@ func sendAndReceive(address string, config *tls.Config, data []byte) error {
 		return err
 	}
 	if !bytes.Equal(got, data) {
-		return fmt.Errorf("%d bytes came back, %d were said", len(got), len(data))
+		return fmt.Errorf("sent %d bytes; %d have come back, or other ones", len(data),
+			len(got))
 	}
 	return nil
 }
@@ -384,7 +395,7 @@ func TestTheNodeBindingServesHTTP(t *testing.T) {
 			t.Fatal(err)
 		}
 		if body, err := io.ReadAll(answer.Body); string(body) != "hello" || err != nil {
-			t.Errorf("answered with %q, %v", body, err)
+			t.Errorf("the server answers a POST of hello with %q, %v", body, err)
 		}
 		answer.Body.Close()
 	}
@@ -408,6 +419,7 @@ func TestThePythonBindingIsInterrupted(t *testing.T) {
 		r.expect(t, strings.Repeat("waits\ninterrupted\n", n))
 	}
 	if e := r.wait(t); e.status != 0 || !strings.HasSuffix(e.stdout, "b'x'\n") {
-		t.Errorf("status %d, %q, %q", e.status, e.stdout, e.stderr)
+		t.Errorf("after two interrupted calls, the connection does not work: status %d, "+
+			"printed %q, stderr %q", e.status, e.stdout, e.stderr)
 	}
 }

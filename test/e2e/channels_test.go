@@ -58,7 +58,8 @@ func overDataChannels(t *testing.T) (ours, theirs *client.Conn) {
 	return ours, a.conn
 }
 
-// Half-close works both ways.
+// One program sends 4 MiB, and the other sends them back. The first program ends its sending side
+// with CloseWrite, and still reads everything.
 func TestGoProgramsTalkOverDataChannels(t *testing.T) {
 	t.Parallel()
 	ours, theirs := overDataChannels(t)
@@ -75,7 +76,8 @@ func TestGoProgramsTalkOverDataChannels(t *testing.T) {
 	}()
 	got, err := io.ReadAll(ours)
 	if err != nil || !bytes.Equal(got, data) {
-		t.Fatalf("%d bytes of %d came back, or other ones: %v", len(got), len(data), err)
+		t.Fatalf("sent %d bytes; %d have come back, or other ones: %v", len(data),
+			len(got), err)
 	}
 	if err := errors.Join(<-wrote, <-served, ours.Close()); err != nil {
 		t.Error(err)
@@ -95,30 +97,32 @@ func TestCloseSendsWhatIsOnTheDataChannel(t *testing.T) {
 		t.Fatal(err)
 	}
 	if all, err := io.ReadAll(theirs); err != nil || !bytes.Equal(all, data) {
-		t.Errorf("%d bytes of %d have arrived, or other ones: %v", len(all), len(data), err)
+		t.Errorf("wrote %d bytes before Close; %d have arrived, or other ones: %v",
+			len(data), len(all), err)
 	}
 }
 
-// A Write that was cut short is no orderly end. The data that was sent arrives, and the peer sees
-// that the end is missing.
+// A deadline cuts a Write short, and the program closes the connection. The peer gets the bytes
+// that were sent, and then an error. It does not get an orderly end, because data is missing.
 func TestACutWriteIsNoOrderlyEnd(t *testing.T) {
 	t.Parallel()
 	ours, theirs := overDataChannels(t)
 	data := make([]byte, 64<<20) // more than the sockets take
 	n := 0
-	for n == 0 { // a deadline that has passed before the Write cuts nothing
+	for n == 0 { // if the deadline passes before the Write begins, the Write sends nothing
 		ours.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 		var err error
 		if n, err = ours.Write(data); n == len(data) ||
 			!errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("wrote %d, %v", n, err)
+			t.Fatalf("Write: %d bytes of %d, %v; want the deadline's error", n,
+				len(data), err)
 		}
 	}
 	arrived := make(chan error, 1)
 	go func() {
 		all, err := io.Copy(io.Discard, theirs)
 		if all != int64(n) {
-			t.Errorf("%d bytes of %d have arrived", all, n)
+			t.Errorf("the Write has sent %d bytes; %d have arrived", n, all)
 		}
 		arrived <- err
 	}()
@@ -127,6 +131,7 @@ func TestACutWriteIsNoOrderlyEnd(t *testing.T) {
 	}
 	var e *client.Error
 	if err := <-arrived; !errors.As(err, &e) || e.Kind != client.KindIO {
-		t.Errorf("the peer has met the end with %v, want an error of kind io", err)
+		t.Errorf("after the bytes of a Write that was cut short, the peer gets %v; "+
+			"want an error of kind io", err)
 	}
 }

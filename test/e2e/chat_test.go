@@ -19,20 +19,19 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Chats with many clients in one thread: examples/chat-server.dom by tls.Wait, and those of
-// testdata/chat by the descriptors, in C, LuaJIT and Python.
+// Each chat server serves many clients in one thread. examples/chat-server.dom waits with tls.Wait.
+// The servers of testdata/chat, in C, LuaJIT and Python, poll the connections' descriptors.
 
-// patience is how long a chat waits for a client that reads nothing. It is long, so that no client
-// of a busy machine counts as a slow one.
+// patience is how long a chat server waits for a client that reads nothing. The time is so long
+// that a client which reads is never too slow, even on a busy machine.
 const patience = 30 * time.Second
 
-// begin starts a server that ends when so many clients have left, and gives its port.
+// begin starts a chat server, which ends when count clients have left. It returns the port, too.
 type begin func(t *testing.T, d *testd.Daemon, cert *testcert.Cert, count int) (*process, int)
 
-// chats are the servers, each with what it prints of a client that does not read.
 var chats = map[string]struct {
 	start begin
-	slow  string
+	slow  string // the server prints this about a client that does not read
 }{
 	"script":              {script, "the peer has not taken "},
 	"C with poll":         {byItself(compiled), "the peer has not taken "},
@@ -46,18 +45,19 @@ func script(t *testing.T, d *testd.Daemon, cert *testcert.Cert, count int) (*pro
 		fmt.Sprintf("-DPATIENCE=%d", patience.Milliseconds()))
 }
 
-// compiled gives testdata/chat/chat.c.
+// compiled compiles testdata/chat/chat.c.
 func compiled(t *testing.T) program {
 	t.Helper()
 	exe := filepath.Join(t.TempDir(), "chat")
 	header, plugin := filepath.Join(root(t), "cmd/tlsshim/plugin"), testd.Plugin(t)
 	testkit.Must(t, testcc.Compile(t.Context(), testkit.Tool(t, "cc"), exe,
 		[]string{"testdata/chat/chat.c", plugin}, "-I"+header,
-		"-Wl,-rpath,"+filepath.Dir(plugin))) // make's plugin has a soname
+		// The plugin that make builds has a soname, so the loader searches for it.
+		"-Wl,-rpath,"+filepath.Dir(plugin)))
 	return program{name: exe}
 }
 
-// chat gives a program of testdata/chat, beside a copy of the binding.
+// chat returns a function that copies a program of testdata/chat and the binding into one folder.
 func (l tongue) chat(name string) func(*testing.T) program {
 	return func(t *testing.T) program {
 		t.Helper()
@@ -71,7 +71,8 @@ func (l tongue) chat(name string) func(*testing.T) program {
 	}
 }
 
-// byItself starts a program of testdata/chat, which chooses its port.
+// byItself starts a program of testdata/chat. The program chooses its port by itself, and prints
+// it.
 func byItself(give func(*testing.T) program) begin {
 	return func(t *testing.T, d *testd.Daemon, cert *testcert.Cert, count int) (*process, int) {
 		t.Helper()
@@ -90,25 +91,25 @@ type member struct {
 	in   *bufio.Reader
 }
 
-// join makes a client that the server knows: it has got back what it has said. room is that of its
-// socket; 0: the system's.
-func join(ca *testcert.CA, port, room int, name string) (*member, error) {
+// join connects a client, and returns when the client has got its own first line back: then the
+// server has accepted it. If buffer is not 0, it is the size of the socket's receive buffer.
+func join(ca *testcert.CA, port, buffer int, name string) (*member, error) {
 	nc, err := net.Dial("tcp", testkit.Addr(port))
 	if err != nil {
 		return nil, err
 	}
-	if room > 0 {
-		if err := nc.(*net.TCPConn).SetReadBuffer(room); err != nil {
+	if buffer > 0 {
+		if err := nc.(*net.TCPConn).SetReadBuffer(buffer); err != nil {
 			return nil, err
 		}
 	}
-	nc.SetDeadline(time.Now().Add(2 * testkit.Patience)) // for all that it does
+	nc.SetDeadline(time.Now().Add(2 * testkit.Patience)) // until the end of the chat
 	c := tls.Client(nc, &tls.Config{ServerName: "localhost", RootCAs: ca.Pool()})
 	m := &member{c, bufio.NewReader(c)}
 	return m, m.says(name + " is here")
 }
 
-// says says a line, and reads on until it comes back.
+// says sends a line, and reads lines until this one comes back.
 func (m *member) says(line string) error {
 	if _, err := io.WriteString(m.conn, line+"\n"); err != nil {
 		return err
@@ -116,7 +117,7 @@ func (m *member) says(line string) error {
 	return m.hears(line)
 }
 
-// hears reads on until it has read all of these lines, in any order.
+// hears reads until all of these lines have come, in any order. Other lines may come between them.
 func (m *member) hears(lines ...string) error {
 	missing := map[string]bool{}
 	for _, l := range lines {
@@ -125,14 +126,15 @@ func (m *member) hears(lines ...string) error {
 	for len(missing) > 0 {
 		line, err := m.in.ReadString('\n')
 		if err != nil {
-			return fmt.Errorf("%d lines are missing: %w", len(missing), err)
+			return fmt.Errorf("%d lines of the chat are missing: %w", len(missing), err)
 		}
 		delete(missing, strings.TrimSuffix(line, "\n"))
 	}
 	return nil
 }
 
-// leaves ends the client in an orderly way. The server's end is orderly, too.
+// leaves ends the client with close_notify. It returns an error unless the server sends
+// close_notify, too.
 func (m *member) leaves() error {
 	defer m.conn.Close()
 	if err := m.conn.CloseWrite(); err != nil {
@@ -142,7 +144,8 @@ func (m *member) leaves() error {
 	return err
 }
 
-// each runs f for all, at the same time, and fails the test if one of them fails.
+// each runs f for all members at the same time. If f returns an error for one of them, each ends
+// the test.
 func each(t *testing.T, members []*member, f func(i int, m *member) error) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -159,7 +162,8 @@ func each(t *testing.T, members []*member, f func(i int, m *member) error) {
 	}
 }
 
-// pester scans a port and talks nonsense to it, until stop is closed.
+// pester plays a port scanner until stop is closed: it connects, sends garbage or nothing, and
+// hangs up.
 func pester(t *testing.T, port int, stop <-chan struct{}) {
 	said := []string{"", "GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01\x00\x05hello",
 		strings.Repeat("garbage", 10000)}
@@ -167,7 +171,7 @@ func pester(t *testing.T, port int, stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		case <-time.After(10 * time.Millisecond): // the port is to have time for others
+		case <-time.After(10 * time.Millisecond): // the server needs time for the members
 		}
 		c, err := net.Dial("tcp", testkit.Addr(port))
 		if err != nil {
@@ -182,8 +186,8 @@ func pester(t *testing.T, port int, stop <-chan struct{}) {
 	}
 }
 
-// 200 clients talk, one reads nothing, one breaks off, and strangers scan the port and send
-// garbage.
+// 200 clients chat. Meanwhile one client reads nothing, another resets its connection, and a port
+// scanner sends garbage.
 func TestAChatInOneThreadRunsOnWhateverItsClientsDo(t *testing.T) {
 	t.Parallel()
 	for name, c := range chats {
@@ -191,33 +195,36 @@ func TestAChatInOneThreadRunsOnWhateverItsClientsDo(t *testing.T) {
 			t.Parallel()
 			const clients = 200
 			ca, cert := localhost(t)
-			// The chat's own patience is to end first.
+			// The chat server must give the slow client up before tlsd does.
 			d := testd.Start(t, "--write-timeout", "5m")
 			server, port := c.start(t, d, cert, clients+2)
 			talk(t, ca, server, port, clients)
 			out := finish(t, server)
 			if n := strings.Count(out, " has left\n"); n != clients {
-				t.Errorf("%d clients of %d have left in an orderly way", n, clients)
+				t.Errorf("the server printed for %d clients that they have left; "+
+					"want %d", n, clients)
 			}
 			if n := strings.Count(out, " is gone: "); n != 2 {
-				t.Errorf("%d are gone, want the slow one and the rude one", n)
+				t.Errorf("the server printed for %d clients that they are gone; "+
+					"want 2, the slow one and the rude one", n)
 			}
 			mustContain(t, "the server", out, c.slow)
 		})
 	}
 }
 
-// talk is what all clients and strangers do, until the last has left.
+// talk plays all clients and the port scanner. It returns when all clients have left.
 func talk(t *testing.T, ca *testcert.CA, server *process, port, clients int) {
-	const speakers, stay = 20, 5
+	const speakers = 20 // clients that send a line
+	const stay = 5      // clients that are still there when the flood comes
 	stop := make(chan struct{})
-	var strangers sync.WaitGroup
-	strangers.Go(func() { pester(t, port, stop) })
-	leave := sync.OnceFunc(func() {
+	var scanner sync.WaitGroup
+	scanner.Go(func() { pester(t, port, stop) })
+	endScan := sync.OnceFunc(func() {
 		close(stop)
-		strangers.Wait()
+		scanner.Wait()
 	})
-	defer leave()
+	defer endScan()
 
 	members := make([]*member, clients)
 	each(t, members, func(i int, _ *member) (err error) {
@@ -237,7 +244,7 @@ func talk(t *testing.T, ca *testcert.CA, server *process, port, clients int) {
 	rude.conn.NetConn().Close()
 	server.expect(t, "is gone: ")
 
-	// All hear all, though the slow one reads nothing.
+	// Each client gets each speaker's line, although the slow client reads nothing.
 	var lines []string
 	for i := range speakers {
 		lines = append(lines, fmt.Sprintf("speech of client %d", i))
@@ -252,7 +259,8 @@ func talk(t *testing.T, ca *testcert.CA, server *process, port, clients int) {
 	})
 	each(t, members[stay:], func(_ int, m *member) error { return m.leaves() })
 
-	// More than all buffers on the way to the slow one.
+	// One client floods the chat, with more than all buffers on the way to the slow client can
+	// take. The other clients still get everything.
 	each(t, members[:stay], func(i int, m *member) error {
 		if i > 0 {
 			return m.hears("the flood is over")
@@ -268,11 +276,12 @@ func talk(t *testing.T, ca *testcert.CA, server *process, port, clients int) {
 		}
 		return <-said
 	})
+	// The server serves the others until it gives the slow client up.
 	for i := 0; strings.Count(server.stdout.String(), "is gone: ") < 2; i++ {
 		if err := members[i%stay].says(fmt.Sprintf("line %d", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	leave()
+	endScan()
 	each(t, members[:stay], func(_ int, m *member) error { return m.leaves() })
 }

@@ -18,13 +18,13 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A call that fails ends the script, with the text of its error.
+// A call that fails ends the script, and the script prints the text of the error.
 
-// A call of a script: the name of a function in the namespace tls, and its arguments. The first
-// handle of a script is 1.
+// A call is a call of a script: the name of a function in the namespace tls, and the arguments. The
+// first handle of a script is 1.
 type call []any
 
-// statement is the call as a line of a script.
+// statement writes the call as a line of a script.
 func (c call) statement() string {
 	var args []string
 	for _, a := range c[1:] {
@@ -37,8 +37,8 @@ func (c call) statement() string {
 	return fmt.Sprintf("tls.%s(%s);\n", c[0], strings.Join(args, ", "))
 }
 
-// A failed call ends the script with exit status 1 and one line. The line has the script's place
-// and the exact text of tls.LastError. No earlier call fails.
+// If the last call of a script fails, the script prints one line and ends with exit status 1. The
+// line has the script's name, the number of the call's line, and the exact text of tls.LastError.
 func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 	t.Parallel()
 	ca, cert := localhost(t)
@@ -57,7 +57,7 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 	for name, c := range map[string]struct {
 		env   []string
 		calls []call
-		want  []string // parts of the text
+		want  []string // parts of the error's text
 	}{
 		"refused port": {env(d), []call{{"NewClient", "localhost", refused}},
 			[]string{"localhost", strconv.Itoa(refused), "connection refused"}},
@@ -140,7 +140,8 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 	}
 }
 
-// An address of IPv6 may be in brackets, and a bound of NewClient harms nobody who is in time.
+// NewClient takes an IPv6 address in brackets. A timeout for NewClient does no harm if the
+// connection is made in time.
 func TestAScriptConnectsWithinItsBound(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
@@ -161,11 +162,12 @@ printf("%%s from %%s\n", blob.ToText(tls.Read($c, 100)), tls.Info($c, "peer-addr
 `, testkit.Patience.Milliseconds(), ca.File, port)))
 	p.env = env(testd.Start(t))
 	if out, want := succeed(t, p), fmt.Sprintf("here from [::1]:%d\n", port); out != want {
-		t.Errorf("printed %q, want %q", out, want)
+		t.Errorf("the script printed %q, want %q", out, want)
 	}
 }
 
-// lastError makes the same calls through the plugin, in another host.
+// lastError makes the same calls in another host of the plugin, a Python program. It returns the
+// text of tls_LastError after the call that fails.
 func lastError(t *testing.T, env []string, calls []call) string {
 	t.Helper()
 	j, err := json.Marshal(calls)
@@ -175,12 +177,12 @@ func lastError(t *testing.T, env []string, calls []call) string {
 	text := succeed(t, program{name: "python3",
 		args: []string{"testdata/calls.py", testd.Plugin(t), string(j)}, env: env})
 	if text == "" {
-		t.Fatal("tls_LastError has no text")
+		t.Fatal("a call has failed, but tls_LastError has no text")
 	}
 	return text
 }
 
-// Without a library, or without a daemon, a script can ask for the backend and go on.
+// Without libssl, or without a daemon, tls.Backend is no error: it returns "stub".
 func TestStubBackendIsNoError(t *testing.T) {
 	t.Parallel()
 	stub := testd.Start(t, "--libssl=/nonexistent.so")
@@ -198,13 +200,15 @@ func TestStubBackendIsNoError(t *testing.T) {
 			p := domhost(writeFile(t, filepath.Join(t.TempDir(), "asks.dom"), source))
 			p.env = c.env
 			if out := succeed(t, p); out != c.want {
-				t.Errorf("printed %q, want %q", out, c.want)
+				t.Errorf("the script printed tls.Backend and tls.LastError as %q, "+
+					"want %q", out, c.want)
 			}
 		})
 	}
 }
 
-// Without a daemon the plugin starts one. This daemon ends when it has been idle for a while.
+// Without a daemon the plugin starts a private daemon, which ends when it has been idle for some
+// time.
 func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)
@@ -212,7 +216,8 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 	if err := os.Link(testd.Exe(t, "tlsd"), exe); err != nil {
 		t.Fatal(err)
 	}
-	// The plugin sets a minute. Of a flag that is given twice the last one counts.
+	// The plugin starts the daemon with --idle-exit 60s. The wrapper adds the same flag with a
+	// shorter time, and the flag that comes later counts.
 	wrapper := filepath.Join(dir, "wrapper")
 	text := "#!/bin/sh\necho started >>" + dir + "/starts\nexec " + exe +
 		` "$@" --idle-exit=500ms` + "\n"
@@ -230,22 +235,24 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 		p := domhost(script)
 		p.env = []string{"TLSD_SOCKET=" + socket, "TLSD_EXE=" + wrapper}
 		if out := succeed(t, p); out != "openssl\n" {
-			t.Errorf("round %d printed %q", round, out)
+			t.Errorf("round %d: the script printed %q, want openssl", round, out)
 		}
-		testkit.Until(t, "the private daemon leaves", func() bool {
+		testkit.Until(t, "the idle private daemon ends", func() bool {
 			return len(processesOf(exe)) == 0
 		})
 		if exists(socket) {
-			t.Errorf("round %d: the private daemon has left its socket behind", round)
+			t.Errorf("round %d: the private daemon has ended, "+
+				"but its socket still exists", round)
 		}
 	}
 	if got := readFile(t, filepath.Join(dir, "starts")); got != "started\nstarted\n" {
-		t.Errorf("starts: %q, want one a round", got)
+		t.Errorf("the plugin's starts of a daemon: %q, want one for each round", got)
 	}
 }
 
-// processesOf returns the processes that run the program. Workers are hidden from every user but
-// root. The daemon waits for its workers before it ends, and is not hidden.
+// processesOf returns the processes that run the program. Only root sees the workers among them.
+// But everybody sees the supervisor, which ends after its workers. So an empty list means that all
+// have ended.
 func processesOf(exe string) []int {
 	var pids []int
 	links, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is good
@@ -258,7 +265,8 @@ func processesOf(exe string) []int {
 	return pids
 }
 
-// If a worker or the daemon dies under a script, the script gets an error with a text, in time.
+// If the worker or the daemon is killed while a script waits in a Read, the Read fails with the
+// text of a lost session.
 func TestKilledDaemonIsALostSession(t *testing.T) {
 	t.Parallel()
 	ca, cert := localhost(t)
@@ -276,7 +284,7 @@ tls.Read($c, 4096);
 				t.Fatal("the daemon has no workers")
 			}
 			for _, w := range workers {
-				// a spare one may have been on its way out
+				// a spare worker may have ended already
 				_ = syscall.Kill(w.PID, syscall.SIGKILL)
 			}
 		},
@@ -296,7 +304,8 @@ tls.Read($c, 4096);
 			e := r.wait(t)
 			if e.status != 1 || !strings.HasPrefix(e.stderr, script+":5: tls.Read: ") ||
 				strings.Count(e.stderr, "\n") != 1 {
-				t.Errorf("status %d, stderr %q", e.status, e.stderr)
+				t.Errorf("the script's tls.Read must fail, with one line: "+
+					"status %d, stderr %q", e.status, e.stderr)
 			}
 			mustContain(t, "the script", e.stderr, "lost")
 		})

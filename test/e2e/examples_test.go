@@ -21,18 +21,17 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The examples of what lies beyond a plain client and server: HTTP/2, certificates of clients,
-// STARTTLS, virtual hosts. Their peers are net/http, nghttpd, crypto/tls and an SMTP server that is
-// written here.
+// The scripts of examples/ for HTTP/2, client certificates, STARTTLS and virtual hosts run here.
+// Their peers are net/http, nghttpd, crypto/tls, and an SMTP server that is written below.
 
-// http2Server is net/http's HTTP/2. /long has more than a window of flow control, and /PATH answers
-// with the
-// status PATH. What the clients spoke is sent on the channel.
-func http2Server(t *testing.T, cert *testcert.Cert, spoken chan<- string) int {
+// http2Server is an HTTP/2 server of net/http. The path /long has more bytes than a window of flow
+// control. A path that is a number, such as /404, has this status. A line about each request goes
+// to the channel.
+func http2Server(t *testing.T, cert *testcert.Cert, requests chan<- string) int {
 	t.Helper()
 	s := httptest.NewUnstartedServer(
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			spoken <- r.Proto + " " + r.Method + " " + r.Host + " " + r.URL.String()
+			requests <- r.Proto + " " + r.Method + " " + r.Host + " " + r.URL.String()
 			switch status, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/")); {
 			case status > 0:
 				w.WriteHeader(status)
@@ -54,10 +53,10 @@ func TestHTTP2ClientFetchesAPage(t *testing.T) {
 	t.Parallel()
 	ca, cert := localhost(t)
 	d := testd.Start(t)
-	spoken := make(chan string, 10)
-	port := http2Server(t, cert, spoken)
+	requests := make(chan string, 10)
+	port := http2Server(t, cert, requests)
 	long := strings.Repeat("0123456789", 20_000)
-	path := "/" + strings.Repeat("long", 100) // its length does not fit into one byte
+	path := "/" + strings.Repeat("long", 100) // HPACK writes its length in several bytes
 	for _, c := range []struct{ path, want string }{
 		{"/", "HTTP/2 200\n" + page + "\n22 bytes\n"},
 		{path, "HTTP/2 200\n" + page + "\n22 bytes\n"},
@@ -66,19 +65,21 @@ func TestHTTP2ClientFetchesAPage(t *testing.T) {
 	} {
 		out := runClient(t, d, ca, "http2-client.dom", port, define("PATH", c.path))
 		if out != c.want {
-			t.Errorf("%s: printed %.200q, want %.200q", c.path, out, c.want)
+			t.Errorf("for %.20s the client printed %.200q, want %.200q", c.path, out,
+				c.want)
 		}
-		if got, want := <-spoken, "HTTP/2.0 GET localhost "+c.path; got != want {
+		if got, want := <-requests, "HTTP/2.0 GET localhost "+c.path; got != want {
 			t.Errorf("the server was asked for %q, want %q", got, want)
 		}
 	}
-	// A server that speaks HTTP/1.1 only.
+	// A server that speaks only HTTP/1.1.
 	e := run(t, example(t, d, "http2-client.dom", define("HOST", "localhost"),
 		"-DPORT="+strconv.Itoa(httpsServer(t, cert)), define("CA", ca.File)))
 	if e.status != 1 ||
 		!strings.Contains(e.stdout+e.stderr, "does not speak HTTP/2") &&
 			!strings.Contains(e.stderr, "no_application_protocol") {
-		t.Errorf("without HTTP/2: status %d, %q, %q", e.status, e.stdout, e.stderr)
+		t.Errorf("with a server that speaks only HTTP/1.1: status %d, printed %q, "+
+			"stderr %q", e.status, e.stdout, e.stderr)
 	}
 }
 
@@ -100,7 +101,7 @@ func TestHTTP2ClientFetchesAPageOfNghttpd(t *testing.T) {
 	} {
 		out := runClient(t, d, ca, "http2-client.dom", port, define("PATH", path))
 		if !strings.HasPrefix(out, want) {
-			t.Errorf("%s: printed %q, want %q", path, out, want)
+			t.Errorf("for %s the client printed %q, want %q", path, out, want)
 		}
 	}
 }
@@ -126,18 +127,20 @@ func TestMutualTLSScriptsKnowEachOther(t *testing.T) {
 	}
 	if e := client("", ""); e.status != 1 || !strings.Contains(e.stdout, "refused: ") ||
 		!strings.Contains(e.stdout, "certificate") {
-		t.Errorf("without a certificate: status %d, %q, %q", e.status, e.stdout, e.stderr)
+		t.Errorf("a client without a certificate: status %d, printed %q, stderr %q",
+			e.status, e.stdout, e.stderr)
 	}
 	if e := client(stranger.CertFile, stranger.KeyFile); e.status != 1 ||
 		!strings.Contains(e.stdout, "refused: ") {
-		t.Errorf("with the certificate of another CA: status %d, %q, %q", e.status,
-			e.stdout, e.stderr)
+		t.Errorf("a client with a certificate of another CA: status %d, printed %q, "+
+			"stderr %q", e.status, e.stdout, e.stderr)
 	}
 	if e := client(anna.CertFile, anna.KeyFile); e.status != 0 ||
 		e.stdout != "hello /CN=anna\n" {
-		t.Errorf("anna: status %d, %q, %q", e.status, e.stdout, e.stderr)
+		t.Errorf("the client with anna's certificate: status %d, printed %q, stderr %q",
+			e.status, e.stdout, e.stderr)
 	}
-	// And a client that is not ours.
+	// bob is a client of crypto/tls.
 	c, err := tls.Dial(
 		"tcp", testkit.Addr(port), &tls.Config{
 			ServerName:   "localhost",
@@ -150,31 +153,29 @@ func TestMutualTLSScriptsKnowEachOther(t *testing.T) {
 	}
 	defer c.Close()
 	if got := readAll(t, c); got != "hello /CN=bob\n" {
-		t.Errorf("bob reads %q", got)
+		t.Errorf("the server greets the client with bob's certificate with %q", got)
 	}
 	out := finish(t, server)
 	mustContain(t, "the server", out, "client 1: /CN=anna, serial ",
 		"client 2: /CN=bob, serial ")
 	if n := strings.Count(out, "not served: "); n != 2 {
-		t.Errorf("%d clients were not served; the server printed\n%s", n, out)
+		t.Errorf("the server refused %d clients, want 2; it printed\n%s", n, out)
 	}
 }
 
-// An smtpStandIn is a server of RFC 5321 and RFC 3207 that takes one mail. It is written for these
-// tests, and no real
-// mail server.
+// An smtpStandIn takes the place of a mail server (RFC 5321, RFC 3207). It takes one mail.
 type smtpStandIn struct {
 	cert     *testcert.Cert
-	starttls bool // whether it knows STARTTLS
-	log      []string
+	starttls bool     // whether it knows STARTTLS
+	log      []string // the client's lines
 	mail     string
 	err      error
 }
 
-// serve talks to one client. Lines of several lines and in two pieces are what a real server may
-// send.
+// serve talks to one client. As real servers may, it sends replies of several lines, and one line
+// in two pieces.
 func (s *smtpStandIn) serve(c net.Conn) {
-	defer func() { _ = c.Close() }() // the TLS connection, if it is one by then
+	defer func() { _ = c.Close() }() // after STARTTLS, c is the TLS connection
 	in := bufio.NewReader(c)
 	say := func(text string) { _, _ = io.WriteString(c, text) }
 	say("220-mail.example")
@@ -233,7 +234,7 @@ func TestSTARTTLSClientSendsAMail(t *testing.T) {
 		starttls  bool
 		trusted   bool
 		status    int
-		lastWords string // of the client to the server
+		lastWords string // the client's last line to the server
 	}{
 		{"a mail", "anna@example.com", true, true, 0, "QUIT"},
 		{"nobody of that name", "otto@example.com", true, true, 1,
@@ -272,26 +273,28 @@ func TestSTARTTLSClientSendsAMail(t *testing.T) {
 			l.Close()
 			<-done
 			if e.status != c.status || s.log[len(s.log)-1] != c.lastWords {
-				t.Errorf("status %d, %q, %q; the server heard %q, %v", e.status,
-					e.stdout, e.stderr, s.log, s.err)
+				t.Errorf("status %d, want %d; printed %q, stderr %q; the server "+
+					"got %q, %v; want %q last", e.status, c.status,
+					e.stdout, e.stderr, s.log, s.err, c.lastWords)
 			}
 			if c.status != 0 && s.mail != "" {
-				t.Errorf("the server has got a mail: %q", s.mail)
+				t.Errorf("the script failed, but it had sent a mail: %q", s.mail)
 			}
 			if c.status == 0 &&
 				s.mail != "Subject: a test\r\n\r\n"+
 					"This was sent by a script.\r\n.\r\n" {
-				t.Errorf("the mail is %q", s.mail)
+				t.Errorf("the server has got another mail than was sent: %q",
+					s.mail)
 			}
 			if c.status == 0 && slices.Index(s.log, "STARTTLS") != 1 {
-				t.Errorf("the server heard %q", s.log)
+				t.Errorf("STARTTLS was not the client's second line: %q", s.log)
 			}
 		})
 	}
 }
 
-// Each name has its certificate, and new ones hold from the next reading on. Bad ones change
-// nothing.
+// Each name has a certificate. After every second client, the server reads the files again. Renewed
+// certificates are then used, and bad files change nothing.
 func TestVirtualHostsAreRenewed(t *testing.T) {
 	t.Parallel()
 	ca, first := localhost(t)
@@ -305,10 +308,11 @@ func TestVirtualHostsAreRenewed(t *testing.T) {
 		t.Helper()
 		c := dial(t, ca, name, port)
 		if cn := c.ConnectionState().PeerCertificates[0].Subject.CommonName; cn != wantCN {
-			t.Errorf("%s has shown the certificate of %s, want %s", name, cn, wantCN)
+			t.Errorf("the server has shown %s the certificate of %s, want %s", name, cn,
+				wantCN)
 		}
 		if got, want := readAll(t, c), "welcome to "+name+"\n"; got != want {
-			t.Errorf("read %q, want %q", got, want)
+			t.Errorf("the server has greeted with %q, want %q", got, want)
 		}
 	}
 	replace := func(of *testcert.Cert, cert, key []byte) {
@@ -323,12 +327,12 @@ func TestVirtualHostsAreRenewed(t *testing.T) {
 		}
 	}
 	visit("localhost", "localhost")
-	visit("www.shop.example", "the shop") // and then it reads the files again
+	visit("www.shop.example", "the shop") // the server reads the files after this client
 	server.expect(t, "client 2 ")
 	visit("localhost", "localhost")
 	replace(first, newer.CertPEM, newer.KeyPEM)
 	replace(shop, []byte("no certificate"), shop.KeyPEM)
-	visit("localhost", "localhost") // renewal comes after it
+	visit("localhost", "localhost") // the server reads the files after this client
 	server.expect(t, "client 4 ")
 	server.expect(t, "not renewed: tls.SetCertificate: ")
 	for range 2 {

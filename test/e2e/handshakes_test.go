@@ -16,9 +16,10 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Handshakes that fail are skipped and logged. A server takes renewed certificates.
+// The flags --failed-handshakes and --reload-certificates work for scripts that know nothing of
+// them.
 
-// lines are the entries of a daemon's log with a text.
+// linesOf returns the entries of a daemon's log whose message is this text.
 func linesOf(t *testing.T, d *testd.Daemon, text string) (found []map[string]any) {
 	t.Helper()
 	for line := range strings.Lines(d.Log(t)) {
@@ -30,7 +31,8 @@ func linesOf(t *testing.T, d *testd.Daemon, text string) (found []map[string]any
 	return found
 }
 
-// A server script need not survive its clients: what they do wrong is in the log.
+// With --failed-handshakes=skip, Accept does not fail if a client's handshake fails: it waits for
+// the next client. The log has each handshake, failed or not.
 func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	t.Parallel()
 	d := testd.Start(t, "--failed-handshakes=skip")
@@ -63,7 +65,7 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	if _, err := scan.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Until(t, "the line of the failure", func() bool {
+	testkit.Until(t, "the log has the failed handshake", func() bool {
 		return len(linesOf(t, d, "handshake")) == 1
 	})
 	peer, err := tls.Dial("tcp", addr, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
@@ -72,7 +74,7 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 	}
 	defer peer.Close()
 	if err := <-accepted; err != nil {
-		t.Fatalf("the Accept has failed with its first client: %v", err)
+		t.Fatalf("Accept must skip a client that speaks HTTP, but it fails: %v", err)
 	}
 	if _, err := c.Write(ctx, h, []byte("hello")); err != nil {
 		t.Fatal(err)
@@ -81,36 +83,37 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
-	testkit.Until(t, "the session's end", func() bool {
+	testkit.Until(t, "the log has the session's end", func() bool {
 		return len(linesOf(t, d, "session ended")) == 1
 	})
 
 	shaken := linesOf(t, d, "handshake")
 	if len(shaken) != 2 {
-		t.Fatalf("%d lines of handshakes: %v", len(shaken), shaken)
+		t.Fatalf("the log has %d handshakes, want 2: %v", len(shaken), shaken)
 	}
 	if f := shaken[0]; f["level"] != "info" || f["role"] != "server" ||
 		f["peer"] != scan.LocalAddr().String() || f["skipped"] != true ||
 		f["kind"] != "handshake" || !strings.Contains(f["failure"].(string), "HTTP") ||
 		f["milliseconds"].(float64) < 0 || f["session"] == nil {
-		t.Errorf("the failure: %v", f)
+		t.Errorf("the log has wrong facts about the failed handshake: %v", f)
 	}
 	if f := shaken[1]; f["peer"] != peer.LocalAddr().String() || f["version"] != "TLSv1.3" ||
 		f["cipher"] == "" || f["failure"] != nil {
-		t.Errorf("the success: %v", f)
+		t.Errorf("the log has wrong facts about the good handshake: %v", f)
 	}
 	serial := cert.Cert.SerialNumber.Text(16)
 	if f := linesOf(t, d, "certificate"); len(f) != 1 || f[0]["path"] != cert.CertFile ||
 		f[0]["serial"] != serial {
-		t.Errorf("certificates: %v", f)
+		t.Errorf("the log must have the server's certificate, once: %v", f)
 	}
 	f := linesOf(t, d, "session ended")[0]
 	if f["handles"] != 2.0 || f["sent"] != 5.0 || f["received"] != 0.0 {
-		t.Errorf("the end: %v", f)
+		t.Errorf("the log has wrong facts about the session's end: %v", f)
 	}
 }
 
-// An administrator renews certificates on disk, and no script need know.
+// With --reload-certificates=auto, a server shows the renewed certificate after the administrator
+// has replaced the files. The script does nothing for it.
 func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 	t.Parallel()
 	d := testd.Start(t, "--reload-certificates=auto")
@@ -153,20 +156,20 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 		return peer.ConnectionState().PeerCertificates[0].SerialNumber.String()
 	}
 	if got := shown(); got != old.Cert.SerialNumber.String() {
-		t.Fatalf("a client gets %s", got)
+		t.Fatalf("before the renewal, a client is shown the certificate %s", got)
 	}
 	put(cert, renewed.CertPEM)
-	testkit.Until(t, "the line about a certificate without its key", func() bool {
+	testkit.Until(t, "the log says that certificate and key do not match", func() bool {
 		shown()
 		return len(linesOf(t, d, "certificate not reloaded")) > 0
 	})
 	put(key, renewed.KeyPEM)
-	testkit.Until(t, "the renewed certificate", func() bool {
+	testkit.Until(t, "the server shows the renewed certificate", func() bool {
 		return shown() == renewed.Cert.SerialNumber.String()
 	})
 	line := linesOf(t, d, "certificate not reloaded")[0]
 	if line["level"] != "warn" || line["path"] != cert ||
 		!strings.Contains(line["why"].(string), "does not match") {
-		t.Errorf("%v", line)
+		t.Errorf("the log has wrong facts about files that do not match: %v", line)
 	}
 }

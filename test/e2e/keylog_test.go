@@ -15,8 +15,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The file has what the peers know of the same connections, in the same form. The peers are not
-// OpenSSL.
+// The peers are crypto/tls, and write the secrets of their connections in the same format. The key
+// log must have all of their lines.
 func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(testkit.Dir(t), "keys")
@@ -29,7 +29,7 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		c := d.Dial(t)
 
-		// As a client.
+		// tlsd is the client.
 		l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
 			Certificates: []tls.Certificate{cert.TLS()}, MaxVersion: version,
 			KeyLogWriter: peers,
@@ -55,7 +55,7 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		// As a server.
+		// tlsd is the server.
 		server, err := c.NewServerContext(ctx, cert.CertFile, cert.KeyFile)
 		var port int
 		if err == nil {
@@ -78,7 +78,7 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	}
 	st, err := os.Stat(file)
 	if err != nil || st.Mode().Perm() != 0o600 {
-		t.Fatalf("%v, %v", st, err)
+		t.Fatalf("the key log: %v, %v; want mode 0600", st, err)
 	}
 	ours := strings.Split(strings.ToLower(readFile(t, file)), "\n")
 	known := map[string]bool{}
@@ -87,7 +87,7 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	}
 	theirs := strings.Split(strings.ToLower(strings.TrimSpace(peers.String())), "\n")
 	if len(theirs) != 2*(1+4) { // with TLS 1.2 one line, and with TLS 1.3 four
-		t.Fatalf("the peers know %d secrets: %q", len(theirs), theirs)
+		t.Fatalf("the peers have written %d secrets, want 10: %q", len(theirs), theirs)
 	}
 	for _, line := range theirs {
 		if !known[line] {
@@ -103,10 +103,10 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 			}
 		}
 		if !found {
-			t.Errorf("no line with %s names the file", want)
+			t.Errorf("tlsd's log has no line with %s that names the key log", want)
 		}
 	}
 	if strings.Contains(strings.ToLower(log), strings.Fields(theirs[0])[2]) {
-		t.Error("the log has a secret")
+		t.Error("tlsd's log has a secret of the key log")
 	}
 }

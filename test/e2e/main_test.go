@@ -20,7 +20,7 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// env leads a plugin to the daemon, and to no other.
+// env has variables with which a plugin calls this daemon, and starts no private one.
 func env(d *testd.Daemon) []string {
 	return []string{"TLSD_SOCKET=" + d.Socket, "TLSD_AUTOSTART=0"}
 }

@@ -16,13 +16,15 @@ import (
 	"tlsd/rpc/client"
 )
 
-// A look-up that fails tells how, by the name that getaddrinfo(3) has for it.
+// If the look-up of a host's name fails, the errno of the error says why. It is a name of
+// getaddrinfo(3), such as EAI_AGAIN.
 func TestAFailedLookUpHasAName(t *testing.T) {
 	if !inNamespaces(t) {
 		return
 	}
 	server := nameServer(t)
-	// The first digit of the name is the response code (RFC 1035 section 4.1.1).
+	// This name server takes the first digit of the name as the response code (RFC 1035 section
+	// 4.1.1).
 	go func() {
 		for buf := make([]byte, 512); ; {
 			n, from, err := server.ReadFrom(buf)
@@ -42,12 +44,14 @@ func TestAFailedLookUpHasAName(t *testing.T) {
 		var e *client.Error
 		if !errors.As(err, &e) || e.Kind != client.KindConnect || e.Data.Errno != want ||
 			!strings.Contains(e.Message, "look up "+name) {
-			t.Errorf("%s: %v, %+v; want kind connect and %s", name, err, e, want)
+			t.Errorf("NewClient of %s: %v, %+v; want kind connect and errno %s", name,
+				err, e, want)
 		}
 	}
 }
 
-// nameServer is the socket of the name server that tlsd asks, inside the namespaces.
+// nameServer makes this test the name server of its namespaces. tlsd's questions come to the socket
+// that it returns.
 func nameServer(t *testing.T) net.PacketConn {
 	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:53")
@@ -66,9 +70,9 @@ func nameServer(t *testing.T) net.PacketConn {
 	return server
 }
 
-// The name server does not answer. The look-up ends when it is cancelled, within the connect
-// timeout, and with its session. tlsd does not use the C library for look-ups, because there none
-// of this is possible.
+// The name server does not answer. The look-up ends when the call is cancelled, when its session
+// ends, and after the connect timeout. A look-up of the C library cannot be ended like this. So
+// tlsd uses Go's.
 func TestALookUpThatGetsNoAnswer(t *testing.T) {
 	if !inNamespaces(t) {
 		return
@@ -78,7 +82,7 @@ func TestALookUpThatGetsNoAnswer(t *testing.T) {
 		t.Helper()
 		server.SetReadDeadline(time.Now().Add(testkit.Patience))
 		if _, _, err := server.ReadFrom(make([]byte, 512)); err != nil {
-			t.Fatalf("no question has come: %v", err)
+			t.Fatalf("tlsd has not asked the name server: %v", err)
 		}
 	}
 	lookUp := func(ctx context.Context, c *client.Client, name string) <-chan error {
@@ -91,7 +95,8 @@ func TestALookUpThatGetsNoAnswer(t *testing.T) {
 		var e *client.Error
 		err := testkit.Receive(t, ended, "the look-up ends")
 		if !errors.As(err, &e) || e.Kind != kind {
-			t.Errorf("it has ended with %v, want kind %s", err, kind)
+			t.Errorf("a look-up without an answer has ended with %v, want kind %s", err,
+				kind)
 		}
 	}
 
@@ -108,7 +113,7 @@ func TestALookUpThatGetsNoAnswer(t *testing.T) {
 	asked(t)
 	c.Close()
 	<-ended
-	if err := patient.Stop(t); err != nil { // it fails the test if a worker is left
+	if err := patient.Stop(t); err != nil { // Stop fails the test if a worker still runs
 		t.Error(err)
 	}
 

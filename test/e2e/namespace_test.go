@@ -13,16 +13,17 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// insideEnv is set in a test binary that has been run again inside namespaces.
+// insideEnv is a variable that is set if the test binary runs in namespaces of its own.
 const insideEnv = "E2E_INSIDE"
 
-// inNamespaces says whether the test runs in network and mount namespaces of its own. There it may
-// listen on any port of loopback, and mount over any file. If not, inNamespaces runs the test
-// binary again in such namespaces, for this test alone, and fails the test if that run fails. Then
-// the caller must return.
+// inNamespaces returns true if the test runs in network and mount namespaces of its own. In these,
+// the test may listen on any port of loopback, and mount over any file.
 //
-// Where namespaces are not permitted, as in many containers, the test is skipped. As root under
-// make test that is a failure.
+// Otherwise inNamespaces runs this one test again, in a new process with such namespaces. It fails
+// the test if that run fails. It returns false, and the caller must return at once.
+//
+// If the system does not permit namespaces, as in many containers, the test is skipped. But if root
+// runs make test, the test fails.
 func inNamespaces(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(insideEnv) != "" {
@@ -41,7 +42,7 @@ func inNamespaces(t *testing.T) bool {
 		}
 		t.Skip("namespaces are not permitted: " + reason)
 	}
-	testd.Exe(t, "tlsd") // so that it is built inside at once
+	testd.Exe(t, "tlsd") // fills Go's build cache, so the build in the namespaces is quick
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -52,18 +53,18 @@ func inNamespaces(t *testing.T) bool {
 	p := start(t, program{name: "unshare", args: args, env: []string{insideEnv + "=1"}})
 	e := p.waitFor(t, minutes+testkit.Patience)
 	if e.status != 0 || !strings.Contains(e.stdout, "--- PASS: "+t.Name()+" ") {
-		t.Error("failed in the namespaces")
+		t.Error("the test has failed in its namespaces; see its output in that of unshare")
 	} else if testing.Verbose() {
 		t.Logf("in the namespaces:\n%s", e.stdout)
 	}
 	return false
 }
 
-// mount mounts until the test ends, and only inside the namespaces.
+// mount mounts a file system or file until the test ends. The test must run in namespaces.
 func mount(t *testing.T, source, target, kind string, flags uintptr) {
 	t.Helper()
 	if os.Getenv(insideEnv) == "" {
-		t.Fatal("a mount outside of the namespaces")
+		t.Fatal("this test would mount outside of namespaces of its own")
 	}
 	if err := unix.Mount(source, target, kind, flags, ""); err != nil {
 		t.Fatalf("mount over %s: %v", target, err)

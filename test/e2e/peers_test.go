@@ -18,10 +18,11 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// page is the answer of our HTTPS server.
+// page is what the HTTPS servers of these tests send.
 const page = "this page has 22 bytes"
 
-// localhost returns a certificate for the name and the address, and the CA that has signed it.
+// localhost returns a certificate for the name localhost and for its address, and the CA that has
+// signed the certificate.
 func localhost(t *testing.T) (*testcert.CA, *testcert.Cert) {
 	t.Helper()
 	ca := testcert.NewCA(t, "Test CA")
@@ -61,7 +62,8 @@ func silentServer(t *testing.T, cert *testcert.Cert) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// mutualServer wants certificates of its clients, in one version of TLS. It gives its port.
+// mutualServer is a server that speaks one version of TLS, and requires certificates of its
+// clients. It returns the port.
 func mutualServer(t *testing.T, ca *testcert.CA, cert *testcert.Cert, version uint16) int {
 	t.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0",
@@ -93,7 +95,7 @@ func swallowingPort(t *testing.T) int {
 		t.Fatal(err)
 	}
 	port := name.(*unix.SockaddrInet4).Port
-	// the one that the queue takes
+	// this connection fills the queue
 	first, err := net.DialTimeout("tcp", testkit.Addr(port), testkit.Patience)
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +134,7 @@ func readAll(t *testing.T, c *tls.Conn) string {
 	t.Helper()
 	b, err := io.ReadAll(c)
 	if err != nil {
-		t.Errorf("after %d bytes: %v", len(b), err)
+		t.Errorf("the peer has sent %d bytes, and then no close_notify: %v", len(b), err)
 	}
 	return string(b)
 }

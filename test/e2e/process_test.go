@@ -16,7 +16,7 @@ import (
 
 // A program says what to run.
 type program struct {
-	name  string // domhost, tlsd and tlsshim are ours
+	name  string // domhost, tlsd, tlsshim, or a program of PATH
 	args  []string
 	dir   string // working directory; the package's, if empty
 	env   []string
@@ -28,7 +28,7 @@ type process struct {
 	name           string
 	cmd            *exec.Cmd
 	stdout, stderr output
-	done           chan struct{} // closed when it has been waited for
+	done           chan struct{} // closed when the process has ended
 }
 
 // An ended is the result of a process.
@@ -55,19 +55,18 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// domhost runs a script.
+// domhost returns the program that runs a script.
 func domhost(script string, args ...string) program {
 	return program{name: "domhost", args: append(args, script)}
 }
 
-// start starts a program. The environment is the test's, without variables that would lead the
-// program elsewhere, plus p.env.
+// start starts a program. Its environment is that of neutral, and p.env.
 func start(t *testing.T, p program) *process {
 	t.Helper()
 	file := p.name
 	switch p.name {
 	case "domhost":
-		testd.Plugin(t) // into the same folder, where domhost finds it
+		testd.Plugin(t) // domhost finds the plugin, because both are in one folder
 		file = testd.Domhost(t)
 	case "tlsd", "tlsshim":
 		file = testd.Exe(t, p.name)
@@ -79,13 +78,13 @@ func start(t *testing.T, p program) *process {
 		r.cmd.Stdin = strings.NewReader(p.stdin)
 	}
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
-	r.cmd.WaitDelay = time.Second // if a process behind it keeps the pipes
+	r.cmd.WaitDelay = time.Second // a child of the process may keep the pipes open
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
 		defer close(r.done)
-		_ = r.cmd.Wait() // what it says is in ProcessState
+		_ = r.cmd.Wait() // ProcessState has the result
 	}()
 	t.Cleanup(func() {
 		_ = r.cmd.Process.Kill() // most have ended long ago
@@ -122,7 +121,7 @@ func (r *process) waitFor(t *testing.T, limit time.Duration) ended {
 	select {
 	case <-r.done:
 	case <-time.After(limit):
-		_ = r.cmd.Process.Signal(syscall.SIGQUIT) // a Go program says where it stands
+		_ = r.cmd.Process.Signal(syscall.SIGQUIT) // a Go program prints its goroutines
 		t.Fatalf("%s has not ended within %v", r.name, limit)
 	}
 	return ended{r.stdout.String(), r.stderr.String(), r.cmd.ProcessState.ExitCode()}
@@ -143,7 +142,8 @@ func (r *process) expect(t *testing.T, text string) {
 	})
 }
 
-// neutral is the environment without variables that would lead a program elsewhere.
+// neutral is the test's environment without the variables that choose a daemon, a configuration, or
+// the trusted CAs.
 func neutral() []string {
 	var kept []string
 	for _, v := range os.Environ() {
@@ -157,7 +157,7 @@ func neutral() []string {
 	return kept
 }
 
-// mustContain checks the output of a program.
+// mustContain checks that the output of a program has all these texts.
 func mustContain(t *testing.T, who, printed string, want ...string) {
 	t.Helper()
 	for _, w := range want {

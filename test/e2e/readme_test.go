@@ -13,21 +13,21 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The README and the guides mark the blocks that are run here with <!-- test: NAME --> on the line
-// before. They are run as printed, in a folder that has the repository's bin, bindings and cmd,
-// but for
+// block matches a code block of the README or of a guide that this test must run. The line
+// <!-- test: NAME --> stands before the block. The block runs in a folder with the repository's
+// bin, bindings and cmd. The test replaces three texts in it:
 //
-//	example.com     localhost
-//	443             the port of a server of the test's
-//	/run/tlsd.sock  the socket of a daemon of the test's, which TLSD_SOCKET names too
+//	example.com     by localhost
+//	443             by the port of the test's server
+//	/run/tlsd.sock  by the socket of the test's daemon, which TLSD_SOCKET names too
 var block = regexp.MustCompile("(?ms)^<!-- test: (\\w+) -->\n```\\w+\n(.*?)^```$")
 
-// How a block is run, and its output (a regular expression).
+// blocks says how to run a block with a name.
 var blocks = map[string]struct {
-	file   string // that the block is saved as; else it is given to sh
-	run    string // by sh; {first comment} is the block's own first line
-	prints string
-	// it can meet a port at which nobody listens, which must be an error with a text
+	file   string // the block is saved in this file; if empty, sh runs the block itself
+	run    string // the command for the file; {first comment} is the text of its first line
+	prints string // the output, a regular expression
+	// The block is also run with a port that refuses, and must then print an error.
 	connect bool
 }{
 	"dominscript": {"client.dom", "bin/domhost client.dom",
@@ -65,7 +65,8 @@ func TestReadmeBlocksRun(t *testing.T) {
 		name, code := m[1], m[2]
 		how, ok := blocks[name]
 		if !ok {
-			t.Errorf("the documents have a block %q, which no test runs", name)
+			t.Errorf("the documents have a block %q, but the map blocks "+
+				"does not say how to run it", name)
 		}
 		found = append(found, name)
 		t.Run(name, func(t *testing.T) {
@@ -91,12 +92,12 @@ func TestReadmeBlocksRun(t *testing.T) {
 	}
 	for name := range blocks {
 		if !slices.Contains(found, name) {
-			t.Errorf("the documents have no block %q", name)
+			t.Errorf("the documents have lost their block %q", name)
 		}
 	}
 }
 
-// readmeBlock makes a program of a block.
+// readmeBlock returns the program that runs a block, and replaces the texts in it.
 func readmeBlock(t *testing.T, d *testd.Daemon, file, command, code string, port int) program {
 	t.Helper()
 	dir := t.TempDir()

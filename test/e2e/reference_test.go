@@ -18,7 +18,7 @@ import (
 
 // Each example of the plugin's reference runs as it is printed.
 
-// The peer of an example, and the output that the example must print.
+// references has the peer of each example, and the output that the example must print.
 var references = map[string]struct {
 	other func(*testing.T, *otherSide)
 	print string // regular expression
@@ -45,19 +45,19 @@ var references = map[string]struct {
 type otherSide struct {
 	ca     *testcert.CA
 	cert   *testcert.Cert // of example.com
-	during func()         // when the script has been started; may be nil
-	after  func()         // when it has ended; may be nil
+	during func()         // is called while the script runs; may be nil
+	after  func()         // is called after the end of the script; may be nil
 }
 
 func nobody(*testing.T, *otherSide) {}
 
-// answers is example.com. It gets a request, or none if the request is empty, and answers it with a
-// page.
+// answers makes example.com a server that must get exactly this request. If the request is not
+// empty, the server sends a page.
 func answers(request string) func(*testing.T, *otherSide) {
 	return func(t *testing.T, o *otherSide) {
 		o.serve(t, "127.0.0.1:443", o.cert, request, func(c net.Conn) string {
 			got := make([]byte, len(request))
-			n, _ := io.ReadFull(c, got) // too little shows below
+			n, _ := io.ReadFull(c, got) // serve compares what came with the request
 			if n > 0 {
 				_, _ = io.WriteString(c, page) // the script need not read it
 			}
@@ -67,16 +67,16 @@ func answers(request string) func(*testing.T, *otherSide) {
 	}
 }
 
-// greets sends first: the example reads without a request.
+// greets makes example.com a server that sends a page at once: the example reads without a request.
 func greets(t *testing.T, o *otherSide) {
 	o.serve(t, "127.0.0.1:443", o.cert, "", func(c net.Conn) string {
-		_, _ = io.WriteString(c, page) // the script says what it got
+		_, _ = io.WriteString(c, page) // the script prints the number of bytes
 		rest, _ := io.ReadAll(c)
 		return string(rest)
 	})
 }
 
-// isSelfSigned is the development server at port 8443.
+// isSelfSigned makes 127.0.0.1:8443 a server whose certificate nobody trusts.
 func isSelfSigned(t *testing.T, o *otherSide) {
 	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "development"})
 	o.serve(t, "127.0.0.1:8443", cert, "", func(c net.Conn) string {
@@ -97,27 +97,27 @@ func visits(t *testing.T, o *otherSide) {
 			t.Error(err)
 		}
 		if got := readAll(t, c); got != "" {
-			t.Errorf("the server said %q", got)
+			t.Errorf("the example's server has sent %q, want only its end", got)
 		}
 	}
 }
 
-// serve listens until the test ends. The script must connect, and handle must return want.
+// serve runs handle for each connection to an address, until the test ends. After the script's end
+// it checks that the script has connected, and that handle has returned want.
 func (o *otherSide) serve(t *testing.T, address string, cert *testcert.Cert, want string,
 	handle func(net.Conn) string) {
 	t.Helper()
 	got := make(chan string, 16)
 	testkit.ServeOn(t, listen(t, address, cert), func(c net.Conn) { got <- handle(c) })
 	o.after = func() {
-		if g := testkit.Receive(t, got, "somebody connects, and leaves"); g != want {
-			t.Errorf("the server got %q, want %q", g, want)
+		if g := testkit.Receive(t, got, "the script connects, and hangs up"); g != want {
+			t.Errorf("the example's peer got %q, want %q", g, want)
 		}
 	}
 }
 
-// TestReferenceExamples runs each example of the plugin's reference as printed. The examples
-// connect to example.com:443 and 127.0.0.1:8443. So they run in a network of their own, where these
-// peers are ours.
+// The examples connect to example.com:443 and 127.0.0.1:8443. So they run in a network namespace of
+// their own, where the test listens on these addresses.
 func TestReferenceExamples(t *testing.T) {
 	t.Parallel()
 	examples, err := reference.Examples(filepath.Join(root(t),
@@ -136,7 +136,7 @@ func TestReferenceExamples(t *testing.T) {
 	nameExample(t, string(ca.PEM()))
 	d := testd.StartWith(t, testd.Options{Env: []string{"SSL_CERT_FILE=" + ca.File}})
 
-	// Users of the interpreter load the plugin first, as the reference says.
+	// The reference says that a script loads its plugins first. The printed examples do not.
 	const loading = `plugin "../plugins/print/PrintPlugin"; plugin "../plugins/tls/TlsPlugin";` + "\n"
 	ran := map[string]bool{}
 	for _, e := range examples {
@@ -159,11 +159,11 @@ func runReference(t *testing.T, d *testd.Daemon, other *otherSide, name, source 
 	t.Helper()
 	want, ok := references[name]
 	if !ok {
-		t.Fatalf("nobody has said what the example of %s does", name)
+		t.Fatalf("the reference has an example of %s; the map references lacks it", name)
 	}
 	want.other(t, other)
 	p := domhost(writeFile(t, filepath.Join(t.TempDir(), "example.dom"), source))
-	// server.crt and server.key lie there
+	// the examples name server.crt and server.key of their working directory
 	p.dir, p.env = filepath.Dir(other.cert.CertFile), env(d)
 	script := start(t, p)
 	if other.during != nil {
@@ -171,10 +171,10 @@ func runReference(t *testing.T, d *testd.Daemon, other *otherSide, name, source 
 	}
 	e := script.wait(t)
 	if e.status != 0 || e.stderr != "" {
-		t.Errorf("status %d, stderr %q", e.status, e.stderr)
+		t.Errorf("the example of %s fails: status %d, stderr %q", name, e.status, e.stderr)
 	}
 	if !regexp.MustCompile(`^` + want.print + `$`).MatchString(e.stdout) {
-		t.Errorf("printed %q, want %s", e.stdout, want.print)
+		t.Errorf("the example of %s printed %q, want %s", name, e.stdout, want.print)
 	}
 	if other.after != nil {
 		other.after()

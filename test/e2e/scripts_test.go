@@ -18,11 +18,11 @@ import (
 
 // The scripts of examples/ run against each other and against every independent peer.
 
-// define is domhost's flag for a definition with a text.
+// define returns the flag of domhost that defines a name as a text.
 func define(name, text string) string { return "-D" + name + `="` + text + `"` }
 
-// example runs a script of examples/ in the folders of an installation: the scripts in one folder,
-// and the plugin where they name it, ../plugins/tls/TlsPlugin.so.
+// example returns the program that runs a script of examples/. The script and the plugin lie as in
+// an installation: the script names the plugin ../plugins/tls/TlsPlugin.so.
 func example(t *testing.T, d *testd.Daemon, script string, defines ...string) program {
 	t.Helper()
 	dir := t.TempDir()
@@ -55,7 +55,7 @@ func startServer(t *testing.T, d *testd.Daemon, cert *testcert.Cert, script stri
 	return r, port
 }
 
-// finish waits for a server script and returns its output.
+// finish waits for the end of a server script, which must succeed, and returns its output.
 func finish(t *testing.T, server *process) string {
 	t.Helper()
 	e := server.wait(t)
@@ -65,7 +65,7 @@ func finish(t *testing.T, server *process) string {
 	return e.stdout
 }
 
-// runClient runs a client script of examples/ to its end.
+// runClient runs a client script of examples/, which must succeed, and returns its output.
 func runClient(t *testing.T, d *testd.Daemon, ca *testcert.CA, script string, port int,
 	defines ...string) string {
 	t.Helper()
@@ -75,7 +75,7 @@ func runClient(t *testing.T, d *testd.Daemon, ca *testcert.CA, script string, po
 
 const demoPage = "Hello from a DominScript server.\n"
 
-// demoClients are the clients of demo-server.dom. Each sends a request of 18 bytes or more.
+// demoClients are the clients of demo-server.dom.
 var demoClients = map[string]func(*testing.T, *testd.Daemon, *testcert.CA, int){
 	"script": func(t *testing.T, d *testd.Daemon, ca *testcert.CA, port int) {
 		out := runClient(t, d, ca, "demo-client.dom", port)
@@ -91,7 +91,7 @@ var demoClients = map[string]func(*testing.T, *testd.Daemon, *testcert.CA, int){
 			"%{http_code} %{ssl_verify_result}",
 			"https://localhost:" + strconv.Itoa(port) + "/"}})
 		if out != demoPage+"200 0" {
-			t.Errorf("curl printed %q", out)
+			t.Errorf("curl printed %q, want the page and 200 0", out)
 		}
 	},
 	"openssl s_client": func(t *testing.T, _ *testd.Daemon, ca *testcert.CA, port int) {
@@ -108,7 +108,7 @@ var demoClients = map[string]func(*testing.T, *testd.Daemon, *testcert.CA, int){
 			t.Fatal(err)
 		}
 		if got := readAll(t, c); !strings.HasSuffix(got, "\r\n\r\n"+demoPage) {
-			t.Errorf("read %q", got)
+			t.Errorf("the server has sent %q, which does not end with the page", got)
 		}
 	},
 }
@@ -161,7 +161,7 @@ func TestEchoServerSendsBackWhatIsSaid(t *testing.T) {
 	d := testd.Start(t)
 	server, port := startServer(t, d, cert, "echo-server.dom")
 	c := dial(t, ca, "localhost", port)
-	// more than one Read of the script
+	// the script needs more than one Read for it
 	said := strings.Repeat("all bytes: \x00\x01\xfe\xff\r\n", 1000)
 	if _, err := io.WriteString(c, said); err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func TestEchoServerSendsBackWhatIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := readAll(t, c); got != said {
-		t.Errorf("%d bytes came back, %d were said", len(got), len(said))
+		t.Errorf("sent %d bytes; %d have come back, or other ones", len(said), len(got))
 	}
 	if got, want := finish(t, server),
 		"a client with TLSv1.3\n"+strconv.Itoa(len(said))+" bytes echoed\n"; got != want {
@@ -186,7 +186,7 @@ func TestManyClientsAreGreetedInTurn(t *testing.T) {
 	for range 3 {
 		if got := readAll(t, dial(t, ca, "localhost",
 			port)); got != "hello from DominScript\n" {
-			t.Errorf("the greeting was %q", got)
+			t.Errorf("the server has greeted a client with %q", got)
 		}
 	}
 	want := "client 1 of 3, TLSv1.3\nclient 2 of 3, TLSv1.3\nclient 3 of 3, TLSv1.3\n"
@@ -195,8 +195,8 @@ func TestManyClientsAreGreetedInTurn(t *testing.T) {
 	}
 }
 
-// A port scan, garbage, a client that does not trust the server, and a client that breaks off: none
-// of these ends the server script or the service of other clients.
+// The server script serves a good client after a port scan, garbage, a client that does not trust
+// the server, and a client that resets its connection.
 func TestSturdyServerSurvivesItsClients(t *testing.T) {
 	t.Parallel()
 	ca, cert := localhost(t)
@@ -216,7 +216,7 @@ func TestSturdyServerSurvivesItsClients(t *testing.T) {
 	}
 	if c, err := tls.Dial("tcp", address, &tls.Config{ServerName: "localhost"}); err == nil {
 		c.Close()
-		t.Fatal("a client trusts the test's CA without being told")
+		t.Fatal("the handshake of a client without the test's CA has succeeded")
 	}
 	echo := func(c *tls.Conn) {
 		t.Helper()
@@ -225,7 +225,7 @@ func TestSturdyServerSurvivesItsClients(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := io.ReadFull(c, got); err != nil || string(got) != "hello" {
-			t.Fatalf("read %q, %v", got, err)
+			t.Fatalf("the server must send hello back; read %q, %v", got, err)
 		}
 	}
 	broken := dial(t, ca, "localhost", port)
@@ -240,7 +240,7 @@ func TestSturdyServerSurvivesItsClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	if rest := readAll(t, good); rest != "" {
-		t.Errorf("at the end: %q", rest)
+		t.Errorf("after the echo, the server has sent %q, want only its end", rest)
 	}
 	mustContain(t, "the server", finish(t, server),
 		"listening on port "+strconv.Itoa(port)+"\n",
@@ -265,13 +265,13 @@ func TestMutualSubjectsScriptsKnowEachOther(t *testing.T) {
 		define("EXPECTED", "/CN=somebody else")))
 	if stranger.status != 1 || stranger.stdout != "client: expected /CN=somebody else, but "+
 		"this is /CN=localhost\n" {
-		t.Errorf("the client that expects another: status %d, %q", stranger.status,
-			stranger.stdout)
+		t.Errorf("the client that expects another subject: status %d, printed %q",
+			stranger.status, stranger.stdout)
 	}
 	mustContain(t, "the server", finish(t, server), "the client has left\n")
 }
 
-// make demo prints this once everything is built.
+// make demo builds all programs, and then runs demo.sh as this test does.
 func TestDemoShowsThatItWorks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

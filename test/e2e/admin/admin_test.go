@@ -32,34 +32,34 @@ func TestSessionsAreListed(t *testing.T) {
 	var list []admin.Session
 	decode(t, d.must("sessions", "--json"), &list)
 	if len(list) != 1 {
-		t.Fatalf("the list is %+v", list)
+		t.Fatalf("tlsshim sessions lists %+v; want one session", list)
 	}
 	s := list[0]
 	if s.Number != 1 || s.UID != uint32(os.Getuid()) || int(s.PID) != os.Getpid() ||
 		s.Program == "" || s.Waits != "tls.Read 1" || !s.Known ||
 		s.Connections != 1 || s.Contexts != 1 || s.Received != 5 || s.Sent != 5 ||
 		s.Calls != 1 || len(s.Handles) != 2 {
-		t.Errorf("the session is %+v", s)
+		t.Errorf("the list has wrong facts about the session: %+v", s)
 	}
 	peer := testkit.Addr(e.port)
 	if got := s.Handles[0]; got != (admin.Handle{Handle: 1, Kind: "client", State: "ready",
 		Peer: peer, Received: 5, Sent: 5}) {
-		t.Errorf("its handle is %+v", got)
+		t.Errorf("the list has wrong facts about the session's connection: %+v", got)
 	}
 	if got := s.Handles[1]; got.Kind != "context" {
-		t.Errorf("its context is %+v", got)
+		t.Errorf("the session's second handle is no server context: %+v", got)
 	}
 	for _, text := range []string{d.must("sessions"), d.must("session", "1")} {
 		for _, want := range []string{peer, "tls.Read 1", s.Program,
 			fmt.Sprint(os.Getpid())} {
 			if !strings.Contains(text, want) {
-				t.Errorf("%q does not say %s", text, want)
+				t.Errorf("the text for people lacks %s: %q", want, text)
 			}
 		}
 	}
 	if got := d.shim("session", "2"); got.status != 1 ||
 		!strings.Contains(got.stderr, "there is no session 2") {
-		t.Errorf("a session that is not there: %+v", got)
+		t.Errorf("tlsshim session 2, which does not exist: %+v; want status 1", got)
 	}
 	c.Close()
 	<-reading
@@ -106,23 +106,25 @@ func TestASessionIsEndedAndItsScriptTold(t *testing.T) {
 
 			if got := d.must("end", "1", "--reason",
 				"it is\tin the way"); got != "session 1 has ended\n" {
-				t.Errorf("tlsshim says %q", got)
+				t.Errorf("tlsshim end prints %q", got)
 			}
 			var lost *client.Error
 			if err := <-reading; !errors.As(err, &lost) ||
 				lost.Kind != client.KindLost ||
 				!strings.Contains(lost.Message,
 					`the administrator has ended this session: it is\tin the way`) {
-				t.Errorf("the script is told %v", err)
+				t.Errorf("the Read of the ended session fails with %v; "+
+					"want kind lost, and the administrator's reason", err)
 			}
 			talk(t, other, theirs, "the other session goes on")
 			again := d.Dial(t)
-			talk(t, again, e.connect(t, again), "and the next one begins")
+			talk(t, again, e.connect(t, again), "a new session can start")
 			if log := d.Log(t); strings.Contains(log, "die in a row") ||
 				strings.Contains(log, `"level":"error"`) ||
 				!strings.Contains(log, `"msg":"administrator"`) ||
 				!strings.Contains(log, `"method":"end"`) {
-				t.Errorf("the log says %s", log)
+				t.Errorf("the log must have the administrator's line, "+
+					"no error, and no worker's death: %s", log)
 			}
 		})
 	}
@@ -132,29 +134,31 @@ func TestHealthDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	d.says([]string{"health"}, "healthy: tlsd", "1 spare")
-	testkit.Until(t, "the library is in the log",
+	testkit.Until(t, "the log says that libssl is loaded",
 		func() bool { return strings.Contains(d.Log(t), "library loaded") })
 	log, processes := d.Log(t), d.Processes()
 	for range 3 {
 		if got := d.must("health"); !strings.HasPrefix(got, "healthy: tlsd") {
-			t.Errorf("it says %q", got)
+			t.Errorf("tlsshim health prints %q", got)
 		}
 	}
 	if after := d.Log(t); after != log {
-		t.Errorf("it has logged %q", strings.TrimPrefix(after, log))
+		t.Errorf("tlsshim health has added lines to the log: %q",
+			strings.TrimPrefix(after, log))
 	}
 	if after := d.Processes(); len(after) != 2 || fmt.Sprint(after) != fmt.Sprint(processes) {
-		t.Errorf("processes %v have become %v", processes, after)
+		t.Errorf("tlsshim health has changed tlsd's processes from %v to %v; "+
+			"want the same two", processes, after)
 	}
 	sick := start(t, "--libssl=/nonexistent/libssl.so")
 	sick.says([]string{"health"}, "problem: no usable OpenSSL")
 	if got := sick.shim("health"); got.status != 1 {
-		t.Errorf("without OpenSSL: %+v", got)
+		t.Errorf("tlsshim health of a daemon without OpenSSL: %+v; want status 1", got)
 	}
 	nobody := &watched{t: t, admin: d.admin + "x"}
 	if got := nobody.shim("health"); got.status != 3 ||
 		!strings.Contains(got.stderr, "to mend it") {
-		t.Errorf("without a daemon: %+v", got)
+		t.Errorf("tlsshim health without a daemon: %+v; want status 3", got)
 	}
 }
 
@@ -164,20 +168,20 @@ func TestDrainLetsSessionsFinish(t *testing.T) {
 	c := d.Dial(t)
 	h := e.connect(t, c)
 	if got := d.must("drain"); !strings.Contains(got, "waits for 1 sessions") {
-		t.Errorf("tlsshim says %q", got)
+		t.Errorf("tlsshim drain prints %q", got)
 	}
 	d.says([]string{"health"}, "problem: tlsd is stopping")
 	if got := d.shim("health"); got.status != 1 {
-		t.Errorf("health: %+v", got)
+		t.Errorf("tlsshim health during a drain: %+v; want status 1", got)
 	}
-	talk(t, c, h, "it goes on")
+	talk(t, c, h, "the session goes on")
 	if got := d.must("sessions"); !strings.Contains(got, "127.0.0.1") {
-		t.Errorf("while it drains, the sessions are %q", got)
+		t.Errorf("during the drain, tlsshim sessions lacks the session: %q", got)
 	}
 	c.Close()
-	<-d.Exited() // its end is judged by the test's end
+	<-d.Exited() // a cleanup of testd checks the exit status
 	if _, err := os.Lstat(d.admin); !os.IsNotExist(err) {
-		t.Errorf("the admin socket stays: %v", err)
+		t.Errorf("tlsd has ended, and has not removed its admin socket: %v", err)
 	}
 }
 
@@ -185,29 +189,30 @@ func TestTheLogLevelIsChanged(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	if got := d.must("log-level"); got != "info\n" {
-		t.Errorf("the level is %q", got)
+		t.Errorf("the level at the start is %q, want info", got)
 	}
 	if got := d.must("log-level", "debug"); got != "debug\n" {
-		t.Errorf("the level is %q", got)
+		t.Errorf("after tlsshim log-level debug, the level is %q", got)
 	}
 	d.Dial(t).Close()
-	testkit.Until(t, "a line of level debug",
+	testkit.Until(t, "the log has a line of level debug",
 		func() bool { return strings.Contains(d.Log(t), `"level":"debug"`) })
 	d.must("log-level", "error")
-	c := d.Dial(t) // its worker is told
+	c := d.Dial(t) // this session's worker must learn each new level
 	if err := syscall.Kill(d.PID, syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	d.says([]string{"log-level"}, "info\n")
 	e := startEcho(t)
-	// The worker is told soon after tlsd has the level, and a handshake may come before.
-	testkit.Until(t, "a line of level info of a worker", func() bool {
+	// tlsd changes its own level first, and then tells its workers. So the worker may not log
+	// the first handshakes.
+	testkit.Until(t, "the log has a handshake, which workers log at level info", func() bool {
 		talk(t, c, e.connect(t, c), "hello")
 		return strings.Contains(d.Log(t), `"msg":"handshake"`)
 	})
 	if got := d.shim("log-level", "loud"); got.status != 1 ||
 		!strings.Contains(got.stderr, "want one of debug, info, warn, error") {
-		t.Errorf("%+v", got)
+		t.Errorf("tlsshim log-level loud: %+v; want status 1, and the levels' names", got)
 	}
 }
 
@@ -216,6 +221,6 @@ func TestTheAdminSocketIsForOneUser(t *testing.T) {
 	d := start(t, "--socket-mode=0666")
 	info, err := os.Stat(d.admin)
 	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v; want 0600", info.Mode(), err)
+		t.Errorf("the admin socket has the mode %v (%v); want 0600", info.Mode(), err)
 	}
 }

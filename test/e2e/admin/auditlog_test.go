@@ -14,7 +14,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// nowhere is a policy that forbids each connection.
+// nowhere writes a policy that forbids all connections, and returns its path.
 func nowhere(t *testing.T, dir string) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "policy.toml")
@@ -22,17 +22,18 @@ func nowhere(t *testing.T, dir string) (path string) {
 	return path
 }
 
-// denied makes a call that this policy forbids.
+// denied makes a call that the policy of nowhere forbids. It ends the test if tlsd does not deny
+// the call.
 func denied(t *testing.T, c *client.Client) {
 	t.Helper()
 	_, err := c.NewClient(t.Context(), "127.0.0.1", 1)
 	var e *client.Error
 	if !errors.As(err, &e) || e.Data.Kind != client.KindDenied {
-		t.Fatalf("the policy forbids this, and the error is %v", err)
+		t.Fatalf("the policy forbids all connections; NewClient: %v; want kind denied", err)
 	}
 }
 
-// hasLines waits until a file has n audit lines with this name.
+// hasLines waits until a file has exactly n audit lines of this name, such as "denied".
 func hasLines(t *testing.T, path, name string, n int) {
 	t.Helper()
 	testkit.Until(t, fmt.Sprintf("%s has %d lines of %s", path, n, name), func() bool {
@@ -41,7 +42,8 @@ func hasLines(t *testing.T, path, name string, n int) {
 	})
 }
 
-// Audit lines go to the file of --audit-log, which SIGHUP opens again, and not to the log.
+// Audit lines go to the file of --audit-log, and not to the log. After the file was renamed, SIGHUP
+// makes tlsd open a new file.
 func TestTheAuditLogIsRotated(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)
@@ -57,7 +59,7 @@ func TestTheAuditLogIsRotated(t *testing.T) {
 	if err := syscall.Kill(d.PID, syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Until(t, "there is a new file",
+	testkit.Until(t, "SIGHUP makes tlsd create a new audit log",
 		func() bool { _, err := os.Stat(file); return err == nil })
 	denied(t, d.Dial(t))
 	hasLines(t, file, "denied", 1)
@@ -65,7 +67,8 @@ func TestTheAuditLogIsRotated(t *testing.T) {
 	d.says([]string{"metrics"}, "tlsd_audit_missed_total 0\n")
 	if log := d.Log(t); strings.Contains(log, `"logger":"audit"`) ||
 		!strings.Contains(log, "audit log opened again") {
-		t.Errorf("the log has %s", log)
+		t.Errorf("the log must have no audit line, and must say that the audit log "+
+			"was opened again: %s", log)
 	}
 }
 
@@ -74,7 +77,9 @@ func TestAuditLinesThatCannotBeWrittenAreCounted(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)
 	file := filepath.Join(dir, "audit")
-	const size = 1 << 20 // more than the log and a worker's page need
+	// The limit counts for all files of tlsd. So it must be larger than the log, and larger
+	// than the page that a worker shares with the supervisor.
+	const size = 1 << 20
 	testkit.Must(t, os.WriteFile(file, nil, 0o600))
 	testkit.Must(t, os.Truncate(file, size))
 	d := start(t, "--policy="+nowhere(t, dir), "--audit-log="+file)
@@ -87,18 +92,18 @@ func TestAuditLinesThatCannotBeWrittenAreCounted(t *testing.T) {
 		d.says([]string{"metrics"}, fmt.Sprintf("tlsd_audit_missed_total %d\n", n+1))
 	}
 	const once = "audit lines cannot be written and are lost"
-	testkit.Until(t, "the log has the error", func() bool {
+	testkit.Until(t, "the log says that audit lines are lost", func() bool {
 		return strings.Contains(d.Log(t), once)
 	})
 	if log := d.Log(t); strings.Count(log, once) != 1 ||
 		!strings.Contains(log, "file too large") {
-		t.Errorf("the log has %s", log)
+		t.Errorf("the log must say once that audit lines are lost, and why: %s", log)
 	}
 	restore()
 	denied(t, c)
 	hasLines(t, file, "denied", 1)
 	hasLines(t, file, "audit lines were lost, because they could not be written", 1)
-	testkit.Until(t, "the log tells of the end", func() bool {
+	testkit.Until(t, "the log says that audit lines can be written again", func() bool {
 		return strings.Contains(d.Log(t), "the audit log can be written again")
 	})
 	d.says([]string{"metrics"}, fmt.Sprintf("tlsd_audit_missed_total %d\n", lost),
@@ -106,7 +111,8 @@ func TestAuditLinesThatCannotBeWrittenAreCounted(t *testing.T) {
 		"tlsd_log_dropped_total 0\n")
 }
 
-// Without a file of their own, audit lines are entries of the log, and are counted with these.
+// Without --audit-log, audit lines go to the log. If the log cannot be written, the metric of the
+// log's lost lines counts them.
 func TestAuditLinesOfALogThatCannotBeWrittenAreCounted(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -123,14 +129,15 @@ func TestAuditLinesOfALogThatCannotBeWrittenAreCounted(t *testing.T) {
 	}
 }
 
-// A user makes more audit events than are written. Each of them has a line or is counted, by the
-// metric and by the lines.
+// A user causes more audit events than tlsd writes. Each event has a line, or it is counted twice:
+// in the metric, and in the field missed of a later line.
 func TestAuditEventsAboveTheLimitAreCounted(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)
 	file := filepath.Join(dir, "audit")
 	d := start(t, "--policy="+nowhere(t, dir), "--audit-log="+file)
-	const sessions, calls = 8, 100 // more than one session may report, and one user
+	// More events than the limit for a session allows, and more than the limit for a user.
+	const sessions, calls = 8, 100
 	for range sessions {
 		c := d.Dial(t)
 		for range calls {
@@ -142,9 +149,9 @@ func TestAuditEventsAboveTheLimitAreCounted(t *testing.T) {
 	_, after, _ := strings.Cut(metrics, "\ntlsd_audit_missed_total ")
 	var missed int
 	if _, err := fmt.Sscan(after, &missed); err != nil {
-		t.Fatalf("%v: %s", err, metrics)
+		t.Fatalf("the metrics lack tlsd_audit_missed_total: %v: %s", err, metrics)
 	}
-	d.must("log-level", "info") // its line comes after all others
+	d.must("log-level", "info") // the audit line about this order comes after all others
 	hasLines(t, file, "administrator", 1)
 	testkit.Must(t, d.Stop(t))
 	text, err := os.ReadFile(file)
@@ -156,7 +163,8 @@ func TestAuditEventsAboveTheLimitAreCounted(t *testing.T) {
 		told += l.Missed
 	}
 	if written < 50 || written+missed != sessions*calls || told != missed {
-		t.Errorf("%d events have a line, %d are counted, and the lines tell of %d; want "+
-			"%d in all", written, missed, told, sessions*calls)
+		t.Errorf("%d events have a line; the metric counts %d others, and the fields "+
+			"missed count %d; want two equal counts, and %d events in all",
+			written, missed, told, sessions*calls)
 	}
 }

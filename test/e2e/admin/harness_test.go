@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { testd.Main(m) }
 type watched struct {
 	*testd.Daemon
 	t     *testing.T
-	admin string // the socket
+	admin string // the path of the admin socket
 }
 
 func start(t *testing.T, flags ...string) *watched {
@@ -45,13 +45,13 @@ func startWith(t *testing.T, o testd.Options) *watched {
 	return &watched{testd.StartWith(t, o), t, path}
 }
 
-// outcome is what a tlsshim has done.
+// outcome is the exit status and the output of tlsshim.
 type outcome struct {
 	status         int
 	stdout, stderr string
 }
 
-// shim runs a subcommand.
+// shim runs tlsshim with a subcommand and its arguments, on the daemon's admin socket.
 func (d *watched) shim(args ...string) outcome {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
@@ -60,11 +60,12 @@ func (d *watched) shim(args ...string) outcome {
 		append(args, "--admin-socket", d.admin)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Env, cmd.Stdout, cmd.Stderr = []string{"PATH=/nonexistent"}, &stdout, &stderr
-	_ = cmd.Run() // its status tells
+	_ = cmd.Run() // the caller checks the exit status
 	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// must runs a subcommand that has to succeed, and gives what it prints.
+// must runs a subcommand and returns its standard output. It ends the test if the subcommand fails
+// or writes to standard error.
 func (d *watched) must(args ...string) string {
 	d.t.Helper()
 	got := d.shim(args...)
@@ -74,7 +75,7 @@ func (d *watched) must(args ...string) string {
 	return got.stdout
 }
 
-// says runs a subcommand until it prints all of want.
+// says repeats a subcommand until its output has all the texts in want. It returns this output.
 func (d *watched) says(args []string, want ...string) (got string) {
 	d.t.Helper()
 	testkit.Until(d.t, strings.Join(args, " ")+" says "+strings.Join(want, ", "),
@@ -93,7 +94,7 @@ func (d *watched) says(args []string, want ...string) (got string) {
 func decode(t *testing.T, text string, into any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(text), into); err != nil {
-		t.Fatalf("%q: %v", text, err)
+		t.Fatalf("this must be JSON: %q: %v", text, err)
 	}
 }
 
@@ -111,7 +112,7 @@ func startEcho(t *testing.T) *echo {
 	return &echo{"127.0.0.1", testkit.Echo(t, leaf.TLS()), ca}
 }
 
-// connect makes a connection of a session to the server.
+// connect connects the session c to the server, and does the handshake.
 func (e *echo) connect(t *testing.T, c *client.Client) client.Handle {
 	t.Helper()
 	if err := c.SetCaBundle(t.Context(), e.ca.File); err != nil {
@@ -127,7 +128,7 @@ func (e *echo) connect(t *testing.T, c *client.Client) client.Handle {
 	return h
 }
 
-// talk sends a text, and reads it when it comes back.
+// talk sends a text to an echo server, and reads until as many bytes have come back.
 func talk(t *testing.T, c *client.Client, h client.Handle, text string) {
 	t.Helper()
 	if _, err := c.Write(t.Context(), h, []byte(text)); err != nil {
@@ -136,13 +137,14 @@ func talk(t *testing.T, c *client.Client, h client.Handle, text string) {
 	for got := 0; got < len(text); {
 		data, err := c.Read(t.Context(), h, 100)
 		if err != nil || len(data) == 0 {
-			t.Fatalf("%d bytes have come back, and then %q, %v", got, data, err)
+			t.Fatalf("of %d bytes, the server has sent %d back; the next Read: %q, %v",
+				len(text), got, data, err)
 		}
 		got += len(data)
 	}
 }
 
-// worker is the process that serves the first session.
+// worker returns the process ID of the first session's worker.
 func worker(t *testing.T, d *watched) int {
 	t.Helper()
 	var list []admin.Session
@@ -153,7 +155,8 @@ func worker(t *testing.T, d *watched) int {
 	return list[0].Worker
 }
 
-// serve has a session accept a client of TLS 1.2, of crypto/tls, which stays until the test ends.
+// serve makes the session c a TLS server, and connects a client of crypto/tls with TLS 1.2. The
+// client stays connected until the test ends.
 func serve(t *testing.T, c *client.Client) {
 	t.Helper()
 	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "a server", IPs: []string{"127.0.0.1"}})

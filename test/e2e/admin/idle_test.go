@@ -11,12 +11,12 @@ import (
 	"tlsd/internal/testd"
 )
 
-// mostIdle bounds the anonymous memory of an idle worker, in KiB. With room: OpenSSL 3.0 and two
-// processors need 3.0 MiB in a position-independent build, and 2.2 MiB in another.
+// mostIdle is the limit for the anonymous memory of an idle worker, in KiB. With OpenSSL 3.0 and
+// two processors, a worker has 3.0 MiB in a position-independent build of tlsd, and 2.2 MiB in any
+// other build.
 const mostIdle = 3500
 
-// An idle session costs little. With -v the test says how much: the table in docs/operations.md has
-// it.
+// With -v the test prints the figure that the table in docs/operations.md has.
 func TestAnIdleWorkerNeedsLittleMemory(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root may look at the memory of workers")
@@ -39,8 +39,8 @@ func TestAnIdleWorkerNeedsLittleMemory(t *testing.T) {
 		_, after, _ := strings.Cut(string(text), "\nAnonymous:")
 		kib, err := strconv.Atoi(strings.Fields(after)[0])
 		if err != nil || kib == 0 || kib > mostIdle {
-			t.Errorf("worker %d has %d KiB (%v), want at most %d", pid, kib, err,
-				mostIdle)
+			t.Errorf("the idle worker %d has %d KiB of anonymous memory (%v); "+
+				"want 1 to %d", pid, kib, err, mostIdle)
 		}
 		t.Logf("worker %d has %d KiB of memory of its own", pid, kib)
 	}

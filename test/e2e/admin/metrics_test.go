@@ -14,7 +14,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// What sessions do is in the metrics, also when they have ended.
+// The metrics count what sessions do, and keep these counts after the sessions have ended.
 func TestMetricsHaveWhatSessionsDo(t *testing.T) {
 	t.Parallel()
 	policy := t.TempDir() + "/policy.toml"
@@ -29,7 +29,7 @@ func TestMetricsHaveWhatSessionsDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := c.Handshake(t.Context(), h); err == nil {
-		t.Fatal("a stranger is trusted")
+		t.Fatal("a handshake has succeeded with a server whose CA is not trusted")
 	}
 	d.says([]string{"metrics"}, "tlsd_sessions 1\n", `tlsd_handles{kind="connection"} 2`+"\n",
 		`tlsd_workers{state="serving"} 1`+"\n")
@@ -51,7 +51,8 @@ func TestMetricsHaveWhatSessionsDo(t *testing.T) {
 		`tlsd_build_info{library="OpenSSL `)
 }
 
-// A certificate's expiry is shown while a server has it.
+// The metrics have the expiry of a certificate only as long as a server context has the
+// certificate.
 func TestMetricsHaveTheExpiryOfServersCertificates(t *testing.T) {
 	t.Parallel()
 	d := start(t, "--reload-certificates=auto")
@@ -60,7 +61,7 @@ func TestMetricsHaveTheExpiryOfServersCertificates(t *testing.T) {
 	sample := fmt.Sprintf(`tlsd_certificate_expiry_time_seconds{serial="%x"} %s`+"\n",
 		cert.Cert.SerialNumber, exact(cert.Cert.NotAfter))
 	if got := d.must("metrics"); !strings.Contains(got, sample) {
-		t.Errorf("%s is not in %s", sample, got)
+		t.Errorf("the metrics lack the certificate's expiry, %s: %s", sample, got)
 	}
 	d.says([]string{"metrics"}, `tlsd_certificate_reloads_total{result="failed"} 0`+"\n",
 		`tlsd_certificate_reloads_total{result="ok"} 0`+"\n")
@@ -68,15 +69,15 @@ func TestMetricsHaveTheExpiryOfServersCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := d.must("metrics"); strings.Contains(got, `{serial=`) {
-		t.Errorf("no server has a certificate, and the metrics are %s", got)
+		t.Errorf("the metrics still have the certificate of a closed context: %s", got)
 	}
 	lasting(t, c)
 	c.Close()
-	testkit.Until(t, "the session's certificate is gone",
+	testkit.Until(t, "the metrics drop the certificate of an ended session",
 		func() bool { return !strings.Contains(d.must("metrics"), `{serial=`) })
 }
 
-// lasting makes a context with a certificate that lasts for a hundred days.
+// lasting makes a server context whose certificate is valid for 100 days.
 func lasting(t *testing.T, c *client.Client) (client.Handle, *testcert.Cert) {
 	t.Helper()
 	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "a server",
@@ -88,10 +89,11 @@ func lasting(t *testing.T, c *client.Client) (client.Handle, *testcert.Cert) {
 	return h, cert
 }
 
-// exact is a time as a metric has it.
+// exact writes a time as the value of a metric.
 func exact(at time.Time) string { return strconv.FormatFloat(float64(at.Unix()), 'g', -1, 64) }
 
-// A server's handshakes count, too, and with both isolations.
+// With both isolations, the metrics count the handshakes of servers. The counts survive the death
+// of the worker.
 func TestMetricsOfServers(t *testing.T) {
 	t.Parallel()
 	for _, isolation := range []string{"session", "shared"} {
@@ -115,7 +117,8 @@ func TestMetricsOfServers(t *testing.T) {
 	}
 }
 
-// Nobody asks a worker for metrics: one that is stopped is in them as it was.
+// tlsd does not ask workers for their metrics. So the metrics have the figures of a worker that is
+// stopped.
 func TestMetricsNeedNoWorker(t *testing.T) {
 	t.Parallel()
 	d, e := start(t, "--watchdog=10m"), startEcho(t)
@@ -131,13 +134,13 @@ func TestMetricsNeedNoWorker(t *testing.T) {
 		return strings.Contains(string(stat), ") T ") // proc_pid_stat(5)
 	})
 	if got := d.must("health"); !strings.Contains(got, "1 serving") {
-		t.Errorf("health says %q", got)
+		t.Errorf("tlsshim health does not count the stopped worker: %q", got)
 	}
 	if got := d.must("metrics"); !strings.Contains(got,
 		`tlsd_bytes_total{direction="in"} 5`+"\n") {
-		t.Errorf("the metrics are %s", got)
+		t.Errorf("the metrics lack the bytes of the stopped worker: %s", got)
 	}
 	if got := d.must("sessions"); !strings.Contains(got, "its worker does not answer") {
-		t.Errorf("the worker is not stopped: this checks nothing; %s", got)
+		t.Errorf("the worker was not stopped, so this test has checked nothing: %s", got)
 	}
 }

@@ -26,8 +26,8 @@ import (
 
 const packaging = "../../../packaging/"
 
-// program finds a program of Debian's package prometheus. Without it the test is skipped, unless
-// TLSD_TEST_PROMETHEUS=1.
+// program finds a program of Debian's package prometheus. If the program is missing, the test is
+// skipped. With TLSD_TEST_PROMETHEUS=1, the test fails instead.
 func program(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -95,7 +95,7 @@ func TestTheRulesFireForCertificates(t *testing.T) {
 	}
 }
 
-// promtool knows what a metric has to look like.
+// The command promtool check metrics has no complaint about the names, types and help texts.
 func TestTheMetricsAreGood(t *testing.T) {
 	t.Parallel()
 	promtool, d := program(t, "promtool"), start(t)
@@ -107,7 +107,7 @@ func TestTheMetricsAreGood(t *testing.T) {
 	}
 }
 
-// export runs an exporter and gives its address.
+// export runs tlsshim exporter, and returns the address where it listens.
 func (d *watched) export() string {
 	d.t.Helper()
 	cmd := exec.Command(testd.Exe(d.t, "tlsshim"), "exporter", "--listen", "127.0.0.1:0",
@@ -126,13 +126,13 @@ func (d *watched) export() string {
 	})
 	address, ok := strings.CutPrefix(strings.TrimSpace(<-said), "tlsshim: metrics at http://")
 	if !ok {
-		d.t.Fatal("the exporter does not say where it is")
+		d.t.Fatal("the first line of tlsshim exporter does not have its address")
 	}
 	return strings.TrimSuffix(address, "/metrics")
 }
 
-// run runs a program beside the test, and ends it with SIGTERM at the test's end. It must exit with
-// 0. read reads what it writes.
+// run starts a program, and ends it with SIGTERM at the test's end. Its exit status must be 0. The
+// function read reads the program's output until the program closes it.
 func run(t *testing.T, cmd *exec.Cmd, read func()) {
 	t.Helper()
 	exited := make(chan error, 1)
@@ -149,10 +149,10 @@ func run(t *testing.T, cmd *exec.Cmd, read func()) {
 		select {
 		case err := <-exited:
 			if err != nil {
-				t.Errorf("%s ends with %v", cmd.Path, err)
+				t.Errorf("%s, ended by SIGTERM: %v", cmd.Path, err)
 			}
 		case <-time.After(testkit.Patience):
-			t.Errorf("%s does not end", cmd.Path)
+			t.Errorf("%s does not end after SIGTERM", cmd.Path)
 			_ = cmd.Process.Kill()
 			<-exited
 		}
@@ -186,17 +186,18 @@ func TestTheExporterServesOnlyMetrics(t *testing.T) {
 	if status, text := get(t, "http://"+at+"/metrics"); status != 200 ||
 		!strings.Contains(text, "tlsd_up 1\n") ||
 		!strings.Contains(text, "tlsd_sessions 0\n") {
-		t.Errorf("%d, %s", status, text)
+		t.Errorf("GET /metrics: status %d, %s; want 200, with tlsd_up 1", status, text)
 	}
 	if status, _ := get(t, "http://"+at+"/"); status != 404 {
-		t.Errorf("another path has status %d", status)
+		t.Errorf("GET /: status %d; want 404", status)
 	}
 	d.must("drain")
 	<-d.Exited()
 	if status, text := get(t, "http://"+at+"/metrics"); status != 200 ||
 		!strings.Contains(text, "\ntlsd_up 0\n") ||
 		strings.Contains(text, "tlsd_sessions") {
-		t.Errorf("without tlsd: %d, %s", status, text)
+		t.Errorf("GET /metrics after the end of tlsd: status %d, %s; "+
+			"want 200, with tlsd_up 0", status, text)
 	}
 }
 
@@ -243,7 +244,7 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 			Data   struct{ Result []json.RawMessage }
 		}
 		if status == 400 {
-			t.Fatalf("%s: %s", expr, text)
+			t.Fatalf("Prometheus refuses the query %s: %s", expr, text)
 		}
 		if status != 200 {
 			return 0
@@ -256,13 +257,14 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 		func() bool { return query("count_over_time(tlsd_sessions[1m]) > 1") == 1 })
 
 	for _, expr := range queries(t) {
-		testkit.Until(t, expr+" has an answer", func() bool { return query(expr) > 0 })
+		testkit.Until(t, "Prometheus has data for the dashboard's query "+expr,
+			func() bool { return query(expr) > 0 })
 	}
 	if query("tlsd_no_such_metric") != 0 {
 		t.Error("a query of a metric that does not exist has an answer: these checks " +
 			"prove nothing")
 	}
-	testkit.Until(t, "the rules are evaluated, and none fires", func() bool {
+	testkit.Until(t, "Prometheus has evaluated all alert rules, and none fires", func() bool {
 		status, text := get(t, at+"rules")
 		rules := strings.Count(text, `"type":"alerting"`)
 		return status == 200 && rules > 5 &&
@@ -271,7 +273,8 @@ scrape_configs: [{job_name: tlsd, static_configs: [{targets: [%q]}]}]
 	})
 }
 
-// queries are those of the dashboard, for any instance.
+// queries returns the queries of the dashboard. In the place of the variable $instance they have
+// .*, for all instances.
 func queries(t *testing.T) (list []string) {
 	t.Helper()
 	text, err := os.ReadFile(packaging + "grafana/tlsd-dashboard.json")
@@ -291,7 +294,8 @@ func queries(t *testing.T) (list []string) {
 		}
 	}
 	if len(list) < 15 {
-		t.Fatalf("the dashboard has %d queries", len(list))
+		t.Fatalf("found only %d queries in the dashboard: "+
+			"does this function still fit the file?", len(list))
 	}
 	return list
 }
@@ -312,12 +316,12 @@ func TestRulesAndDashboardNameWhatThereIs(t *testing.T) {
 		base := strings.TrimSuffix(name, "_bucket")
 		named[base] = true
 		if base != "tlsd_up" && !strings.Contains(have, "# TYPE "+base+" ") {
-			t.Errorf("%s is named, and is no metric", name)
+			t.Errorf("a rule or the dashboard names %s, which is no metric", name)
 		}
 	}
 	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(have, -1) {
 		if !named[m[1]] {
-			t.Errorf("%s is in no rule and in no panel", m[1])
+			t.Errorf("the metric %s is in no alert rule and in no panel", m[1])
 		}
 	}
 }

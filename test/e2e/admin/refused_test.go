@@ -15,13 +15,13 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Each caller that gets no session counts once, for its reason. The reason "fault" is the kernel's
-// failure to say who calls. No test here can provoke that: see internal/supervisor. A caller that
-// has to wait because workers have died is not refused.
+// A metric counts the callers that get no session, for each reason. If the kernel does not tell who
+// the caller is, the reason is "fault". Only a test of internal/supervisor causes such a fault. A
+// caller that waits for a worker is not counted, unless it leaves before it gets one.
 
 var reasons = []string{"denied", "limit", "left", "no_worker", "descriptors", "fault"}
 
-// refused checks that n callers were refused for this reason, and none for another reason.
+// refused waits until the metrics count n callers for this reason, and none for another reason.
 func (d *watched) refused(reason string, n int) {
 	d.t.Helper()
 	if !slices.Contains(reasons, reason) {
@@ -38,11 +38,12 @@ func (d *watched) refused(reason string, n int) {
 	}
 	metrics := d.says([]string{"metrics"}, want...)
 	if all := strings.Count(metrics, "tlsd_sessions_refused_total{"); all != len(reasons) {
-		d.t.Errorf("there are %d reasons; want %d: %s", all, len(reasons), metrics)
+		d.t.Errorf("the metrics have %d reasons, but this test knows %d: %s", all,
+			len(reasons), metrics)
 	}
 }
 
-// caller connects and says nothing.
+// caller connects to tlsd, and sends nothing.
 func (d *watched) caller() net.Conn {
 	d.t.Helper()
 	conn, err := net.Dial("unix", d.Socket)
@@ -52,23 +53,24 @@ func (d *watched) caller() net.Conn {
 	return conn
 }
 
-// turnedAway checks that a caller is told of an error before it says anything.
+// turnedAway checks that a caller gets an error although it has sent nothing.
 func (d *watched) turnedAway(kind, text string) {
 	d.t.Helper()
 	got, err := io.ReadAll(d.caller())
 	if err != nil || !strings.Contains(string(got), `"id":null,"error"`) ||
 		!strings.Contains(string(got), `"kind":"`+kind+`"`) ||
 		!strings.Contains(string(got), text) {
-		d.t.Errorf("a caller is told %s, %v; want kind %s and %q", got, err, kind, text)
+		d.t.Errorf("a caller that must be refused reads %s, %v; want kind %s and %q", got,
+			err, kind, text)
 	}
 }
 
-// refusesWith checks that callers are turned away while a process has only so many descriptors
-// left, and that they are counted for the reason. Later a caller is served.
-func (d *watched) refusesWith(pid, left int, reason, kind, text string) {
+// refusesWith lets the process pid open only a few more descriptors. It checks that callers then
+// get an error, and are counted for the reason. Without the limit, a caller is served again.
+func (d *watched) refusesWith(pid, free int, reason, kind, text string) {
 	d.t.Helper()
 	for n := range 3 {
-		restore := testkit.LeaveDescriptors(d.t, pid, left)
+		restore := testkit.LeaveDescriptors(d.t, pid, free)
 		d.turnedAway(kind, text)
 		restore()
 		d.refused(reason, n+1)
@@ -76,7 +78,7 @@ func (d *watched) refusesWith(pid, left int, reason, kind, text string) {
 	d.Dial(d.t)
 }
 
-// shared has one worker for all sessions.
+// With the flags shared, one worker serves all sessions.
 var shared = []string{"--isolation=shared", "--workers=1"}
 
 func TestCallersAboveALimitOfSessionsAreCounted(t *testing.T) {
@@ -99,7 +101,7 @@ func TestCallersAboveALimitOfSessionsAreCounted(t *testing.T) {
 	}
 }
 
-// This daemon is an ordinary user's, and root is the stranger.
+// The daemon belongs to an ordinary user, and serves only this user. root calls it, and is denied.
 func TestDeniedCallersAreCounted(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to start a daemon of another user")
@@ -118,7 +120,7 @@ func TestCallersWithoutAWorkerAreCounted(t *testing.T) {
 	t.Parallel()
 	d := start(t, "--spare=0")
 	d.Dial(t)
-	// a worker's start needs more than 2 descriptors
+	// tlsd needs more than 2 descriptors to start a worker
 	d.refusesWith(d.PID, 2, "no_worker", "internal",
 		"tlsd has no worker process for this session")
 }
@@ -130,8 +132,7 @@ func TestCallersThatAWorkerCannotTakeAreCounted(t *testing.T) {
 	d.refusesWith(worker(t, d), 0, "descriptors", "limit", "has no descriptor free")
 }
 
-// No worker can start, so callers wait. A caller's descriptors are free when it is told that its
-// session is lost.
+// No worker can start, so callers wait for one. They leave before they get a session.
 func TestCallersThatLeaveBeforeTheirSessionAreCounted(t *testing.T) {
 	t.Parallel()
 	d := start(t, shared...)
@@ -141,9 +142,12 @@ func TestCallersThatLeaveBeforeTheirSessionAreCounted(t *testing.T) {
 	testkit.LeaveDescriptors(t, d.PID, 0)
 	testkit.Must(t, syscall.Kill(pid, syscall.SIGKILL))
 	if got, err := io.ReadAll(first); err != nil || !strings.Contains(string(got), `"lost"`) {
-		t.Fatalf("the caller of a dead worker is told %s, %v", got, err)
+		t.Fatalf("the worker was killed, and its caller reads %s, %v; want kind lost", got,
+			err)
 	}
-	// for a caller, its copy and the administrator; a worker's start needs more
+	// The first caller has its error, so tlsd has closed the descriptors of the lost session.
+	// 4 more are enough for a caller, a copy of its descriptor, and an administrator. They are
+	// too few to start a worker.
 	testkit.LeaveDescriptors(t, d.PID, 4)
 	for n := range 3 {
 		waits := d.caller()

@@ -1,4 +1,4 @@
-// Package script has commands for scripts of package testscript which more than one room uses.
+// Package script has commands of testscript scripts, for the tests of several packages.
 package script
 
 import (
@@ -10,18 +10,19 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// A Command is a command of a script. neg is true if it stands behind an exclamation mark.
+// A Command is a command of a script. neg is true if an exclamation mark is before the command.
 type Command = func(ts *testscript.TestScript, neg bool, args []string)
 
 // Need ends the script unless a command has least to most arguments, and no exclamation mark.
 func Need(ts *testscript.TestScript, neg bool, args []string, least, most int) {
 	if neg || len(args) < least || len(args) > most {
-		ts.Fatalf("wrong usage")
+		ts.Fatalf(`wrong use of a command: it has %d arguments; want %d to %d, and no "!"`,
+			len(args), least, most)
 	}
 }
 
-// Run is the command "run STATUS [ARG …]": it runs a program, which must end with this status. It
-// is like exec otherwise.
+// Run returns the command "run STATUS [ARG …]". It works like exec of testscript, but the program
+// must end with this status.
 func Run(program string) Command {
 	name := filepath.Base(program)
 	return func(ts *testscript.TestScript, neg bool, args []string) {

@@ -1,8 +1,8 @@
-"""Makes calls of a TlsPlugin.so until one fails, and prints what tls_LastError then says.
+"""Makes calls of a TlsPlugin.so until one fails, and prints the text of tls_LastError.
 
     python3 calls.py TlsPlugin.so '[["NewClient", "localhost", 443], ["Handshake", 1]]'
 
-Each call must return what is 0 or more, or -1. Exit status 1: none has failed.
+A call has failed if it returns a negative number. If no call fails, the exit status is 1.
 """
 import ctypes
 import json
@@ -11,7 +11,7 @@ import sys
 tls = ctypes.CDLL(sys.argv[1])
 for name, *args in json.loads(sys.argv[2]):
     if name == "Read":
-        args.insert(1, bytes(args[1]).decode())  # a buffer of that size
+        args.insert(1, bytes(args[1]).decode())  # the buffer comes before its size
     call = tls["tls_" + name]
     call.restype = ctypes.c_int64
     call.argtypes = [ctypes.c_char_p if isinstance(a, str) else ctypes.c_int64 for a in args]

@@ -20,21 +20,22 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// What code that has taken over a worker can do and see. The code is a replacement of libssl.
+// These tests show what an attacker in a worker can do and see. The library of testdata/fault plays
+// the attacker: it is built with -DESCAPE, and the worker loads it in the place of libssl.
 
-// stranger is another user, if the tests run as root.
+// stranger is a user other than the test's, for tests that run as root.
 var stranger = &syscall.Credential{Uid: 1234, Gid: 1234}
 
 // attempt is the report of the library in a worker.
 type attempt struct {
-	dir     string                   // the folder in which it tried to write
-	outcome map[string]syscall.Errno // of each attempt, 0 if it succeeded
-	inside  map[string]any           // its view of the process
-	log     string
+	dir     string                   // the folder in which the library tried to write
+	outcome map[string]syscall.Errno // the error of each act, 0 if the act succeeded
+	inside  map[string]any           // what the library sees of its process
+	log     string                   // the text of tlsd's log
 }
 
-// escape lets the library of a worker of that user try; nil is the test's own user. Meanwhile the
-// worker reads the certificate's files.
+// escape starts tlsd with the library, and makes a call as the user who. So a worker of this user
+// loads the library. It returns the library's report. If who is nil, the test's own user calls.
 func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	t.Helper()
 	lib := faultyLibrary(t, "-DESCAPE")
@@ -49,7 +50,7 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// One file has both, and a stranger can read it too.
+	// One file has certificate and key. It belongs to the caller.
 	if err := os.WriteFile(there, append(certificate, key...), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -71,9 +72,9 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	if got := callAs(t, who, sock,
 		`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(
 			params)+`}`); !strings.Contains(got, `"result":1`) {
-		t.Fatal(got)
+		t.Fatalf("tls.NewServerContext: %s", got)
 	}
-	// The worker's log entries pass through the supervisor.
+	// The supervisor writes the worker's log entries, perhaps after the call's answer.
 	a.log = untilLogged(t, log, "the library's report", func(text string) bool {
 		return entry(text, "escape") != nil
 	})
@@ -86,24 +87,25 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	return a
 }
 
-// untilLogged reads a daemon's log until it is whole, and returns its text.
-func untilLogged(t *testing.T, log, what string, whole func(text string) bool) (text string) {
+// untilLogged reads a daemon's log until the function ok accepts its text, and returns the text. If
+// that does not happen, the test fails with the text in what.
+func untilLogged(t *testing.T, log, what string, ok func(text string) bool) (text string) {
 	t.Helper()
 	defer func() {
 		if t.Failed() {
-			t.Logf("the log is %s", text)
+			t.Logf("the log of tlsd:\n%s", text)
 		}
 	}()
-	testkit.Until(t, "in the log: "+what, func() bool {
+	testkit.Until(t, "the log has "+what, func() bool {
 		b, err := os.ReadFile(log)
 		testkit.Must(t, err)
 		text = string(b)
-		return whole(text)
+		return ok(text)
 	})
 	return text
 }
 
-// entry finds the first log entry with this text.
+// entry returns the first log entry with this message, or nil.
 func entry(log, msg string) map[string]any {
 	for line := range strings.Lines(log) {
 		var e map[string]any
@@ -149,24 +151,26 @@ func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 		got := escape(t, who)
 		for name, w := range want {
 			if g, ok := got.outcome[name]; !ok || g != w {
-				t.Errorf("%s: %v (reported: %t); want %v", name, g, ok, w)
+				t.Errorf("the attacker's act %s: %v (reported: %t); want %v",
+					name, g, ok, w)
 			}
 		}
 		if errno != 0 || abi < 1 {
-			t.Skip("the kernel has no Landlock: what is left is not tried")
+			t.Skip("the kernel has no Landlock, so acts on files are not checked")
 		}
 		for name, w := range landlock {
 			if g, ok := got.outcome[name]; !ok || g != w {
-				t.Errorf("%s: %v (reported: %t); want %v", name, g, ok, w)
+				t.Errorf("the attacker's act %s: %v (reported: %t); want %v",
+					name, g, ok, w)
 			}
 		}
 		for _, name := range []string{"written", "made", "keys"} {
 			if _, err := os.Lstat(filepath.Join(got.dir, name)); err == nil {
-				t.Errorf("%s is there", name)
+				t.Errorf("the attacker has made the file %s", name)
 			}
 		}
 		if b, err := os.ReadFile(filepath.Join(got.dir, "there")); len(b) < 100 {
-			t.Errorf("the file has %q, %v", b, err)
+			t.Errorf("the attacker has changed the caller's file to %q, %v", b, err)
 		}
 	})
 }
@@ -180,11 +184,12 @@ func TestReadingCanBeLimited(t *testing.T) {
 	eachUser(t, func(t *testing.T, who *syscall.Credential) {
 		got := escape(t, who, "--readable", os.TempDir())
 		if got.outcome["read"] != 0 || got.outcome["elsewhere"] != unix.EACCES {
-			t.Errorf("read what is named: %v, what is not: %v", got.outcome["read"],
-				got.outcome["elsewhere"])
+			t.Errorf("--readable: reading a file in its folder: %v, want success; "+
+				"reading /var: %v, want EACCES",
+				got.outcome["read"], got.outcome["elsewhere"])
 		}
 	})
-	// Everything that a script needs is there, except its files elsewhere.
+	// Scripts still work, but a file outside of the folder cannot be read.
 	cert := testcert.NewCA(t, "Test CA").Localhost(t)
 	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--readable", filepath.Dir(cert.CertFile))
@@ -196,7 +201,7 @@ func TestReadingCanBeLimited(t *testing.T) {
 	}
 	if line := u.ask("tls.Info", ""); json.Unmarshal([]byte(line), &info) != nil ||
 		info.Result.Trust.Certificates == 0 {
-		t.Errorf("the system's store is not read: %s", line)
+		t.Errorf("with --readable, the worker lacks the CAs of the system: %s", line)
 	}
 	other := filepath.Join(testkit.Dir(t), "there")
 	if err := os.WriteFile(other, []byte("there"), 0o644); err != nil {
@@ -205,12 +210,13 @@ func TestReadingCanBeLimited(t *testing.T) {
 	u.say("tls.SetCaBundle", fmt.Sprintf("%q", other))
 	if got, err := u.hear(); err != nil || !strings.Contains(got, `"kind":"file"`) ||
 		!strings.Contains(got, "permission denied") {
-		t.Errorf("a file elsewhere: %s, %v", got, err)
+		t.Errorf("tls.SetCaBundle of a file outside of --readable: %s, %v; "+
+			"want kind file, permission denied", got, err)
 	}
 }
 
-// This shows that the other test measures the confinement, and not attempts that fail for another
-// reason.
+// Without confinement the attacker's acts succeed. So TestCodeInsideTheLibraryIsConfined does not
+// pass because of acts that fail anyway.
 func TestWithoutConfinementNothingIsRefused(t *testing.T) {
 	t.Parallel()
 	got := escape(t, nil, "--confine", "off").outcome
@@ -223,7 +229,8 @@ func TestWithoutConfinementNothingIsRefused(t *testing.T) {
 	}
 	for _, name := range names {
 		if g, ok := got[name]; !ok || g != 0 {
-			t.Errorf("%s: %v (reported: %t); want success", name, g, ok)
+			t.Errorf("without confinement, the attacker's act %s: %v (reported: %t); "+
+				"want success", name, g, ok)
 		}
 	}
 }
@@ -239,25 +246,25 @@ func TestWorkerHasOnlyWhatItNeeds(t *testing.T) {
 			rights, bound = mayRead|mayBind, float64(2)
 		}
 		for name, want := range map[string]any{
-			// keys stay in its memory
+			// no core file has the keys in the worker's memory
 			"noNewPrivileges": 1.0, "core": 0.0, "dumpable": 0.0,
-			// nobody can be asked for a pass phrase
+			// libssl has no terminal where it could ask for a pass phrase
 			"stdin": 1.0, "leader": 1.0, "terminal": float64(unix.ENXIO),
 			"permitted": rights, "effective": rights, "inheritable": 0.0, "upper": 0.0,
 			"bounding": bound,
 		} {
 			if got[name] != want {
-				t.Errorf("%s: %v; want %v", name, got[name], want)
+				t.Errorf("in the worker, %s is %v; want %v", name, got[name], want)
 			}
 		}
 		env := fmt.Sprint(got["environment"])
 		if env != "MALLOC_ARENA_MAX GOMAXPROCS LANG " {
-			t.Errorf("the environment has %s; want LANG of tlsd's own, and what "+
-				"workers have besides", env)
+			t.Errorf("the worker's environment has %s; want LANG of tlsd's "+
+				"environment, and the two variables of every worker", env)
 		}
 		files := strings.Fields(fmt.Sprint(got["files"]))
 		if len(files) < 4 {
-			t.Errorf("the descriptors are not known: %v", got["files"])
+			t.Errorf("the library has seen too few descriptors: %v", got["files"])
 		}
 		for _, f := range files {
 			number, to, _ := strings.Cut(f, ":")
@@ -268,17 +275,17 @@ func TestWorkerHasOnlyWhatItNeeds(t *testing.T) {
 				strings.HasPrefix(to, "socket:") ||
 				// Go's runtime reads there how many processors it may use
 				strings.HasPrefix(to, "/sys/fs/cgroup/") ||
-				// which the worker is just reading
+				// a file that the worker reads at this moment
 				strings.HasPrefix(to, "/usr/") || strings.HasPrefix(to, "/etc/")
 			if !known {
-				t.Errorf("descriptor %s", f)
+				t.Errorf("the worker has a descriptor that it does not need: %s", f)
 			}
 		}
 	})
 }
 
-// The memory of a worker has keys in it. The kernel lets users read the memory of their own
-// processes, but not of workers.
+// A worker runs as its caller's user, and has keys in its memory. Other processes of the same user
+// must not be able to read this memory.
 func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -286,7 +293,7 @@ func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 	t.Parallel()
 	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--allow-uid", fmt.Sprint(stranger.Uid))
-	// The caller and its worker stay until the caller's input ends.
+	// The caller keeps its session until its standard input ends.
 	caller := exec.Command("/proc/self/exe", sock,
 		`{"jsonrpc":"2.0","id":1,"method":"tls.Hello","params":[1]}`)
 	caller.Env = []string{callerEnv + "=stay"}
@@ -323,19 +330,21 @@ func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 	worker := fmt.Sprint(hello.Result.Server.PID)
 	if b, err := os.ReadFile("/proc/" + worker + "/status"); err != nil ||
 		!strings.Contains(string(b), "\nUid:\t1234\t1234\t1234\t1234\n") {
-		t.Fatalf("the worker is not its user's: %v\n%s", err, b)
+		t.Fatalf("the worker does not run as the caller's user: %v\n%s", err, b)
 	}
 	if err := opens("$$"); err != nil {
-		t.Fatalf("its own memory cannot be opened: %v", err)
+		t.Fatalf("a process cannot open even its own memory, so this test would prove "+
+			"nothing: %v", err)
 	}
 	if err := opens(worker); err == nil {
-		t.Error("the memory of the worker can be opened")
+		t.Error("a process of the caller's user can open the worker's memory")
 	}
 }
 
-// lackEnv makes the test binary execute a program as on a kernel without Landlock and seccomp. A
-// filter that the program inherits stands for that kernel. With "forbidden" the filter refuses
-// Landlock, as a service manager's filter does. With "deadly" it kills for it.
+// If the variable lackEnv is set, the test binary installs a filter of system calls, and then
+// executes another program, which inherits the filter. With the value 1, the filter acts like a
+// kernel without Landlock and seccomp. With "forbidden", Landlock fails as if a service manager had
+// forbidden it. With "deadly", the filter kills a process that calls Landlock.
 const lackEnv = "TLSD_TEST_LACK"
 
 func executeWithLacks(command []string) error {
@@ -380,7 +389,8 @@ func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 			`"noNewPrivileges":"on"`, `"capabilities":"on"`, `"backend":"openssl"`,
 		} {
 			if !strings.Contains(got, want) {
-				t.Errorf("tls.Info says %s; want %s", got, want)
+				t.Errorf("tls.Info must show what the kernel lacks: %s; want %s",
+					got, want)
 			}
 		}
 	}
@@ -391,14 +401,15 @@ func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 	for _, measure := range []string{"landlock", "seccomp"} {
 		if n := strings.Count(string(text),
 			`"msg":"workers are confined in part only","without":"`+measure+`"`); n != 1 {
-			t.Errorf("%s is warned of %d times: %s", measure, n, text)
+			t.Errorf("the log warns %d times that %s is missing; want once: %s", n,
+				measure, text)
 		}
 	}
 	doctor := exec.Command("go", "run", "tlsd/cmd/tlsshim", "doctor", "--socket", sock)
 	out, _ := doctor.CombinedOutput()
 	if !strings.Contains(string(out), "not in force: landlock (the kernel has no Landlock: "+
 		"function not implemented), seccomp (seccomp: function not implemented)") {
-		t.Errorf("doctor says\n%s", out)
+		t.Errorf("tlsshim doctor must show what the kernel lacks; it says\n%s", out)
 	}
 }
 
@@ -413,11 +424,13 @@ func TestRequiredConfinementIsAllOrNoStart(t *testing.T) {
 		"measures; missing: landlock (the kernel has no Landlock: function not " +
 		"implemented), seccomp ("
 	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(string(out), want) {
-		t.Errorf("status %d: %s", code, out)
+		t.Errorf("tlsd --confine=require on a kernel without Landlock: status %d, want 1 "+
+			"and the missing measures: %s", code, out)
 	}
 }
 
-// A service manager's filter is not mistaken for an old kernel. If it kills, the log explains that.
+// A filter around tlsd may forbid Landlock, or kill workers that call it. Then the caller is told
+// of the filter, and not of an old kernel.
 func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
@@ -440,7 +453,8 @@ func TestAFilterAroundTheDaemonIsNamed(t *testing.T) {
 		fmt.Fprintln(conn, `{"jsonrpc":"2.0","id":2,"method":"tls.Info"}`)
 		if line, err := bufio.NewReader(conn).ReadString('\n'); !strings.Contains(
 			line, want) {
-			t.Errorf("%s: the caller is told %s, %v; want %s", how, line, err, want)
+			t.Errorf("with a filter that is %s, the caller is told %s, %v; want %s",
+				how, line, err, want)
 		}
 	}
 }

@@ -19,9 +19,9 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// When a worker dies for any reason, its sessions are lost, and nothing else.
+// If a worker dies, its sessions are lost, and nothing else.
 
-// faultyLibrary builds the libssl of testdata/fault.
+// faultyLibrary builds testdata/fault, a replacement of libssl with faults.
 func faultyLibrary(t *testing.T, flags ...string) string {
 	t.Helper()
 	cc := testkit.Tool(t, "cc")
@@ -39,7 +39,7 @@ func faultyLibrary(t *testing.T, flags ...string) string {
 	return lib
 }
 
-// echoServer is a server of TLS that sends its input back.
+// echoServer is a TLS server that sends its input back.
 func echoServer(t *testing.T) (port string) {
 	t.Helper()
 	cert := testcert.NewCA(t, "Test CA").Localhost(t)
@@ -56,11 +56,12 @@ var modes = map[string][]string{
 type user struct {
 	net.Conn
 	t      *testing.T
-	hear   func() (string, error) // the next line
-	worker int
+	hear   func() (string, error) // reads the next line
+	worker int                    // the process ID
 }
 
-// newUser begins a session with a connection to the server, which has handle 1.
+// newUser begins a session, and connects it to the echo server at the port. The connection has the
+// handle 1.
 func newUser(t *testing.T, sock, port string) *user {
 	t.Helper()
 	conn, in, worker := connect(t, sock)
@@ -71,12 +72,12 @@ func newUser(t *testing.T, sock, port string) *user {
 	return u
 }
 
-// newUsers begins sessions. At least two of them have different workers. With shared workers, two
-// have the same worker.
+// newUsers begins sessions until there are at least four, with at least two workers. If workers are
+// shared, some sessions have the same worker.
 func newUsers(t *testing.T, sock, port string) (users []*user) {
 	t.Helper()
 	// It may take a while until the second shared worker has started.
-	testkit.Until(t, "not all sessions have one worker", func() bool {
+	testkit.Until(t, "two sessions have different workers", func() bool {
 		users = append(users, newUser(t, sock, port))
 		other := slices.ContainsFunc(users, func(u *user) bool {
 			return u.worker != users[0].worker
@@ -94,7 +95,8 @@ func (u *user) say(method, params string) {
 	}
 }
 
-// order makes the library do the fault with this number; the number is a count of bytes to read.
+// order causes the fault n of the library: SSL_read there takes the number of bytes as the fault's
+// number.
 func (u *user) order(n int) {
 	u.t.Helper()
 	u.say("tls.Read", fmt.Sprintf("1,%d", n))
@@ -111,17 +113,17 @@ func (u *user) ask(method, params string) string {
 	return line
 }
 
-// talk makes the server send something back.
+// talk sends five bytes to the echo server, and reads them when they come back.
 func (u *user) talk() {
 	u.t.Helper()
 	u.ask("tls.Write", `1,"aGVsbG8="`)
 	if got := u.ask("tls.Read", "1,100"); !strings.Contains(got, `"result":"aGVsbG8="`) {
-		u.t.Fatal(got)
+		u.t.Fatalf("the connection does not work any more: %s", got)
 	}
 }
 
-// lost waits for the line with the reason of the loss, and for the end of the connection. If there
-// are several reasons, one of them must be right.
+// lost waits for the message that the session is lost, and for the end of the connection. The
+// message must have one of the reasons in why.
 func (u *user) lost(why ...string) {
 	u.t.Helper()
 	var want []string
@@ -133,11 +135,11 @@ func (u *user) lost(why ...string) {
 		u.t.Errorf("the caller is told %q, %v; want %q", got, err, want)
 	}
 	if got, err := u.hear(); err != io.EOF {
-		u.t.Errorf("the connection goes on: %q, %v", got, err)
+		u.t.Errorf("the connection of a lost session has not ended: %q, %v", got, err)
 	}
 }
 
-// buried waits for the log entry about the worker's end.
+// buried waits for the log entry about the worker's end, and returns it.
 func buried(t *testing.T, log string, worker int) map[string]any {
 	t.Helper()
 	var found map[string]any
@@ -161,10 +163,10 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 	port := echoServer(t)
 	const watchdog = "20s" // long, for the pings that healthy workers answer on a busy machine
 	for name, tt := range map[string]struct {
-		read  int         // the number of bytes to read, which is the library's order
-		kill  unix.Signal // or from outside
-		exit  string
-		cause string
+		read  int         // the fault's number, or 100 for a Read without a fault
+		kill  unix.Signal // if not 0, the test sends this signal to the worker
+		exit  string      // in the log, how the process ended
+		cause string      // in the log, and for the caller
 	}{
 		"SIGSEGV":        {1001, 0, "exit status 2", "died of SIGSEGV"},
 		"abort":          {1002, 0, "exit status 2", "died of SIGABRT"},
@@ -193,20 +195,22 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 				users := newUsers(t, sock, port)
 				users[0].order(tt.read)
 				if tt.kill != 0 {
-					// its answer says that the Read has begun
+					// the answer comes when the Read has begun
 					users[0].say("tls.Backend", "")
 					if got, err := users[0].hear(); err != nil ||
 						!strings.Contains(got, `"result":"openssl"`) {
-						t.Fatal(got, err)
+						t.Fatalf("tls.Backend: %s, %v", got, err)
 					}
 					unix.Kill(users[0].worker, tt.kill)
 				}
 				others, lost := 0, 0
 				for _, u := range users {
 					if u.worker == users[0].worker {
-						// A worker that dies in the library takes all its
-						// sessions along. If it is killed from outside, the
-						// call may be in the library or may already wait.
+						// If the worker dies in the library, all
+						// its sessions are told of the Read. If a
+						// signal kills it, the Read may wait outside
+						// of the library. Then only the Read's own
+						// session is told of the Read.
 						why := []string{tt.cause + " in tls.Read"}
 						if u != users[0] && tt.kill != 0 {
 							why = append(why, tt.cause)
@@ -220,7 +224,8 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 				}
 				if others == 0 || mode == "session" && lost != 1 ||
 					mode == "shared" && lost < 2 {
-					t.Errorf("%d sessions are lost, %d go on", lost, others)
+					t.Errorf("%d sessions are lost, and %d go on; want only "+
+						"the dead worker's to be lost", lost, others)
 				}
 				newUser(t, sock, port).talk()
 				e := buried(t, log, users[0].worker)
@@ -232,7 +237,8 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 					e["sessions"] != float64(lost) ||
 					!strings.HasPrefix(library, "OpenSSL ") || uptime <= 0 {
 					delete(e, "stderr")
-					t.Errorf("the log says %v", e)
+					t.Errorf("the log has wrong facts about the dead worker: "+
+						"%v", e)
 				}
 			})
 		}

@@ -11,7 +11,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Log entries of code in a worker are counted, and recognisable as a worker's.
+// Code in a worker cannot write lines that look like audit lines, and cannot flood the log. The log
+// has the number of entries that were left out.
 func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 	t.Parallel()
 	const flood = 100000
@@ -25,7 +26,7 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 				"--log-format", format, "--spare", "0")
 			if got := callAs(t, nil, sock, askBackend); !strings.Contains(got,
 				`"result":"openssl"`) {
-				t.Fatal(got)
+				t.Fatalf("tls.Backend: %s", got)
 			}
 			text := untilLogged(t, log,
 				"the session, and the number of entries left out",
@@ -35,28 +36,31 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 							"logged too much; entries were dropped")
 				})
 			if len(text) > flood {
-				t.Errorf("the log has %d bytes of %d entries", len(text), flood)
+				t.Errorf("the worker wrote %d entries, and the log has %d bytes: "+
+					"too many were kept", flood, len(text))
 			}
 			for line := range strings.Lines(text) {
 				if i := strings.IndexFunc(strings.TrimSuffix(line, "\n"),
 					func(r rune) bool {
 						return r != '\t' && !unicode.IsGraphic(r)
 					}); i >= 0 {
-					t.Errorf("a hidden character at %d of %q", i, line)
+					t.Errorf("a line of the log has a control character, "+
+						"at %d: %q", i, line)
 				}
 				var entry map[string]any
 				if format == "json" && (json.Unmarshal([]byte(line),
 					&entry) != nil || entry["logger"] == "audit") {
-					t.Errorf("a line of the audit, or none of the log: %q",
-						line)
+					t.Errorf("a line of a worker is an audit line, or "+
+						"no JSON: %q", line)
 				}
 				if format == "console" && strings.Contains(line, "\taudit") {
-					t.Errorf("a line that looks like the audit's: %q", line)
+					t.Errorf("a line of a worker looks like an audit line: %q",
+						line)
 				}
 			}
 			if !strings.Contains(text, "said") {
-				t.Error("the worker's own line is not there: " +
-					"this has shown nothing")
+				t.Error("the log lacks the worker's forged line, " +
+					"so this test has checked nothing")
 			}
 		})
 	}

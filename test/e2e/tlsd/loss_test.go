@@ -18,9 +18,9 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The error of a caller whose worker dies.
+// A caller whose worker dies is told why, and in which call.
 
-// connect begins a session without our clients, and returns its worker's pid.
+// connect begins a session over a plain socket. It returns the process ID of the worker, too.
 func connect(t *testing.T, sock string) (conn *net.UnixConn, in *bufio.Reader, worker int) {
 	t.Helper()
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: sock})
@@ -68,9 +68,9 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 		if got := exchange(t, conn, in,
 			`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(
 				params)+`}`); !strings.Contains(got, `"result":1`) {
-			t.Fatal(got)
+			t.Fatalf("tls.NewServerContext: %s", got)
 		}
-		// The answer of the second call means that the first has begun.
+		// When the second call is answered, the first one has begun.
 		exchange(t, conn, in,
 			`{"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",`+strconv.Itoa(testkit.Port(t))+`]}`, askBackend)
 		if err := unix.Kill(worker, sig); err != nil {
@@ -83,6 +83,6 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 	}
 	if got := exchange(t, other, otherIn, askBackend); !strings.Contains(got,
 		`"result":"openssl"`) {
-		t.Errorf("another session answers %s", got)
+		t.Errorf("another session does not work any more: %s", got)
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// When a worker, or the machine, has no memory left.
+// These tests use up the memory of a worker, or of the machine.
 
-// full is the amount of memory that the library could get, by its own report.
+// full returns how much memory the library could get, from the library's report in the log.
 func full(t *testing.T, log string) (mebibytes float64) {
 	t.Helper()
 	text := untilLogged(t, log, "the library's report", func(text string) bool {
@@ -37,19 +37,23 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 				append([]string{"--socket", sock, "--log-format", "json",
 					"--libssl", lib, "--max-memory", "96MiB"}, flags...)...)
 			users := newUsers(t, sock, port)
-			// A library that checks for a failed allocation goes on.
+			// Here the library takes all memory, and handles the allocation that fails.
+			// So the worker goes on.
 			users[0].order(1010)
 			if got, err := users[0].hear(); !strings.Contains(got, `"result":"`) {
-				t.Fatal(got, err)
+				t.Fatalf("the Read of a library that handles a failed allocation: "+
+					"%s, %v", got, err)
 			}
 			if n := full(t, log); n < 60 || n > 96 {
-				t.Errorf("of 96 MiB the library could have %v", n)
+				t.Errorf("with --max-memory 96MiB the library could get %v MiB; "+
+					"want 60 to 96", n)
 			}
-			// Go cannot go on, because it does not check each allocation.
+			// A long message now ends the worker, because Go's runtime does not
+			// survive an allocation that fails.
 			message := `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1,"` +
 				strings.Repeat("AAAA", 4<<20) + `"]}`
-			fmt.Fprintln(users[0], message) // it cannot take the whole message
-			got, err := users[0].hear()     // behind the data
+			fmt.Fprintln(users[0], message) // fails if the worker dies before its end
+			got, err := users[0].hear()
 			why := cause.FindString(got)
 			if why == "" || !strings.Contains(got, `"kind":"lost"`) {
 				t.Fatalf("the caller is told %q, %v", got, err)
@@ -62,9 +66,9 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 				}
 			}
 			if e := buried(t, log, users[0].worker); e["cause"] != why {
-				t.Errorf("the log says %v; the callers are told %s", e, why)
+				t.Errorf("the callers are told %s, but the log says %v", why, e)
 			}
-			// This library does not check its allocations.
+			// Here the library uses memory that it could not get.
 			u := newUser(t, sock, port)
 			u.order(1009)
 			u.lost("died of SIGSEGV close to its limit of memory (--max-memory " +
@@ -74,7 +78,8 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 	}
 }
 
-// memoryGroup makes a cgroup with a limit, and returns the file that adds processes to it.
+// memoryGroup makes a cgroup with a limit of memory, in bytes. A process that writes its ID to the
+// returned file joins the group.
 func memoryGroup(t *testing.T, limit int) (procs string) {
 	t.Helper()
 	name := fmt.Sprintf("tlsd-test-%d-%s", os.Getpid(), filepath.Base(t.Name()))
@@ -92,7 +97,7 @@ func memoryGroup(t *testing.T, limit int) (procs string) {
 			why = append(why, err.Error())
 			continue
 		}
-		t.Cleanup(func() { // the workers end after tlsd
+		t.Cleanup(func() { // workers may end a little later than tlsd
 			testkit.Until(t, "the control group is empty", func() bool {
 				return os.Remove(dir) == nil
 			})
@@ -109,7 +114,7 @@ func memoryGroup(t *testing.T, limit int) (procs string) {
 	return ""
 }
 
-// The supervisor must outlive its workers.
+// If the kernel is out of memory, it must kill a worker before the supervisor.
 func TestKernelThatIsOutOfMemoryPrefersWorkers(t *testing.T) {
 	t.Parallel()
 	score := func(pid int) (n int) {
@@ -127,8 +132,8 @@ func TestKernelThatIsOutOfMemoryPrefersWorkers(t *testing.T) {
 		daemon := startWith(t, nil, "", "--socket", sock, "--confine", confine)
 		_, _, worker := connect(t, sock)
 		if own, its := score(daemon.Process.Pid), score(worker); its != min(own+100, 1000) {
-			t.Errorf("--confine=%s: the supervisor's score is %d, the worker's %d",
-				confine, own, its)
+			t.Errorf("--confine=%s: the worker's oom_score_adj is %d; "+
+				"want 100 more than the supervisor's %d", confine, its, own)
 		}
 	}
 }
@@ -158,7 +163,8 @@ func TestKernelThatIsOutOfMemoryKillsAWorkerAndItsCallersAreTold(t *testing.T) {
 			}
 			if e := buried(t, log, users[0].worker); e["cause"] != cause ||
 				e["exit"] != "SIGKILL" {
-				t.Errorf("the log says %v", e)
+				t.Errorf("the log has wrong facts about the worker "+
+					"that the kernel killed: %v", e)
 			}
 			newUser(t, sock, port).talk()
 		})

@@ -21,17 +21,17 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The effect of the administrator's policy on scripts, with the whole daemon.
+// The daemon applies the administrator's policy to scripts, and logs what it denies.
 
 // A ruled is a daemon with a policy.
 type ruled struct {
 	t         *testing.T
 	sock, log string
-	policy    string // file
+	policy    string // the policy's path
 	daemon    *os.Process
 }
 
-// startRuled starts a daemon that logs only errors.
+// startRuled starts a daemon with this policy. Its log has only errors and audit lines.
 func startRuled(t *testing.T, policy string, flags ...string) *ruled {
 	t.Helper()
 	dir := testkit.Dir(t)
@@ -52,7 +52,7 @@ func (r *ruled) write(policy string) {
 	}
 }
 
-// reload makes the daemon read the file again, and waits for a text in the log.
+// reload makes the daemon read the policy again, and waits until the log has the text says.
 func (r *ruled) reload(says string) {
 	r.t.Helper()
 	if err := r.daemon.Signal(unix.SIGHUP); err != nil {
@@ -71,7 +71,7 @@ type line struct {
 	Session, Missed                 uint64
 }
 
-// audit waits for n audit lines and returns them.
+// audit waits until the log has at least n audit lines, and returns all audit lines.
 func (r *ruled) audit(n int) (lines []line) {
 	r.t.Helper()
 	untilLogged(r.t, r.log, fmt.Sprintf("%d audit lines", n), func(text string) bool {
@@ -87,7 +87,7 @@ func (r *ruled) audit(n int) (lines []line) {
 	return lines
 }
 
-// request is a call, as a line.
+// request returns a call as a line of JSON-RPC.
 func request(id int, method string, params ...any) string {
 	b, err := json.Marshal(map[string]any{"jsonrpc": "2.0", "id": id, "method": method,
 		"params": append([]any{}, params...)})
@@ -97,8 +97,8 @@ func request(id int, method string, params ...any) string {
 	return string(b)
 }
 
-// tlsServer is a server that does handshakes, up to a version of TLS, until the test ends. The
-// result is its port.
+// tlsServer is a server that does handshakes with TLS versions up to max, until the test ends. It
+// returns the port.
 func tlsServer(t *testing.T, cert *testcert.Cert, max uint16) int {
 	t.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0",
@@ -127,7 +127,7 @@ func tlsServer(t *testing.T, cert *testcert.Cert, max uint16) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// put copies a file to a place that every user may read.
+// put makes a copy that every user may read, and returns the path of the copy.
 func put(t *testing.T, from, to string) string {
 	t.Helper()
 	b, err := os.ReadFile(from)
@@ -152,7 +152,7 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 	certIn, keyIn, caIn := put(t, cert.CertFile, keys+"/cert"),
 		put(t, cert.KeyFile, keys+"/key"), put(t, ca.File, keys+"/ca")
 	keyOut, caOut := put(t, cert.KeyFile, dir+"/key"), put(t, ca.File, dir+"/ca")
-	sly := keys + "/sly"
+	sly := keys + "/sly" // in an allowed folder, but a link to a file outside of it
 	if err := os.Symlink(keyOut, sly); err != nil {
 		t.Fatal(err)
 	}
@@ -209,17 +209,19 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 			request(1, "tls.CloseServerContext", 8), `"kind":"cancelled"`, asked{}},
 	} {
 		got := exchange(t, conn, in, tc.line)
-		if strings.Contains(tc.line, "\n") { // two requests, answered in any order
+		if strings.Contains(tc.line, "\n") { // two calls, answered in any order
 			second, _ := in.ReadString('\n')
 			got += second
 		}
 		if !strings.Contains(got, tc.want) {
-			t.Errorf("%d: %s\nis answered with %swant %s", i, tc.line, got, tc.want)
+			t.Errorf("call %d, %s\nis answered with %swant %s", i, tc.line, got,
+				tc.want)
 		}
 		if tc.method != "" {
 			want = append(want, tc.asked)
 			if !strings.Contains(got, "administrator's policy ("+tc.key+")") {
-				t.Errorf("%d: the error does not name the key: %s", i, got)
+				t.Errorf("call %d: the error does not name the policy's key %s: %s",
+					i, tc.key, got)
 			}
 		}
 	}
@@ -229,7 +231,7 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 		got = append(got, asked{l.Method, l.Asked, l.Key})
 		if l.Msg != "denied" || int(l.UID) != os.Getuid() || int(l.GID) != os.Getgid() ||
 			l.PID != os.Getpid() || l.Session != 1 {
-			t.Errorf("audit line %+v", l)
+			t.Errorf("an audit line has the wrong message, caller or session: %+v", l)
 		}
 	}
 	if !slices.Equal(got, want) {
@@ -237,11 +239,12 @@ func TestPolicyRefusesAndAllows(t *testing.T) {
 	}
 	if text, _ := os.ReadFile(r.log); bytes.Contains(text, []byte("PRIVATE")) ||
 		bytes.Contains(text, []byte("session started")) {
-		t.Errorf("the log is %s", text)
+		t.Errorf("the log has a private key, or entries below the level error: %s", text)
 	}
 }
 
-// Also without a policy about verification, and at any level of the log.
+// If a script turns verification off, the log has an audit line, even at the level error, and even
+// if the policy says nothing about verification.
 func TestSkippingVerificationIsAnAuditLine(t *testing.T) {
 	t.Parallel()
 	port := tlsServer(t, testcert.SelfSigned(t, testcert.Leaf{CN: "x"}), tls.VersionTLS13)
@@ -251,21 +254,22 @@ func TestSkippingVerificationIsAnAuditLine(t *testing.T) {
 		exchange(t, conn, in, request(1, "tls.NewClient", "127.0.0.1", port))
 		if got := exchange(t, conn, in, request(2, "tls.SetInsecureSkipVerify", 1,
 			1)); !strings.Contains(got, `"result":0`) {
-			t.Fatal(got)
+			t.Fatalf("tls.SetInsecureSkipVerify: %s", got)
 		}
 		if got := exchange(t, conn, in, request(3, "tls.Handshake", 1)); !strings.Contains(
 			got, `"result":0`) {
-			t.Error(got)
+			t.Errorf("tls.Handshake without verification: %s", got)
 		}
 		if l := r.audit(1); len(l) != 1 || l[0].Msg != "insecure-skip-verify" ||
 			l[0].Method != "tls.SetInsecureSkipVerify" ||
 			l[0].Asked != testkit.Addr(port) || l[0].Session != 1 {
-			t.Errorf("audit lines %+v", l)
+			t.Errorf("want one audit line about the skipped verification: %+v", l)
 		}
 	}
 }
 
-// A script makes audit lines in a loop. Some are written, and the number of the others is logged.
+// A script makes forbidden calls in a loop. The log has audit lines for some, and the number of the
+// others.
 func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 	t.Parallel()
 	r := startRuled(t, "[default]\nca-folders = []\n")
@@ -287,14 +291,14 @@ func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 			break
 		}
 		if !strings.Contains(l, `"kind":"denied"`) {
-			t.Fatal(l)
+			t.Fatalf("a forbidden call is answered with %s", l)
 		}
 	}
 	if answers != calls {
 		t.Fatalf("%d answers, want %d", answers, calls)
 	}
 	var told uint64
-	for n := 1; told < calls; n++ { // the last one comes when the session has ended
+	for n := 1; told < calls; n++ { // the line with the final number follows the session's end
 		lines := r.audit(n)
 		told = 0
 		for _, l := range lines {
@@ -302,14 +306,16 @@ func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 			if l.Msg == "denied" {
 				told++
 				if l.Asked != `/a\nb\u202e` {
-					t.Fatalf("audit line %+v", l)
+					t.Fatalf("an audit line must escape control "+
+						"characters: %+v", l)
 				}
 			}
 		}
 		n = len(lines)
 	}
 	if lines := r.audit(1); told != calls || len(lines) > calls/4 {
-		t.Errorf("%d lines tell of %d events, want %d", len(lines), told, calls)
+		t.Errorf("%d audit lines account for %d denied calls; want at most %d lines for %d",
+			len(lines), told, calls/4, calls)
 	}
 }
 
@@ -353,10 +359,10 @@ func TestPolicyIsByUser(t *testing.T) {
 			t.Errorf("user %d, %s: %s; want %s", tc.uid, tc.file, got, tc.want)
 		}
 	}
-	lines := map[line]bool{} // they are of several workers and of tlsd, so they have no order
+	lines := map[line]bool{} // several workers and the supervisor log them, in any order
 	for _, l := range r.audit(4) {
 		if l.PID == 0 || (l.Session == 0) != (l.Method == "connect") {
-			t.Errorf("audit line %+v", l)
+			t.Errorf("an audit line lacks its process or session: %+v", l)
 		}
 		l.PID, l.Session = 0, 0
 		lines[l] = true
@@ -369,16 +375,16 @@ func TestPolicyIsByUser(t *testing.T) {
 	} {
 		want.Logger, want.Msg, want.GID = "audit", "denied", want.UID+1
 		if !lines[want] {
-			t.Errorf("there is no audit line %+v", want)
+			t.Errorf("the log lacks the audit line %+v", want)
 		}
 	}
 
-	// An emptied file allows nothing more, and a file of another user is refused.
+	// If the new file is empty, or belongs to another user, tlsd keeps the old policy.
 	r.write("")
 	r.reload("it has no table")
 	if got := callAs(t, as(1235), r.sock, request(1, "tls.SetCaBundle", in)); !strings.Contains(
 		got, `"kind":"denied"`) {
-		t.Errorf("an emptied file allows it: %s", got)
+		t.Errorf("the policy file is empty now, and the old policy is not kept: %s", got)
 	}
 	r.write("[default]\n")
 	if err := os.Chown(r.policy, 1234, 0); err != nil {
@@ -387,6 +393,7 @@ func TestPolicyIsByUser(t *testing.T) {
 	r.reload("it belongs to user 1234")
 	if got := callAs(t, as(1235), r.sock, request(1, "tls.SetCaBundle", in)); !strings.Contains(
 		got, `"kind":"denied"`) {
-		t.Errorf("what held before does not hold any more: %s", got)
+		t.Errorf("another user owns the policy file now, but the old policy is not kept: "+
+			"%s", got)
 	}
 }

@@ -22,12 +22,14 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Scripts can neither pass descriptors to the daemon nor be other users.
+// tlsd checks the descriptors that it gets from systemd, and its workers inherit none.
 
-// callerEnv makes the test binary a caller: it sends the line to the socket and prints the answer.
-// With "wait" it first waits for a line of its input. With "stay" it leaves when its input ends.
+// If the variable callerEnv is set, the test binary is a caller (callAndPrint). With the value
+// "wait", it first waits for a line of standard input. With "stay", it keeps its session until
+// standard input ends.
 const callerEnv = "TLSD_TEST_CALL"
 
+// callAndPrint sends a line to the socket, and prints the answer. It returns the exit status.
 func callAndPrint(path, line string) int {
 	conn, err := net.DialTimeout("unix", path, testkit.Patience)
 	if err != nil {
@@ -51,7 +53,8 @@ func callAndPrint(path, line string) int {
 	return 0
 }
 
-// callAs is a caller with the rights of another user.
+// callAs sends a line to the socket from a process with the rights of another user, and returns the
+// answer. If who is nil, the process has the test's rights.
 func callAs(t *testing.T, who *syscall.Credential, path, line string) string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", path, line)
@@ -65,8 +68,9 @@ func callAs(t *testing.T, who *syscall.Credential, path, line string) string {
 	return string(out)
 }
 
-// startWith starts tlsd with further descriptors, from 4 on, and waits until it is ready. The end
-// of the test kills it.
+// startWith starts tlsd, and waits until tlsd is ready. tlsd inherits the files as the descriptors
+// 3, 4 and so on. sh starts tlsd, and shell is the text before the command "exec tlsd". The end of
+// the test kills tlsd.
 func startWith(t *testing.T, files []*os.File, shell string, args ...string) *exec.Cmd {
 	t.Helper()
 	ready, theirs, err := os.Pipe()
@@ -95,7 +99,7 @@ func startWith(t *testing.T, files []*os.File, shell string, args ...string) *ex
 	})
 	ready.SetReadDeadline(time.Now().Add(testkit.Patience))
 	if got, err := io.ReadAll(ready); string(got) != "\n" || err != nil {
-		t.Fatalf("not ready: %q, %v", got, err)
+		t.Fatalf("tlsd has not said on --ready-fd that it is ready: %q, %v", got, err)
 	}
 	return cmd
 }
@@ -118,15 +122,15 @@ func TestSystemdPassesTheSocket(t *testing.T) {
 	cmd := startWith(t, []*os.File{f}, "LISTEN_FDS=1 LISTEN_PID=$$", "--socket",
 		"/nonexistent/s")
 	if got := callAs(t, nil, sock, askBackend); !strings.Contains(got, `"result":`) {
-		t.Errorf("the answer is %s", got)
+		t.Errorf("a call on the socket of systemd is answered with %s", got)
 	}
 	cmd.Process.Signal(unix.SIGTERM)
 	cmd.Wait()
 	if cmd.ProcessState.ExitCode() != 0 {
-		t.Errorf("it ends with %v", cmd.ProcessState)
+		t.Errorf("tlsd, stopped by SIGTERM, ends with %v", cmd.ProcessState)
 	}
 	if _, err := os.Lstat(sock); err != nil {
-		t.Errorf("the socket, which is not its own, is gone: %v", err)
+		t.Errorf("tlsd has removed the socket, which belongs to systemd: %v", err)
 	}
 }
 
@@ -180,7 +184,8 @@ func TestWhatSystemdPassesIsChecked(t *testing.T) {
 		cancel()
 		if code := cmd.ProcessState.ExitCode(); code != 1 ||
 			!strings.Contains(string(out), tt.want) {
-			t.Errorf("status %d, %s; want %s", code, out, tt.want)
+			t.Errorf("tlsd must refuse a wrong descriptor of systemd: status %d, %s; "+
+				"want %s", code, out, tt.want)
 		}
 	}
 }
@@ -193,8 +198,10 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	}
 	defer r.Close()
 	sock := filepath.Join(testkit.Dir(t), "s")
-	// The first of them makes room for the worker's channel, and the second does not.
-	cmd := startWith(t, []*os.File{w, w}, "", "--socket", sock)
+	// In a worker, its own files take the places of the daemon's descriptors 3 and 4 (see
+	// workerCommand of internal/supervisor). Only the third of these can show that a worker
+	// inherits descriptors.
+	cmd := startWith(t, []*os.File{w, w, w}, "", "--socket", sock)
 	w.Close()
 
 	conn, err := net.Dial("unix", sock)
@@ -211,8 +218,8 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 		answer.Result.Server.PID == 0 {
 		t.Fatalf("%+v, %v", answer, err)
 	}
-	// The worker stays after the daemon. So a descriptor of the daemon that the worker had
-	// would stay open.
+	// The worker is stopped, so it outlives the daemon. If it had inherited the pipe's end, the
+	// pipe would stay open.
 	pid := answer.Result.Server.PID
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -221,7 +228,7 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	cmd.Process.Kill()
 	r.SetReadDeadline(time.Now().Add(testkit.Patience / 4))
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the descriptor is open in a worker: %v", err)
+		t.Errorf("a worker has inherited a descriptor of tlsd: %v", err)
 	}
 }
 
@@ -232,12 +239,13 @@ func TestWorkerIsNotForPeopleToStart(t *testing.T) {
 	out, _ := cmd.CombinedOutput()
 	if code := cmd.ProcessState.ExitCode(); code != 2 ||
 		!strings.Contains(string(out), "to be started by tlsd only") {
-		t.Errorf("status %d: %s", code, out)
+		t.Errorf("a worker that a user starts must refuse, with status 2: status %d, %s",
+			code, out)
 	}
 }
 
-// No worker ever has the daemon's socket or lock, from the moment that the worker's program runs.
-// Otherwise a worker that is stopped, or stays, would keep the next daemon out.
+// When the program of a worker begins, the worker has neither the daemon's socket nor the daemon's
+// lock. If it had them and outlived the daemon, the next daemon could not start.
 func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 	t.Parallel()
 	sock := filepath.Join(testkit.Dir(t), "s")
@@ -247,16 +255,16 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	its := []string{sock + ".lock"} // workers must not have these
+	own := []string{sock + ".lock"} // the files that only the daemon may have
 	for line := range strings.Lines(string(sockets)) {
 		if f := strings.Fields(line); len(f) == 8 && f[7] == sock {
-			its = append(its, "socket:["+f[6]+"]")
+			own = append(own, "socket:["+f[6]+"]")
 		}
 	}
-	for _, to := range its {
-		if len(its) != 2 || !slices.Contains(descriptors(cmd.Process.Pid), to) {
+	for _, to := range own {
+		if len(own) != 2 || !slices.Contains(descriptors(cmd.Process.Pid), to) {
 			t.Fatalf("the daemon has %v; want %v, a lock and a socket",
-				descriptors(cmd.Process.Pid), its)
+				descriptors(cmd.Process.Pid), own)
 		}
 	}
 	seen := map[int]bool{}
@@ -281,13 +289,14 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 			for _, worker := range testkit.Children(cmd.Process.Pid) {
 				pid := worker.PID
 				line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-				// not yet executed; the daemon waits for that
+				// a new process may still have them before it executes the
+				// worker's program
 				if string(line) != "tlsd: worker\x00" {
 					continue
 				}
 				seen[pid] = true
 				for _, to := range descriptors(pid) {
-					if slices.Contains(its, to) {
+					if slices.Contains(own, to) {
 						t.Fatalf("worker %d has the daemon's %s", pid, to)
 					}
 				}
@@ -296,11 +305,11 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 		conn.Close()
 	}
 	if len(seen) < 20 {
-		t.Errorf("%d workers were seen; want 20 at least", len(seen))
+		t.Errorf("this test has looked at %d workers; want at least 20", len(seen))
 	}
 }
 
-// descriptors are the open descriptors of a process.
+// descriptors returns the names of the files that a process has open.
 func descriptors(pid int) (to []string) {
 	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	for _, link := range links {

@@ -15,8 +15,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Under root's daemon a session has the rights of its caller. The users and groups do not exist: a
-// number is enough for the kernel.
+// If root runs tlsd, a session has the rights of its caller. The users and groups of these tests
+// are only numbers, which the kernel accepts without an entry in /etc/passwd.
 
 func needRoot(t *testing.T) {
 	t.Helper()
@@ -26,7 +26,7 @@ func needRoot(t *testing.T) {
 	t.Parallel()
 }
 
-// guarded writes a file that only root and a group can read.
+// guarded makes a copy that only root and a group can read, and returns the path of the copy.
 func guarded(t *testing.T, from, to string, gid int) string {
 	t.Helper()
 	put(t, from, to)
@@ -94,8 +94,8 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 	}
 }
 
-// The workers of a process with the rights of two users get those of the real one when they are
-// executed, which may be root.
+// If tlsd's real and effective user differed, its workers would get the rights of the real user,
+// perhaps root's. So tlsd does not start.
 func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 	needRoot(t)
 	dir := testkit.Dir(t)
@@ -120,13 +120,15 @@ func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TLSD_CONFIG=none"}
 			if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 1 ||
 				!strings.Contains(string(out), what) {
-				t.Errorf("tlsd ends with %v: %s", err, out)
+				t.Errorf("tlsd must end with status 1 and say why; "+
+					"it ends with %v: %s", err, out)
 			}
 		})
 	}
 }
 
-// One group's socket is closed to all others by the kernel, who cannot even flood it.
+// With one --allow-gid, the kernel lets only this group connect to the socket. So other users
+// cannot even flood tlsd with connections.
 func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 	needRoot(t)
 	sock := filepath.Join(testkit.Dir(t), "s")
@@ -137,12 +139,12 @@ func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 	}
 	if st := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != 0o660 || st.Uid != 0 ||
 		st.Gid != 61355 {
-		t.Errorf("the socket is user %d's and group %d's, %v; want root's and group "+
-			"61355's, 0660", st.Uid, st.Gid, info.Mode())
+		t.Errorf("the socket has user %d, group %d and mode %v; want user 0, group 61355 "+
+			"and mode 0660", st.Uid, st.Gid, info.Mode())
 	}
 	if got := callAs(t, &syscall.Credential{Uid: 61234, Gid: 61234, Groups: []uint32{61355}},
 		sock, askBackend); !strings.Contains(got, `"result":`) {
-		t.Errorf("a member is told %s", got)
+		t.Errorf("a member of the group is answered with %s", got)
 	}
 	stranger := exec.Command("/proc/self/exe", sock, askBackend)
 	stranger.Env = []string{callerEnv + "=1"}
@@ -151,12 +153,13 @@ func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 		Gid: 61234}}
 	if out, err := stranger.CombinedOutput(); err == nil ||
 		!strings.Contains(string(out), "permission denied") {
-		t.Errorf("a stranger is told %s, %v", out, err)
+		t.Errorf("a user outside of the group connects: %s, %v; want permission denied",
+			out, err)
 	}
 }
 
-// The network namespace is the daemon's own, so it has the kernel's default: ports below 1024 are
-// for root.
+// A session of root's daemon may listen on a port only if its user may. The daemon has a network
+// namespace of its own, with the kernel's default: only root may listen on ports below 1024.
 func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 	needRoot(t)
 	dir := testkit.Dir(t)
@@ -173,7 +176,7 @@ func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 		}{
 			{1234, 443, `"errno":"EACCES"`},
 			{1234, 1023, `"errno":"EACCES"`},
-			// by CloseServerContext: it has listened
+			// Accept has listened until CloseServerContext cancelled it
 			{1234, 1024, `"kind":"cancelled"`},
 			{0, 443, `"kind":"cancelled"`},
 		} {
@@ -214,10 +217,10 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	defer caller.Wait()
 	defer speak.Close()
 
-	// The workers of root's own sessions are among them.
+	// The children include the spare worker, which still has root's rights.
 	var worker int
 	var status map[string]string
-	testkit.Until(t, "there is a worker of another user", func() bool {
+	testkit.Until(t, "a worker has got the rights of the caller", func() bool {
 		for _, c := range testkit.Children(daemon.Process.Pid) {
 			s := statusOf(c.PID)
 			if s["Name"] == "tlsd-worker" && s["Uid"] != "0 0 0 0" {
@@ -232,7 +235,8 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 		"CapInh": "0000000000000000", "CapAmb": "0000000000000000",
 	} {
 		if status[name] != want {
-			t.Errorf("%s of the worker: %s, want %s", name, status[name], want)
+			t.Errorf("before the first byte, the worker's %s is %s, want %s", name,
+				status[name], want)
 		}
 	}
 	fmt.Fprintln(speak, "now")
@@ -242,11 +246,12 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(out.String()), &answer); err != nil ||
 		answer.Result.Server.PID != worker {
-		t.Errorf("the caller is answered %s, %v; want worker %d", out.String(), err, worker)
+		t.Errorf("another worker than %d answers the caller: %s, %v", worker, out.String(),
+			err)
 	}
 }
 
-// statusOf is /proc/PID/status.
+// statusOf returns the fields of /proc/PID/status.
 func statusOf(pid int) map[string]string {
 	status := map[string]string{}
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -2,20 +2,20 @@
 // testscript, with its own directory and its own socket path $S. It has these commands besides the
 // package's own:
 //
-//	run STATUS [flag …]      run tlsd, which must end with this status; like exec
+//	run STATUS [flag …]      run tlsd like exec; it must end with this status
 //	start NAME [flag …]      start tlsd; it is ready when the command ends
 //	signal NAME|PID SIGNAL   send a signal to a daemon, or to a process
 //	exits NAME STATUS        wait for the end of a daemon; STATUS may be "killed"
 //	log NAME REGEXP [VAR]    wait for a line in its log; VAR gets the match of the group
-//	[!] logged NAME REGEXP   is there such a line now?
+//	[!] logged NAME REGEXP   the log must have such a line now; with !, it must not
 //	open NAME                begin a session
 //	ask NAME METHOD WANT     call a method of the session; the answer must match
 //	close NAME               end the session
 //	cut NAME                 wait until the daemon has ended the connection without a message
 //	told NAME WANT           wait for a last line that matches, and the end of the connection
 //	call LINE …              a session that sends these lines; the answers go to stdout
-//	mode PATH MODE           the socket's permissions must be these
-//	gone PATH|PIDS           wait until the file is gone, or all processes are
+//	mode PATH MODE           the path must be a socket with these permissions
+//	gone PATH|PIDS           wait until the file, or all processes, do not exist any more
 //	children NAME N [VAR]    wait until N children of the daemon run; VAR gets their pids
 //
 // Every wait has a limit. Everything that a script starts is gone when the script ends.
@@ -123,7 +123,7 @@ type daemon struct {
 type session struct {
 	net.Conn
 	in   *bufio.Reader
-	last int // id
+	last int // the id of the newest call
 }
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
@@ -222,13 +222,13 @@ func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
 	script.Need(ts, neg, args, 2, 3)
 	d := worldOf(ts).daemon(ts, args[0])
 	var found []string
-	testkit.Until(ts, "in the log of "+args[0]+": "+args[1], func() bool {
+	testkit.Until(ts, "the log of "+args[0]+" has a line that matches "+args[1], func() bool {
 		found = d.find(ts, args[1])
 		return found != nil
 	})
 	if len(args) == 3 {
 		if len(found) < 2 {
-			ts.Fatalf("no group in %q", args[1])
+			ts.Fatalf("the pattern has no group for the variable: %q", args[1])
 		}
 		ts.Setenv(args[2], found[1])
 	}
@@ -237,8 +237,12 @@ func awaitLog(ts *testscript.TestScript, neg bool, args []string) {
 func logged(ts *testscript.TestScript, neg bool, args []string) {
 	script.Need(ts, false, args, 2, 2)
 	found := worldOf(ts).daemon(ts, args[0]).find(ts, args[1])
-	if (found != nil) == neg {
-		ts.Fatalf("in the log of %s: %q", args[0], found)
+	if neg && found != nil {
+		ts.Fatalf("the log of %s must have no line that matches %q; it has %q", args[0],
+			args[1], found)
+	}
+	if !neg && found == nil {
+		ts.Fatalf("the log of %s has no line that matches %q", args[0], args[1])
 	}
 }
 
@@ -265,7 +269,7 @@ func ask(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if !strings.Contains(line, fmt.Sprintf(`"id":%d`, s.last)) ||
 		!regexp.MustCompile(args[2]).MatchString(line) {
-		ts.Fatalf("the answer is %swant %s", line, args[2])
+		ts.Fatalf("%s is answered with %swant %s", args[1], line, args[2])
 	}
 }
 
@@ -278,7 +282,7 @@ func cut(ts *testscript.TestScript, neg bool, args []string) {
 	script.Need(ts, neg, args, 1, 1)
 	rest, err := io.ReadAll(worldOf(ts).session(ts, args[0]).in)
 	if ne, ok := err.(net.Error); ok && ne.Timeout() || len(rest) > 0 {
-		ts.Fatalf("session %s is not cut: %q, %v", args[0], rest, err)
+		ts.Fatalf("tlsd must end session %s without a message: %q, %v", args[0], rest, err)
 	}
 }
 
@@ -295,15 +299,15 @@ func told(ts *testscript.TestScript, neg bool, args []string) {
 func call(ts *testscript.TestScript, neg bool, args []string) {
 	script.Need(ts, neg, args, 1, 100)
 	s := dial(ts)
-	// The daemon may close the connection before it reads the lines of a refused caller. Only
-	// its message counts.
+	// The daemon may refuse this caller, and close the connection before it has read the lines.
+	// Then the writes fail, but the daemon's message can be read.
 	for _, line := range args {
 		fmt.Fprintln(s, line)
 	}
 	s.Conn.(*net.UnixConn).CloseWrite()
 	answers, err := io.ReadAll(s.in)
 	if err != nil && len(answers) == 0 {
-		ts.Fatalf("no answer: %v", err)
+		ts.Fatalf("the daemon has not answered: %v", err)
 	}
 	ts.Stdout().Write(answers)
 }

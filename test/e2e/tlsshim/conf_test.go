@@ -10,7 +10,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A mount namespace gives tlsshim an /etc of its own, with root's client.conf.
+// tlsshim reads the administrator's file /etc/tlsd/client.conf. In this test, a mount namespace
+// gives tlsshim another /etc.
 func TestTheAdministratorsFileIsRead(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
@@ -57,14 +58,15 @@ func TestTheAdministratorsFileIsRead(t *testing.T) {
 				etc, cmd.Path}, c.args...)
 			cmd.Path = unshare
 			cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-			_ = cmd.Run() // its status tells
+			_ = cmd.Run() // ProcessState has the result
 			if cmd.ProcessState.ExitCode() != c.status {
-				t.Errorf("it ends with %v; %s%s", cmd.ProcessState, stdout, stderr)
+				t.Errorf("tlsshim ends with %v, want %d; %s%s", cmd.ProcessState,
+					c.status, stdout, stderr)
 			}
 			for _, want := range c.says {
 				if all := stdout.String() +
 					stderr.String(); !strings.Contains(all, want) {
-					t.Errorf("it says %q; want %q", all, want)
+					t.Errorf("tlsshim prints %q; want %q", all, want)
 				}
 			}
 		})

@@ -2,14 +2,14 @@
 // of package testscript with its own directory. TLSD_SOCKET names the script's own socket, also if
 // there is no daemon. Commands besides the package's own:
 //
-//	run STATUS [arg …]      run tlsshim, which must end with this status; like exec
+//	run STATUS [arg …]      run tlsshim like exec; it must end with this status
 //	daemon [flag …]         start tlsd; NAME=value sets a variable of its environment
 //	echo                    start a crypto/tls server that sends its input back; ECHO_PORT
 //	                        has its port, and ca.pem makes it trusted as "localhost"
 //	json N PATH WANT        line N of the last output must be JSON and have this value at the
-//	                        path, such as error.data.kind; a WANT of * is any
+//	                        path, such as error.data.kind; if WANT is *, any value will do
 //	findings CHECK STATUS REGEXP
-//	                        the last output is a report of doctor --json and has such a finding
+//	                        the last output must be of doctor --json, and have such a finding
 //
 // Every wait has a limit. Everything that a script starts is gone when the script ends.
 package tlsshim
@@ -81,7 +81,7 @@ func echo(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), s.ca.PEM(), 0o644))
 }
 
-// echoServer sends its input back.
+// echoServer is a TLS server that sends its input back.
 type echoServer struct {
 	port   int
 	ca     *testcert.CA
@@ -108,11 +108,11 @@ func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
 	lines := strings.Split(strings.TrimSuffix(ts.ReadFile("stdout"), "\n"), "\n")
 	n, err := strconv.Atoi(args[0])
 	if err != nil || n < 1 || n > len(lines) {
-		ts.Fatalf("there is no line %s, only %d", args[0], len(lines))
+		ts.Fatalf("the output has no line %s; it has %d lines", args[0], len(lines))
 	}
 	var v any
 	if err := json.Unmarshal([]byte(lines[n-1]), &v); err != nil {
-		ts.Fatalf("line %d: %v: %s", n, err, lines[n-1])
+		ts.Fatalf("line %d is no JSON: %v: %s", n, err, lines[n-1])
 	}
 	for _, name := range strings.Split(args[1], ".") {
 		m, _ := v.(map[string]any)
@@ -132,13 +132,14 @@ func findings(ts *testscript.TestScript, neg bool, args []string) {
 		Usable   *bool
 		Findings []finding
 	}
-	// fails if there is more than one value
+	// Unmarshal fails if the output is more than one JSON value
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &r))
 	re := regexp.MustCompile(args[2])
 	if r.Usable == nil || !slices.ContainsFunc(r.Findings, func(f finding) bool {
 		return f.Check == args[0] && f.Status == args[1] &&
 			re.MatchString(f.Text+" "+f.Mend)
 	}) {
-		ts.Fatalf("there is no such finding")
+		ts.Fatalf("doctor --json has no finding %q with the status %s that matches %q",
+			args[0], args[1], args[2])
 	}
 }

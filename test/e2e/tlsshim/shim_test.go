@@ -23,7 +23,8 @@ import (
 
 // tlsshim turns its arguments into calls. An interrupt cancels the call in flight.
 
-// shim is a tlsshim that is killed if it does not end in time.
+// shim returns a command for tlsshim that is not started yet, and its output. The command is killed
+// if it does not end in time.
 func shim(t *testing.T, socket string, args ...string) (cmd *exec.Cmd, stdout,
 	stderr *bytes.Buffer) {
 	t.Helper()
@@ -48,20 +49,21 @@ func TestAnInterruptCancelsTheCallInFlight(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		<-s.shaken // it will never get an answer to its Read
+		<-s.shaken // tlsshim goes on to its Read, for which no data will come
 		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}
 		err := cmd.Wait()
 		if cmd.ProcessState.ExitCode() != 130 {
-			t.Errorf("%q: ended with %v, want 130; %q, %q", flags, err, stdout, stderr)
+			t.Errorf("tlsshim %q, interrupted, ends with %v, want 130; %q, %q", flags,
+				err, stdout, stderr)
 		}
 		if all := stdout.String() + stderr.String(); !strings.Contains(all, "cancelled") ||
 			strings.Contains(all, "openssl") {
-			t.Errorf("%q: wrote %q; want the answer of tlsd that the call is "+
-				"cancelled, and no call more", flags, all)
+			t.Errorf("tlsshim %q, interrupted, prints %q; want tlsd's answer that the "+
+				"call is cancelled, and no later call", flags, all)
 		}
-		<-s.ended // tlsd has let go of the connection
+		<-s.ended // tlsd has closed the connection
 	}
 }
 
@@ -87,10 +89,11 @@ func TestAServerIsMadeOfCalls(t *testing.T) {
 	defer conn.Close()
 	fmt.Fprint(conn, "hello")
 	if got, err := io.ReadAll(conn); string(got) != "and to you\n" || err != nil {
-		t.Errorf("the client got %q, %v", got, err)
+		t.Errorf("the client of tlsshim's server got %q, %v", got, err)
 	}
 	if err := cmd.Wait(); err != nil || stdout.String() != "1\n2\nhello11\n0\n0\n" {
-		t.Errorf("the server ended with %v, %q, %q", err, stdout, stderr)
+		t.Errorf("tlsshim as a server ends with %v, stdout %q, stderr %q", err, stdout,
+			stderr)
 	}
 }
 
@@ -119,15 +122,15 @@ func TestCallKnowsTheParametersOfEveryMethod(t *testing.T) {
 	var want []string
 	for _, m := range doc.Methods {
 		switch m.Name {
-		case "tls.Hello", "$/cancelRequest": // made by connecting, and by SIGINT
+		case "tls.Hello", "$/cancelRequest": // tlsshim calls them by itself
 			continue
-		case "tls.Signal": // needs descriptors, and words cannot carry any
+		case "tls.Signal": // needs descriptors, which arguments of a program cannot be
 			continue
 		}
 		words := []string{strings.TrimPrefix(m.Name, "tls.")}
 		for _, p := range m.Params {
 			if p.Name == "channel" {
-				continue // words cannot carry data
+				continue // needs a descriptor
 			}
 			if p.Required {
 				words = append(words, p.Name)
@@ -149,11 +152,11 @@ func TestCallKnowsTheParametersOfEveryMethod(t *testing.T) {
 	slices.Sort(want)
 	slices.Sort(got)
 	if len(want) < 16 || !slices.Equal(got, want) {
-		t.Errorf("the help lists\n%q\nand tlsd has\n%q", got, want)
+		t.Errorf("tlsshim call --help lists\n%q\nbut tlsd has the methods\n%q", got, want)
 	}
 }
 
-// A user who is neither root nor the daemon's own gets an explanation.
+// tlsshim doctor says whether the user may connect. If not, it says why, and what to do.
 func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

@@ -1,4 +1,5 @@
--- cases.lua CASE: uses tlsd.lua. See bindings_test.go, whose environment says where the peers are.
+-- cases.lua CASE: runs one case with tlsd.lua, for bindings_test.go. The environment has the ports
+-- of the peers, and the paths of certificates and keys.
 local tlsd = require("tlsd")
 local E = os.getenv
 local CA = E("CA")
@@ -75,12 +76,12 @@ function cases.errors()
 	c = to("CUT")
 	say("cut:", kind_of(c.read, c))
 	c = to("ECHO")
-	c:set_timeout(0.05) -- not of the handshake
+	c:set_timeout(0.05) -- the handshake had more time
 	say("late:", kind_of(c.read, c))
 	say("handshake:", kind_of(c.write_plain, c, "x"))
 	c:close()
 	say("closed:", kind_of(c.read, c))
-	for _ = 1, 100 do to("ECHO") end -- forgotten ones are closed
+	for _ = 1, 100 do to("ECHO") end -- the garbage collector must close these
 	collectgarbage()
 	collectgarbage()
 	local open = 0

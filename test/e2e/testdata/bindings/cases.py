@@ -1,4 +1,6 @@
-"""cases.py CASE: uses tlsd.py. See bindings_test.go, whose environment says where the peers are."""
+"""cases.py CASE: runs one case with tlsd.py, for bindings_test.go.
+
+The environment has the ports of the peers, and the paths of certificates and keys."""
 
 import asyncio
 import gc
@@ -38,13 +40,13 @@ class HTTPSConnection(http.client.HTTPSConnection):
 
 def https():
     c = HTTPSConnection("localhost", int(E["HTTPS"]))
-    for i in range(2):  # one connection
+    for i in range(2):  # both requests on one connection
         c.request("POST", "/", ALL_BYTES * 1000)
         answer = c.getresponse()
         print(answer.status, answer.read() == ALL_BYTES * 1000, c.sock.fileno() > 2)
     c.request("POST", "/", b"last", {"Connection": "close"})
     answer = c.getresponse()
-    c.close()  # before what is to be read
+    c.close()  # the answer can still be read
     print(answer.read(), c.sock)
 
 
@@ -61,7 +63,7 @@ def facts():
         assert c.getsockname()[1] > 0
         c.shutdown(socket.SHUT_WR)
         print(c.recv(10), c.recv(10))
-        c.close()  # but there is a file
+        c.close()  # the file f still uses the connection
         print(c.info("alpn"))
         f.close()
     print(c.fileno(), kind_of(c.info))
@@ -84,7 +86,7 @@ def errors():
     with to("CUT") as c:
         print("cut:", kind_of(c.recv, 10))
     with to("ECHO") as c:
-        c.settimeout(0.05)  # not of the handshake
+        c.settimeout(0.05)  # the handshake had more time
         print("late:", kind_of(c.recv, 10))
         c.settimeout(0)
         try:
@@ -92,7 +94,7 @@ def errors():
         except BlockingIOError:
             print("would wait")
         c.settimeout(None)
-        # The peer sends all back, so this side must read meanwhile.
+        # The peer sends everything back. So this side must read while it sends.
         sender = threading.Thread(target=c.sendall, args=(ALL_BYTES * 40000,))
         sender.start()
         got = b""
@@ -105,12 +107,12 @@ def errors():
         print("handshake:", kind_of(c.send_plain, b"x"))
     print("closed:", kind_of(c.recv, 10))
     for _ in range(100):
-        to("ECHO")  # forgotten ones are closed
+        to("ECHO")  # the garbage collector must close these
     gc.collect()
     print("left open:", len(os.listdir("/proc/self/fd")) < 50)
     try:
         tlsd.connect(7, 443)
-    except Exception as e:  # and not the end of the program
+    except Exception as e:  # the wrong type must not crash the program
         print("no text:", type(e).__name__)
 
 
@@ -134,7 +136,7 @@ def server():
 
 
 async def one_by_readers(loop, i):
-    """A connection by add_reader alone: what was said comes back in pieces."""
+    """One connection reads with add_reader. It sends bytes, and gets them back in pieces."""
     c = to("ECHO")
     c.setblocking(False)
     got, said, done = bytearray(), b"%03d " % i + ALL_BYTES * 20, loop.create_future()
@@ -167,7 +169,7 @@ def readers():
 
 
 def streams():
-    """Streams, and the loop's functions for sockets. A peer that does not read holds up nobody."""
+    """asyncio's streams and socket functions work while the peer of another connection is stuck."""
     async def main():
         loop = asyncio.get_running_loop()
         stuck = to("STUCK")
@@ -191,7 +193,7 @@ def streams():
         await writer.wait_closed()
         flood.cancel()
         sys.stdout.flush()
-        os._exit(0)  # a close would wait for the flood
+        os._exit(0)  # a close of stuck would wait until its peer reads
 
     asyncio.run(main())
 
@@ -208,7 +210,7 @@ def starttls():
 
 def interrupted():
     """SIGINT ends a recv and an accept that wait."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the test's process may ignore SIGINT
     with to("ECHO") as c, tlsd.Server(*CERTS) as s:
         s.listen("127.0.0.1")
         for wait in (lambda: c.recv(1)), s.accept:

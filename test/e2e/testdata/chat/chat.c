@@ -1,7 +1,7 @@
-/* chat CERT KEY COUNT PATIENCE - a chat for many clients in one thread, by poll(2).
+/* chat CERT KEY COUNT PATIENCE - a chat server for many clients, in one thread with poll(2).
  *
- * What a client says is sent to all. A client that does not take 64 KiB within PATIENCE
- * milliseconds is closed. It ends when COUNT clients have left. */
+ * The server sends each client's text to all clients. It closes a client that does not take 64 KiB
+ * within PATIENCE milliseconds. The server ends when COUNT clients have left or were closed. */
 #define _POSIX_C_SOURCE 200809L
 #include <poll.h>
 #include <stdio.h>
@@ -11,9 +11,10 @@
 
 enum { MOST = 1024 };
 
-static int64_t handles[MOST]; /* the context first */
-static struct pollfd fds[MOST];
-static int n, left;
+static int64_t handles[MOST];   /* handles[0] is the server context, the others are clients */
+static struct pollfd fds[MOST]; /* fds[i] belongs to handles[i] */
+static int n;                   /* the number of handles */
+static int left;                /* the number of clients that have left or were closed */
 
 static int64_t add(int64_t handle)
 {
@@ -34,7 +35,7 @@ static void tell(int64_t handle)
 	printf("%lld is gone: %s\n", (long long)handle, text);
 }
 
-/* Closes the client of a place, which the last one takes. */
+/* Closes the client at a place of handles, and moves the last client to this place. */
 static void drop(int place)
 {
 	tls_Close(handles[place]);
@@ -59,7 +60,7 @@ static void come(int64_t ctx, int patience)
 	printf("%lld has come\n", (long long)client);
 }
 
-/* Reads what the client of a place says, and says it to all. */
+/* Reads from the client at a place of handles, and sends the text to all clients. */
 static void hear(int place)
 {
 	char said[4096];
@@ -96,7 +97,7 @@ int main(int argc, char **argv)
 	while (left < atoi(argv[3])) {
 		if (poll(fds, (nfds_t)n, -1) < 0)
 			return 2;
-		/* From the last to the first: a free place is taken by one that was heard. */
+		/* From the last to the first: drop moves only clients that were heard already. */
 		for (int place = n - 1; place > 0; place--)
 			if (place < n && fds[place].revents)
 				hear(place);

@@ -1,7 +1,7 @@
--- chat.lua CERT KEY COUNT PATIENCE - a chat for many clients in one thread, by poll(2).
+-- chat.lua CERT KEY COUNT PATIENCE - a chat server for many clients, in one thread with poll(2).
 --
--- What a client says is sent to all. A client that does not take 64 KiB within PATIENCE
--- milliseconds is closed. It ends when COUNT clients have left.
+-- The server sends each client's text to all clients. It closes a client that does not take 64 KiB
+-- within PATIENCE milliseconds. The server ends when COUNT clients have left or were closed.
 local ffi = require("ffi")
 local tlsd = require("tlsd")
 
@@ -17,11 +17,12 @@ io.stdout:setvbuf("line")
 local server = tlsd.server(cert, key, { failed_handshakes = "skip" })
 print("port " .. server:listen("127.0.0.1", 0))
 
-local clients, left = {}, 0 -- by descriptor
+local clients = {} -- by descriptor
+local left = 0 -- the number of clients that have left or were closed
 
 local function drop(fd, why)
 	print(("%d %s"):format(fd, why))
-	pcall(clients[fd].close, clients[fd]) -- it is known that writing has failed
+	pcall(clients[fd].close, clients[fd]) -- fails if a write has failed
 	clients[fd] = nil
 	left = left + 1
 end

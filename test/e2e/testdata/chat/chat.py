@@ -1,7 +1,7 @@
-"""chat.py CERT KEY COUNT PATIENCE - a chat for many clients in one thread, by asyncio.
+"""chat.py CERT KEY COUNT PATIENCE - a chat server for many clients, in one thread with asyncio.
 
-What a client says is sent to all. A client that takes nothing for PATIENCE milliseconds is closed. It
-ends when COUNT clients have left."""
+The server sends each client's text to all clients. It closes a client that takes nothing for
+PATIENCE milliseconds. The server ends when COUNT clients have left or were closed."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ import sys
 import tlsd
 
 cert, key, count, patience = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]) / 1000
-queues = {}  # what is still to be said, by connection
+queues = {}  # the texts to send, by connection
 
 
 async def say(c, queue):
@@ -25,11 +25,12 @@ async def hear(c):
         if not said:
             return
         for queue in list(queues.values()):
-            await queue.put(said)  # waits for one that is slow, but not longer than patience
+            await queue.put(said)  # waits if a client is slow, but not longer than patience
 
 
 async def serve(c, left):
-    queue = queues[c] = asyncio.Queue(count)  # so all clients that wait for room will have it
+    # Each client may wait for room in this queue. When the queue is emptied below, all get room.
+    queue = queues[c] = asyncio.Queue(count)
     c.setblocking(False)
     both = [asyncio.ensure_future(say(c, queue)), asyncio.ensure_future(hear(c))]
     done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -44,7 +45,7 @@ async def serve(c, left):
     try:
         await asyncio.to_thread(c.close)
     except tlsd.Error:
-        pass  # it is known that writing has failed
+        pass  # close fails if a write has failed
     left.release()
 
 

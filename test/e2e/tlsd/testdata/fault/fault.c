@@ -1,12 +1,13 @@
 /*
- * A libssl that goes wrong on purpose: the real one, on which it depends, with one function
- * replaced.
+ * A libssl with faults, for tests. It links with the real libssl, and replaces one function.
  *
- * Built without a definition, SSL_read takes the number of bytes as an order; see SSL_read. Built
- * with -DESCAPE, it tries what a worker must not be able to do, in the place of code that has taken
- * over the process. It reports in the form of log entries: "escape" has 0 for a success, otherwise
- * the errno; "inside" is its view of the process. Built with -DTALK=N, it writes forbidden log
- * entries as soon as it is loaded, and N entries more.
+ * Without a macro it replaces SSL_read: some numbers of bytes to read cause a fault.
+ *
+ * With -DESCAPE it plays an attacker in a worker. SSL_CTX_new tries acts that a worker must not be
+ * able to do, and writes two log entries. "escape" has the errno of each act, or 0 if the act has
+ * succeeded. "inside" has what the library sees of the process.
+ *
+ * With -DTALK=N it forges a log entry when it is loaded, and then writes N entries.
  */
 #define _GNU_SOURCE
 #include <asm/sockios.h>
@@ -84,7 +85,10 @@ static int shared(void)
 		0) == MAP_FAILED ? errno : 0;
 }
 
-/* segment attaches a segment of System V, its own or, where it can make none, another's. */
+/*
+ * segment attaches a segment of shared memory of System V: a new one, or the one with the ID 0 if
+ * it cannot make one.
+ */
 static int segment(void)
 {
 	int id = shmget(IPC_PRIVATE, 4096, 0600);
@@ -115,7 +119,7 @@ static int affinity(void)
 	return n < 0 ? errno : outcome(syscall(SYS_sched_setaffinity, getppid(), n, mask));
 }
 
-/* owner has the kernel send the signals of a socket to a process. */
+/* owner asks the kernel to send the signals of a socket to this process. */
 static int owner(int by_ioctl)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), pid = getpid();
@@ -126,8 +130,8 @@ static int owner(int by_ioctl)
 }
 
 /*
- * apart makes an attempt in a child process, if one can be made, because the attempt changes the
- * process if it succeeds.
+ * apart makes an attempt in a child process, because a success would change the process. If it
+ * cannot make a child, it makes the attempt in this process.
  */
 static int apart(int (*what)(void))
 {
@@ -156,7 +160,7 @@ static int child(void)
 
 static void escape(void)
 {
-	/* a folder: one of the few variables that a worker gets */
+	/* LANG is one of the few variables that a worker gets, so the test puts a folder there */
 	char byte, *outside = getenv("LANG");
 	char file[512];
 	struct iovec to = { &byte, 1 }, from = { outside, 1 };
@@ -261,7 +265,7 @@ void *SSL_CTX_new(const void *method)
 	void *(*real)(const void *);
 
 	*(void **)&real = dlsym(RTLD_NEXT, "SSL_CTX_new");
-	/* Without a method it is the loader's check, which comes before the confinement. */
+	/* A call without a method only checks the library, before the confinement. */
 	if (method && !tried++) {
 		inside();
 		escape();
@@ -271,7 +275,7 @@ void *SSL_CTX_new(const void *method)
 
 #elif defined TALK
 
-/* It forges lines of the daemon's log, and then floods it. */
+/* talk forges a line of the daemon's log, and then floods the log. */
 __attribute__((constructor)) static void talk(void)
 {
 	int i;
@@ -339,9 +343,9 @@ int SSL_read(void *ssl, void *buf, int num)
 			pause();
 	case 1009:
 		eat();
-		*(volatile int *)8 = 1; /* as code that does not check for NULL */
+		*(volatile int *)8 = 1; /* like code that does not check for NULL */
 		return -1;
-	case 1010: { /* what one gets who does */
+	case 1010: { /* like code that checks for NULL */
 		int n = eat();
 
 		memcpy(buf, "full", 4);
