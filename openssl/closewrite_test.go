@@ -109,8 +109,8 @@ func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 }
 
 // In the middle of a handshake message, a Write or CloseWrite may read the socket, and with it the
-// data for a Read that waits. The test keeps all processors busy. So Go's netpoller usually looks at
-// the socket too late, when the Write has emptied it.
+// data for a Read that waits. The test keeps all processors busy. So Go's netpoller usually looks
+// at the socket too late, when the Write has emptied it.
 func TestAReadGetsTheDataThatAWriteHasReadFromTheSocket(t *testing.T) {
 	for name, write := range map[string]func(*openssl.Conn) error{
 		"Write": func(c *openssl.Conn) error {

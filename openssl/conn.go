@@ -69,8 +69,8 @@ type Conn struct {
 	begun     bool          // Handshake has been called
 	identity  bool          // of a client: it has a certificate to show
 	refused   bool          // the peer has asked for a renegotiation
-	// inMessage says that the last stay of a Read has ended in the middle of a message of the
-	// handshake layer. Then a Write or CloseWrite may read the rest of the message (wakeReader).
+	// inMessage says that the newest stay of a Read has ended in the middle of a message of
+	// the handshake layer. Then a Write may read the rest of the message (wakeReader).
 	inMessage bool
 	verify    bool        // of a client; does not change after begun is set
 	resume    *resumption // of a client; nil: no session is resumed or kept

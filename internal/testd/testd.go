@@ -87,6 +87,15 @@ type Options struct {
 	MayFail bool
 }
 
+// patient are flags that stand before those of Options.Flags, which can replace them. tlsd's
+// default timeouts of 10 s and 30 s would end calls that only a busy machine makes slow.
+var patient = []string{
+	"--connect-timeout=" + testkit.Patience.String(),
+	"--handshake-timeout=" + testkit.Patience.String(),
+	"--accept-handshake-timeout=" + testkit.Patience.String(),
+	"--write-timeout=" + testkit.Patience.String(),
+}
+
 // Start starts a daemon with --socket and these flags. It returns when the daemon accepts
 // connections.
 func Start(tb testing.TB, flags ...string) *Daemon {
@@ -143,7 +152,8 @@ func (d *Daemon) launch(tb testing.TB) {
 	defer ready.Close()
 	defer readySide.Close()
 
-	line := append(slices.Clone(o.Under), d.exe, "--socket="+d.Socket, "--ready-fd=3")
+	line := slices.Concat(o.Under, []string{d.exe, "--socket=" + d.Socket, "--ready-fd=3"},
+		patient)
 	if lib := os.Getenv("TLSD_TEST_LIBSSL"); lib != "" {
 		line = append(line, "--libssl="+lib)
 	}

@@ -195,9 +195,7 @@ func TestAChatInOneThreadRunsOnWhateverItsClientsDo(t *testing.T) {
 			t.Parallel()
 			const clients = 200
 			ca, cert := localhost(t)
-			// The chat server must give the slow client up before tlsd does.
-			d := testd.Start(t, "--write-timeout", "5m")
-			server, port := c.start(t, d, cert, clients+2)
+			server, port := c.start(t, testd.Start(t), cert, clients+2)
 			talk(t, ca, server, port, clients)
 			out := finish(t, server)
 			if n := strings.Count(out, " has left\n"); n != clients {
