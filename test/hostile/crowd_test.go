@@ -77,7 +77,7 @@ func TestAThousandSessionsDropped(t *testing.T) {
 					for _, bad := range []string{`"level":"error"`,
 						"unexpectedly"} {
 						if log := d.Log(t); strings.Contains(log, bad) {
-							t.Errorf("the log has %s, want no failure", bad)
+							t.Errorf("the log has %s, want none", bad)
 						}
 					}
 				})
