@@ -89,7 +89,7 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 				tk := w.talk(t, d.Dial(t), echo)
 				own := 1
 				if strings.HasSuffix(t.Name(), "/session") {
-					own = 2 // the worker of this session, and the spare worker
+					own = 2 // the worker of tk, and the spare worker
 				}
 				workers(t, d, own)
 				before, supervisors := len(testkit.OpenFiles(t, workerOf(t, tk.c))),

@@ -152,7 +152,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	port := testkit.Port(t)
 	pid := workerOf(t, c)
 
-	// The server accepts one client after another, and greets each.
+	// The server accepts one client after another, and sends back what a client sends first.
 	const marker = "the last one"
 	// raised has the texts of failed Accepts, by the client's address. Only the goroutine below
 	// uses it until serving has ended.
@@ -255,7 +255,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 					silence(c)
 				}})
 				if err != nil {
-					t.Errorf("a client that dawdles: %v", err)
+					t.Errorf("a slow client cannot connect: %v", err)
 				}
 				select {
 				case <-stop:
@@ -270,7 +270,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 		attacking.Go(func() {
 			for a := range queue {
 				if err := run(a); err != nil {
-					t.Errorf("%s: %v", a.name, err)
+					t.Errorf("bad client (%s) cannot connect: %v", a.name, err)
 				}
 			}
 		})

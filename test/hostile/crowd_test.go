@@ -142,7 +142,7 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 {"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",%d]}
 `, w.cert.CertFile, w.cert.KeyFile, 20000+random.IntN(10000)))
 		return hear(`"result":1`)
-	case 7: // after a shutdown and the answer
+	case 7: // after a half close and the answer
 		say(backend)
 		conn.CloseWrite()
 		return hear(`"result":"openssl"`)

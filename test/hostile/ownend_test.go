@@ -76,8 +76,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 		}
 	}
 	// signal makes a context listen, makes the calls in requests, and calls tls.Signal with a
-	// socket pair. Then it puts a duplicate of the caller's end into the queue of the second
-	// socket of the pair, or else of the first.
+	// socket pair. Then it puts a duplicate of the caller's end into the queue of the pair's
+	// second socket if second is true, and of the first socket otherwise.
 	signal := func(t *testing.T, end *os.File, requests string, second bool) {
 		a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
 		listen := request("Listen", `[1,"127.0.0.1",%d]`, testkit.Port(t))

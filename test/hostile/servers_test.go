@@ -188,7 +188,7 @@ func TestServersThatAreCut(t *testing.T) {
 						var both sync.WaitGroup
 						both.Go(func() { server(far); far.Close() })
 						first := make([]byte, 1)
-						// With this byte, both sides have connected.
+						// This byte shows that the client is connected.
 						io.ReadFull(c, first)
 						both.Go(func() {
 							io.Copy(near, io.MultiReader(
@@ -196,7 +196,7 @@ func TestServersThatAreCut(t *testing.T) {
 								c))
 							near.Close()
 						})
-						// Fewer bytes are the server's whole output.
+						// If fewer bytes come, they are the whole output.
 						if n, _ := io.CopyN(c, near,
 							int64(at)); int(n) < at {
 							whole = int(n)

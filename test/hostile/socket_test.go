@@ -196,7 +196,7 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 			}
 			out, err := cmd.CombinedOutput()
-			// setuid(2) fails so in a user namespace that has no other users.
+			// setuid(2) gives EINVAL in a user namespace that has no other users.
 			if errors.Is(err, unix.EINVAL) {
 				t.Skipf("there is no user %d in this user namespace", c.uid)
 			}

@@ -209,7 +209,7 @@ func playTracer(line []string) error {
 			set = true
 		}
 		sig := ws.StopSignal()
-		// Trace events and a new thread's first stop are no signals for the daemon.
+		// Trace events and the first stop of a new thread must not reach the daemon.
 		if sig == unix.SIGTRAP || sig == unix.SIGSTOP {
 			sig = 0
 		}

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// linked is a C program. It exits with status 0 if it finds the plugin, which finds no daemon.
+// linked is a C program. It exits with status 0 if it can call the plugin, and the plugin finds no
+// daemon.
 const linked = `#include <string.h>
 #include <tlsplugin.h>
 #if TLSPLUGIN_VERSION < 100

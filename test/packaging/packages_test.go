@@ -37,7 +37,8 @@ func build(t *testing.T, version string) (deb, rpm string) {
 }
 
 // Two builds of one version give equal packages. The linters find no mistake. Each package can be
-// installed, used, upgraded and removed, and leaves nothing. The subtests run one after another.
+// installed, used, upgraded and removed, and leaves nothing. All builds use one folder, so they run
+// one after another.
 func TestPackages(t *testing.T) {
 	old, rpm := build(t, "0.1.0")
 	again, rpmAgain := build(t, "0.1.0")

@@ -102,7 +102,8 @@ func lifeOfRpm(t *testing.T, old, renewed string) {
 			fmt.Sprintf("/tmp/noarch/debians-own-%d-1.noarch.rpm", i))...)
 	}
 
-	// systemd's presets enable the socket. The .rpm does not start it before the next boot.
+	// systemd's presets enable the socket. It starts only at the next boot, so the test starts
+	// it.
 	m.run("root", rpm("-i", "/old.rpm")...)
 	intact(m)
 	m.expect("enabled", "root", "systemctl", "is-enabled", "tlsd.socket")

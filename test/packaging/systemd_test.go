@@ -98,7 +98,7 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 }
 
 // journal checks that journalctl finds the service's messages so far, by priority and by field. The
-// numbers are those of the sessions in the test above.
+// numbers of the sessions follow from the calls of the test above.
 func journal(t *testing.T, m *machine) {
 	t.Helper()
 	ask := func(match ...string) string {

@@ -76,7 +76,7 @@ func refuses(t *testing.T, s *client.Client, port int, store ...string) {
 	refused(t, shake(t, s, port), store...)
 }
 
-// refused is refuses for the error of a handshake.
+// refused checks the error of a handshake that was done before, as refuses does.
 func refused(t *testing.T, err error, store ...string) {
 	t.Helper()
 	var e *client.Error

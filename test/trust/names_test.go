@@ -72,7 +72,7 @@ func says(t *testing.T, what, got string, want ...string) {
 }
 
 // If OpenSSL was built for a folder that does not exist, tlsd looks for the system's store in other
-// places. Errors and doctor name the places of the missing folder.
+// places. Errors and doctor name the files in the missing folder that tlsd has tried.
 func TestAnOpenSSLForAnotherFolderFindsTheSystemsStore(t *testing.T) {
 	t.Parallel()
 	w, b := newWorld(t), privateBuild(t)

@@ -40,7 +40,8 @@ func below(changes ...change) func(*testing.T, *issuer) chain {
 	}
 }
 
-// scoped is like below. limit sets name constraints of the authority, and leaf changes the leaf.
+// scoped returns a function that makes a chain of three: the root, an authority with the name
+// constraints of limit, and a leaf.
 func scoped(limit change, leaf ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain {
 		return root.sub("Between", newKey(t), limit).leaf(leaf...)

@@ -80,11 +80,11 @@ func (i *issuer) sign(tmpl *x509.Certificate, key crypto.Signer) []byte {
 }
 
 // patch returns a copy of the issuer whose certificate has the bytes new in place of the bytes old.
-// The issuer above has signed it again.
-func (i *issuer) patch(above *issuer, old, new []byte) *issuer {
+// The signer has signed this certificate again.
+func (i *issuer) patch(signer *issuer, old, new []byte) *issuer {
 	i.t.Helper()
 	c := *i
-	c.der = resign(i.t, i.der, above.key, old, new)
+	c.der = resign(i.t, i.der, signer.key, old, new)
 	if len(i.up) > 0 {
 		c.up = append([][]byte{c.der}, i.up[1:]...)
 	}

@@ -62,7 +62,7 @@ var (
 	version3 = []byte{0xa0, 3, 2, 1, 2}
 )
 
-// A meaning has OpenSSL's text for a code, and the kind to which crypto/x509 should agree.
+// A meaning has OpenSSL's text for a code, and the kind of verdict that crypto/x509 should give.
 type meaning struct{ text, kind string }
 
 // meanings has the texts of OpenSSL 3.0. For the texts of other versions see wordings.
@@ -126,7 +126,7 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	}
 	for key, d := range disagreements {
 		if d.why == "" {
-			t.Errorf("the table of disagreements does not say why about %q", key.row)
+			t.Errorf("the table of disagreements gives no reason for %q", key.row)
 		}
 		if !names[key.row] {
 			t.Errorf("the table of disagreements has %q, which is no case", key.row)
@@ -165,8 +165,8 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 					count[judge]++
 					switch {
 					case got == want && known:
-						t.Errorf("%s gives the same verdict as we: %s; "+
-							"remove it from the table of disagreements",
+						t.Errorf("%s agrees with us: %s; remove the entry "+
+							"from the table of disagreements",
 							judge, got)
 					case got != want && !known:
 						t.Errorf("%s says %q (%v), but we must say %q: "+
