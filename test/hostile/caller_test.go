@@ -17,7 +17,8 @@ import (
 
 // Callers that break the rules.
 
-// A caller that does not read its answers is dropped, and nobody waits for it.
+// If a caller does not read its answers, tlsd drops it after --answer-timeout. Other sessions go on
+// meanwhile.
 func TestACallerThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -27,7 +28,7 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 		func(t *testing.T, d *testd.Daemon) {
 			tk := w.talk(t, d.Dial(t), port)
 			deaf := rawDial(t, d)
-			// The caller has a handle, so that its end has a handle to free.
+			// When tlsd drops the deaf caller, it must also free the caller's handle.
 			_, err := fmt.Fprintf(deaf,
 				`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",%d]}`+"\n", port)
 			testkit.Must(t, err)
@@ -47,7 +48,7 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 				select {
 				case err := <-stuffed:
 					if ne, ok := err.(net.Error); ok && ne.Timeout() {
-						t.Fatal("the caller is not dropped")
+						t.Fatal("tlsd has not dropped the deaf caller")
 					}
 					ended = true
 				default:
@@ -57,13 +58,13 @@ func TestACallerThatDoesNotRead(t *testing.T) {
 				}
 			}
 			if took := time.Since(begin); took < bound {
-				t.Errorf("the caller is dropped after %v already, want %v at least",
-					took, bound)
+				t.Errorf("tlsd dropped the deaf caller after %v, before "+
+					"--answer-timeout=%v", took, bound)
 			}
 			t.Logf("the caller is dropped after %v; meanwhile the slowest exchange "+
-				"of another has taken %v", time.Since(begin), slowest)
+				"of the other session took %v", time.Since(begin), slowest)
 			tk.works(t)
-			testkit.Until(t, "the log says why", func() bool {
+			testkit.Until(t, "the log says why tlsd dropped the caller", func() bool {
 				return strings.Contains(d.Log(t), "has not read an answer within")
 			})
 		})
@@ -88,7 +89,7 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 				tk := w.talk(t, d.Dial(t), echo)
 				own := 1
 				if strings.HasSuffix(t.Name(), "/session") {
-					own = 2 // this session's, and the spare one
+					own = 2 // the worker of tk, and the spare worker
 				}
 				workers(t, d, own)
 				before, supervisors := len(testkit.OpenFiles(t, workerOf(t, tk.c))),
@@ -113,16 +114,15 @@ func TestACallerThatIsKilledInTheMiddle(t *testing.T) {
 				testkit.Must(t, caller.Process.Kill())
 				<-gone
 
-				testkit.Until(t, "the peer sees the end", func() bool {
-					return open() == 1
-				})
+				testkit.Until(t, "the killed caller's connection is closed",
+					func() bool { return open() == 1 })
 				pending.SetDeadline(time.Now().Add(testkit.Patience))
 				if n, err := pending.Read(make([]byte, 1)); n != 0 || err == nil ||
 					isTimeout(err) {
-					t.Errorf("the client that was not accepted reads %d "+
-						"bytes, %v", n, err)
+					t.Errorf("the client without a handshake reads %d bytes, "+
+						"%v; want its connection closed", n, err)
 				}
-				testkit.Until(t, "nobody listens", func() bool {
+				testkit.Until(t, "the killed caller's port is free", func() bool {
 					return !testd.Listening(t, port)
 				})
 				workers(t, d, own)
@@ -148,7 +148,7 @@ func startCaller(t *testing.T, d *testd.Daemon, text string) (*exec.Cmd, <-chan 
 	testkit.Must(t, err)
 	gone := start(t, cmd)
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		t.Fatalf("the caller says %q, %v", line, err)
+		t.Fatalf("the caller's process prints %q, %v; want a line", line, err)
 	}
 	return cmd, gone
 }

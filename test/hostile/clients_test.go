@@ -134,8 +134,8 @@ func attacks(t *testing.T, random *rand.Rand) []attack {
 	return list
 }
 
-// Bad clients hold up nobody, though 50 of them are slow all the time. Good clients are served
-// soon. One Accept reports each bad client, and nothing of them is left.
+// Bad clients do not hold up good clients, even if 50 bad clients are slow all the time. Each bad
+// client makes exactly one Accept fail, and leaves no descriptor in the worker.
 func TestBadClientsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -152,9 +152,11 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	port := testkit.Port(t)
 	pid := workerOf(t, c)
 
-	// The server accepts one client after another, and greets each.
+	// The server accepts one client after another, and sends back what a client sends first.
 	const marker = "the last one"
-	raised := map[string][]string{} // by client, once the server has ended
+	// raised has the texts of failed Accepts, by the client's address. Only the goroutine below
+	// uses it until serving has ended.
+	raised := map[string][]string{}
 	var greeting, serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -164,7 +166,9 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 				m := clientOf.FindStringSubmatch(e.Message)
 				if m == nil || e.Kind != client.KindHandshake &&
 					e.Kind != client.KindTimeout {
-					t.Errorf("an Accept fails with %v (%s)", err, e.Kind)
+					t.Errorf("an Accept fails with %v (kind %s); want kind "+
+						"handshake or timeout, and the client's address",
+						err, e.Kind)
 					return
 				}
 				raised[m[1]] = append(raised[m[1]], e.Message)
@@ -180,7 +184,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 					err = c.CloseConn(ctx, h)
 				}
 				if err != nil {
-					t.Errorf("the server of a good client: %v", err)
+					t.Errorf("the connection of a good client fails: %v", err)
 				}
 				last <- string(p) == marker
 			})
@@ -190,10 +194,10 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 		}
 	})
 	testd.AwaitListener(t, port)
-	var mu sync.Mutex // guards who
-	who := map[string]string{}
-	// greet is a good client. On a slow machine its handshake may exceed the timeout. Then it
-	// counts as a bad client.
+	var mu sync.Mutex          // guards who
+	who := map[string]string{} // the bad clients: their behaviour, by their address
+	// greet plays a good client. If its handshake exceeds the timeout, because the machine is
+	// slow, it counts as a bad client.
 	greet := func(text string) (took time.Duration, served bool) {
 		t.Helper()
 		addr, took, err := greeted(w, port, text)
@@ -203,7 +207,8 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 			who[addr] = fmt.Sprintf("is too slow, with %q: %v", text, err)
 			mu.Unlock()
 		case err != nil:
-			t.Fatalf("the good client that says %q: %v, after %v", text, err, took)
+			t.Fatalf("the good client that sends %q fails after %v: %v", text, took,
+				err)
 		}
 		return took, err == nil
 	}
@@ -213,8 +218,8 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 
 	var clients atomic.Uint32
 	run := func(a attack) error {
-		// Each client has an address of its own, because another client can get a port that
-		// was reset a moment before.
+		// Each client has an IP address of its own. With a common address, a client could
+		// get the port of a client that has just ended, and the two would look like one.
 		n := clients.Add(1)
 		d := net.Dialer{Timeout: testkit.Patience,
 			LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}}
@@ -250,7 +255,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 					silence(c)
 				}})
 				if err != nil {
-					t.Errorf("a client that dawdles: %v", err)
+					t.Errorf("a slow client cannot connect: %v", err)
 				}
 				select {
 				case <-stop:
@@ -265,7 +270,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 		attacking.Go(func() {
 			for a := range queue {
 				if err := run(a); err != nil {
-					t.Errorf("%s: %v", a.name, err)
+					t.Errorf("bad client (%s) cannot connect: %v", a.name, err)
 				}
 			}
 		})
@@ -295,12 +300,14 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	median := took[len(took)/2]
 	t.Logf("%d good clients among %d bad ones: median %v, slowest %v", len(took), len(who),
 		median, took[len(took)-1])
-	// Behind a slow client, a good one waits until that client's time is up.
+	// If slow clients held up a good client, it would wait for their timeout.
 	if median >= timeout {
-		t.Errorf("half of the good clients were served after %v or more", median)
+		t.Errorf("half of the good clients waited for %v or more; the timeout for bad "+
+			"clients is %v", median, timeout)
 	}
 	served := false
-	for tries := 0; !served; tries++ { // when it is served, all others have been met
+	// The server stops at the marker. All bad clients have come before.
+	for tries := 0; !served; tries++ {
 		if tries == 10 {
 			t.Fatalf("none of %d good clients was served in time", tries)
 		}
@@ -310,12 +317,13 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	greeting.Wait()
 	for addr, name := range who {
 		if len(raised[addr]) != 1 {
-			t.Errorf("the client that %s was raised %d times: %q", name,
-				len(raised[addr]), raised[addr])
+			t.Errorf("bad client (%s): %d Accepts failed because of it, want 1: %q",
+				name, len(raised[addr]), raised[addr])
 		}
 	}
 	if len(raised) != len(who) {
-		t.Errorf("%d clients were raised, of %d bad ones", len(raised), len(who))
+		t.Errorf("Accepts failed because of %d clients, want %d: the bad ones",
+			len(raised), len(who))
 	}
 	settled(t, pid, files)
 }
@@ -323,8 +331,8 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 // clientOf finds the client's address in the text of a failed Accept.
 var clientOf = regexp.MustCompile(`client (127[\d.]+:\d+): `)
 
-// greeted is a good client that sends a text and gets it back. It returns its address, and how long
-// that took.
+// greeted plays a good client: it sends a text, and must get it back. addr is the client's address.
+// took is the time from the start of its connection to the end.
 func greeted(w *world, port int, text string) (addr string, took time.Duration, err error) {
 	begin := time.Now()
 	defer func() { took = time.Since(begin) }()
@@ -346,7 +354,7 @@ func greeted(w *world, port int, text string) (addr string, took time.Duration, 
 	return addr, 0, nil
 }
 
-// clientHello is the first record of a client of crypto/tls.
+// clientHello returns the first record that a client of crypto/tls sends.
 func clientHello(t *testing.T) []byte {
 	t.Helper()
 	near, far := net.Pipe()
@@ -419,7 +427,8 @@ func randomBytes(random *rand.Rand, n int) []byte {
 	return p
 }
 
-// A client that turns bad after its handshake costs its own connection.
+// If a client turns bad after its handshake, a Read of its connection fails with kind io. Other
+// connections of the session go on.
 func TestClientsThatTurnBad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -482,11 +491,12 @@ func TestClientsThatTurnBad(t *testing.T) {
 			h := <-a
 			act(raw)
 			_, err = c.Read(ctx, h, 100)
-			failed(t, err, client.KindIO)
+			kinds(t, fmt.Sprintf("a Read after the client (%s) turned bad in %s", name,
+				tls.VersionName(version)), err, client.KindIO)
 			testkit.Must(t, c.CloseConn(ctx, h))
 			raw.Close()
 			if t.Failed() {
-				t.Fatalf("%s, in %s", name, tls.VersionName(version))
+				t.FailNow()
 			}
 		}
 	}
@@ -514,7 +524,7 @@ func accept(t *testing.T, c *client.Client, sc client.Handle, port int) <-chan c
 	return got
 }
 
-// A client of TLS 1.2 that asks for a new handshake again and again gets none.
+// If a client of TLS 1.2 asks for a renegotiation, tlsd refuses it, however often the client asks.
 func TestRenegotiationIsRefused(t *testing.T) {
 	t.Parallel()
 	testkit.Tool(t, "openssl") // crypto/tls does not ask for a new handshake
@@ -548,7 +558,7 @@ func TestRenegotiationIsRefused(t *testing.T) {
 	<-ended
 	if !strings.Contains(out.String(), "RENEGOTIATING") ||
 		!strings.Contains(out.String(), "no renegotiation") {
-		t.Errorf("s_client says:\n%s", &out)
+		t.Errorf("tlsd did not refuse the renegotiation; s_client says:\n%s", &out)
 	}
 	testkit.Must(t, c.CloseConn(ctx, h))
 	serves(t, d)

@@ -16,25 +16,25 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// 1,000 sessions begin, and end in whatever state they are in. They leave nothing: no worker too
-// many, no zombie, no descriptor, no connection to a peer. The same holds if more sessions come at
-// once than are allowed.
+// 1,000 callers open sessions and hang up in many different states. They leave nothing: no extra
+// worker, no zombie, no descriptor, no connection to a peer. The same holds if more callers come at
+// once than --max-sessions allows.
 func TestAThousandSessionsDropped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const sessions, atOnce = 1000, 24
-	for name, few := range map[string]int{"as many as come": sessions + 2,
+	for name, allowed := range map[string]int{"as many as come": sessions + 2,
 		"fewer than come": atOnce / 3} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			overModes(t, []string{fmt.Sprintf("--max-sessions=%d", few)},
+			overModes(t, []string{fmt.Sprintf("--max-sessions=%d", allowed)},
 				func(t *testing.T, d *testd.Daemon) {
 					echo, open := w.echo(t)
 					tk := w.talk(t, d.Dial(t), echo)
 					serves(t, d)
 					own := 1
 					if strings.HasSuffix(t.Name(), "/session") {
-						own = 2 // this session's, and the spare one
+						own = 2 // the worker of tk, and the spare worker
 					}
 					workers(t, d, own)
 					files, workerFiles := len(testkit.OpenFiles(t, d.PID)),
@@ -62,13 +62,13 @@ func TestAThousandSessionsDropped(t *testing.T) {
 					crowd.Wait()
 					t.Logf("%d sessions, %d of them turned away", done.Load(),
 						refused.Load())
-					n, room := refused.Load(), few > sessions
+					n, room := refused.Load(), allowed > sessions
 					if room != (n == 0) {
-						t.Errorf("%d of %d sessions are turned away, "+
-							"with %d allowed", n, sessions, few)
+						t.Errorf("tlsd refused %d of %d sessions, with "+
+							"--max-sessions=%d", n, sessions, allowed)
 					}
 					tk.works(t)
-					testkit.Until(t, "the peer has one connection",
+					testkit.Until(t, "the peer has only tk's connection",
 						func() bool { return open() == 1 })
 					workers(t, d, own)
 					settled(t, d.PID, files)
@@ -77,7 +77,7 @@ func TestAThousandSessionsDropped(t *testing.T) {
 					for _, bad := range []string{`"level":"error"`,
 						"unexpectedly"} {
 						if log := d.Log(t); strings.Contains(log, bad) {
-							t.Errorf("the log has %s", bad)
+							t.Errorf("the log has %s, want none", bad)
 						}
 					}
 				})
@@ -85,7 +85,8 @@ func TestAThousandSessionsDropped(t *testing.T) {
 	}
 }
 
-// drop opens a session and leaves it in one of many states. It counts a session that tlsd refuses.
+// drop opens a session, and hangs up in a state that it chooses at random. refused counts the
+// sessions that tlsd has refused.
 func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.Int64) error {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
@@ -94,11 +95,12 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	in := bufio.NewReader(conn)
-	// fails if tlsd has refused the session
+	// say ignores errors, because a write fails if tlsd has refused the session.
 	say := func(text string) { io.WriteString(conn, text) }
 	hear := func(want string) error {
 		line, err := in.ReadString('\n')
-		// a peer that wrote to a closed socket may not get to read the reason
+		// If the caller writes after tlsd has refused it, it may get a reset instead of the
+		// reason.
 		if strings.Contains(line, `"kind":"limit"`) || isReset(err) {
 			refused.Add(1)
 			return nil
@@ -113,8 +115,8 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 {"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}
 `, w.ca.File, echo)
 	switch random.IntN(9) {
-	case 0: // at once
-	case 1: // without reading
+	case 0: // hang up at once
+	case 1: // without reading the answer
 		say(backend)
 	case 2:
 		say(backend)
@@ -122,10 +124,10 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 	case 3: // in the middle of a line
 		say(backend + backend[:random.IntN(len(backend))])
 		return hear(`"result":"openssl"`)
-	case 4: // with all of that in flight
+	case 4: // while a handshake and a Read are in flight
 		say(connected + `{"jsonrpc":"2.0","id":4,"method":"tls.Read","params":[1,100]}` +
 			"\n")
-	case 5: // with a Read that waits, or data on its way
+	case 5: // while a Read waits, or in the middle of a Write
 		say(connected)
 		if err := hear(`"result":`); err != nil {
 			return err
@@ -135,12 +137,12 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 			say(`{"jsonrpc":"2.0","id":5,"method":"tls.Write","params":[1,"` +
 				strings.Repeat("AAAA", random.IntN(30000)))
 		}
-	case 6: // with an Accept that waits; the system chooses no port, so that may also fail
+	case 6: // while an Accept waits, or after it has failed because its port is in use
 		say(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":[%q,%q]}
 {"jsonrpc":"2.0","id":2,"method":"tls.Accept","params":[1,"127.0.0.1",%d]}
 `, w.cert.CertFile, w.cert.KeyFile, 20000+random.IntN(10000)))
 		return hear(`"result":1`)
-	case 7: // half closed, in good order
+	case 7: // after a half close and the answer
 		say(backend)
 		conn.CloseWrite()
 		return hear(`"result":"openssl"`)

@@ -21,8 +21,8 @@ import (
 
 const backend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}` + "\n"
 
-// A daemon that can accept no caller goes on with its sessions. It takes the new callers when it
-// can.
+// If the daemon has no descriptor left, it cannot accept callers, but its sessions go on. When a
+// descriptor is free again, it serves the callers that have waited.
 func TestNoDescriptorToAcceptACaller(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -32,8 +32,8 @@ func TestNoDescriptorToAcceptACaller(t *testing.T) {
 		serves(t, d)
 		before := len(testkit.OpenFiles(t, d.PID))
 		restore := testkit.LeaveDescriptors(t, d.PID, 0)
-		late := rawDial(t, d) // into the kernel's queue
-		testkit.Until(t, "the log tells", func() bool {
+		late := rawDial(t, d) // waits in the kernel's queue
+		testkit.Until(t, "the log says that callers cannot be accepted", func() bool {
 			return strings.Contains(d.Log(t), "connections cannot be accepted")
 		})
 		tk.works(t)
@@ -43,7 +43,8 @@ func TestNoDescriptorToAcceptACaller(t *testing.T) {
 		testkit.Must(t, late.CloseWrite())
 		if got, err := io.ReadAll(late); err != nil ||
 			!strings.Contains(string(got), `"result":"openssl"`) {
-			t.Errorf("%q, %v", got, err)
+			t.Errorf("the caller that has waited gets %q, %v; want an answer", got,
+				err)
 		}
 		serves(t, d)
 		tk.works(t)
@@ -51,7 +52,8 @@ func TestNoDescriptorToAcceptACaller(t *testing.T) {
 	})
 }
 
-// A daemon that can accept a caller but start no worker tells the caller so.
+// If the daemon has descriptors to accept a caller, but not to start a worker, the caller gets an
+// error with this reason.
 func TestNoDescriptorToStartAWorker(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -61,14 +63,14 @@ func TestNoDescriptorToStartAWorker(t *testing.T) {
 	serves(t, d)
 	workers(t, d, 1)
 	before := len(testkit.OpenFiles(t, d.PID))
-	for free := 1; free <= 7; free++ { // a worker's start needs more than that
+	for free := 1; free <= 7; free++ { // the start of a worker needs more than 7
 		restore := testkit.LeaveDescriptors(t, d.PID, free)
 		conn := rawDial(t, d)
 		got, err := io.ReadAll(conn)
 		if err != nil || !strings.Contains(string(got), `"kind":"internal"`) ||
 			!strings.Contains(string(got), "too many open files") {
-			t.Errorf("%d descriptors are free, and the caller is told %q, %v",
-				free, got, err)
+			t.Errorf("with %d free descriptors the caller gets %q, %v; "+
+				"want kind internal, and \"too many open files\"", free, got, err)
 		}
 		tk.works(t)
 		restore()
@@ -79,8 +81,9 @@ func TestNoDescriptorToStartAWorker(t *testing.T) {
 	settled(t, d.PID, before)
 }
 
-// If a worker cannot accept, connect or open a file, the call that needs it fails and says so. The
-// session's connections go on. Everything works again when there are descriptors.
+// If a worker has no descriptor left, a call that must accept, connect or open a file fails, and
+// its error gives this reason. The session's connections go on. Calls succeed again as soon as
+// descriptors are free.
 func TestNoDescriptorInAWorker(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -134,8 +137,8 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		tk.works(t)
 		restore()
 
-		// The client that has waited meanwhile. An Accept may be told once of the lack that
-		// has just ended: tlsd tries again after 100 ms.
+		// Now an Accept takes the client that has waited. One Accept may fail before,
+		// because tlsd tries again only 100 ms after its last failure.
 		err = <-accept()
 		var e *client.Error
 		if errors.As(err, &e) && e.Data.Errno == "EMFILE" {
@@ -145,11 +148,12 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		testkit.Must(t, <-visited)
 		w.talk(t, c, echo)
 		tk.works(t)
-		settled(t, pid, before+1) // that of the new connection
+		settled(t, pid, before+1) // 1 for the new connection
 	})
 }
 
-// visit is a good client of an accepting session: a handshake, and the end of the connection.
+// visit plays a good client of an accepting session. The session must end the connection after the
+// handshake.
 func visit(w *world, port int) error {
 	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
 		testkit.Addr(port), &tls.Config{RootCAs: w.ca.Pool(), ServerName: "localhost"})
@@ -159,12 +163,13 @@ func visit(w *world, port int) error {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
-		return fmt.Errorf("the client reads %v", err)
+		return fmt.Errorf("the client's Read returns %v, want io.EOF", err)
 	}
 	return nil
 }
 
-// A shared worker that cannot take another session refuses that session and keeps the others.
+// If a shared worker has no descriptor for a new session, it refuses the session, and goes on with
+// its other sessions.
 func TestNoDescriptorForASession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -178,14 +183,15 @@ func TestNoDescriptorForASession(t *testing.T) {
 		got, err := io.ReadAll(rawDial(t, d))
 		if err != nil || !strings.Contains(string(got), `"kind":"limit"`) ||
 			!strings.Contains(string(got), "RLIMIT_NOFILE") {
-			t.Errorf("%d descriptors are free, and the caller is told %q, %v",
-				free, got, err)
+			t.Errorf("with %d free descriptors the caller gets %q, %v; "+
+				"want kind limit, and RLIMIT_NOFILE", free, got, err)
 		}
 		tk.works(t)
 		restore()
 	}
 	serves(t, d)
 	if now := workerOf(t, c); now != pid || unix.Kill(pid, 0) != nil {
-		t.Errorf("the worker was %d and is %d", pid, now)
+		t.Errorf("the session's worker was process %d, and now is %d; want the same, alive",
+			pid, now)
 	}
 }

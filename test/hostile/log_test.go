@@ -49,28 +49,29 @@ func TestALogThatCannotBeWritten(t *testing.T) {
 				serves(t, d)
 			}
 			victim := d.Dial(t)
-			// a crash has much to tell
+			// the dump of a crash makes many log entries
 			testkit.Must(t, unix.Kill(workerOf(t, victim), unix.SIGSEGV))
-			testkit.Until(t, "the crash is noticed", func() bool {
-				_, err := victim.Backend(t.Context())
-				return err != nil
-			})
+			testkit.Until(t, "a call of the killed worker's session fails",
+				func() bool {
+					_, err := victim.Backend(t.Context())
+					return err != nil
+				})
 			serves(t, d)
 			tk.works(t)
 			testkit.Must(t, c.Close())
 			begin := time.Now()
 			testkit.Must(t, d.Stop(t))
-			t.Logf("it stops within %v", time.Since(begin))
+			t.Logf("the daemon stopped within %v", time.Since(begin))
 		})
 	}
 }
 
-// fullPipe is a pipe that is full.
+// fullPipe returns a pipe that is full of the letter x, so that a write to it blocks.
 func fullPipe(t *testing.T) (r, w *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	testkit.Must(t, err)
-	fd := int(w.Fd()) // which makes it blocking
+	fd := int(w.Fd()) // makes the descriptor blocking
 	testkit.Must(t, unix.SetNonblock(fd, true))
 	for err == nil {
 		_, err = unix.Write(fd, []byte("x"))
@@ -78,11 +79,12 @@ func fullPipe(t *testing.T) (r, w *os.File) {
 	if err != unix.EAGAIN {
 		t.Fatal(err)
 	}
-	testkit.Must(t, unix.SetNonblock(fd, false)) // the description is the daemon's, too
+	testkit.Must(t, unix.SetNonblock(fd, false)) // the daemon that inherits fd shares the flag
 	return r, w
 }
 
-// A reader that comes back finds whole lines, the oldest first.
+// If nobody reads the log for a time, tlsd keeps its entries. The next reader gets whole lines, the
+// oldest first.
 func TestALogThatIsReadAgain(t *testing.T) {
 	t.Parallel()
 	r, f := fullPipe(t)

@@ -3,7 +3,8 @@
 //
 // The environment: no descriptors, a full disk, a log that nobody reads, callers that do not read
 // or die in the middle, the socket's file removed or replaced, many daemons on one path. The
-// network: bad clients of an accepting session, and bad servers.
+// network: bad clients of an accepting session, and bad servers. The machine's users: a user that
+// stops its workers, and a debugger that traces them.
 //
 // tlsd is the real daemon with the system's libssl. Peers are raw bytes or crypto/tls, on loopback.
 package hostile
@@ -44,13 +45,13 @@ func TestMain(m *testing.M) {
 	testd.Main(m)
 }
 
-// modes are the flags of both kinds of isolation, by name.
+// modes has the flags of both kinds of isolation, by name.
 var modes = map[string][]string{
 	"session": {"--isolation=session"},
 	"shared":  {"--isolation=shared", "--workers=1"},
 }
 
-// overModes runs a body with a daemon of each mode.
+// overModes runs a subtest for each mode, with a daemon of its own.
 func overModes(t *testing.T, flags []string, body func(t *testing.T, d *testd.Daemon)) {
 	t.Helper()
 	for name, mode := range modes {
@@ -61,16 +62,18 @@ func overModes(t *testing.T, flags []string, body func(t *testing.T, d *testd.Da
 	}
 }
 
-// failed checks that a call has failed with this kind, and that the text has all of these parts.
+// failed checks that err has the given kind. Each string in says must be in the error's text, or be
+// its errno.
 func failed(t *testing.T, err error, kind client.Kind, says ...string) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != kind {
-		t.Fatalf("%v (%+v); want kind %s", err, e, kind)
+		t.Fatalf("the call returns %v (%+v); want an error of kind %s", err, e, kind)
 	}
 	for _, text := range says {
 		if !strings.Contains(e.Message, text) && e.Data.Errno != text {
-			t.Errorf("%q (errno %q) does not say %q", e.Message, e.Data.Errno, text)
+			t.Errorf("the error %q (errno %q) does not say %q", e.Message,
+				e.Data.Errno, text)
 		}
 	}
 }
@@ -87,7 +90,8 @@ func newWorld(t *testing.T) *world {
 	return &world{ca, ca.Localhost(t)}
 }
 
-// echo is a server of TLS that sends its input back. It counts the open connections.
+// echo starts a TLS server that sends back all that it receives. open returns the number of its
+// open connections.
 func (w *world) echo(t *testing.T) (port int, open func() int) {
 	t.Helper()
 	var conns atomic.Int64
@@ -101,13 +105,13 @@ func (w *world) echo(t *testing.T) (port int, open func() int) {
 	return port, func() int { return int(conns.Load()) }
 }
 
-// A talk is a connection of a session with an echo.
+// A talk is a session's connection to an echo server.
 type talk struct {
 	c *client.Client
 	h client.Handle
 }
 
-// talk connects a session that trusts the world's authority.
+// talk connects the session c to the echo server at port. The session then trusts w.ca.
 func (w *world) talk(t *testing.T, c *client.Client, port int) talk {
 	t.Helper()
 	ctx := testkit.Bounded(t)
@@ -120,7 +124,7 @@ func (w *world) talk(t *testing.T, c *client.Client, port int) talk {
 	return tk
 }
 
-// works sends a text and reads it back.
+// works checks that the connection still carries data in both directions.
 func (tk talk) works(t *testing.T) {
 	t.Helper()
 	ctx := testkit.Bounded(t)
@@ -137,23 +141,23 @@ func (tk talk) works(t *testing.T) {
 		got = append(got, p...)
 	}
 	if string(got) != text {
-		t.Fatalf("%q comes back", got)
+		t.Fatalf("the echo server sends back %q, want %q", got, text)
 	}
 }
 
-// serves opens a session and checks an answer.
+// serves checks that the daemon serves a new session.
 func serves(t *testing.T, d *testd.Daemon) {
 	t.Helper()
 	c := d.Dial(t)
 	b, err := c.Backend(testkit.Bounded(t))
 	testkit.Must(t, err)
 	if b != "openssl" {
-		t.Fatalf("tls.Backend: %q", b)
+		t.Fatalf("tls.Backend returns %q, want \"openssl\"", b)
 	}
 	testkit.Must(t, c.Close())
 }
 
-// workerOf is the process that serves a session.
+// workerOf returns the process id of the worker that serves a session.
 func workerOf(t *testing.T, c *client.Client) int {
 	t.Helper()
 	hello, err := c.Hello(testkit.Bounded(t))
@@ -161,7 +165,7 @@ func workerOf(t *testing.T, c *client.Client) int {
 	return hello.Server.PID
 }
 
-// rawDial connects to a daemon without a client's help.
+// rawDial connects to the daemon's socket, and sends nothing.
 func rawDial(t *testing.T, d *testd.Daemon) *net.UnixConn {
 	t.Helper()
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.Socket, Net: "unix"})
@@ -183,7 +187,7 @@ func workers(t *testing.T, d *testd.Daemon, n int) {
 
 func zombie(c testkit.Child) bool { return c.State == "Z" }
 
-// settled waits until a process has no more descriptors than before.
+// settled waits until a process has no more open descriptors than it had before.
 func settled(t *testing.T, pid, before int) {
 	t.Helper()
 	testkit.Until(t, fmt.Sprintf("process %d has no more than %d descriptors", pid,

@@ -15,11 +15,11 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A caller can send its own end of the connection to tlsd, as a descriptor. While tlsd has it open,
-// nobody sees that the caller is gone: its session would stay for as long as sessions may be idle,
-// and for ever with a call in flight.
+// A caller can send a duplicate of its own end of the session's connection to tlsd, as a
+// descriptor. If tlsd kept the duplicate open, it would not see that the caller is gone. The
+// session would live until --session-idle-timeout, and for ever if a call is in flight.
 
-// endOf is the descriptor of a connection.
+// endOf returns a duplicate of the connection's descriptor.
 func endOf(t *testing.T, conn *net.UnixConn) *os.File {
 	t.Helper()
 	f, err := conn.File()
@@ -28,7 +28,7 @@ func endOf(t *testing.T, conn *net.UnixConn) *os.File {
 	return f
 }
 
-// soPassRights is SO_PASSRIGHTS, whether a socket can be sent descriptors.
+// soPassRights is the socket option SO_PASSRIGHTS. If it is 0, the socket receives no descriptors.
 const soPassRights = 83
 
 // knowsPassRights says whether the kernel has SO_PASSRIGHTS.
@@ -42,7 +42,7 @@ func knowsPassRights(t *testing.T) bool {
 	return err == nil
 }
 
-// give sends bytes with descriptors.
+// give sends bytes to the other end of a socket, together with descriptors.
 func give(to *os.File, text string, files ...*os.File) error {
 	var fds []int
 	for _, f := range files {
@@ -51,6 +51,8 @@ func give(to *os.File, text string, files ...*os.File) error {
 	return unix.Sendmsg(int(to.Fd()), []byte(text), unix.UnixRights(fds...), nil, 0)
 }
 
+// When a caller ends, its session ends, even if the caller has sent tlsd a duplicate of its own
+// end. Each case sends the duplicate in another way.
 func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -60,10 +62,10 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 		return fmt.Sprintf(line, args...)
 	}
 	context := request("NewServerContext", "[%q,%q]", w.cert.CertFile, w.cert.KeyFile)
-	accept := func(channel int) string { // it waits without a bound
+	accept := func(channel int) string { // this call waits without a bound
 		return request("Accept", `[1,"127.0.0.1",%d,%d]`, testkit.Port(t), channel)
 	}
-	// answered waits for an answer, which the calls before it need not have.
+	// answered reads lines up to the given answer, and ignores the other lines.
 	answered := func(t *testing.T, end *os.File, answer string) {
 		for in := bufio.NewReader(end); ; {
 			line, err := in.ReadString('\n')
@@ -73,10 +75,13 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			}
 		}
 	}
-	// signal has a signal of a context that listens, and puts the end into one of its queues.
-	signal := func(t *testing.T, end *os.File, other string, second bool) {
+	// signal makes a context listen, makes the calls in requests, and calls tls.Signal with a
+	// socket pair. Then it puts a duplicate of the caller's end into the queue of the pair's
+	// second socket if second is true, and of the first socket otherwise.
+	signal := func(t *testing.T, end *os.File, requests string, second bool) {
 		a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
-		testkit.Must(t, give(end, context+request("Listen", `[1,"127.0.0.1",%d]`, testkit.Port(t))+other))
+		listen := request("Listen", `[1,"127.0.0.1",%d]`, testkit.Port(t))
+		testkit.Must(t, give(end, context+listen+requests))
 		signals := strings.Replace(request("Signal", "[1,1]"), `"id":2`, `"id":3`, 1)
 		testkit.Must(t, give(end, signals, a, b))
 		answered(t, end, `{"jsonrpc":"2.0","id":3,"result":0}`)
@@ -133,17 +138,20 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
 			testkit.Must(t, give(end, context))
 			testkit.Must(t, give(end, accept(1), b))
-			// The Accept takes its channel when it is read, and this is read behind it.
+			// tlsd takes an Accept's channel when it reads the call. The answer to the
+			// next call shows that it has read the Accept.
 			testkit.Must(t, give(end, backend))
 			answered(t, end, `{"jsonrpc":"2.0","id":1,"result":"openssl"}`)
 			if err := give(a, "x", end, a); !errors.Is(err, unix.EPERM) {
-				t.Errorf("a channel is sent descriptors: %v, want EPERM", err)
+				t.Errorf("sending a descriptor into a taken data channel: %v, "+
+					"want EPERM", err)
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			idle := "1h" // by which no session ends here
+			idle := "1h" // ends no session in this test
+			// In the queue of a signal, a duplicate keeps the session for this time.
 			if strings.Contains(name, "a signal") {
 				idle = "2s"
 			}
@@ -154,7 +162,7 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			testkit.Must(t, conn.Close())
 			testkit.Must(t, unix.SetNonblock(int(end.Fd()), false))
 			testkit.Must(t, give(end, backend))
-			// The session has begun.
+			// The answer shows that a worker has the session.
 			_, err := bufio.NewReaderSize(end, 16).ReadString('\n')
 			testkit.Must(t, err)
 			leave(t, end)

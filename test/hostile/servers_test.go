@@ -20,7 +20,8 @@ import (
 
 // Bad servers of a session that connects.
 
-// A patient is a session with another connection, which must go on whatever a bad server does.
+// A patient is a session that meets bad servers. Its connection to a good server must go on,
+// whatever a bad server does.
 type patient struct {
 	t     *testing.T
 	c     *client.Client
@@ -39,8 +40,9 @@ func newPatient(t *testing.T, w *world, flags ...string) *patient {
 	return p
 }
 
-// meet connects to a server that acts as told. judge gets the error of the handshake, or the error
-// of reading to the end. Then the connection is closed.
+// meet connects to a server that runs act. judge gets the phase in which the connection ended
+// ("handshake" or "read"), the data that were read, and the error. The error is nil if the server
+// has sent close_notify.
 func (p *patient) meet(act func(*net.TCPConn), judge func(phase string, data []byte, err error)) {
 	p.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,23 +75,23 @@ func (p *patient) meet(act func(*net.TCPConn), judge func(phase string, data []b
 	testkit.Must(p.t, p.c.CloseConn(ctx, h))
 }
 
-// well checks that nothing else was harmed.
+// well checks that the connection to the good server works, and that no descriptor is left over.
 func (p *patient) well() {
 	p.t.Helper()
 	p.good.works(p.t)
 	settled(p.t, p.pid, p.files)
 }
 
-// kinds checks that an error has one of the kinds.
+// kinds checks that err has one of the kinds in want. what says which call returned err.
 func kinds(t *testing.T, what string, err error, want ...client.Kind) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || !slices.Contains(want, e.Kind) {
-		t.Errorf("%s: %v (%+v); want one of %v", what, err, e, want)
+		t.Errorf("%s: %v (%+v); want an error of kind %v", what, err, e, want)
 	}
 }
 
-// If a server answers the first message with something else, the handshake fails.
+// If a server answers the ClientHello with nonsense, the handshake fails with kind handshake.
 func TestServersThatAnswerNonsense(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -151,11 +153,12 @@ func TestServersThatAnswerNonsense(t *testing.T) {
 	p.well()
 }
 
-// reply is what the server of cut connections sends.
+// reply is the text that servers send after the handshake.
 const reply = "a reply of some length"
 
-// A connection that is cut at any byte of the server's output is an error. Its kind says whether
-// the handshake was done. Only a connection that is not cut has an end.
+// If a connection is cut at any byte of the server's output, the call fails: before the end of the
+// handshake with kind handshake, and afterwards with kind io. Read reports the end of the data only
+// if the whole output has come.
 func TestServersThatAreCut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -174,7 +177,7 @@ func TestServersThatAreCut(t *testing.T) {
 			}
 			whole, done := 0, false
 			for at, step := 0, 0; !done; at += step {
-				// at many bytes, and not at the same of each record
+				// the steps differ, so that records are cut at different bytes
 				step = 1 + at%53
 				for how, end := range map[string]func(*net.TCPConn){
 					"FIN": func(c *net.TCPConn) { c.CloseWrite() },
@@ -185,7 +188,7 @@ func TestServersThatAreCut(t *testing.T) {
 						var both sync.WaitGroup
 						both.Go(func() { server(far); far.Close() })
 						first := make([]byte, 1)
-						// the connection is there for both sides
+						// This byte shows that the client is connected.
 						io.ReadFull(c, first)
 						both.Go(func() {
 							io.Copy(near, io.MultiReader(
@@ -193,7 +196,7 @@ func TestServersThatAreCut(t *testing.T) {
 								c))
 							near.Close()
 						})
-						// the server has sent everything
+						// If fewer bytes come, they are the whole output.
 						if n, _ := io.CopyN(c, near,
 							int64(at)); int(n) < at {
 							whole = int(n)
@@ -210,11 +213,11 @@ func TestServersThatAreCut(t *testing.T) {
 							how, at, phase)
 						switch {
 						case err == nil && string(data) == reply:
-							// with its end: whatever comes afterwards
+							// the whole output had come before the cut
 							done = done || how == "FIN"
 						case err == nil:
-							t.Errorf("%s: %q looks like the end", what,
-								data)
+							t.Errorf("%s: Read reports the end after "+
+								"%q; want an error", what, data)
 						case phase == "handshake":
 							kinds(t, what, err, client.KindHandshake)
 						default:
@@ -226,7 +229,8 @@ func TestServersThatAreCut(t *testing.T) {
 					}
 				}
 				if at > 100000 {
-					t.Fatal("it is never whole")
+					t.Fatalf("after %d bytes, the server's output is not whole",
+						at)
 				}
 			}
 			t.Logf("a server that is not cut sends %d bytes", whole)
@@ -235,19 +239,19 @@ func TestServersThatAreCut(t *testing.T) {
 	}
 }
 
-// A slow server makes the handshake slow. Within the timeout the handshake succeeds; otherwise it
-// is a timeout.
+// A handshake with a slow server succeeds within --handshake-timeout. If the server needs longer,
+// the handshake fails with kind timeout.
 func TestServersThatDrip(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, c := range []struct {
 		name  string
 		bound string
-		pause time.Duration // after each byte of the server's
+		pause time.Duration // after each byte that the server sends
 		want  client.Kind   // "": success
 	}{
 		{"within the bound", "2m", 0, ""},
-		// it sends more than 800 bytes
+		// the server sends more than 800 bytes, which takes more than 16 s
 		{"over it", "4s", 20 * time.Millisecond, client.KindTimeout},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -286,19 +290,21 @@ func TestServersThatDrip(t *testing.T) {
 			}, func(phase string, data []byte, err error) {
 				took = time.Since(begin)
 				if c.want == "" && (err != nil || string(data) != reply) {
-					t.Errorf("in the %s: %q, %v", phase, data, err)
+					t.Errorf("in the %s: %q, %v; want %q and no error", phase,
+						data, err, reply)
 				}
 				if c.want != "" {
 					kinds(t, "in the "+phase, err, c.want)
 				}
 			})
-			t.Logf("it took %v", took)
+			t.Logf("the connection took %v", took)
 			p.well()
 		})
 	}
 }
 
-// A chain of certificates that is too large is refused, and so is one with thousands.
+// A server may show 10 certificates that are not needed. If it shows 400 or more, the handshake
+// fails.
 func TestServersWithTooMuchToShow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -323,7 +329,8 @@ func TestServersWithTooMuchToShow(t *testing.T) {
 			}, func(phase string, data []byte, err error) {
 				switch {
 				case times <= 10 && (err != nil || string(data) != reply):
-					t.Errorf("%s: %q, %v", what, data, err)
+					t.Errorf("%s: %q, %v; want %q and no error", what, data,
+						err, reply)
 				case times > 10:
 					kinds(t, what+", in the "+phase, err, client.KindHandshake,
 						client.KindVerify)
@@ -334,8 +341,8 @@ func TestServersWithTooMuchToShow(t *testing.T) {
 	p.well()
 }
 
-// If a server turns bad after the handshake, reading fails. Data that it had sent before is not
-// lost.
+// If a server turns bad after the handshake, reading fails with kind io. Data that the server had
+// sent before is not lost.
 func TestServersThatTurnBad(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -367,7 +374,8 @@ func TestServersThatTurnBad(t *testing.T) {
 				kinds(t, fmt.Sprintf("%s in %s, in the %s", name,
 					tls.VersionName(version), phase), err, client.KindIO)
 				if string(data) != reply {
-					t.Errorf("%s: %q was read before", name, data)
+					t.Errorf("%s: before the error %q was read, want %q", name,
+						data, reply)
 				}
 			})
 		}

@@ -24,8 +24,9 @@ import (
 
 // Events at the socket's path in the file system.
 
-// The socket's file of a daemon is gone, or something else has taken its place. The daemon serves
-// its sessions, keeps other daemons off the path, and at its end removes nothing of others.
+// If somebody removes or replaces the file of the daemon's socket, the daemon goes on with its
+// sessions. A second daemon cannot start at the path. When the daemon ends, it removes nothing that
+// others have put there.
 func TestTheSocketsFileIsTakenAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -33,7 +34,7 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		put  func(t *testing.T, path string)
-		dial error
+		dial error // what a caller gets; nil: not checked
 	}{
 		{"and nothing is there", func(t *testing.T, path string) {}, unix.ENOENT},
 		{"and a file is there", func(t *testing.T,
@@ -67,7 +68,8 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 				d.Socket).CombinedOutput()
 			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) ||
 				exit.ExitCode() != 1 || !strings.Contains(string(out), d.Socket) {
-				t.Errorf("a second daemon ends with %v: %s", err, out)
+				t.Errorf("a second daemon ends with %v: %s; want exit status 1, "+
+					"and the socket's path", err, out)
 			}
 			tk.works(t)
 			tk.c.Close()
@@ -75,23 +77,25 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 			after, err := os.Lstat(d.Socket)
 			if before == nil {
 				if !errors.Is(err, os.ErrNotExist) {
-					t.Errorf("there is %v, %v", after, err)
+					t.Errorf("after the daemon's end its path has %v (%v), "+
+						"want no file", after, err)
 				}
 			} else if err != nil || !os.SameFile(before, after) {
-				t.Errorf("what was put there is gone: %v", err)
+				t.Errorf("the daemon has removed what others had put at its "+
+					"path: %v", err)
 			}
 		})
 	}
 }
 
-// Many daemons start on one path at once. One serves, and the others say so. What they leave behind
-// does not keep the next one from starting.
+// If many daemons start with one path at once, one of them serves. The others say that another tlsd
+// serves the path, and exit. The files that they leave do not keep the next daemon from starting.
 func TestManyDaemonsOnOnePath(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)
 	path := filepath.Join(dir, "s")
 	const many = 8
-	// the second finds the lock's file, and a socket that a killed one has left
+	// The second round finds the lock file and the socket of a killed daemon.
 	for round := range 2 {
 		var group sync.WaitGroup
 		var losers, others sync.Map
@@ -115,17 +119,17 @@ func TestManyDaemonsOnOnePath(t *testing.T) {
 				ended <- i
 			})
 		}
-		left := map[int]bool{}
+		running := map[int]bool{}
 		for i := range many {
-			left[i] = true
+			running[i] = true
 		}
 		for range many - 1 {
-			delete(left, testkit.Receive(t, ended, "all daemons but one end"))
+			delete(running, testkit.Receive(t, ended, "all daemons but one end"))
 		}
 		c, err := client.Dial(testkit.Bounded(t), path)
 		testkit.Must(t, err)
 		c.Close()
-		for i := range left {
+		for i := range running {
 			cmds[i].Process.Kill()
 		}
 		group.Wait()
@@ -136,25 +140,27 @@ func TestManyDaemonsOnOnePath(t *testing.T) {
 				t.Logf("daemon %d: %s", i, log)
 				return true
 			})
-			t.Errorf("round %d: %d daemons yield to another, want %d", round, n, many-1)
+			t.Errorf("round %d: %d daemons exited because another one serves the "+
+				"path, want %d", round, n, many-1)
 		}
 	}
 	entries, err := os.ReadDir(dir)
 	testkit.Must(t, err)
 	for _, e := range entries {
 		if e.Name() != "s" && e.Name() != "s.lock" {
-			t.Errorf("%s is left", e.Name())
+			t.Errorf("the daemons have left the file %s", e.Name())
 		}
 	}
 }
 
-// A daemon that cannot have its path says why, and leaves nothing there.
+// If a daemon cannot make its socket, it says why in one line, exits with status 1, and leaves no
+// socket.
 func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
 		path func(t *testing.T, dir string) string
-		uid  uint32 // of the daemon; 0: the tester's
+		uid  uint32 // the daemon's user; 0: the user that runs the test
 		says string
 	}{
 		{"a path too long", func(t *testing.T,
@@ -185,22 +191,23 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 			dir := testkit.Dir(t)
 			path := c.path(t, dir)
 			cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
-			if c.uid != 0 && os.Geteuid() == 0 { // whom permissions do not bind
+			if c.uid != 0 && os.Geteuid() == 0 { // permissions do not bind root
 				credential := &syscall.Credential{Uid: c.uid, Gid: c.uid}
 				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 			}
 			out, err := cmd.CombinedOutput()
-			// setuid(2): the root of a user namespace that has no more users
+			// setuid(2) gives EINVAL in a user namespace that has no other users.
 			if errors.Is(err, unix.EINVAL) {
 				t.Skipf("there is no user %d in this user namespace", c.uid)
 			}
 			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) ||
 				exit.ExitCode() != 1 || !strings.Contains(string(out), c.says) ||
 				strings.Count(string(out), "\n") != 1 {
-				t.Errorf("it ends with %v and says %s", err, out)
+				t.Errorf("tlsd ends with %v and says %s; want exit status 1, "+
+					"and one line with %q", err, out, c.says)
 			}
 			if _, err := os.Lstat(path); err == nil {
-				t.Error("a socket is left")
+				t.Errorf("tlsd has left %s", path)
 			}
 		})
 	}
@@ -210,7 +217,7 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 		testkit.Must(t, os.WriteFile(path+".lock", []byte("whatever"), 0o400))
 		cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
 		start(t, cmd)
-		testkit.Until(t, "it serves", func() bool {
+		testkit.Until(t, "a daemon serves although it found a lock file", func() bool {
 			c, err := client.Dial(t.Context(), path)
 			if err == nil {
 				c.Close()
@@ -220,9 +227,9 @@ func TestPlacesWhereNoSocketCanBe(t *testing.T) {
 	})
 }
 
-// A daemon that is stopped or killed between bind(2) and listen(2) refuses callers at once. While
-// it holds the lock, the next daemon that starts names it. When it is dead, the next one gets the
-// path.
+// If a daemon stops between bind(2) and listen(2), callers are refused at once. A second daemon
+// says that another tlsd has the path, and exits. When the first daemon is dead, a new daemon gets
+// the path. The test itself plays the first daemon.
 func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testkit.Dir(t), "s")
@@ -236,16 +243,17 @@ func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 
 	if _, err := client.Dial(testkit.Bounded(t), path); !errors.Is(err, unix.ECONNREFUSED) ||
 		!strings.Contains(err.Error(), path) {
-		t.Errorf("a caller gets %v", err)
+		t.Errorf("a caller gets %v, want ECONNREFUSED and the path", err)
 	}
 	scriptFails(t, path, "Connection refused")
 	out, err := exec.Command(testd.Exe(t, "tlsd"), "--socket", path).CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 ||
 		!strings.Contains(string(out), "another tlsd is serving "+path+", or about to") {
-		t.Errorf("a second daemon ends with %v: %s", err, out)
+		t.Errorf("a second daemon ends with %v: %s; want exit status 1, and "+
+			"\"another tlsd is serving …\"", err, out)
 	}
 
-	unix.Close(fd) // it is killed
+	unix.Close(fd) // the first daemon dies
 	lock.Close()
 	cmd := exec.Command(testd.Exe(t, "tlsd"), "--socket", path)
 	start(t, cmd)
@@ -258,13 +266,15 @@ func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	})
 }
 
-// A stopped daemon makes nobody wait for ever: a caller gives up after a timeout and says what it
-// waited for. Callers with a worker notice nothing. When the daemon is continued, it serves again.
+// If the daemon is stopped (SIGSTOP), a new caller does not wait for ever: it gives up after a
+// timeout, with an error that says what it waited for. Callers that have a worker notice nothing.
+// After SIGCONT the daemon serves again.
 func TestADaemonThatIsStopped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	port, _ := w.echo(t)
-	// some are just being started, and cannot say that they are ready
+	// Some of the 16 spare workers still start when the daemon stops. They must wait until it
+	// can hear that they are ready.
 	d := testd.Start(t, "--spare=16")
 	tk := w.talk(t, d.Dial(t), port)
 	testkit.Must(t, unix.Kill(d.PID, unix.SIGSTOP))
@@ -284,7 +294,7 @@ func TestADaemonThatIsStopped(t *testing.T) {
 		_, err := client.Dial(ctx, d.Socket)
 		if err == nil || !strings.Contains(err.Error(),
 			d.Socket+": tlsd has not answered within ") {
-			t.Errorf("a caller gets %v", err)
+			t.Errorf("a caller gets %v, want \"tlsd has not answered within …\"", err)
 		}
 		t.Logf("a Go caller gives up after %v: %v", time.Since(begin), err)
 	})
@@ -296,12 +306,13 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	serves(t, d)
 	tk.works(t)
 	if log := d.Log(t); strings.Contains(log, `"level":"error"`) {
-		t.Error("a worker has not survived that")
+		t.Errorf("the log has an error, so a worker did not survive the daemon's stop:\n%s",
+			log)
 	}
 }
 
-// scriptFails runs a script with this socket that may start no daemon. The script opens a client.
-// It must fail, and name the socket and the reason.
+// scriptFails runs a script that calls tls.NewClient, and lets the plugin start no private daemon.
+// The script must fail, and its text must name the socket and have the reason in says.
 func scriptFails(t *testing.T, socket, says string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -320,7 +331,8 @@ func scriptFails(t *testing.T, socket, says string) {
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) ||
 		!strings.Contains(text, "tls.NewClient: backend: ") ||
 		!strings.Contains(text, socket) || !strings.Contains(text, says) {
-		t.Errorf("the script ends with %v: %s", err, text)
+		t.Errorf("the script ends with %v: %s; want kind backend, the socket and %q", err,
+			text, says)
 	}
 	t.Logf("a script gives up after %v: %s", time.Since(begin), text)
 }

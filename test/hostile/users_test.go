@@ -21,15 +21,17 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Users of root's daemon against the daemon and against each other. The users do not exist: a
-// number is enough for the kernel. An attacker is this test binary, run as its user.
+// Users of root's daemon attack the daemon and each other. The users need no entry in /etc/passwd:
+// a user ID is enough for the kernel. An attacker is this test binary, run with the attacker's
+// user ID.
 
 const (
 	attacker  = 61234
 	bystander = 54321
 )
 
-// userEnv names the role of the test binary as another user; its argument is the daemon's socket.
+// userEnv is the variable that tells the test binary which of userPlays to play. Its argument is
+// the daemon's socket.
 const userEnv = "HOSTILE_TEST_USER"
 
 var userPlays = map[string]func(socket string) error{
@@ -37,7 +39,8 @@ var userPlays = map[string]func(socket string) error{
 	"stop workers": playStopWorkers,
 }
 
-// This test binary starts the daemon that is traced; its arguments are the daemon's command line.
+// tracerEnv is the variable that tells the test binary to start a daemon and to trace it. Its
+// arguments are the daemon's command line.
 const tracerEnv = "HOSTILE_TEST_TRACER"
 
 func playUser(play, socket string) int {
@@ -48,7 +51,8 @@ func playUser(play, socket string) int {
 	return 0
 }
 
-// needUsers skips a test that cannot have other users.
+// needUsers skips a test that is not run by root, because only root can be other users. It also
+// makes the test parallel.
 func needUsers(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -57,7 +61,7 @@ func needUsers(t *testing.T) {
 	t.Parallel()
 }
 
-// asUser is the command for a role.
+// asUser returns the command that runs one of userPlays with the user ID uid.
 func asUser(ctx context.Context, uid uint32, play, socket string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", socket)
 	cmd.Env = []string{userEnv + "=" + play}
@@ -93,7 +97,8 @@ func servesUser(t *testing.T, d *testd.Daemon, uid uint32) time.Duration {
 	return time.Since(begin)
 }
 
-// playStopWorkers begins sessions, and stops the latest and the next processes.
+// playStopWorkers opens sessions all the time. Meanwhile it sends SIGSTOP to the process IDs around
+// the newest one, to stop its workers while they start.
 func playStopWorkers(socket string) error {
 	go func() {
 		for {
@@ -106,7 +111,7 @@ func playStopWorkers(socket string) error {
 		}
 	}()
 	for {
-		text, err := os.ReadFile("/proc/loadavg") // which ends with the last pid
+		text, err := os.ReadFile("/proc/loadavg") // ends with the newest pid
 		if err != nil {
 			return err
 		}
@@ -120,28 +125,30 @@ func playStopWorkers(socket string) error {
 	}
 }
 
-// A user owns its workers from the moment when they have its number. Whenever the user stops one,
-// the daemon goes on.
+// A user can stop a worker as soon as the worker has the user's ID. At whatever moment the user
+// does so, root and another user are still served, and the daemon stops in good order.
 func TestAUserWhoStopsItsWorkersHoldsUpNobody(t *testing.T) {
 	needUsers(t)
 	for i, mode := range [][]string{{}, {"--spare=0"}, {"--isolation=shared", "--workers=1"}} {
 		t.Run(strings.Join(mode, " "), func(t *testing.T) {
 			t.Parallel()
-			// each attacker has numbers of its own, and stops no other one
+			// Each attacker has a user ID of its own, so it cannot stop the others.
 			stopWorkersOf(t, attacker+i, mode)
 		})
 	}
 }
 
 func stopWorkersOf(t *testing.T, attacker int, mode []string) {
-	// A stopped worker has a session, and the end of the daemon would wait for it.
+	// When the daemon ends, it waits for sessions. The session of a stopped worker does not
+	// end, so this wait must be short.
 	d := testd.Start(t, append([]string{fmt.Sprintf("--allow-uid=%d,%d", attacker, bystander),
 		"--drain-timeout=1s"}, mode...)...)
 	attack := asUser(context.Background(), uint32(attacker), "stop workers", d.Socket)
 	ended := start(t, attack)
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done) })
-	go func() { // it can stop itself, because its threads have numbers too
+	// The attacker may stop itself, because its threads are among the newest IDs.
+	go func() {
 		for {
 			select {
 			case <-done:
@@ -161,7 +168,7 @@ func stopWorkersOf(t *testing.T, attacker int, mode []string) {
 		serves(t, d)
 		slowest = max(slowest, servesUser(t, d, bystander))
 		if ctx.Err() != nil {
-			t.Fatal("the attacker has no session: this shows nothing")
+			t.Fatal("the attacker got no session, so the test shows nothing")
 		}
 	}
 	t.Logf("another user's session has started within %v", slowest)
@@ -170,7 +177,7 @@ func stopWorkersOf(t *testing.T, attacker int, mode []string) {
 
 // playTracer runs a daemon, and traces it and all its children.
 func playTracer(line []string) error {
-	runtime.LockOSThread() // the tracer is a thread
+	runtime.LockOSThread() // a tracer is one thread, not a process
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = []string{}
 	cmd.Stderr = os.Stderr
@@ -195,22 +202,23 @@ func playTracer(line []string) error {
 			}
 			continue
 		}
-		if !set { // it has just been executed
+		if !set { // the first stop, after the daemon's exec
 			if err := unix.PtraceSetOptions(pid, options); err != nil {
 				return err
 			}
 			set = true
 		}
 		sig := ws.StopSignal()
-		// an event, and the first stop of a new thread
+		// Trace events and the first stop of a new thread must not reach the daemon.
 		if sig == unix.SIGTRAP || sig == unix.SIGSTOP {
 			sig = 0
 		}
-		unix.PtraceCont(pid, int(sig)) // fails if it was killed
+		unix.PtraceCont(pid, int(sig)) // fails if the process was killed
 	}
 }
 
-// A tracer that was there before a worker concealed its memory could read keys in it.
+// A traced worker serves nobody, because the tracer could read keys in the worker's memory. With
+// --confine=off a traced worker serves, so that it can be debugged.
 func TestAWorkerThatIsTracedServesNobody(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(testkit.Dir(t), "s")
@@ -219,7 +227,7 @@ func TestAWorkerThatIsTracedServesNobody(t *testing.T) {
 		want string
 	}{
 		"confined":     {"--confine=auto", "could not serve: process "},
-		"not confined": {"--confine=off", `"result":"openssl"`}, // for debugging
+		"not confined": {"--confine=off", `"result":"openssl"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -11,8 +11,8 @@ import (
 )
 
 // The plugin's binary interface is the list in packaging/abi.txt: one function a line, with the
-// version of its symbol. A new function is a new line. Changing or removing a line breaks existing
-// programs; docs/upgrading.md says what that needs.
+// version of its symbol. A new function needs a new line. A change or removal of a line breaks
+// existing programs; docs/upgrading.md says what to do in this case.
 func TestTheBinaryInterfaceIsTheListedOne(t *testing.T) {
 	t.Parallel()
 	want := strings.Split(strings.TrimSpace(readFile(t, top+"/packaging/abi.txt")), "\n")
@@ -24,8 +24,8 @@ func TestTheBinaryInterfaceIsTheListedOne(t *testing.T) {
 	}
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
-		t.Errorf("packaging/abi.txt has\n%s\nthe plugin has\n%s", strings.Join(want, "\n"),
-			strings.Join(got, "\n"))
+		t.Errorf("the plugin's binary interface has changed: packaging/abi.txt has\n%s\n"+
+			"the plugin has\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
 	}
 	for name, version := range versions {
 		t.Errorf("the plugin exports %s (%s), which tlsplugin.h does not declare",
@@ -39,11 +39,11 @@ func TestThePluginHasASONAME(t *testing.T) {
 	t.Parallel()
 	names, err := open(t, filepath.Join(bin, "TlsPlugin.so")).DynString(elf.DT_SONAME)
 	if err != nil || !slices.Equal(names, []string{"TlsPlugin.so"}) {
-		t.Errorf("SONAME %v, %v", names, err)
+		t.Errorf("the SONAME of the plugin is %v (%v), want TlsPlugin.so", names, err)
 	}
 }
 
-// exported returns the symbols of the library and their versions.
+// exported returns the functions that TlsPlugin.so exports, and the versions of their symbols.
 func exported(t *testing.T) map[string]string {
 	t.Helper()
 	symbols, err := open(t, filepath.Join(bin, "TlsPlugin.so")).DynamicSymbols()
@@ -76,7 +76,7 @@ func declared(t *testing.T) map[string]string {
 	return found
 }
 
-// typeOf is a parameter without its name.
+// typeOf returns the type of a parameter, without the parameter's name.
 func typeOf(parameter string) string {
 	if parameter == "void" || !strings.Contains(parameter, " ") {
 		return parameter

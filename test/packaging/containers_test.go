@@ -21,18 +21,18 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The image is built from the Containerfile, and a daemon and scripts run in containers of their
-// own. No registry is asked: the two base images are made of a Debian root, with this machine's Go
-// in the builder. So the test does not show that the images named in the Containerfile can be had.
-// The paths and numbers are those of sidecar.yaml. Kubernetes itself is not part of the test.
+// The test builds the image from the Containerfile, and runs a daemon and scripts in containers of
+// their own. It takes paths and user IDs from sidecar.yaml, but does not run Kubernetes. It uses no
+// registry: the two base images come from a Debian root, and the builder has this machine's Go. So
+// it does not show that a registry has the images that the Containerfile names.
 
-// podman is a place in which podman has storage, processes and mounts of its own. All of it ends
-// with the test.
+// A podman is a set of namespaces in which the program podman has storage, processes and mounts of
+// its own. They end with the test.
 type podman struct {
 	t    *testing.T
-	pid  int
-	dir  string
-	conf string
+	pid  int    // of the first process in the namespaces
+	dir  string // for storage and other files
+	conf string // podman's configuration file
 }
 
 // With these settings podman needs neither cgroups of its own nor the right to raise limits.
@@ -70,7 +70,7 @@ func newPodman(t *testing.T) *podman {
 		t.Fatal(err)
 	}
 	started, ended := make(chan error, 1), make(chan error, 1)
-	go func() { // Pdeathsig asks for a thread that stays, see boot
+	go func() { // Pdeathsig needs a thread that lives as long as the child; see boot
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -88,7 +88,7 @@ func newPodman(t *testing.T) *podman {
 		<-ended
 	})
 	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		t.Skipf("SKIPPED: there is no place for containers: %q", line)
+		t.Skipf("SKIPPED: podman cannot work on this machine: %q", line)
 	}
 	if p.pid = childOf(cmd.Process.Pid); p.pid == 0 {
 		t.Fatal("unshare has no child")
@@ -102,7 +102,7 @@ func (p *podman) until(what string, ok func() bool) {
 	testkit.Until(p.t, what, ok)
 }
 
-// command is a command of podman.
+// command returns a podman command that runs in the namespaces.
 func (p *podman) command(args ...string) *exec.Cmd {
 	enter := []string{"-t", strconv.Itoa(p.pid), "-m", "-p", "-C", "-i", "-u", "--", "podman",
 		"--root", p.dir + "/storage", "--runroot", p.dir + "/run", "--tmpdir",
@@ -128,7 +128,7 @@ func (p *podman) fails(want string, args ...string) {
 	}
 }
 
-// image makes an image of a root's files.
+// image imports all files below the folder root as an image.
 func (p *podman) image(name, root string) {
 	p.t.Helper()
 	tar := exec.Command("tar", "-C", root, "--one-file-system", "-c", ".")
@@ -144,7 +144,7 @@ func (p *podman) image(name, root string) {
 		p.t.Fatal(err)
 	}
 	text, err := load.CombinedOutput()
-	out.Close() // an import that has failed does not read on
+	out.Close() // so that tar ends, even if the import has failed
 	if bad := tar.Wait(); err != nil || bad != nil {
 		p.t.Fatalf("podman import: %v, %v\n%s%s", err, bad, text, &stderr)
 	}
@@ -162,8 +162,8 @@ func (p *podman) build() {
 	if err := os.WriteFile(builder, []byte(text), 0o644); err != nil {
 		p.t.Fatal(err)
 	}
-	// The steps of a build run by chroot: crun would want to raise a limit for its rule of
-	// devices, which not every machine allows.
+	// The steps of the build run with chroot, not with crun. For its device rules, crun raises
+	// a limit, and not every machine allows that.
 	p.run("build", "--isolation", "chroot", "-f", builder, "-t", "localhost/builder",
 		p.dir+"/empty")
 	source := copyOfSource(p.t, "source")
@@ -173,7 +173,7 @@ func (p *podman) build() {
 		cmd.Dir = source
 		succeed(p.t, cmd)
 	}
-	// A program of another machine must not get into the image.
+	// A file that was built on another machine must not get into the image.
 	if err := os.MkdirAll(source+"/bin", 0o755); err != nil {
 		p.t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func (p *podman) build() {
 		"-v", env("GOCACHE")+":/go/build", "-t", "localhost/tlsd", source)
 }
 
-// sidecar gives what sidecar.yaml has for a name.
+// sidecar returns the part of sidecar.yaml that the first group of the expression matches.
 func sidecar(t *testing.T, expression string) string {
 	t.Helper()
 	m := regexp.MustCompile(expression).FindStringSubmatch(
@@ -200,6 +200,9 @@ func sidecar(t *testing.T, expression string) string {
 	return m[1]
 }
 
+// A server's script and a client's script talk TLS through a daemon in a third container. The
+// containers are set up as in sidecar.yaml. If a container has another user or lacks the
+// certificates, the calls fail as docs/operations.md says.
 func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 	p := newPodman(t)
 	if err := os.MkdirAll(p.dir+"/empty", 0o755); err != nil {
@@ -208,7 +211,7 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 	p.build()
 
 	socket := sidecar(t, `name: TLSD_SOCKET\n\s+value: (\S+)`)
-	places := regexp.MustCompile(`mountPath: (\S+)`).FindAllStringSubmatch(
+	folders := regexp.MustCompile(`mountPath: (\S+)`).FindAllStringSubmatch(
 		readFile(t, top+"/packaging/container/sidecar.yaml"), 2)
 	user, _ := strconv.Atoi(sidecar(t, `runAsUser: (\d+)`))
 	sockets, certificates := p.dir+"/sockets", p.dir+"/certificates"
@@ -234,10 +237,10 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 	}
 	confined := []string{"--read-only", "--cap-drop", "all", "--security-opt",
 		"no-new-privileges"}
-	shared := []string{"-v", sockets + ":" + places[0][1]}
-	files := []string{"-v", certificates + ":" + places[1][1] + ":ro"}
-	// script is a command that runs a script in a container, as a user. The image of tlsd has
-	// the plugin.
+	shared := []string{"-v", sockets + ":" + folders[0][1]}
+	files := []string{"-v", certificates + ":" + folders[1][1] + ":ro"}
+	// script returns a command that runs a script as a user, in a container of its own. The
+	// container has tlsd's image, because the plugin is in it.
 	script := func(uid int, files []string, name string, args ...string) []string {
 		all := append([]string{"run", "--rm", "--network", "container:tlsd", "--user",
 			fmt.Sprintf("%d:%d", uid, uid), "-e", "TLSD_SOCKET=" + socket, "-e",
@@ -246,7 +249,7 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 		return append(append(all, "--entrypoint", "/opt/program/domhost", "localhost/tlsd",
 			"-D", "PORT=8443"), append(args, "/opt/program/"+name)...)
 	}
-	folder := places[1][1]
+	folder := folders[1][1]
 	server := []string{"-D", `CERT="` + folder + `/cert.pem"`, "-D",
 		`KEY="` + folder + `/key.pem"`, "-D", "COUNT=1"}
 	daemon := func(files []string, more ...string) {
@@ -260,10 +263,10 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 
 	daemon(files)
 	if got := p.run("exec", "tlsd", "/usr/bin/id", "-u"); got != fmt.Sprintln(user) {
-		t.Errorf("the daemon is run by user %s", got)
+		t.Errorf("the daemon runs as user %s, want %d", got, user)
 	}
 	if info := p.run("exec", "tlsd", "/usr/bin/tlsshim", "call", "Info"); !allOn(info) {
-		t.Errorf("the container takes something from the workers' confinement: %s", info)
+		t.Errorf("in the container, not every confinement of the workers is on: %s", info)
 	}
 	serves := p.command(script(user, files, "demo-server.dom", server...)...)
 	var out bytes.Buffer
@@ -277,24 +280,25 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 	})
 	if page := p.run(script(user, files, "demo-client.dom", "-D",
 		`CA="`+folder+`/ca.pem"`)...); !strings.Contains(page, "Hello from a DominScript server") {
-		t.Errorf("the client's script prints %s", page)
+		t.Errorf("the client's script prints %s; want the server's page", page)
 	}
 	if err := serves.Wait(); err != nil {
-		t.Errorf("the server's script: %v\n%s", err, &out)
+		t.Errorf("the server's script fails: %v\n%s", err, &out)
 	}
 
-	// What must be the same on both sides, as docs/operations.md says.
+	// The user and the certificates must be the same in both containers (docs/operations.md).
 	p.fails("ermission denied", script(user+1, files, "demo-server.dom", server...)...)
 	p.run("stop", "tlsd")
 	if status := p.run("wait", "tlsd"); status != "0\n" {
-		t.Errorf("after podman stop, the status of tlsd is %s", status)
+		t.Errorf("after podman stop, the exit status of tlsd is %s, want 0", status)
 	}
 	p.run("rm", "tlsd")
 	daemon(nil)
 	p.fails("no such file or directory", script(user, files, "demo-server.dom", server...)...)
 	p.run("rm", "-f", "tlsd")
 
-	// Another user works if both sides say so: the program's client.conf, and allow-uid.
+	// A script may have another user than the daemon, if tlsd has the script's user in
+	// allow-uid, and client.conf has the daemon's user in trusted-users.
 	daemon(files, "--allow-uid", strconv.Itoa(user+1))
 	conf := p.dir + "/client.conf"
 	if err := os.WriteFile(conf, []byte(fmt.Sprintf("trusted-users = %d\n", user)),
@@ -304,11 +308,12 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 	p.fails("and not in trusted-users", script(user+1, files, "demo-server.dom", server...)...)
 	trusts := append([]string{"-v", conf + ":/etc/tlsd/client.conf:ro"}, files...)
 	if got := p.run(script(user+1, trusts, "script.dom")...); got != "openssl\n" {
-		t.Errorf("with trusted-users and allow-uid: %s", got)
+		t.Errorf("with trusted-users and allow-uid, the script prints %s, want openssl",
+			got)
 	}
 }
 
-// program is a folder with domhost, and with scripts that load the plugin of the image.
+// program returns a folder with domhost, and with scripts that load the image's plugin.
 func (p *podman) program() string {
 	p.t.Helper()
 	dir := p.dir + "/program"

@@ -24,10 +24,11 @@ func need(t *testing.T, tools ...string) {
 	}
 }
 
-// What the root has besides the least Debian.
+// included lists the packages in the root, besides those that every Debian has.
 const included = "openssl,ca-certificates,systemd,dbus,iproute2,rpm"
 
-// debian returns a root of the Debian release of this machine.
+// debian returns a folder with a Debian of the release that this machine runs. It makes the folder
+// once, and keeps it in the user's cache folder. If that is not possible, it skips the test.
 func debian(t *testing.T) string {
 	t.Helper()
 	need(t, "debootstrap", "dpkg")
@@ -57,7 +58,7 @@ func debian(t *testing.T) string {
 	}
 	if out, err := exec.Command("debootstrap", args...).CombinedOutput(); err != nil {
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-		t.Skipf("SKIPPED: debootstrap makes no Debian: %v: %s", err, lines[len(lines)-1])
+		t.Skipf("SKIPPED: debootstrap fails: %v: %s", err, lines[len(lines)-1])
 	}
 	if err := os.Rename(unfinished, root); err != nil {
 		t.Fatal(err)
@@ -65,7 +66,8 @@ func debian(t *testing.T) string {
 	return root
 }
 
-// copyOfSource copies the files that Git knows, and new files, into a folder of the test's.
+// copyOfSource copies the source tree into a new folder: the files in Git, and new files that Git
+// does not ignore.
 func copyOfSource(t *testing.T, name string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), name)

@@ -28,7 +28,8 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 			links++
 			if _, err := os.Stat(filepath.Join(filepath.Dir(document),
 				m[1])); err != nil {
-				t.Errorf("%s: %v", document, err)
+				t.Errorf("%s links to a file that does not exist: %v", document,
+					err)
 			}
 		}
 		// A command stands in backquotes, or in an indented line.
@@ -36,10 +37,12 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 			FindAllStringSubmatch(text, -1) {
 			targets++
 			if !strings.Contains(makefile, "\n"+m[1]+":") {
-				t.Errorf("%s: there is no make %s", document, m[1])
+				t.Errorf("%s names make %s, which the Makefile lacks", document,
+					m[1])
 			}
 		}
-		// A setting in backquotes has at least two words; other names have one.
+		// Words with a hyphen, in backquotes, are settings, except for those in the first
+		// condition. Settings of one word are not checked.
 		for _, m := range regexp.MustCompile("`([a-z]+(?:-[a-z]+)+)(?: = [^`]*)?`").FindAllStringSubmatch(text, -1) {
 			if slices.Contains([]string{"trusted-users", "read-only"}, m[1]) ||
 				strings.Contains(protocol, "`"+m[1]+"`") ||
@@ -49,24 +52,26 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 			}
 			settings++
 			if !strings.Contains(help, "\n  --"+m[1]) {
-				t.Errorf("%s: tlsd has no setting %s", document, m[1])
+				t.Errorf("%s names the setting %s, which tlsd lacks", document,
+					m[1])
 			}
 		}
 	}
 	if links < 3 || targets < 3 || settings < 5 {
-		t.Errorf("found %d links, %d targets and %d settings: this checks nothing", links,
-			targets, settings)
+		t.Errorf("found only %d links, %d targets and %d settings, so this test checks "+
+			"too little", links, targets, settings)
 	}
 }
 
-// The two containers in the sidecar example share everything that must be the same on both sides.
+// In sidecar.yaml, the container of the daemon and the container of the program have the same
+// mounts, the same socket, and the user of the pod.
 func TestTheSidecarSharesWhatMustBeTheSame(t *testing.T) {
 	t.Parallel()
 	text := readFile(t, top+"/packaging/container/sidecar.yaml")
 	_, text, _ = strings.Cut(text, "initContainers:")
 	daemon, program, ok := strings.Cut(text, "\n  containers:")
 	if !ok {
-		t.Fatal("there are no two containers")
+		t.Fatal("sidecar.yaml lacks the daemon's container or the program's")
 	}
 	for _, expression := range []string{`mountPath: (\S+)`,
 		`name: TLSD_SOCKET\n\s+value: (\S+)`} {
@@ -74,10 +79,11 @@ func TestTheSidecarSharesWhatMustBeTheSame(t *testing.T) {
 		a, b := re.FindAllStringSubmatch(daemon, -1), re.FindAllStringSubmatch(program, -1)
 		if len(a) == 0 || !slices.EqualFunc(a, b,
 			func(x, y []string) bool { return x[1] == y[1] }) {
-			t.Errorf("%s: %v for the daemon, %v for the program", expression, a, b)
+			t.Errorf("%s: %v for the daemon, %v for the program, want the same",
+				expression, a, b)
 		}
 	}
 	if n := strings.Count(text, "runAsUser"); n > 0 {
-		t.Errorf("%d containers have a user of their own; the pod's holds for both", n)
+		t.Errorf("%d containers have their own runAsUser, want none: the pod has it", n)
 	}
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // docs/operations.md says which directives the unit must have or must not have, and what happens
-// otherwise. Each case changes the unit by a drop-in. Then the user makes a call, which must end as
-// described.
+// otherwise. Each case changes the unit by a drop-in. Then a user makes a call, which must succeed
+// or fail as the document says.
 func TestTheUnitNeedsWhatTheManualSays(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -48,14 +48,16 @@ func TestTheUnitNeedsWhatTheManualSays(t *testing.T) {
 		}
 		m.run("root", "systemctl", "stop", "tlsd.service", "tlsd.socket")
 	}
-	// Without the calls of Landlock and seccomp, workers are less confined, and report that. In
-	// newer releases of systemd, @system-service has these calls.
+	// If the unit forbids the system calls of Landlock and seccomp, workers are less confined,
+	// and tls.Info reports that. ~@sandbox is needed for newer releases of systemd, because
+	// their @system-service allows these calls.
 	m.write("/etc/systemd/system/tlsd.service.d/test.conf", "root", "0644",
 		"[Service]\nSystemCallFilter=\nSystemCallFilter=@system-service\n"+
 			"SystemCallFilter=~@sandbox\n")
 	m.run("root", "systemctl", "daemon-reload")
 	m.run("root", "systemctl", "start", "tlsd.socket")
 	if info := m.run("alice", "tlsshim", "call", "Info"); allOn(info) {
-		t.Errorf("nothing is missing without the calls of Landlock and seccomp: %s", info)
+		t.Errorf("the unit forbids the calls of Landlock and seccomp, but Info reports "+
+			"each confinement as on: %s", info)
 	}
 }

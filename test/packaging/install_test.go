@@ -14,7 +14,7 @@ import (
 	"tlsd/internal/testd"
 )
 
-// The files of make install with PREFIX=/usr, and their modes.
+// installed has the files that make install with PREFIX=/usr must make, and their modes.
 var installed = map[string]fs.FileMode{
 	"usr/bin/tlsd":                                     0o755,
 	"usr/bin/tlsshim":                                  0o755,
@@ -60,8 +60,8 @@ var installed = map[string]fs.FileMode{
 	"usr/share/tlsd/bindings/tlsd.py":                  0o644,
 }
 
-// The libraries that installed files may need: the C library, which is several files before glibc
-// 2.34. OpenSSL is not among them, because it is loaded at run time.
+// libc has the libraries that each program may need: the files of the C library, of which glibc
+// before 2.34 has several. OpenSSL is not among them, because tlsd loads it at run time.
 var libc = map[string][]string{
 	"tlsd":         {"libc.so.6", "libdl.so.2", "libpthread.so.0"},
 	"tlsshim":      {},
@@ -73,7 +73,7 @@ func install(t *testing.T, target, dest string, variables ...string) {
 	t.Helper()
 	cmd := makeIn(top, append([]string{target, "BIN=" + bin, "DESTDIR=" + dest},
 		variables...)...)
-	// If make install builds or downloads, it meets programs that fail.
+	// If make install tries to build or to download, it gets these programs, which fail.
 	traps := t.TempDir()
 	for _, name := range []string{"go", "cc", "gcc", "apt-get", "curl", "sudo"} {
 		if err := testd.WriteProgram(filepath.Join(traps, name),
@@ -83,11 +83,11 @@ func install(t *testing.T, target, dest string, variables ...string) {
 	}
 	cmd.Env = append(cmd.Env, "PATH="+traps+":"+os.Getenv("PATH"))
 	if out := succeed(t, cmd); strings.Contains(out, "is called") {
-		t.Errorf("make %s calls what builds or downloads:\n%s", target, out)
+		t.Errorf("make %s builds or downloads, want only copies:\n%s", target, out)
 	}
 }
 
-// filesBelow gives the files of a folder and their modes.
+// filesBelow returns the files below a folder, and their modes.
 func filesBelow(t *testing.T, dir string) map[string]fs.FileMode {
 	t.Helper()
 	found := map[string]fs.FileMode{}
@@ -99,7 +99,7 @@ func filesBelow(t *testing.T, dir string) map[string]fs.FileMode {
 		if err != nil {
 			return err
 		}
-		name, _ := filepath.Rel(dir, path) // it is below
+		name, _ := filepath.Rel(dir, path) // never fails: path is below dir
 		found[name] = info.Mode()
 		return nil
 	})
@@ -109,6 +109,7 @@ func filesBelow(t *testing.T, dir string) map[string]fs.FileMode {
 	return found
 }
 
+// make install makes exactly the files of the list above, and make uninstall removes all of them.
 func TestInstallPutsTheRightFiles(t *testing.T) {
 	t.Parallel()
 	dest := t.TempDir()
@@ -116,12 +117,13 @@ func TestInstallPutsTheRightFiles(t *testing.T) {
 	got := filesBelow(t, dest)
 	for name, mode := range installed {
 		if got[name] != mode {
-			t.Errorf("%s: mode %v, want %v", name, got[name], mode)
+			t.Errorf("make install: %s has mode %v (only dashes: no file), want %v",
+				name, got[name], mode)
 		}
 	}
 	for name := range got {
 		if _, ok := installed[name]; !ok {
-			t.Errorf("%s is installed, and not in the list", name)
+			t.Errorf("make install makes %s, which is not in the list", name)
 		}
 	}
 	pc := readFile(t, filepath.Join(dest, "usr/lib/pkgconfig/tlsd.pc"))
@@ -137,6 +139,7 @@ func TestInstallPutsTheRightFiles(t *testing.T) {
 	}
 }
 
+// make install and make uninstall obey the variables PREFIX, LIBDIR and MANDIR.
 func TestInstallTakesItsFolders(t *testing.T) {
 	t.Parallel()
 	dest := t.TempDir()
@@ -146,12 +149,12 @@ func TestInstallTakesItsFolders(t *testing.T) {
 	if unit := readFile(t, filepath.Join(dest,
 		"opt/x/lib/systemd/system/tlsd.service")); !strings.Contains(unit,
 		"\nExecStart=/opt/x/bin/tlsd\n") {
-		t.Errorf("the unit starts another program:\n%s", unit)
+		t.Errorf("the unit does not start /opt/x/bin/tlsd:\n%s", unit)
 	}
 	for _, name := range []string{"opt/x/bin/tlsd", "usr/lib/machine-abi/tlsd/TlsPlugin.so",
 		"usr/lib/machine-abi/pkgconfig/tlsd.pc", "man/man8/tlsd.8"} {
 		if _, ok := got[name]; !ok {
-			t.Errorf("there is no %s", name)
+			t.Errorf("make install %v has not made %s", folders, name)
 		}
 	}
 	install(t, "uninstall", dest, folders...)
@@ -160,18 +163,21 @@ func TestInstallTakesItsFolders(t *testing.T) {
 	}
 }
 
+// If make build was not run, make install says so, and installs nothing.
 func TestInstallSaysThatNothingIsBuilt(t *testing.T) {
 	t.Parallel()
 	dest := t.TempDir()
 	out, err := makeIn(top, "install", "BIN="+t.TempDir(), "DESTDIR="+dest).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "run make build first") {
-		t.Errorf("%v\n%s", err, out)
+		t.Errorf("make install without programs: %v; want it to fail with \"run make "+
+			"build first\"\n%s", err, out)
 	}
 	if left := filesBelow(t, dest); len(left) > 0 {
-		t.Errorf("it has installed %v", left)
+		t.Errorf("make install without programs has installed %v", left)
 	}
 }
 
+// The programs and the plugin need no library but the C library.
 func TestProgramsNeedNoOtherLibrary(t *testing.T) {
 	t.Parallel()
 	for name, allowed := range libc {
@@ -181,20 +187,21 @@ func TestProgramsNeedNoOtherLibrary(t *testing.T) {
 		}
 		for _, lib := range needed {
 			if !slices.Contains(allowed, lib) {
-				t.Errorf("%s needs %s", name, lib)
+				t.Errorf("%s needs the library %s, want at most %v", name, lib,
+					allowed)
 			}
 		}
 	}
 }
 
-// Each program is loaded at a random address. The data that the loader fills in is read-only
-// afterwards.
+// The programs and the plugin can be loaded at a random address. No memory of theirs is writable
+// and executable. The tables that the loader fills in become read-only.
 func TestProgramsAreHardened(t *testing.T) {
 	t.Parallel()
 	for name := range libc {
 		f := open(t, filepath.Join(bin, name))
 		if f.Type != elf.ET_DYN {
-			t.Errorf("%s is of type %v, and so always at the same address",
+			t.Errorf("%s is of type %v, so it is always at the same address",
 				name, f.Type)
 		}
 		relro := false
@@ -214,7 +221,8 @@ func TestProgramsAreHardened(t *testing.T) {
 		}
 		if bindNow := len(flags) > 0 &&
 			elf.DynFlag(flags[0])&elf.DF_BIND_NOW != 0; !relro || !bindNow {
-			t.Errorf("%s: RELRO %v, BIND_NOW %v", name, relro, bindNow)
+			t.Errorf("%s: RELRO is %v and BIND_NOW is %v, want both", name, relro,
+				bindNow)
 		}
 	}
 }
@@ -229,12 +237,13 @@ func open(t *testing.T, path string) *elf.File {
 	return f
 }
 
-// The scripts for package managers are scripts.
+// sh can parse the scripts in the packages, and those that make packages and releases.
 func TestScriptsOfPackagesAreShell(t *testing.T) {
 	t.Parallel()
 	scripts, err := filepath.Glob(top + "/packaging/scripts/*")
 	if err != nil || len(scripts) != 6 {
-		t.Fatalf("%v, %v: want three of each kind", scripts, err)
+		t.Fatalf("packaging/scripts has %v (%v), want three scripts for .deb and three "+
+			"for .rpm", scripts, err)
 	}
 	for _, script := range append(scripts, top+"/packaging/packages.sh",
 		top+"/scripts/version.sh", top+"/scripts/release.sh", top+"/scripts/pristine.sh") {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A C program links with the installed library by tlsd.pc.
-
+// linked is a C program. It exits with status 0 if it can call the plugin, and the plugin finds no
+// daemon.
 const linked = `#include <string.h>
 #include <tlsplugin.h>
 #if TLSPLUGIN_VERSION < 100
@@ -39,7 +39,7 @@ func TestAProgramLinksByTheDescription(t *testing.T) {
 	succeed(t, cmd)
 }
 
-// described gives the flags of a file of pkg-config, as pkg-config --cflags --libs would.
+// described returns the flags that pkg-config --cflags --libs prints for a .pc file.
 func described(t *testing.T, path string) string {
 	t.Helper()
 	text := readFile(t, path)

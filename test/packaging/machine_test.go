@@ -17,15 +17,15 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A machine is a systemd that is the first process of namespaces of its own. It has a root of its
-// own, the users alice and bob, and no network but its loopback.
+// A machine is a set of namespaces, with systemd as the first process. It has a root file system of
+// its own, the users alice and bob, and no network but its loopback.
 type machine struct {
 	t   *testing.T
-	pid int // of systemd, as this process sees it
+	pid int // of systemd, in the namespace of this test
 }
 
-// boot starts a machine whose root is lower, with the files of the folder add over it. The machine
-// ends with the test. Where machines are not possible, the test is skipped.
+// boot starts a machine, which ends with the test. Its root file system shows the folder lower, and
+// over it the files of the folder add. If this host allows no machine, boot skips the test.
 func boot(t *testing.T, lower, add string) *machine {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -45,9 +45,9 @@ func boot(t *testing.T, lower, add string) *machine {
 		"sh", "testdata/boot.sh", t.TempDir(), lower, add)
 	cmd.Stderr = &stderr
 	group := cgroup(t)
-	// The machine does not outlive this process, however this process ends. The kernel sends
-	// the signal when the thread that has started the machine ends (PR_SET_PDEATHSIG(2const)).
-	// So the thread is kept.
+	// Even if this process is killed, Pdeathsig ends the machine. The kernel sends the signal
+	// as soon as the thread ends that has started the machine (PR_SET_PDEATHSIG(2const)). So
+	// this thread must live as long as the machine.
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd()),
 		Pdeathsig: syscall.SIGKILL}
 	started, ended := make(chan error, 1), make(chan error, 1)
@@ -78,7 +78,7 @@ func boot(t *testing.T, lower, add string) *machine {
 			if cmd.ProcessState.ExitCode() == 77 {
 				t.Skipf("SKIPPED: %s", &stderr)
 			}
-			t.Fatalf("the machine ends: %v\n%s", err, &stderr)
+			t.Fatalf("the machine ended while it booted: %v\n%s", err, &stderr)
 		default:
 		}
 		if m.pid == 0 {
@@ -87,13 +87,13 @@ func boot(t *testing.T, lower, add string) *machine {
 			"is-system-running").Output(); strings.TrimSpace(string(out)) == "running" {
 			return m
 		} else if time.Now().After(deadline) {
-			t.Fatalf("the machine does not boot: it is %q\n%s%s", out, &stderr,
-				m.try("systemctl", "--failed", "--no-pager"))
+			t.Fatalf("the machine has not booted: systemctl says %q, want running\n"+
+				"%s%s", out, &stderr, m.try("systemctl", "--failed", "--no-pager"))
 		}
 	}
 }
 
-// cgroup makes a cgroup of the test's own, the root cgroup of the machine.
+// cgroup makes a cgroup, to be the root cgroup of the machine, and removes it after the test.
 func cgroup(t *testing.T) *os.File {
 	t.Helper()
 	var top string
@@ -111,10 +111,10 @@ func cgroup(t *testing.T) *os.File {
 	if err != nil {
 		t.Skipf("SKIPPED: no cgroup can be made: %v", err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // users pass through it to their own
+	if err := os.Chmod(dir, 0o755); err != nil { // users must reach their cgroups in it
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // children come later in the walk, and must be removed first
+	t.Cleanup(func() { // repeats, because the machine's processes may take time to end
 		deadline := time.Now().Add(testkit.Patience)
 		for removeTree(dir) != nil && time.Now().Before(deadline) {
 			time.Sleep(50 * time.Millisecond)
@@ -142,7 +142,7 @@ func removeTree(dir string) error {
 	return os.Remove(dir)
 }
 
-// command is a command in the machine, as one of its users.
+// command returns a command that runs in the machine, as one of its users.
 func (m *machine) command(user string, args ...string) *exec.Cmd {
 	enter := []string{"-t", strconv.Itoa(m.pid), "-m", "-p", "-n", "-u", "-i", "-C", "--"}
 	if user != "root" {
@@ -158,7 +158,7 @@ func (m *machine) run(user string, args ...string) string {
 	m.t.Helper()
 	out, err := m.command(user, args...).CombinedOutput()
 	if err != nil {
-		m.t.Fatalf("%s: %v: %v\n%s\n%s", user, args, err, out,
+		m.t.Fatalf("%s runs %v, which fails: %v\n%s\n%s", user, args, err, out,
 			m.try("journalctl", "--no-pager", "-o", "cat", "-n", "40"))
 	}
 	return string(out)
@@ -169,18 +169,18 @@ func (m *machine) fails(user string, args ...string) string {
 	m.t.Helper()
 	out, err := m.command(user, args...).CombinedOutput()
 	if err == nil {
-		m.t.Fatalf("%s: %v succeeds\n%s", user, args, out)
+		m.t.Fatalf("%s runs %v, which succeeds, but must fail\n%s", user, args, out)
 	}
 	return string(out)
 }
 
-// try runs a command and ignores its status.
+// try runs a command as root, ignores its status, and returns its output.
 func (m *machine) try(args ...string) string {
 	out, _ := m.command("root", args...).CombinedOutput()
 	return string(out)
 }
 
-// write writes a file in the machine.
+// write writes a file in the machine, and makes its folder.
 func (m *machine) write(path, owner, mode, text string) {
 	m.t.Helper()
 	cmd := m.command("root", "install", "-D", "-o", owner, "-g", owner, "-m", mode,
@@ -203,10 +203,10 @@ func (m *machine) until(want string, args ...string) {
 	}
 }
 
-// expect compares the output of a command.
+// expect runs a command that must end with status 0, and whose output must contain want.
 func (m *machine) expect(want, user string, args ...string) {
 	m.t.Helper()
 	if out := m.run(user, args...); !strings.Contains(out, want) {
-		m.t.Errorf("%s: %v: %q is not in\n%s", user, args, want, out)
+		m.t.Errorf("%s runs %v: want %q in the output\n%s", user, args, want, out)
 	}
 }

@@ -24,7 +24,7 @@ var bin string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		if bin = os.Getenv("TLSD_TEST_BIN"); bin != "" { // make has built it before
+		if bin = os.Getenv("TLSD_TEST_BIN"); bin != "" { // make has built the programs
 			return m.Run()
 		}
 		dir, err := os.MkdirTemp("", "tlsd-packaging-")
@@ -42,7 +42,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// makeIn is make in a source tree, without the variables of a make that has started this test.
+// makeIn returns a command that runs make in the folder dir. It inherits no variables of the make
+// that may have started this test.
 func makeIn(dir string, args ...string) *exec.Cmd {
 	cmd := exec.Command("make", append([]string{"--no-print-directory"}, args...)...)
 	cmd.Dir = dir

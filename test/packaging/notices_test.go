@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The notices have each module that is linked into a program, with its licence.
+// packaging/notices prints the licence of each module that is linked into a program.
 func TestNoticesHaveEveryLinkedModule(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("go", "run", "./packaging/notices")
@@ -31,6 +31,6 @@ func TestNoticesHaveEveryLinkedModule(t *testing.T) {
 		}
 	}
 	if modules == 0 {
-		t.Error("the programs have no modules: this checks nothing")
+		t.Error("the programs have no modules, so this test checks nothing")
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The packages as make packages builds them. Each is installed in a Debian of its own, under a real
-// systemd (see boot). debootstrap makes the root once, and the user's cache folder keeps it.
+// These tests install the packages that make packages builds. Each package gets a Debian of its own
+// (see debian), with a real systemd (see boot).
 
 // build builds both packages of a version into a folder.
 func build(t *testing.T, version string) (deb, rpm string) {
@@ -31,13 +31,14 @@ func build(t *testing.T, version string) (deb, rpm string) {
 	debs, _ := filepath.Glob(dir + "/*.deb")
 	rpms, _ := filepath.Glob(dir + "/*.rpm")
 	if len(debs) != 1 || len(rpms) != 1 {
-		t.Fatalf("there are %v and %v", debs, rpms)
+		t.Fatalf("packages.sh has made %v and %v, want one .deb and one .rpm", debs, rpms)
 	}
 	return debs[0], rpms[0]
 }
 
-// These tests share the folder in which packages are built, so they run one after another.
-
+// Two builds of one version give equal packages. The linters find no mistake. Each package can be
+// installed, used, upgraded and removed, and leaves nothing. All builds use one folder, so they run
+// one after another.
 func TestPackages(t *testing.T) {
 	old, rpm := build(t, "0.1.0")
 	again, rpmAgain := build(t, "0.1.0")
@@ -65,7 +66,8 @@ const script = `plugin "/usr/lib/tlsd/TlsPlugin";
 void main() { printf("%s\n", tls.Backend()); }
 `
 
-// withFiles boots a machine with two packages, domhost, and a script that calls the plugin.
+// withFiles boots a machine. Its root folder has the packages, by the names in the map, and also
+// domhost and a script that calls the plugin.
 func withFiles(t *testing.T, packages map[string]string) *machine {
 	t.Helper()
 	add := t.TempDir()
@@ -93,7 +95,7 @@ func upgrade(m *machine, command ...string) {
 	s := openSession(m, "alice")
 	s.ask("Backend", "openssl")
 	m.run("root", command...)
-	// the old one lets its session finish
+	// The old daemon does not end before alice's session.
 	m.until("deactivating", "systemctl", "show", "-p", "ActiveState", "tlsd.service")
 	s.ask("Version", "OpenSSL ")
 	s.close()
@@ -105,14 +107,14 @@ func upgrade(m *machine, command ...string) {
 	m.expect("0 loaded units", "root", "systemctl", "--failed", "--no-pager")
 }
 
-// leftOver gives the files of tlsd that a machine has.
+// leftOver returns the names of all files in the machine that can be tlsd's.
 func leftOver(m *machine) string {
 	m.t.Helper()
 	return m.run("root", "find", "/etc", "/usr", "/var/lib/systemd", "/run", "-name", "*tls*d*",
 		"-not", "-name", "tlsd-test.target", "-not", "-path", "*/old-root/*")
 }
 
-// lifeOfDeb installs, uses, upgrades with an open session, and removes the .deb.
+// lifeOfDeb installs the .deb, uses it, upgrades it during a session, and removes it.
 func lifeOfDeb(t *testing.T, old, renewed string) {
 	m := withFiles(t, map[string]string{"old.deb": old, "new.deb": renewed})
 	before := leftOver(m)
@@ -131,11 +133,12 @@ func lifeOfDeb(t *testing.T, old, renewed string) {
 	m.expect("not-found", "root", "sh", "-c", "systemctl show -p LoadState --value "+
 		"tlsd.service tlsd.socket; true")
 	if left := leftOver(m); left != before {
-		t.Errorf("after dpkg -P there are\n%s", left)
+		t.Errorf("after dpkg -P there are\n%s\nwant, as before the installation\n%s", left,
+			before)
 	}
 }
 
-// A session that a tlsshim shell keeps open.
+// An openedSession is a session that a tlsshim shell keeps open.
 type openedSession struct {
 	m   *machine
 	cmd *exec.Cmd
@@ -181,7 +184,8 @@ func (s *openedSession) close() {
 	}
 }
 
-// mandoc finds no mistake in the pages. It may not know pages of other packages.
+// mandoc finds no mistake in the manual pages. A reference to a page that is not installed here is
+// no mistake.
 func TestPagesAreGoodMdoc(t *testing.T) {
 	need(t, "mandoc")
 	pages, err := filepath.Glob(top + "/packaging/man/*.[1-8]")
@@ -201,8 +205,8 @@ func TestPagesAreGoodMdoc(t *testing.T) {
 	}
 }
 
-// fish completes from the tables, and zsh can read its functions. bash is asked in every run
-// (TestCompletionsComplete).
+// fish completes options, methods and commands, and zsh can parse its completions. For bash see
+// TestCompletionsComplete.
 func TestPagesOfCompletionsForOtherShells(t *testing.T) {
 	need(t, "fish", "zsh")
 	for _, tt := range []struct{ program, words, want string }{

@@ -13,12 +13,12 @@ import (
 	"tlsd/internal/testpages"
 )
 
-// The pages have what the header and the tables have. The completions complete.
+// The manual pages agree with the header and with the code. The completions complete.
 
-// comment is a comment of the header that stands right before a function.
+// comment matches a comment of the header and the function that follows it.
 var comment = regexp.MustCompile(`(?s)/\*((?:[^*]|\*[^/])*)\*/\nint64_t (tls_\w+)\(([^)]*)\);`)
 
-// The page of the plugin has the header's text for each function.
+// For each function, tlsplugin.3 has the text of the comment in tlsplugin.h.
 func TestPageOfThePluginIsTheHeader(t *testing.T) {
 	t.Parallel()
 	header := readFile(t, top+"/cmd/tlsshim/plugin/tlsplugin.h")
@@ -44,12 +44,13 @@ func TestPageOfThePluginIsTheHeader(t *testing.T) {
 		}
 	}
 	if declared := declared(t); len(found) != len(declared) {
-		t.Errorf("%d functions have a comment, of %d", len(found), len(declared))
+		t.Errorf("%d of the %d functions in tlsplugin.h have a comment, want all",
+			len(found), len(declared))
 	}
 	testpages.Hold(t, top+"/packaging/man/tlsplugin.3", b.String())
 }
 
-// The page of the policy has exactly the keys that there are.
+// tlsd-policy.5 has exactly the keys of package policy, in the same order.
 func TestPageOfThePolicyHasItsKeys(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob(top + "/internal/policy/*.go")
@@ -70,11 +71,12 @@ func TestPageOfThePolicyHasItsKeys(t *testing.T) {
 		inPage = append(inPage, m[1])
 	}
 	if len(keys) == 0 || !slices.Equal(keys, inPage) {
-		t.Errorf("the policy has %v, the page %v", keys, inPage)
+		t.Errorf("package policy has the keys %v, tlsd-policy.5 has %v; want the same",
+			keys, inPage)
 	}
 }
 
-// Each variable that the plugin reads is in its page.
+// tlsplugin.3 has each environment variable that docs/user.md lists.
 func TestPageOfThePluginHasItsVariables(t *testing.T) {
 	t.Parallel()
 	page := readFile(t, top+"/packaging/man/tlsplugin.3")
@@ -83,29 +85,31 @@ func TestPageOfThePluginHasItsVariables(t *testing.T) {
 		readFile(t, top+"/docs/user.md"), -1) {
 		names++
 		if !strings.Contains(page, ".It Ev "+m[1]+"\n") {
-			t.Errorf("the page lacks %s", m[1])
+			t.Errorf("tlsplugin.3 lacks the variable %s of docs/user.md", m[1])
 		}
 	}
 	if names == 0 {
-		t.Error("docs/user.md has no variables: this checks nothing")
+		t.Error("docs/user.md lists no variables, so this test checks nothing")
 	}
 }
 
+// All five manual pages exist, and every user may read them.
 func TestPagesAreWhole(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob(top + "/packaging/man/*.[1-8]")
 	if err != nil || len(pages) != 5 {
-		t.Fatalf("%v, %v: want five pages", pages, err)
+		t.Fatalf("packaging/man has %v (%v), want five pages", pages, err)
 	}
 	for _, page := range pages {
 		info, err := os.Stat(page)
 		if err != nil || info.Mode().Perm()&0o044 != 0o044 {
-			t.Errorf("%s: %v, %v", page, info, err)
+			t.Errorf("%s: %v, %v; want a file that every user may read", page, info,
+				err)
 		}
 	}
 }
 
-// bash completes the beginning of a word from the tables.
+// bash completes the beginning of an option, a value, a method and a command.
 func TestCompletionsComplete(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ program, words, want string }{
@@ -117,7 +121,8 @@ func TestCompletionsComplete(t *testing.T) {
 		script := fmt.Sprintf(
 			`. ../../packaging/completions/%[1]s.bash; COMP_WORDS=(%[1]s %[2]s); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _%[1]s; echo "${COMPREPLY[@]}"`, tt.program, tt.words)
 		if got := succeed(t, exec.Command("bash", "-euc", script)); got != tt.want+"\n" {
-			t.Errorf("%s %s: %q, want %q", tt.program, tt.words, got, tt.want)
+			t.Errorf("bash completes %s %s with %q, want %q", tt.program, tt.words, got,
+				tt.want)
 		}
 	}
 }

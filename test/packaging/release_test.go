@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// scripts/release.sh refuses what is not ready, and makes everything that a release has.
+// scripts/release.sh refuses a tree that is not ready for a release. From a tree that is ready, it
+// makes the files of the release and the tag.
 func TestPackagesOfARelease(t *testing.T) {
 	need(t, "git", "sha256sum", "dpkg-deb")
 	dir := copyOfSource(t, "tlsd")
@@ -34,7 +35,7 @@ func TestPackagesOfARelease(t *testing.T) {
 		t.Helper()
 		if out, err := run("sh", "scripts/release.sh", "--dry-run", "9.8.7"); err == nil ||
 			!strings.Contains(out, want) {
-			t.Errorf("%v, %s; want %q", err, out, want)
+			t.Errorf("release.sh: %v, %s; want it to fail with %q", err, out, want)
 		}
 	}
 	replace := func(name, from, to string) {
@@ -76,27 +77,27 @@ func TestPackagesOfARelease(t *testing.T) {
 		}
 	}
 	if n := strings.Count(sums, "\n"); n != 4 {
-		t.Errorf("the release has %d files:\n%s", n, sums)
+		t.Errorf("the release has %d files, want 4:\n%s", n, sums)
 	}
 	must("sh", "-c", "cd bin/release/9.8.7 && sha256sum --quiet -c SHA256SUMS")
 	if notes := readFile(t, out+"/NOTES.md"); notes != "- **Everything** is new.\n\n" {
-		t.Errorf("the notes are %q", notes)
+		t.Errorf("NOTES.md is %q, want the part of CHANGELOG.md about 9.8.7", notes)
 	}
 
 	must("dpkg-deb", "-x", out+"/tlsd_9.8.7-1_"+goarch(t)+".deb", dir+"/bin/x")
 	commit := strings.TrimSpace(must("git", "rev-parse", "--short=12", "HEAD"))
 	if v := must(dir+"/bin/x/usr/bin/tlsd", "--version"); !strings.HasPrefix(v,
 		"tlsd 9.8.7 (go1.") || !strings.HasSuffix(v, ", commit "+commit+")\n") {
-		t.Errorf("tlsd --version: %q; the commit is %s", v, commit)
+		t.Errorf("tlsd --version prints %q; want 9.8.7 and commit %s", v, commit)
 	}
 
 	must("sh", "scripts/release.sh", "9.8.7")
 	if message := must("git", "tag", "-n9", "v9.8.7"); !strings.Contains(message,
 		"Everything** is new") {
-		t.Errorf("the tag says %q", message)
+		t.Errorf("the message of the tag is %q, want the text of CHANGELOG.md", message)
 	}
 	if again := readFile(t, out+"/SHA256SUMS"); again != sums {
-		t.Errorf("the second run has made other files:\n%s\n%s", sums, again)
+		t.Errorf("the release has other files than its dry run:\n%s\n%s", sums, again)
 	}
 	refused("the tag v9.8.7 exists")
 }

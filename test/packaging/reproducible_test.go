@@ -20,7 +20,7 @@ func TestTwoBuildsInTwoFoldersAreEqual(t *testing.T) {
 		a, b := readFile(t, filepath.Join(first, "bin", name)),
 			readFile(t, filepath.Join(second, "bin", name))
 		if a != b {
-			t.Errorf("%s differs", name)
+			t.Errorf("the two builds of %s differ", name)
 		}
 		if i := strings.Index(a, first); i >= 0 {
 			t.Errorf("%s names the folder that it was built in, at byte %d", name, i)
@@ -29,6 +29,6 @@ func TestTwoBuildsInTwoFoldersAreEqual(t *testing.T) {
 	out := succeed(t, exec.Command(filepath.Join(first, "bin/tlsd"), "--version"))
 	if !strings.HasPrefix(out, "tlsd 1.2.3 (go1.") ||
 		!strings.HasSuffix(out, ", commit 0123456789ab)\n") {
-		t.Errorf("tlsd --version: %q", out)
+		t.Errorf("tlsd --version prints %q; want 1.2.3 and commit 0123456789ab", out)
 	}
 }

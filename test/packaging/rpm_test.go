@@ -10,17 +10,18 @@ import (
 	"testing"
 )
 
-// The .rpm is installed by rpm itself, under a real systemd, in a Debian. Debian has no packages of
-// a distribution that uses rpm. So the test cannot show that the programs run with the C library
-// and the OpenSSL of such a distribution, nor that the policy of its SELinux allows tlsd's work.
-// What rpm asks for, Debian has under other names: a package of the test's own says so to rpm.
+// rpm itself installs the .rpm, but in a Debian, under a real systemd. So the test does not show
+// that the programs run with the C library and the OpenSSL of a distribution that uses rpm, nor
+// that such a distribution's SELinux policy allows tlsd's work. Debian has what the .rpm requires,
+// but rpm does not know that. So the test installs a package that tells rpm (standIn).
 
 func rpmlint(t *testing.T, rpm string) {
 	need(t, "rpmlint")
 	succeed(t, exec.Command("rpmlint", "-c", top+"/packaging/rpmlint.toml", "--strict", rpm))
 }
 
-// compareRpm compares the files of the .rpm with those of the .deb.
+// compareRpm checks that the .rpm has the same files and modes as the .deb, except for the files
+// that only Debian wants.
 func compareRpm(t *testing.T, rpm, deb string) {
 	need(t, "rpm", "rpm2cpio", "cpio", "dpkg-deb")
 	root, other := t.TempDir(), t.TempDir()
@@ -32,7 +33,7 @@ func compareRpm(t *testing.T, rpm, deb string) {
 	for _, name := range []string{"usr/share/lintian/overrides/tlsd",
 		"usr/share/doc/tlsd/changelog.Debian.gz"} {
 		if _, ok := want[name]; !ok {
-			t.Errorf("there is no %s in the .deb", name)
+			t.Errorf("the .deb lacks %s", name)
 		}
 		delete(want, name)
 	}
@@ -46,16 +47,16 @@ func compareRpm(t *testing.T, rpm, deb string) {
 		}
 	}
 	if len(got) != len(want) || len(got) == 0 {
-		t.Errorf("the .rpm has %d files, the .deb %d", len(got), len(want))
+		t.Errorf("the .rpm has %d files, want %d as in the .deb", len(got), len(want))
 	}
 	succeed(t, exec.Command("rpm", "--checksig", "--nosignature", rpm))
 	if config := succeed(t, exec.Command("rpm", "-qpc",
 		rpm)); config != "/etc/tlsd/tlsd.toml\n" {
-		t.Errorf("configuration files: %q", config)
+		t.Errorf("the .rpm has the configuration files %q, want only tlsd.toml", config)
 	}
 }
 
-// standIn is a package that has what the .rpm needs and Debian has.
+// standIn describes a package without files. It provides, by rpm's names, what the .rpm requires.
 const standIn = `Name: debians-own
 Version: %d
 Release: 1
@@ -68,12 +69,12 @@ What Debian has.
 %%files
 `
 
-// lifeOfRpm installs, uses, upgrades with an open session, and removes the .rpm.
+// lifeOfRpm installs the .rpm, uses it, upgrades it during a session, and removes it.
 func lifeOfRpm(t *testing.T, old, renewed string) {
 	m := withFiles(t, map[string]string{"old.rpm": old, "new.rpm": renewed})
 	before := leftOver(m)
-	// Debian 12's rpm warns without this option, because its users have dpkg. Debian 13's does
-	// not know the option.
+	// In Debian 12, rpm needs --force-debian, or it warns that Debian's tool is dpkg. In Debian
+	// 13, rpm does not know this option.
 	command := []string{"rpm"}
 	if m.command("root", "rpm", "--force-debian", "--version").Run() == nil {
 		command = append(command, "--force-debian")
@@ -82,7 +83,7 @@ func lifeOfRpm(t *testing.T, old, renewed string) {
 		return slices.Concat(command, args)
 	}
 
-	// rpm asks for what tlsd needs, the library among it, which no program names.
+	// The .rpm requires glibc and libssl. rpm installs it only if both are provided.
 	glibc := strings.Fields(m.run("root", "getconf", "GNU_LIBC_VERSION"))[1]
 	provides := ""
 	for i, needed := range []struct{ lacks, has string }{
@@ -91,7 +92,8 @@ func lifeOfRpm(t *testing.T, old, renewed string) {
 	} {
 		if out := m.fails("root", rpm("-i", "/old.rpm")...); !strings.Contains(out,
 			needed.lacks) {
-			t.Errorf("without %s: %s", needed.lacks, out)
+			t.Errorf("rpm's refusal does not name the missing %s: %s", needed.lacks,
+				out)
 		}
 		provides += "Provides: " + needed.has + "\n"
 		m.write("/tmp/own.spec", "root", "0644", fmt.Sprintf(standIn, i, provides))
@@ -100,7 +102,8 @@ func lifeOfRpm(t *testing.T, old, renewed string) {
 			fmt.Sprintf("/tmp/noarch/debians-own-%d-1.noarch.rpm", i))...)
 	}
 
-	// By systemd's preset a socket is enabled. rpm's distributions start it at the next boot.
+	// systemd's presets enable the socket. It starts only at the next boot, so the test starts
+	// it.
 	m.run("root", rpm("-i", "/old.rpm")...)
 	intact(m)
 	m.expect("enabled", "root", "systemctl", "is-enabled", "tlsd.socket")
@@ -122,34 +125,38 @@ func lifeOfRpm(t *testing.T, old, renewed string) {
 	m.expect("# mine", "root", "cat", "/etc/tlsd/tlsd.toml.rpmsave")
 	m.run("root", "rm", "-r", "/etc/tlsd")
 	if left := leftOver(m); left != before {
-		t.Errorf("after rpm -e there are\n%s", left)
+		t.Errorf("after rpm -e there are\n%s\nwant, as before the installation\n%s", left,
+			before)
 	}
 
-	// A machine whose presets say so has no socket. Without changed settings nothing stays.
+	// If a preset disables all units, the socket is not enabled. If nobody has changed the
+	// settings, rpm -e leaves no file.
 	m.write("/etc/systemd/system-preset/10-test.preset", "root", "0644", "disable *\n")
 	m.run("root", rpm("-i", "/new.rpm")...)
 	m.expect("disabled", "root", "sh", "-c", "systemctl is-enabled tlsd.socket || true")
 	intact(m)
 	m.run("root", rpm("-e", "tlsd")...)
 	if left := leftOver(m); left != before {
-		t.Errorf("after rpm -e there are\n%s", left)
+		t.Errorf("after rpm -e there are\n%s\nwant, as before the installation\n%s", left,
+			before)
 	}
 }
 
-// intact compares each file with the package: its content, mode, owner and group. All are root's.
+// intact checks that each installed file is as in the package: content, mode, owner and group. All
+// files must belong to root.
 func intact(m *machine) {
 	m.t.Helper()
 	if out := m.run("root", "rpm", "-V", "tlsd"); out != "" {
-		m.t.Errorf("rpm -V: %s", out)
+		m.t.Errorf("rpm -V finds files that differ from the package: %s", out)
 	}
 	files := m.run("root", "rpm", "-q", "--qf",
 		"[%{FILEUSERNAME}:%{FILEGROUPNAME} %{FILENAMES}\n]", "tlsd")
 	for line := range strings.Lines(files) {
 		if !strings.HasPrefix(line, "root:root /") {
-			m.t.Errorf("not root's: %s", line)
+			m.t.Errorf("a file does not belong to root: %s", line)
 		}
 	}
 	if strings.Count(files, "\n") < len(installed) {
-		m.t.Errorf("the .rpm has only\n%s", files)
+		m.t.Errorf("the .rpm has fewer files than make install:\n%s", files)
 	}
 }

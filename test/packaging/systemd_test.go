@@ -11,16 +11,14 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The units serve under a real systemd.
+// These tests run the units under a real systemd, as make install installs them.
 
-// mostExposed is the highest allowed score of systemd-analyze security, in tenths of its ten
-// points.
+// mostExposed is the highest score of systemd-analyze security that the unit may have, in tenths.
+// systemd's scale goes from 0 (safe) to 10.
 const mostExposed = "30"
 
 // alices is the home folder of alice.
 const alices = "/home" + "/alice"
-
-// These tests run the units under a real systemd, as make install installs them.
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
@@ -29,6 +27,8 @@ func newMachine(t *testing.T) *machine {
 	return boot(t, "/", dest)
 }
 
+// systemd-analyze finds no mistake in the units, and gives tlsd.service at most the score
+// mostExposed.
 func TestTheUnitsArePlainToSystemd(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -43,16 +43,18 @@ func TestTheUnitsArePlainToSystemd(t *testing.T) {
 		"tlsd.service")
 }
 
+// The first call starts the service. It serves root and the users in allow-uid, each with the
+// user's own rights, and refuses other users. It also reloads, restarts and stops as it must.
 func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uid = ['alice', 'bob']\n")
 	m.run("root", "systemctl", "start", "tlsd.socket")
 	m.expect("inactive", "root", "sh", "-c", "systemctl is-active tlsd.service || true")
-	for _, user := range []string{"root", "alice", "bob"} { // the first call starts the service
+	for _, user := range []string{"root", "alice", "bob"} {
 		m.expect("openssl\n", user, "tlsshim", "call", "Backend")
 		if info := m.run(user, "tlsshim", "call", "Info"); !allOn(info) {
-			t.Errorf("%s: the unit takes something from the workers' confinement: %s",
+			t.Errorf("under the unit, not every confinement of %s's worker is on: %s",
 				user, info)
 		}
 	}
@@ -60,21 +62,20 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 		"Backend 2>&1 || true")
 	talk(t, m)
 
-	// Workers have their callers' rights. They see home folders and /tmp, and cannot write to
-	// either.
+	// A worker has its caller's rights: bob's worker cannot read alice's key.
 	if out := m.fails("bob", "tlsshim", "call", "NewServerContext", alices+"/cert.pem",
 		alices+"/key.pem"); !strings.Contains(out, "ermission denied") {
-		t.Errorf("bob and alice's key: %s", out)
+		t.Errorf("bob's call with alice's key: %s; want \"permission denied\"", out)
 	}
 
-	// root reads all
+	// root's worker can.
 	m.expect("1\n", "root", "tlsshim", "call", "NewServerContext", alices+"/cert.pem",
 		alices+"/key.pem")
 
-	// A reload that would fail is refused, and the daemon goes on.
+	// tlsd refuses a reload with a bad setting, and goes on with the old settings.
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uids = ['alice']\n")
 	if out := m.fails("root", "systemctl", "reload", "tlsd"); !strings.Contains(out, "failed") {
-		t.Errorf("systemctl reload: %s", out)
+		t.Errorf("systemctl reload with a bad setting: %s; want \"failed\"", out)
 	}
 	m.expect("allow-uids is not known; did you mean allow-uid?", "root", "journalctl", "-u",
 		"tlsd", "--no-pager", "-o", "cat")
@@ -87,7 +88,7 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 	m.run("root", "systemctl", "restart", "tlsd.service")
 	m.fails("bob", "tlsshim", "call", "Backend")
 	m.expect("openssl\n", "alice", "tlsshim", "call", "Backend")
-	// the unit has its folder
+	// The unit makes the folder of the admin socket, which only root may use.
 	m.expect("\nhealthy: tlsd ", "root", "sh", "-c", "echo; tlsshim health")
 	m.fails("alice", "tlsshim", "health")
 
@@ -96,7 +97,8 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 	m.fails("root", "test", "-e", "/run/tlsd.sock")
 }
 
-// journal asks the journal for what the service has done so far.
+// journal checks that journalctl finds the service's messages so far, by priority and by field. The
+// numbers of the sessions follow from the calls of the test above.
 func journal(t *testing.T, m *machine) {
 	t.Helper()
 	ask := func(match ...string) string {
@@ -125,12 +127,12 @@ func journal(t *testing.T, m *machine) {
 	}
 	for line := range strings.Lines(ask("SESSION=1")) {
 		if !strings.Contains(line, " session=1 ") {
-			t.Errorf("a line of another session: %s", line)
+			t.Errorf("journalctl SESSION=1 prints a line of another session: %s", line)
 		}
 	}
 }
 
-// talk makes alice, who alone can read her key, serve bob.
+// talk checks that bob can talk TLS with a server of alice. Only alice can read the server's key.
 func talk(t *testing.T, m *machine) {
 	t.Helper()
 	ca := testcert.NewCA(t, "test")
@@ -152,11 +154,11 @@ func talk(t *testing.T, m *machine) {
 	m.expect("good day\n", "bob", "tlsshim", "call", "SetCaBundle", "/tmp/ca.pem", "--",
 		"NewClient", "localhost", "4433", "--", "Handshake", "1", "--", "Read", "1", "100")
 	if err := server.Wait(); err != nil {
-		t.Errorf("alice: %v\n%s", err, &out)
+		t.Errorf("alice's server fails: %v\n%s", err, &out)
 	}
 }
 
-// The unit makes the folder of an audit log, in which the file is tlsd's alone.
+// The unit makes a folder for the audit log. Only root can read the log, even after a rotation.
 func TestTheServiceHasAFolderForItsAuditLog(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -172,6 +174,7 @@ func TestTheServiceHasAFolderForItsAuditLog(t *testing.T) {
 	m.fails("bob", "cat", file)
 }
 
+// If the settings are bad, the service fails with a reason, and systemd does not restart it.
 func TestBadSettingsStopTheServiceAtOnce(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -183,6 +186,8 @@ func TestBadSettingsStopTheServiceAtOnce(t *testing.T) {
 		"--no-pager", "-o", "cat")
 }
 
+// The user units give a user a tlsd of their own. Even root's calls do not trust it, because
+// another user runs it.
 func TestAUserHasATlsdOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/usr/lib/systemd/system/user@.service"); err != nil {
@@ -197,14 +202,15 @@ func TestAUserHasATlsdOfTheirOwn(t *testing.T) {
 	m.expect("openssl\n", "alice", as("tlsshim", "call", "Backend")...)
 	m.expect("active\n", "alice", as("systemctl", "--user", "is-active", "tlsd.service")...)
 	if info := m.run("alice", as("tlsshim", "call", "Info")...); !allOn(info) {
-		t.Errorf("the unit takes something from the workers' confinement: %s", info)
+		t.Errorf("under the unit, not every confinement of the worker is on: %s", info)
 	}
 	m.expect("user 5001 runs it", "root", "sh", "-c",
 		"TLSD_SOCKET=/run/user/5001/tlsd.sock tlsshim call Backend 2>&1 || true")
 	m.run("alice", as("systemctl", "--user", "stop", "tlsd.service", "tlsd.socket")...)
 }
 
-// ask is a script in which the plugin says which backend it has, and if none, why.
+// ask is a Python script that prints the plugin's backend. If this is "stub", because there is no
+// daemon, the script also prints the reason.
 const ask = `import ctypes
 plugin = ctypes.CDLL("/usr/lib/tlsd/TlsPlugin.so")
 text = ctypes.create_string_buffer(4096)
@@ -216,8 +222,8 @@ if text.value == b"stub":
     print(text.value.decode())
 `
 
-// The plugin talks to a daemon with a user of its own, whom only systemd knows, if root's file says
-// so. While this daemon is down, nobody gets a private one.
+// A daemon can run as a user of its own (DynamicUser). The plugin talks to it only if client.conf
+// has this user in trusted-users. While the daemon is down, the plugin starts no private one.
 func TestAUserOfItsOwnMayRunTheService(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -241,7 +247,8 @@ ExecStart=/usr/bin/tlsd --socket /run/tlsd/tlsd.sock --allow-uid alice
 			"and not in trusted-users of /etc/tlsd/client.conf"},
 	} {
 		if out := m.run("alice", refused.command...); !strings.Contains(out, refused.says) {
-			t.Errorf("%v, without client.conf: %s", refused.command, out)
+			t.Errorf("%v, without client.conf: %s; want %q", refused.command, out,
+				refused.says)
 		}
 	}
 	m.write("/etc/tlsd/client.conf", "root", "0644",
@@ -254,8 +261,8 @@ ExecStart=/usr/bin/tlsd --socket /run/tlsd/tlsd.sock --allow-uid alice
 	m.expect("the system's tlsd is down", "alice", "sh", "-c", "tlsshim doctor || true")
 }
 
-// With a service user, callers are served with that user's rights. The socket still belongs to
-// root, so each caller's plugin talks to it.
+// If tlsd.service runs as a user of its own, its workers have this user's rights. Callers need no
+// trusted-users, because systemd makes the socket, which still belongs to root.
 func TestTheServiceRunsAsAUserOfItsOwn(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -267,18 +274,19 @@ func TestTheServiceRunsAsAUserOfItsOwn(t *testing.T) {
 	m.run("root", "systemctl", "start", "tlsd.socket")
 	m.expect("openssl\n", "alice", "tlsshim", "call", "Backend")
 	if info := m.run("alice", "tlsshim", "call", "Info"); !allOn(info) {
-		t.Errorf("the unit takes something from the workers' confinement: %s", info)
+		t.Errorf("under the unit, not every confinement of the worker is on: %s", info)
 	}
 	for _, user := range []string{"bob", "root"} {
 		if out := m.fails(user, "tlsshim", "call", "Backend"); !strings.Contains(out,
 			"may not use this tlsd") {
-			t.Errorf("%s: %s", user, out)
+			t.Errorf("a call of %s: %s; want a refusal", user, out)
 		}
 	}
 	m.write(alices+"/key.pem", "alice", "0600", "secret")
 	m.run("root", "chmod", "0700", alices)
 	if out := m.fails("alice", "tlsshim", "call", "SetCaBundle",
 		alices+"/key.pem"); !strings.Contains(out, "ermission denied") {
-		t.Errorf("alice's file, by another user's worker: %s", out)
+		t.Errorf("alice's file, read by the service's user: %s; want \"permission denied\"",
+			out)
 	}
 }

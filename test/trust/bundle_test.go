@@ -32,11 +32,12 @@ import (
 type bundle struct {
 	name    string
 	content func(t *testing.T, w *world) []byte
-	// a file error with this text, and the old store stays; otherwise the CA is trusted
+	// If not empty: SetCaBundle fails with this text and kind file, and the old store stays.
 	refused string
-	// the bundle is accepted and the server is not trusted; the error has this text
-	by     string
-	plugin bool // tried through the plugin, too
+	// If not empty: SetCaBundle succeeds, but a handshake with the good server fails with this
+	// text.
+	untrusted string
+	plugin    bool // tested through the plugin, too
 }
 
 var bundles = []bundle{
@@ -74,9 +75,9 @@ var bundles = []bundle{
 	{name: "a TRUSTED CERTIFICATE", content: trusted(), plugin: true},
 	{name: "a TRUSTED CERTIFICATE for servers", content: trusted("-addtrust", "serverAuth")},
 	{name: "a TRUSTED CERTIFICATE for clients only",
-		content: trusted("-addtrust", "clientAuth"), by: "certificate rejected"},
+		content: trusted("-addtrust", "clientAuth"), untrusted: "certificate rejected"},
 	{name: "a TRUSTED CERTIFICATE that is not for servers",
-		content: trusted("-addreject", "serverAuth"), by: "certificate rejected"},
+		content: trusted("-addreject", "serverAuth"), untrusted: "certificate rejected"},
 	{name: "one bad certificate among good ones",
 		content: parts(ca, block("CERTIFICATE", []byte("bad")), other),
 		refused: "PEM block 2 (line 11) is not a valid certificate: ", plugin: true},
@@ -93,7 +94,7 @@ var bundles = []bundle{
 		content: func(t *testing.T, w *world) []byte { return w.server.CertPEM }},
 }
 
-// part gives bytes of a bundle.
+// A part returns some bytes for a bundle.
 type part = func(*testing.T, *world) []byte
 
 func ca(_ *testing.T, w *world) []byte    { return w.ca.PEM() }
@@ -123,7 +124,8 @@ func edit(p part, old, new string) part {
 	}
 }
 
-// trusted is the CA's certificate with trust settings (openssl-x509(1)).
+// trusted returns the CA's certificate as a TRUSTED CERTIFICATE with trust settings, which are
+// options of openssl-x509(1).
 func trusted(settings ...string) part {
 	return func(t *testing.T, w *world) []byte {
 		args := append([]string{"x509", "-in", w.ca.File, "-trustout"}, settings...)
@@ -162,12 +164,13 @@ func TestBundlesAreTakenOrRefused(t *testing.T) {
 				accepts(t, s, w.good)
 				refuses(t, s, w.wrong, w.ca.File+" (CA bundle)")
 			case err != nil:
-				t.Error(err)
-			case b.by != "":
+				t.Errorf("SetCaBundle fails: %v; want success", err)
+			case b.untrusted != "":
 				err := shake(t, s, w.good)
 				refused(t, err, path+" (CA bundle)")
-				if err != nil && !strings.Contains(err.Error(), b.by) {
-					t.Errorf("%v; want the text %q", err, b.by)
+				if err != nil && !strings.Contains(err.Error(), b.untrusted) {
+					t.Errorf("the handshake fails with %v; want the text %q",
+						err, b.untrusted)
 				}
 			default:
 				accepts(t, s, w.good)
@@ -191,21 +194,22 @@ func TestBundlesAreTakenOrRefused(t *testing.T) {
 	}
 }
 
+// isFileError checks that err has kind file, and that its text has each string in says.
 func isFileError(t *testing.T, err error, says ...string) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != client.KindFile {
-		t.Errorf("%v; want kind file", err)
+		t.Errorf("SetCaBundle: %v; want kind file", err)
 		return
 	}
 	for _, text := range says {
 		if !strings.Contains(e.Message, text) {
-			t.Errorf("%v; want the text %q", err, text)
+			t.Errorf("SetCaBundle: %v; want the text %q", err, text)
 		}
 	}
 }
 
-// The same from a script, through the plugin.
+// A script that calls SetCaBundle through the plugin gets the same results.
 func TestBundlesOfAScript(t *testing.T) {
 	t.Parallel()
 	w, d := newWorld(t), testd.Start(t)
@@ -231,20 +235,22 @@ void main() {
 			cmd.Env = append(os.Environ(), "TLSD_SOCKET="+d.Socket)
 			out, err := cmd.CombinedOutput()
 			if (err == nil) != (b.refused == "") {
-				t.Errorf("%v\n%s", err, out)
+				t.Errorf("the script ends with %v, want success %v\n%s", err,
+					b.refused == "", out)
 			}
 			if want := "tls.SetCaBundle: " + path; b.refused != "" &&
 				(!bytes.Contains(out, []byte(want)) ||
 					!bytes.Contains(out, []byte(b.refused))) {
-				t.Errorf("%s\nwant the texts %q and %q", out, want, b.refused)
+				t.Errorf("the script prints %s\nwant the texts %q and %q", out,
+					want, b.refused)
 			}
 		})
 	}
 }
 
-// 10 MB of certificates are accepted and slow down no handshake. Reading them takes a time that
-// grows with the square of their number, so their number is limited (openssl.MaxCAs). These are
-// large ones.
+// A bundle with 10 MB of certificates is accepted. The time to read a bundle grows with the square
+// of the number of certificates, so this number is limited (openssl.MaxCAs). To have 10 MB with
+// fewer certificates, the test makes them large.
 func TestTenMegabytesOfCertificates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -252,7 +258,7 @@ func TestTenMegabytesOfCertificates(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "large.pem")
 	testkit.Must(t, os.WriteFile(path, append(large, w.ca.PEM()...), 0o600))
 	if len(large) < 10_000_000 {
-		t.Fatalf("the bundle has %d bytes only", len(large))
+		t.Fatalf("the test's bundle has only %d bytes", len(large))
 	}
 	s := testd.Start(t).Dial(t)
 	begun := time.Now()
@@ -265,7 +271,7 @@ func TestTenMegabytesOfCertificates(t *testing.T) {
 	refuses(t, s, w.wrong, path+" (CA bundle)")
 }
 
-// strangers makes authorities of 5 kB each that no server uses.
+// strangers returns n certificates of authorities that no server uses, with 5 kB each as PEM.
 func strangers(t *testing.T, n int) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -298,8 +304,8 @@ func TestABundleIsForLaterClientsOfItsSession(t *testing.T) {
 			ctx, s, o := testkit.Bounded(t), d.Dial(t), d.Dial(t)
 			if mine, others := pid(t, s),
 				pid(t, o); (mine == others) != (name == "shared") {
-				t.Fatalf("the sessions are served by the processes %d and %d",
-					mine, others)
+				t.Fatalf("the processes %d and %d serve the sessions; want one "+
+					"process only if the mode is shared", mine, others)
 			}
 			system := open(t, s, w.good)
 			testkit.Must(t, s.SetCaBundle(ctx, w.ca.File))
@@ -316,7 +322,7 @@ func TestABundleIsForLaterClientsOfItsSession(t *testing.T) {
 			testkit.Must(t, s.Handshake(ctx, afterBad))
 			refused(t, s.Handshake(ctx, afterGood), w.other.File+" (CA bundle)")
 
-			// The file is read once.
+			// SetCaBundle reads the file. Handshakes do not need it any more.
 			file := filepath.Join(t.TempDir(), "copy.pem")
 			testkit.Must(t, os.WriteFile(file, w.ca.PEM(), 0o600))
 			testkit.Must(t, s.SetCaBundle(ctx, file))
@@ -325,7 +331,7 @@ func TestABundleIsForLaterClientsOfItsSession(t *testing.T) {
 
 			accepts(t, o, w.wrong)
 			refuses(t, o, w.good, w.other.File+" (CA bundle)")
-			refuses(t, d.Dial(t), w.good, "(system)") // a third one has none
+			refuses(t, d.Dial(t), w.good, "(system)") // a third session has no bundle
 		})
 	}
 }

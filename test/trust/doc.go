@@ -3,7 +3,7 @@
 // says what it has tried. It reads CA bundles as proto.md says. The package also tests that the
 // daemon reports the library that is loaded.
 //
-// The daemon is a real one with a real libssl. Mounts in a namespace of the daemon's own stand for
-// other systems. That needs root; elsewhere these tests are skipped. The package certs beside it
-// tests how certificates are judged.
+// The daemon is a real one with a real libssl. To show the files of another system to the daemon,
+// a test starts it in a mount namespace of its own. These tests need root; without it they are
+// skipped. The package certs beside it tests how certificates are judged.
 package trust

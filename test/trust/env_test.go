@@ -11,8 +11,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// SSL_CERT_FILE and SSL_CERT_DIR belong to the daemon and reach its workers. Only the CAs in these
-// places are trusted, even if there are none.
+// The workers use SSL_CERT_FILE and SSL_CERT_DIR of the daemon. They trust only the CAs in these
+// places, and no CA if the places have none.
 func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -33,8 +33,9 @@ func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 
 	for name, c := range map[string]struct {
 		file, dir string
-		trusted   bool // the CA
-		// the store in the error; if the CA is trusted, in the error about the other server
+		trusted   bool // whether w.ca is trusted
+		// what a handshake's error says about the store: the handshake with the good
+		// server, or, if w.ca is trusted, with the wrong one
 		store string
 	}{
 		"a file": {w.ca.File, bare, true, w.ca.File + " and " + bare +
@@ -73,16 +74,17 @@ func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 			info, err := s.Info(testkit.Bounded(t))
 			testkit.Must(t, err)
 			if (info.Trust.Certificates > 0) != (c.trusted || c.file == w.other.File) {
-				t.Errorf("tls.Info says %+v", info.Trust)
+				t.Errorf("tls.Info says %+v; want certificates only if a file "+
+					"or a directory has some", info.Trust)
 			}
-			// A session's own bundle replaces it.
+			// A session's own bundle replaces the system's store.
 			testkit.Must(t, s.SetCaBundle(testkit.Bounded(t), w.ca.File))
 			accepts(t, s, w.good)
 		})
 	}
 }
 
-// If only one of the two is set, the other place stays libcrypto's own.
+// If SSL_CERT_DIR is set and SSL_CERT_FILE is not, the CAs in the directory are trusted.
 func TestADirectoryAloneIsEnough(t *testing.T) {
 	t.Parallel()
 	w, dir := newWorld(t), t.TempDir()

@@ -19,18 +19,18 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A layout is the way in which a system keeps its CA certificates. The libssl stays this machine's,
-// so in most layouts the places that it was built for do not exist.
+// A layout is the way in which a system keeps its CA certificates. The daemon always loads this
+// machine's libssl, so in most layouts the places that libssl was built for do not exist.
 type layout struct {
 	name  string
 	files []string          // PEM files with the bundle
 	dirs  []string          // directories where the CA's certificate is named by its hash
 	links map[string]string // symbolic links
-	store []string          // the store that the error of a handshake names: one of these
+	store []string          // a failed handshake must name one of these stores
 }
 
 const (
-	// on Debian and its like, if this machine's libssl is built for them
+	// the store in Debian's layout, if this machine's libssl was built for that
 	compiledIn = "/usr/lib/ssl/certs (system)"
 	debianFile = "/etc/ssl/certs/ca-certificates.crt (system); tried: "
 	rhelFile   = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"
@@ -41,7 +41,7 @@ var layouts = []layout{
 		name:  "Debian",
 		files: []string{"/etc/ssl/certs/ca-certificates.crt"},
 		dirs:  []string{"/etc/ssl/certs"},
-		// the latter target does not exist
+		// /etc/ssl/cert.pem does not exist
 		links: map[string]string{"/usr/lib/ssl/certs": "/etc/ssl/certs",
 			"/usr/lib/ssl/cert.pem": "/etc/ssl/cert.pem"},
 		store: []string{compiledIn, debianFile},
@@ -90,8 +90,8 @@ var layouts = []layout{
 	},
 }
 
-// A CA that is only in the store is trusted, and another is not. Both the error and tls.Info name
-// the store.
+// In each layout, tlsd finds the store. It trusts a CA that is only there, and no other. Both the
+// error of a handshake and tls.Info name the store.
 func TestTheStoreOfEachSystemIsFound(t *testing.T) {
 	t.Parallel()
 	mayMount(t)
@@ -111,14 +111,16 @@ func TestTheStoreOfEachSystemIsFound(t *testing.T) {
 				}
 			}
 			if found == "" {
-				t.Errorf("%v; want one of the texts %q", err, l.store)
+				t.Errorf("the handshake fails with %v; want one of the texts %q",
+					err, l.store)
 			}
 			info, err := s.Info(testkit.Bounded(t))
 			testkit.Must(t, err)
 			if tr := info.Trust; tr.Certificates == 0 ||
 				!strings.HasPrefix(found, tr.File+tr.Dir) ||
 				(len(tr.Empty) > 0) != strings.Contains(found, "tried") {
-				t.Errorf("tls.Info says %+v; want as the error: %s", tr, found)
+				t.Errorf("tls.Info says %+v; want the store that the error names: "+
+					"%s", tr, found)
 			}
 		})
 	}
@@ -139,7 +141,8 @@ func TestWithoutAStoreTheErrorSaysWhatWasTried(t *testing.T) {
 	accepts(t, s, w.good)
 }
 
-// enterEnv has the description of a root, as JSON, for the test binary that will enter it.
+// enterEnv is the variable that makes the test binary enter a root, and execute a command there.
+// Its value describes the root, as JSON.
 const enterEnv = "TLSD_TEST_ROOT"
 
 // A root is the set of files in the places where systems keep certificates.
@@ -148,7 +151,7 @@ type root struct {
 	Links map[string]string
 }
 
-// spec makes a layout's files.
+// spec returns the root that has a layout's files.
 func (l layout) spec(t *testing.T, w *world) root {
 	t.Helper()
 	r := root{Files: map[string]string{}, Links: l.links}
@@ -161,7 +164,8 @@ func (l layout) spec(t *testing.T, w *world) root {
 	return r
 }
 
-// hashOf is the name that a certificate has in a directory (openssl-rehash(1)).
+// hashOf returns the name that a certificate has in a directory, without the suffix
+// (openssl-rehash(1)).
 func hashOf(t *testing.T, file string) string {
 	t.Helper()
 	out, err := exec.CommandContext(testkit.Bounded(t), "openssl", "x509", "-hash", "-noout",
@@ -184,7 +188,8 @@ func (r root) daemon(t *testing.T) *testd.Daemon {
 		testd.Options{Under: []string{self}, Env: []string{enterEnv + "=" + string(spec)}})
 }
 
-// mayMount skips a test where nothing can be mounted. As root under make test that is a failure.
+// mayMount skips the test if it is not run by root, or if nothing can be mounted. In the second
+// case, the test fails under make test.
 func mayMount(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -199,17 +204,17 @@ func mayMount(t *testing.T) {
 	}
 }
 
-// covered are the directories where systems keep certificates and libcrypto looks for them.
+// covered has the directories where systems keep certificates, and where libcrypto looks for them.
 var covered = []string{"/etc", "/var/lib", "/usr/lib/ssl", "/usr/local/ssl"}
 
-// kept are the files in these that a daemon needs.
+// kept has the files in covered directories that a daemon needs.
 var kept = []string{"/etc/hosts", "/etc/nsswitch.conf", "/etc/passwd", "/etc/group",
 	"/etc/ld.so.cache"}
 
-// enter covers the places of certificates in a mount namespace of this process, fills them, and
-// executes the command there.
+// enter makes the root in a new mount namespace, and executes the command there. It does not
+// return.
 func enter(spec string, command []string) {
-	runtime.LockOSThread() // a namespace is a thread's; the one that executes counts
+	runtime.LockOSThread() // makeRoot and Exec need one thread: it alone has the namespace
 	err := makeRoot(spec)
 	if err == nil {
 		os.Unsetenv(enterEnv)
@@ -219,6 +224,8 @@ func enter(spec string, command []string) {
 	os.Exit(1)
 }
 
+// makeRoot moves this thread into a new mount namespace. There it mounts an empty tmpfs over each
+// directory in covered, and makes the files of the root in them.
 func makeRoot(spec string) error {
 	r := root{}
 	if err := json.Unmarshal([]byte(spec), &r); err != nil {
@@ -243,7 +250,7 @@ func makeRoot(spec string) error {
 	var there []string
 	for _, dir := range covered {
 		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-			continue // no library was built for it, then
+			continue // so libcrypto was not built for it
 		}
 		there = append(there, dir+"/")
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {

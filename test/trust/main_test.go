@@ -38,7 +38,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// serve lets clients come and go until the test ends.
+// serve starts a TLS server that runs until the test ends.
 func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	t.Helper()
 	return testkit.ServeTLS(t, cert.Config(), func(c *tls.Conn) { io.Copy(io.Discard, c) })
@@ -61,32 +61,33 @@ func shake(t *testing.T, s *client.Client, port int) error {
 	return err
 }
 
-// accepts checks that a handshake succeeds.
+// accepts checks that a handshake with the server at port succeeds.
 func accepts(t *testing.T, s *client.Client, port int) {
 	t.Helper()
 	if err := shake(t, s, port); err != nil {
-		t.Errorf("%v; want success", err)
+		t.Errorf("the handshake fails: %v; want success", err)
 	}
 }
 
-// refuses checks that the certificate is refused, and that the error has these parts, the store
-// among them.
+// refuses checks that a handshake fails because of the server's certificate. The name of the trust
+// store in the error must have each string in store.
 func refuses(t *testing.T, s *client.Client, port int, store ...string) {
 	t.Helper()
 	refused(t, shake(t, s, port), store...)
 }
 
+// refused checks the error of a handshake that was done before, as refuses does.
 func refused(t *testing.T, err error, store ...string) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != client.KindVerify || e.Data.Verify == nil {
-		t.Errorf("%v; want kind verify", err)
+		t.Errorf("the handshake returns %v; want kind verify", err)
 		return
 	}
 	for _, text := range store {
 		if !strings.Contains(e.Data.Verify.Store, text) ||
 			!strings.Contains(e.Message, text) {
-			t.Errorf("%v; want the text %q, as the store", err, text)
+			t.Errorf("the handshake returns %v; want the store %q in it", err, text)
 		}
 	}
 }

@@ -14,9 +14,9 @@ import (
 	"tlsd/rpc/client"
 )
 
-// A private build of OpenSSL: this machine's pair in a folder of its own. Its libcrypto has another
-// OPENSSLDIR, which does not exist. The text has the same length, so that it can be replaced in the
-// file.
+// A build is a copy of this machine's libssl and libcrypto in a folder of its own. Its libcrypto
+// has another OPENSSLDIR, a path that does not exist. This path is as long as the old one, so that
+// it can replace the old one in the file.
 type build struct {
 	dir, ssl, crypto string // the folder, and the files in it
 	nowhere          string // its OPENSSLDIR
@@ -61,6 +61,7 @@ func doctor(t *testing.T, d *testd.Daemon) string {
 	return string(out)
 }
 
+// says checks that got, which is the text of what, has each string in want.
 func says(t *testing.T, what, got string, want ...string) {
 	t.Helper()
 	for _, text := range want {
@@ -70,8 +71,8 @@ func says(t *testing.T, what, got string, want ...string) {
 	}
 }
 
-// An OpenSSL that was built for a missing folder trusts the CAs of the system. Errors and doctor
-// name the other places that were tried.
+// If OpenSSL was built for a folder that does not exist, tlsd looks for the system's store in other
+// places. Errors and doctor name the files in the missing folder that tlsd has tried.
 func TestAnOpenSSLForAnotherFolderFindsTheSystemsStore(t *testing.T) {
 	t.Parallel()
 	w, b := newWorld(t), privateBuild(t)
@@ -85,14 +86,15 @@ func TestAnOpenSSLForAnotherFolderFindsTheSystemsStore(t *testing.T) {
 	testkit.Must(t, err)
 	if tr := info.Trust; tr.Source != "fallback" && tr.Source != "none" || len(tr.Empty) < 2 ||
 		!strings.HasPrefix(tr.Empty[0], b.nowhere) {
-		t.Errorf("tls.Info says %+v", tr)
+		t.Errorf("tls.Info says %+v; want the source fallback or none, and %s as empty", tr,
+			b.nowhere)
 	}
 	says(t, "doctor", doctor(t, d), tried...)
 	testkit.Must(t, s.SetCaBundle(testkit.Bounded(t), w.ca.File))
 	accepts(t, s, w.good)
 }
 
-// The report names the file that is loaded, whatever name was asked for.
+// tls.Info and doctor name the files that are loaded, even if --libssl is a link or has no folder.
 func TestWhatIsReportedIsWhatIsLoaded(t *testing.T) {
 	t.Parallel()
 	b := privateBuild(t)
@@ -123,8 +125,8 @@ func TestWhatIsReportedIsWhatIsLoaded(t *testing.T) {
 	}
 }
 
-// A libssl that gets the system's libcrypto instead of its own is no backend. Calls and doctor say
-// why, and how to mend it.
+// If the loader gives libssl the system's libcrypto and not its own, tlsd has no backend. The
+// errors of calls and doctor say why, and how to mend it.
 func TestAForeignLibcryptoIsToldToScripts(t *testing.T) {
 	t.Parallel()
 	b := privateBuild(t)
@@ -135,7 +137,7 @@ func TestAForeignLibcryptoIsToldToScripts(t *testing.T) {
 	}
 	_, err := s.NewClient(testkit.Bounded(t), "localhost", 1)
 	if e, ok := err.(*client.Error); !ok || e.Kind != client.KindBackend {
-		t.Fatalf("%v; want kind backend", err)
+		t.Fatalf("tls.NewClient: %v; want kind backend", err)
 	}
 	want := []string{b.ssl + " has got a foreign libcrypto, /", "and not its own, " + b.crypto,
 		"set LD_LIBRARY_PATH=" + b.dir}

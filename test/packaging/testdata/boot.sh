@@ -1,7 +1,8 @@
 #!/bin/sh
-# boot.sh FOLDER LOWER ADD - as the first process of new namespaces, become systemd. Its root is
-# LOWER with the files of ADD over it. It writes into memory, at FOLDER, which ends with it. If this
-# machine does not allow such a root, the exit status is 77.
+# boot.sh FOLDER LOWER ADD - make a root file system, and execute systemd in it. The script must be
+# the first process of new namespaces. The root shows LOWER, and over it the files of ADD. What
+# systemd writes goes into a tmpfs at FOLDER. If this host does not allow such a root, the exit
+# status is 77.
 set -eu
 folder=$1 lower=$2 add=$3 new=$1/root
 
@@ -26,7 +27,8 @@ for user in alice:5001 bob:5002; do
 	chown "$id:$id" "$new/home/$name"
 done
 
-# What systemd starts is the test's target and the journal, nothing of the machine's.
+# systemd must start only the test's target, the journal and tlsd's units, and none of the host's
+# services.
 units=$new/etc/systemd/system
 printf '[Unit]\nDescription=Test\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n' >"$units/tlsd-test.target"
 for unit in "$new"/usr/lib/systemd/system/sysinit.target.wants/* "$units"/*.wants/*; do

@@ -17,29 +17,31 @@ type row struct {
 	make func(t *testing.T, root *issuer) chain
 	host string // the host that the client wants: host.test if empty
 
-	// The result of our client; none of these if it accepts.
+	// The result of our client. If it accepts the chain, these are zero.
 	code    int    // X509_V_ERR_…, openssl-verification-options(1)
 	depth   int    // of the certificate at fault
-	subject string // of that certificate; /CN=leaf if empty
+	subject string // of that certificate; "": /CN=leaf; "-": the subject is empty
 	fails   string // instead of code: part of an error that is not about verification
 	early   bool   // NewClient already refuses the host; other judges are not asked
-	// from this version on OpenSSL itself refuses the host, so early holds before it
+	// from this version on, OpenSSL refuses the host in NewClient, as with early
 	until string
 }
 
-// is makes the chain of one certificate, issued by the root.
+// is returns a function that makes a chain of one certificate, issued by the root.
 func is(changes ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain { return root.leaf(changes...) }
 }
 
-// below makes a chain with one authority in between, called Between.
+// below returns a function that makes a chain with one authority between root and leaf. The
+// authority is called Between, and has the changes.
 func below(changes ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain {
 		return root.sub("Between", newKey(t), changes...).leaf()
 	}
 }
 
-// scoped has an authority with the name constraints of limit, and a leaf.
+// scoped returns a function that makes a chain of three: the root, an authority with the name
+// constraints of limit, and a leaf.
 func scoped(limit change, leaf ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain {
 		return root.sub("Between", newKey(t), limit).leaf(leaf...)
@@ -65,7 +67,8 @@ func permitNet(cidr string) change {
 	}
 }
 
-// permitDirectory permits only subjects of an organisation. crypto/x509 cannot write that.
+// permitDirectory permits only subjects of an organisation. crypto/x509 cannot make this
+// constraint, so the extension is given as bytes.
 func permitDirectory(t *testing.T, organisation string) change {
 	name := pkix.Name{Organization: []string{organisation}}.ToRDNSequence()
 	return extension(oidNameConstraints, true,
@@ -88,7 +91,7 @@ var rows = []row{
 	{name: "two trailing dots wanted", make: is(), host: "host.test..", early: true,
 		fails: "is not a host name"},
 	{name: "leading dot in the certificate", make: is(named(".test")), code: 62},
-	// to OpenSSL: any name below it
+	// OpenSSL would accept any name that ends with .test
 	{name: "leading dot wanted", make: is(), host: ".test", early: true,
 		fails: "is not a host name"},
 	{name: "one letter", make: is(named("a")), host: "a", until: "4."},
@@ -187,7 +190,7 @@ var rows = []row{
 	{name: "expired", make: is(valid(-2, -1)), code: 10},
 	{name: "not yet valid", make: is(valid(1, 2)), code: 9},
 	{name: "ends before it begins", make: is(valid(1, -1)), code: 9},
-	// the name is checked first
+	// OpenSSL checks the name first
 	{name: "expired, and of another name", make: is(valid(-2, -1), named("other.test")),
 		code: 62},
 	// RFC 5280 section 4.1.2.5
@@ -399,7 +402,7 @@ var rows = []row{
 	{name: "signed with SHA-1", make: is(signedWith(x509.ECDSAWithSHA1)), code: 68},
 	{name: "intermediate signed with SHA-1", make: below(signedWith(x509.ECDSAWithSHA1)),
 		code: 68, depth: 1, subject: "/CN=Between"},
-	// nobody asks for it
+	// judges do not check the signature of a root
 	{name: "root signed with SHA-1", make: func(t *testing.T, _ *issuer) chain {
 		old := newRoot(t, "Old Root", newKey(t), signedWith(x509.ECDSAWithSHA1))
 		return old.leaf().trusting(old.der)

@@ -14,11 +14,13 @@ type about struct{ row, judge string }
 type disagreement struct {
 	says string // the whole verdict, or what is before the colon
 	why  string
-	// by version of OpenSSL, such as "1.1.1": what it says there; "" if it agrees
+	// the verdicts with other versions of OpenSSL, by the version's beginning, such as "1.1.1";
+	// "": the judge agrees
 	except map[string]string
 }
 
-// in returns the judge's verdict with that version of OpenSSL, if it differs from ours.
+// in returns the judge's verdict with a version of OpenSSL. If the judge agrees with us, known is
+// false.
 func (d disagreement) in(version string) (says string, known bool) {
 	says = d.says
 	for v, s := range d.except {
@@ -37,14 +39,14 @@ const (
 	partial = "the command has no option for X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS; RFC " +
 		"9525 section 6.3 wants a wildcard to be a whole label, and we set the flag"
 	strict = "crypto/x509 parses each extension with the certificate, and refuses what " +
-		"it cannot parse; OpenSSL looks when it needs it"
-	twice = "crypto/x509 refuses an extension that is there twice (RFC 5280 section " +
-		"4.2). OpenSSL finds it for those that it knows, marks the certificate as " +
-		"invalid, and then finds it no issuer"
-	hides = "crypto/x509 tries each possible issuer; when none will do it says that " +
-		"there is none, and gives the reason as a hint only"
-	noLevel = "crypto/x509 has no security levels; crypto/tls alone demands 1024 bits of " +
-		"RSA. OpenSSL's level 2 demands 112 bits of security, which is RSA with 2048"
+		"it cannot parse; OpenSSL parses an extension when it needs the extension"
+	twice = "crypto/x509 refuses any extension that is there twice (RFC 5280 section " +
+		"4.2). OpenSSL refuses only extensions that it knows: it marks the " +
+		"certificate as invalid, and then finds no issuer for the certificate"
+	hides = "crypto/x509 tries each possible issuer; if it can use none, it says that " +
+		"the issuer is unknown, and gives the true reason only as a hint"
+	noLevel = "crypto/x509 has no security levels; only crypto/tls demands RSA keys of " +
+		"1024 bits. OpenSSL's level 2 demands 112 bits of security, so RSA keys of 2048"
 	noUsage = "crypto/x509 leaves the key usage of a server's certificate to its caller; " +
 		"OpenSSL's purpose sslserver demands digitalSignature, keyEncipherment or " +
 		"keyAgreement"
@@ -60,38 +62,39 @@ var disagreements = map[about]disagreement{
 	{"wildcard in part of a label", judgeCommand}:            {says: accepted, why: partial},
 	{"wildcard at the end of a label", judgeCommand}:         {says: accepted, why: partial},
 	{"trailing dot wanted", judgeCommand}: {says: "(62) at depth 0",
-		except: map[string]string{"4.": silent}, why: "OpenSSL compares the final dot, " +
-			"and since 4.0 refuses it as no name; we take it away, as it only makes " +
-			"the name absolute, and SNI must not have it (RFC 6066 section 3)"},
+		except: map[string]string{"4.": silent}, why: "OpenSSL compares the final dot " +
+			"too, and since 4.0 refuses such a name; we remove the dot, because it " +
+			"only makes the name absolute, and is forbidden in SNI (RFC 6066 " +
+			"section 3)"},
 	{"trailing dot in both", judgeCommand}: {says: accepted,
-		except: map[string]string{"4.": silent}, why: "as above: the command compares " +
-			"with the dot, we without it; a certified name has none (RFC 5280 " +
-			"section 4.2.1.6)"},
+		except: map[string]string{"4.": silent}, why: "the command compares the wanted " +
+			"name with its dot, and we compare it without; a name in a certificate " +
+			"may not end with a dot (RFC 5280 section 4.2.1.6)"},
 	{"IPv4 address wanted in IPv6 form", judgeCommand}: {says: "(64) at depth 0: IP " +
 		"address mismatch", why: "OpenSSL compares 16 bytes with 4; we turn the wanted " +
-		"one into its IPv4 form, which is what the connection uses"},
+		"address into its IPv4 form, because the connection goes to that address"},
 	{"bytes after the certificate", judgeCommand}: {says: accepted,
-		except: map[string]string{"1.1.1": ""}, why: "PEM's base64 is decoded and what " +
-			"follows the certificate is ignored, but for 1.1.1; a TLS message must " +
-			"have nothing there (RFC 8446 section 4.4.2)"},
+		except: map[string]string{"1.1.1": ""}, why: "the command reads the certificate " +
+			"from PEM, and ignores bytes after it, except with 1.1.1; in a TLS " +
+			"message no byte may follow it (RFC 8446 section 4.4.2)"},
 
 	// crypto/x509 accepts what we refuse
 	{"wildcard for a top-level domain", judgeGo}: {says: accepted,
 		why: "crypto/x509 has no minimum for what follows the wildcard; OpenSSL wants " +
 			"two labels"},
 	{"wildcard with an underscore", judgeGo}: {says: accepted,
-		why: "to OpenSSL a wildcard stands for letters, digits and hyphens only; " +
-			"crypto/x509 lets it stand for whatever is a label"},
+		why: "in OpenSSL a wildcard stands only for letters, digits and hyphens; in " +
+			"crypto/x509 it stands for any label"},
 	{"IPv4 address certified in IPv6 form", judgeGo}: {says: accepted,
 		why: "net.IP.Equal takes both forms for the same; RFC 5280 section 4.2.1.6 wants " +
 			"four bytes, and OpenSSL compares bytes"},
 	{"trailing dot in both", judgeGo}: {says: accepted,
-		why: "a certified name with a final dot is no host name to crypto/x509, which " +
-			"then compares it with what is wanted letter by letter; we take the dot " +
-			"away from what is wanted"},
+		why: "for crypto/x509 a certified name with a final dot is no host name, so it " +
+			"compares this name with the wanted name letter by letter; we remove " +
+			"the dot of the wanted name before"},
 	{"for any purpose", judgeGo}: {says: accepted,
 		why: "OpenSSL's purpose sslserver does not take anyExtendedKeyUsage for " +
-			"serverAuth, as RFC 5280 section 4.2.1.12 allows"},
+			"serverAuth; RFC 5280 section 4.2.1.12 allows to refuse it"},
 	{"key for certificates only", judgeGo}:         {says: accepted, why: noUsage},
 	{"key for commitments only", judgeGo}:          {says: accepted, why: noUsage},
 	{"RSA with 1024 bits", judgeGo}:                {says: accepted, why: noLevel},
@@ -100,15 +103,15 @@ var disagreements = map[about]disagreement{
 
 	// crypto/x509 refuses what we accept
 	{"unknown extension twice", judgeGo}: {says: badForm, why: "crypto/x509 refuses " +
-		"any extension that is there twice (RFC 5280 section 4.2); OpenSSL looks only " +
-		"for those that it knows"},
+		"any extension that is there twice (RFC 5280 section 4.2); OpenSSL refuses only " +
+		"extensions that it knows"},
 	{"negative serial number", judgeGo}: {says: badForm, why: "RFC 5280 section " +
-		"4.1.2.2 forbids it and asks to cope with it nevertheless"},
+		"4.1.2.2 forbids it to issuers, but asks readers to be prepared for it"},
 	{"permitted directory", judgeGo}: {says: badCritical, why: noDirs},
-	{"wildcard over an excluded name", judgeGo}: {says: badScope, why: "a wildcard that " +
-		"could stand for an excluded name is refused as a whole by crypto/x509; to " +
-		"OpenSSL the constraint is not below the wildcard's letters, and the " +
-		"name that is wanted is not the excluded one"},
+	{"wildcard over an excluded name", judgeGo}: {says: badScope, why: "crypto/x509 " +
+		"refuses a wildcard that could stand for an excluded name; OpenSSL compares " +
+		"the excluded name with the letters of the wildcard name, which differ, and " +
+		"the wanted name is not excluded"},
 
 	// crypto/x509 refuses for another reason
 	{"expired, and of another name", judgeGo}: {says: badTime,

@@ -1,8 +1,8 @@
 // Package certs tests how certificates are judged. It has a matrix of good, bad and malformed
 // chains, each with the verdict and the text that package openssl must give. Two other judges look
 // at the same chains: the command `openssl verify` of the same version, and Go's crypto/x509. The
-// table of disagreements says where they differ from us, and why. A difference that is not in the
-// table, or no longer exists, is a failure.
+// table of disagreements says where they differ from package openssl, and why. The test fails if a
+// difference is not in the table, and if an entry of the table is no difference any more.
 //
 //	go test -v ./test/trust/certs
 //

@@ -26,14 +26,15 @@ import (
 // bytes. What it cannot make at all is patched into a finished certificate, which is then signed
 // again.
 
-// An issuer can sign.
+// An issuer is an authority, which can sign certificates.
 type issuer struct {
 	t *testing.T
-	// what it signs carries this one's name; what crypto/x509 cannot parse is not here
+	// gives signed certificates their issuer's name; does not have the changes of patch,
+	// because crypto/x509 could not parse them
 	cert *x509.Certificate
-	der  []byte
+	der  []byte // the authority's certificate, with the changes of patch
 	key  crypto.Signer
-	up   [][]byte // what a server sends between it and the root: itself and those above
+	up   [][]byte // der and the authorities above it, without the root
 }
 
 // A chain has the certificates that a server shows, and those that its client trusts.
@@ -78,12 +79,12 @@ func (i *issuer) sign(tmpl *x509.Certificate, key crypto.Signer) []byte {
 	return der
 }
 
-// patch returns the issuer with another certificate of its own. The change is made in the bytes of
-// the signed part.
-func (i *issuer) patch(by *issuer, old, new []byte) *issuer {
+// patch returns a copy of the issuer whose certificate has the bytes new in place of the bytes old.
+// The signer has signed this certificate again.
+func (i *issuer) patch(signer *issuer, old, new []byte) *issuer {
 	i.t.Helper()
 	c := *i
-	c.der = resign(i.t, i.der, by.key, old, new)
+	c.der = resign(i.t, i.der, signer.key, old, new)
 	if len(i.up) > 0 {
 		c.up = append([][]byte{c.der}, i.up[1:]...)
 	}
@@ -111,7 +112,7 @@ func (c chain) own(der []byte) chain {
 	return c
 }
 
-// selfSigned makes a server's certificate without an authority.
+// selfSigned makes a server's certificate that the server's own key has signed.
 func selfSigned(t *testing.T, changes ...change) chain {
 	t.Helper()
 	key, tmpl := newKey(t), server(changes)
@@ -210,7 +211,7 @@ var (
 	oidNameConstraints  = asn1.ObjectIdentifier{2, 5, 29, 30}
 )
 
-// tlv is a DER element; the tag is the whole first byte.
+// tlv returns a DER element of less than 64 KiB. The tag is the whole first byte.
 func tlv(tag byte, parts ...[]byte) []byte {
 	body := bytes.Join(parts, nil)
 	n := len(body)
@@ -232,13 +233,12 @@ const (
 	sequence    = 0x30
 )
 
-// altName is a subjectAltName of one name, as bytes.
+// altName sets a subjectAltName of one name. tag is the kind of the name.
 func altName(tag byte, value string) change {
 	return extension(oidSAN, false, tlv(sequence, tlv(tag, []byte(value))))
 }
 
-// A certificate is three parts; the signature is over the bytes of the first (RFC 5280 section
-// 4.1).
+// A certificate has three parts (RFC 5280 section 4.1). The signature is over the bytes of TBS.
 type certificate struct {
 	TBS       asn1.RawValue
 	Algorithm pkix.AlgorithmIdentifier
@@ -259,13 +259,13 @@ func (c certificate) der(t *testing.T) []byte {
 	return der
 }
 
-// resign replaces bytes of the signed part, where they must occur once, and signs it again with an
-// ECDSA key.
+// resign replaces old by new in the signed part of a certificate, and signs this part again with an
+// ECDSA key. old must occur exactly once.
 func resign(t *testing.T, der []byte, key crypto.Signer, old, new []byte) []byte {
 	t.Helper()
 	c := open(t, der)
 	if n := bytes.Count(c.TBS.Bytes, old); n != 1 {
-		t.Fatalf("%d places to patch, want 1", n)
+		t.Fatalf("the bytes to replace occur %d times, want once", n)
 	}
 	c.TBS.FullBytes = tlv(sequence, bytes.Replace(c.TBS.Bytes, old, new, 1))
 	sum := sha256.Sum256(c.TBS.FullBytes)
@@ -275,7 +275,7 @@ func resign(t *testing.T, der []byte, key crypto.Signer, old, new []byte) []byte
 	return c.der(t)
 }
 
-// withMD5 signs again with an RSA key and MD5.
+// withMD5 returns the certificate, signed again with an RSA key and MD5.
 func withMD5(t *testing.T, der []byte, key *rsa.PrivateKey) []byte {
 	t.Helper()
 	c := open(t, der)
@@ -294,7 +294,7 @@ func withMD5(t *testing.T, der []byte, key *rsa.PrivateKey) []byte {
 	return c.der(t)
 }
 
-// damaged has a wrong signature.
+// damaged returns the certificate with a wrong signature.
 func damaged(t *testing.T, der []byte) []byte {
 	t.Helper()
 	c := open(t, der)
@@ -302,7 +302,8 @@ func damaged(t *testing.T, der []byte) []byte {
 	return c.der(t)
 }
 
-// mislabelled names another signature algorithm outside the signed part than inside.
+// mislabelled returns the certificate with another signature algorithm outside of the signed part
+// than inside.
 func mislabelled(t *testing.T, der []byte) []byte {
 	t.Helper()
 	c := open(t, der)

@@ -20,8 +20,8 @@ import (
 	"tlsd/openssl"
 )
 
-// ours lets a client of the package judge the certificates of a crypto/tls server. The server sends
-// the bytes unchanged, in this version of TLS. The error is that of Handshake, or of NewClient.
+// ours returns the verdict of package openssl: the error of NewClient, or of Handshake with a
+// crypto/tls server. The server shows the chain's bytes unchanged, in the given version of TLS.
 func ours(t *testing.T, lib *openssl.Library, c chain, host string, version uint16) error {
 	t.Helper()
 	bundle, err := lib.ParseCABundle("bundle.pem", pemOf(c.trust...))
@@ -60,7 +60,7 @@ func ours(t *testing.T, lib *openssl.Library, c chain, host string, version uint
 		conn.Close()
 	}
 	if serr := <-served; err == nil && serr != nil {
-		t.Fatalf("the client accepts, and the server says %v", serr)
+		t.Fatalf("the client accepts, but the server's handshake fails: %v", serr)
 	}
 	return err
 }
@@ -76,7 +76,7 @@ func findCommand(lib *openssl.Library) (*command, string) {
 	dir := filepath.Dir(lib.Path())
 	beside := "LD_LIBRARY_PATH=" + dir
 	candidates := []command{
-		// usr/lib/ARCH, usr/bin
+		// for a library in usr/lib/ARCH
 		{filepath.Join(dir, "../../bin/openssl"), []string{beside}},
 		{filepath.Join(dir, "../bin/openssl"), []string{beside}},
 	}
@@ -115,9 +115,9 @@ func (c *command) run(args ...string) (string, error) {
 
 var verifyError = regexp.MustCompile(`(?m)^error (\d+) at (\d+) depth lookup: ?(.*)$`)
 
-// verify is the verdict of `openssl verify`: "(code) at depth n: reason", or one of the constants
-// below. If the command goes on after an error, the first error counts. The security level and
-// partial chains are set as for our clients.
+// verify returns the verdict of `openssl verify`: "(code) at depth n: reason", or one of the
+// constants below. If the command reports several errors, the first one counts. The security level
+// and partial chains are set as for our clients.
 func (c *command) verify(t *testing.T, ch chain, host string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -156,7 +156,7 @@ func (c *command) verify(t *testing.T, ch chain, host string) string {
 	return ""
 }
 
-// Verdicts of the judges that are no numbers.
+// Verdicts without a number.
 const (
 	accepted   = "accepted"
 	unreadable = "cannot read it"
@@ -177,7 +177,7 @@ const (
 	badForm      = "malformed"
 )
 
-// goVerify is the verdict of crypto/x509 as one of these kinds.
+// goVerify returns the verdict of crypto/x509, as one of the kinds above, and the error behind it.
 func goVerify(c chain, host string) (kind string, why error) {
 	leaf, err := x509.ParseCertificate(c.shown[0])
 	if err != nil {
@@ -214,7 +214,7 @@ func goKind(err error) string {
 	case err == nil:
 		return accepted
 	case errors.As(err, &unknown):
-		// also if the signature of a known one is not right, or too weak
+		// crypto/x509 also says this if a known authority's signature is wrong or too weak
 		return badAuthority
 	case errors.As(err, &name):
 		return badName

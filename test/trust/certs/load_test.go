@@ -14,8 +14,8 @@ import (
 )
 
 // A server cannot have a certificate or key that a client of the same security level would refuse.
-// The error comes when the files are read, and names the block. Since OpenSSL 3.5 weak signatures
-// are left to clients.
+// NewServerContext fails, and its error names the PEM block. Since OpenSSL 3.5, a server can have a
+// certificate with a weak signature, and only clients refuse it.
 func TestAServerCannotShowWhatIsTooWeak(t *testing.T) {
 	t.Parallel()
 	lib, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
@@ -23,9 +23,9 @@ func TestAServerCannotShowWhatIsTooWeak(t *testing.T) {
 	root := newRoot(t, "Root", newKey(t))
 	for name, tc := range map[string]struct {
 		chain chain
-		block int    // 0: it is accepted
+		block int    // the refused PEM block; 0: all are accepted
 		says  string // part of the reason
-		until string // since this version of OpenSSL it is accepted
+		until string // from this version of OpenSSL on, all are accepted
 	}{
 		"RSA with 2048 bits": {root.leafWith(rsaKey(t, 2048)), 0, "", ""},
 		"RSA with 1024 bits": {root.leafWith(rsaKey(t, 1024)), 1, "ee key too small", ""},
@@ -51,12 +51,11 @@ func TestAServerCannotShowWhatIsTooWeak(t *testing.T) {
 			var bad *openssl.PEMError
 			switch {
 			case tc.block == 0 && err != nil:
-				t.Error(err)
+				t.Errorf("NewServerContext fails: %v; want success", err)
 			case tc.block != 0 && (!errors.As(err, &bad) || bad.What != "certificate" ||
 				bad.Block != tc.block || !strings.Contains(bad.Reason, tc.says)):
-				t.Errorf("%v; want it about block %d of the certificate, "+
-					"with the text %q",
-					err, tc.block, tc.says)
+				t.Errorf("NewServerContext: %v; want an error about block %d of "+
+					"the certificate, with the text %q", err, tc.block, tc.says)
 			}
 		})
 	}

@@ -23,10 +23,9 @@ import (
 	"tlsd/openssl"
 )
 
-// Every certificate is judged as it must be.
-
-// securityLevel is the level that Debian builds in (SSL_CTX_set_security_level(3)); other builds
-// have 1. It is set here, so that every library judges by the same level.
+// securityLevel is the default security level of Debian's OpenSSL
+// (SSL_CTX_set_security_level(3)). Other builds have 1. The configuration below sets it, so that
+// every library judges by the same level.
 const securityLevel = "2"
 
 const config = `openssl_conf = all
@@ -46,7 +45,7 @@ func TestMain(m *testing.M) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		panic(err)
 	}
-	os.Setenv("OPENSSL_CONF", file) // before the library is loaded, which reads it then
+	os.Setenv("OPENSSL_CONF", file) // the library reads it once, when it is loaded
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		os.RemoveAll(dir)
 		os.Exit(code)
@@ -63,10 +62,10 @@ var (
 	version3 = []byte{0xa0, 3, 2, 1, 2}
 )
 
-// A meaning is the text and the kind of a code.
+// A meaning has OpenSSL's text for a code, and the kind of verdict that crypto/x509 should give.
 type meaning struct{ text, kind string }
 
-// meanings are those of OpenSSL 3.0; see wordings.
+// meanings has the texts of OpenSSL 3.0. For the texts of other versions see wordings.
 var meanings = map[int]meaning{
 	7:         {"certificate signature failure", badAuthority},
 	9:         {"certificate is not yet valid", badTime},
@@ -88,7 +87,7 @@ var meanings = map[int]meaning{
 	68:        {"CA signature digest algorithm too weak", badStrength},
 }
 
-// A wording is a text that differs between versions.
+// A wording is the text for a code in other versions of OpenSSL than 3.0.
 type wording struct {
 	code     int
 	versions []string
@@ -103,13 +102,14 @@ var wordings = []wording{
 	{9, []string{"3.6", "4."}, "certificate is not yet valid or the system clock is incorrect"},
 }
 
+// Our client gives each chain of the matrix the right verdict and the right text, in TLS 1.2 and
+// 1.3. The other judges give the same verdict, or else the one in the table of disagreements.
 func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	lib, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
 	testkit.Must(t, err)
 	version := strings.TrimPrefix(lib.Version(), "OpenSSL ")
 	if want := os.Getenv("TLSD_TEST_OPENSSL"); !strings.HasPrefix(version, want) {
-		t.Fatalf("%s is loaded from %s, and this run is for %s", lib.Version(),
-			lib.Path(), want)
+		t.Fatalf("%s is loaded from %s, want version %s", lib.Version(), lib.Path(), want)
 	}
 	cmd, why := findCommand(lib)
 	if cmd == nil {
@@ -126,14 +126,14 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	}
 	for key, d := range disagreements {
 		if d.why == "" {
-			t.Errorf("the disagreement about %q is not explained", key.row)
+			t.Errorf("the table of disagreements gives no reason for %q", key.row)
 		}
 		if !names[key.row] {
-			t.Errorf("a disagreement about %q, which is no case", key.row)
+			t.Errorf("the table of disagreements has %q, which is no case", key.row)
 		}
 	}
 
-	var mu sync.Mutex // guards the next
+	var mu sync.Mutex // guards count
 	count := map[string]int{}
 	t.Run("rows", func(t *testing.T) {
 		for _, r := range rows {
@@ -165,17 +165,17 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 					count[judge]++
 					switch {
 					case got == want && known:
-						t.Errorf("%s agrees: %s; the table of "+
-							"disagreements says that it does not",
+						t.Errorf("%s agrees with us: %s; remove the entry "+
+							"from the table of disagreements",
 							judge, got)
 					case got != want && !known:
-						t.Errorf("%s says %q (%v), ours must say %q: "+
+						t.Errorf("%s says %q (%v), but we must say %q: "+
 							"explain it in the table of disagreements",
 							judge, got, detail, want)
 					case got != want && got != says &&
 						!strings.HasPrefix(got, says+":"):
-						t.Errorf("%s says %q (%v); by the table of "+
-							"disagreements it says %q", judge, got,
+						t.Errorf("%s says %q (%v); want %q, as in the "+
+							"table of disagreements", judge, got,
 							detail, says)
 					case got != want:
 						count[judge+" otherwise"]++
@@ -196,7 +196,7 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 		}
 	})
 	if n := queued(lib); n != 0 {
-		t.Errorf("%d threads have errors on their OpenSSL queue", n)
+		t.Errorf("calls have left errors in OpenSSL's queue on %d threads, want none", n)
 	}
 	t.Logf("in figures: %s from %s: %d cases", lib.Version(), lib.Path(), len(rows))
 	for _, judge := range []string{judgeCommand, judgeGo} {
@@ -230,13 +230,14 @@ func (r row) expect(version string) (verdict, kind string) {
 	return fmt.Sprintf("(%d) at depth %d: %s", number, r.depth, text), m.kind
 }
 
-// queued counts threads whose error queue is not empty. Many of the threads have served tests.
+// queued returns how many of 50 threads have errors in OpenSSL's queue. The runtime reuses threads,
+// so many of the 50 have made calls of the tests before.
 func queued(lib *openssl.Library) (n int) {
 	const threads = 50
 	found, release := make(chan int, threads), make(chan struct{})
 	for range threads {
 		go func() {
-			// until release, so that each goroutine has a thread of its own
+			// each goroutine keeps its thread until release, so all have different ones
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			found <- lib.QueuedErrors()
@@ -264,20 +265,21 @@ func checkOurs(t *testing.T, r row, verdict, host string, err error) {
 	switch {
 	case r.fails != "":
 		if err == nil || errors.As(err, &v) || !strings.Contains(err.Error(), r.fails) {
-			t.Errorf("%v; want the text %q, not about verification", err, r.fails)
+			t.Errorf("our client says %v; want the text %q, and no verify error", err,
+				r.fails)
 		}
 		return
 	case r.code == 0:
 		if err != nil {
-			t.Errorf("%v; want it accepted", err)
+			t.Errorf("our client refuses the chain: %v; want it accepted", err)
 		}
 		return
 	case !errors.As(err, &v):
-		t.Errorf("%v; want %s", err, verdict)
+		t.Errorf("our client says %v; want %s", err, verdict)
 		return
 	}
 	if got := fmt.Sprintf("(%d) at depth %d: %s", v.Code, v.Depth, v.Reason); got != verdict {
-		t.Errorf("got %s, want %s", got, verdict)
+		t.Errorf("our client says %s, want %s", got, verdict)
 	}
 	subject := r.subject
 	switch subject {
@@ -287,7 +289,7 @@ func checkOurs(t *testing.T, r row, verdict, host string, err error) {
 		subject = ""
 	}
 	if v.Subject != subject {
-		t.Errorf("subject %q, want %q", v.Subject, subject)
+		t.Errorf("our client's error has the subject %q, want %q", v.Subject, subject)
 	}
 	place, reason, _ := strings.Cut(verdict, ": ")
 	text := fmt.Sprintf("certificate verify failed: %s %s, subject %s", reason, place,
@@ -297,11 +299,11 @@ func checkOurs(t *testing.T, r row, verdict, host string, err error) {
 			strings.TrimSuffix(host, "."))
 	}
 	if text += "; trust store: bundle.pem (CA bundle)"; err.Error() != text {
-		t.Errorf("it reads\n%s\nwant\n%s", err, text)
+		t.Errorf("our client's error reads\n%s\nwant\n%s", err, text)
 	}
 }
 
-// noKeyIdentifier removes the identifiers of the issuer's key.
+// noKeyIdentifier removes the identifiers of the certificate's key and of the issuer's key.
 func noKeyIdentifier(c *x509.Certificate) { c.SubjectKeyId, c.AuthorityKeyId = nil, nil }
 
 func marshal(t *testing.T, v any) []byte {
