@@ -380,12 +380,14 @@ func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 // end, and the next call opens a new session.
 func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		answer string // %[1]d is the id of an Accept, %[2]d of a Handshake
-	}{
-		"no answer":            {""},
-		"half an answer":       {`{"jsonrpc":"2.0","id":%[1]d,`},
-		"an answer to another": {`{"jsonrpc":"2.0","id":%[2]d,"result":0}` + "\n"},
+	for name, answer := range map[string]func(accept, shake int64) string{
+		"no answer": func(_, _ int64) string { return "" },
+		"half an answer": func(accept, _ int64) string {
+			return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,`, accept)
+		},
+		"an answer to another": func(_, shake int64) string {
+			return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":0}`+"\n", shake)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -394,7 +396,7 @@ func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 			shakeID := p.expect("tls.Handshake", "[1,1]")
 			accept := h.start("Accept", 2, "::", 1)
 			acceptID := p.expect("tls.Accept", `[2,"::",1,1]`)
-			fmt.Fprintf(p.conn, c.answer+"%.0[1]d%.0[2]d", acceptID, shakeID)
+			puts(t, p.conn, answer(acceptID, shakeID))
 			began := time.Now()
 			h.send("Cancel").gives(0, "")
 			_, err := io.Copy(io.Discard, p.in) // until the plugin closes the session
