@@ -62,8 +62,8 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 }
 
 // The library says that it must wait, although the socket is ready. The system reports a ready
-// socket only once, so tlsd must not wait, and calls the library again. If the library never stops
-// to say this, the connection fails.
+// socket only once, so tlsd must not wait, and calls the library again. If the library says this
+// again and again, the connection must fail.
 func TestAWaitWithoutANeedEnds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, newWorld(t), "")

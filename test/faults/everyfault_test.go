@@ -73,8 +73,8 @@ func faults(f function) (plain, garbage []string) {
 	return plain, garbage
 }
 
-// credible are the functions that may not lie, and why. All others may answer 1 (success) without
-// having done their work: still no stranger may be trusted. tlsd cannot check the work of these.
+// A trial can make a function lie: it answers 1 (success), and has not done its work. Even then no
+// stranger may be trusted. credible has the functions with which this is not tried, and why.
 var credible = map[string]string{
 	"SSL_set1_host":                  "the name is given to the library in this call alone",
 	"X509_VERIFY_PARAM_set1_ip_asc":  "the address is given to the library in this call alone",
@@ -248,8 +248,8 @@ func (tr trial) run(t *testing.T, r *rig) string {
 		}
 		return "lost"
 	case k == "" || k == tr.scenario.ends:
-		// The script has not noticed the fault. A deadly fault may then only have happened
-		// after the script's last answer, at the end of the session.
+		// The script has not noticed the fault. If the fault is deadly, this is right only
+		// for functions that are called after the script's last answer.
 		if deadly != "" && !slices.Contains(atTheEnd, tr.function.name) {
 			t.Errorf("the fault %s must end the worker, but the scenario ends as "+
 				"without a fault", tr.fault)
@@ -275,6 +275,6 @@ func untold(err error) bool {
 		strings.HasSuffix(e.Message, "the session is lost: tlsd has closed the connection")
 }
 
-// atTheEnd are the functions that tlsd may first call when the script has its last answer, to
-// Close: tlsd answers a Close before it has freed everything.
+// atTheEnd are the functions that tlsd may call for the first time after the script's last answer,
+// because tlsd answers Close before it has freed everything.
 var atTheEnd = []string{"SSL_CTX_free", "SSL_SESSION_free", "SSL_free", "SSL_shutdown"}

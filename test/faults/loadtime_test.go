@@ -13,8 +13,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Each worker loads the library before it has a session. In these tests, a function fails that each
-// worker calls at this time.
+// Each worker loads the library before it has a session. In these tests, a function that it calls
+// at this time goes wrong in each worker.
 
 // atLoadTime are these functions. The other functions of the error queue are left to
 // TestNoFaultInTheLibraryHurtsAnybodyElse.

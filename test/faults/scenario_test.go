@@ -107,7 +107,7 @@ type scenario struct {
 	prepare func(v *visit) // before there is a fault; may be nil
 	run     func(v *visit)
 	ends    string // the kind of the error with which it ends without a fault; "": no error
-	// The peer must not be trusted: with no fault may the handshake succeed.
+	// The peer must not be trusted: whatever the fault is, the handshake must not succeed.
 	stranger bool
 }
 

@@ -17,7 +17,7 @@ import (
 
 // The plugin looks for a tlsd in the documented order, and talks only to trusted users.
 
-// backendIs has the host call Backend. The call must reach the stand-in d, which answers with name.
+// backendIs has the host call Backend. The call must reach the stand-in d, and gets name.
 func backendIs(t *testing.T, h *host, d *standIn, name string) {
 	t.Helper()
 	call := h.start("Backend")

@@ -15,8 +15,10 @@ import (
 // A line of Go, C or Markdown has at most 100 columns; a tab goes to the next multiple of 8. These
 // lines are exempt, because a break would change them or help nobody:
 //
-// - a row of a table, in Markdown; - a line with a URL, or with an image; - a line with a part of a
-// raw string, in Go; - the generated parts of BENCHMARKS.md.
+//   - a row of a table, in Markdown;
+//   - a line with a URL, or with an image;
+//   - a line with a part of a raw string, in Go;
+//   - the generated parts of BENCHMARKS.md.
 //
 // columns.txt has the folders that still have longer lines, each with the number of these lines. If
 // a folder has more of them, the test fails. If it has fewer, the test also fails, until the number

@@ -11,8 +11,8 @@ import (
 
 // A test that a document names exists. Each feature and each promise names a test.
 
-// naming are the documents that name tests: a folder in backquotes, and then test functions of this
-// folder.
+// naming are the documents that name tests. They name a folder in backquotes, and after it test
+// functions of this folder.
 var naming = []string{"docs/features.md", "docs/comparison.md", "test/promises.md"}
 
 var (

@@ -125,8 +125,8 @@ func (a *arena) hangUp(random *rand.Rand) {
 	}
 }
 
-// restart ends the daemon by SIGTERM, by two SIGTERM or by SIGKILL. It starts the daemon again with
-// one isolation or the other.
+// restart ends the daemon by SIGTERM, by SIGTERM twice, or by SIGKILL. It starts the daemon again
+// with either isolation.
 func (a *arena) restart(random *rand.Rand) {
 	for a.restarts {
 		a.pause(random, 2*time.Second, 6*time.Second)

@@ -83,8 +83,8 @@ func TestSoak(t *testing.T) {
 
 const callerEnv = "SOAK_CALLER"
 
-// playCaller is a caller in a process of its own. It sends its standard input to the daemon, says
-// so, and waits until the soak kills it.
+// playCaller is a caller in a process of its own. It sends its standard input to the daemon, prints
+// "sent", and waits until the soak kills it.
 func playCaller(socket string) int {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {

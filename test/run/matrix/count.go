@@ -92,7 +92,7 @@ func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 			}
 		case "pass", "fail", "skip":
 			if e.Test == "" {
-				break // it is about the whole program, whose exit status is enough
+				break // about the whole program; count looks at its exit status
 			}
 			switch e.Action {
 			case "pass":
@@ -152,8 +152,8 @@ func notable(line string) bool {
 		!strings.HasPrefix(line, "ok ")
 }
 
-// A table has the results by version and suite. Its order is that of the calls of add, unless the
-// method order sets another order first.
+// A table has the results by version and suite. Versions and suites are in the order of the calls of
+// add, unless the method order has set their order before.
 type table struct {
 	mu               sync.Mutex // guards the other fields
 	versions, suites []string

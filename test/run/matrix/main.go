@@ -11,12 +11,14 @@
 //
 // # Promises
 //
-// - The last lines are a table: versions × suites, with passed, failed and skipped. Subtests count.
-// Before the table each suite says why tests were skipped, and prints its lines "in figures". - The
-// exit status is 1 if a test has failed, or a suite has ended without its tests. It is 3 if nothing
-// was run. A version without a root, or with a root that cannot be entered, is reported as skipped,
-// never as passed. - Each suite checks that the library under test has the version that the suite
-// is for. - Every suite is limited by suiteTime and leaves no process behind.
+//   - The last lines are a table: versions × suites, with passed, failed and skipped. Subtests
+//     count. Before the table each suite says why tests were skipped, and prints its lines "in
+//     figures".
+//   - The exit status is 1 if a test has failed, or a suite has ended without its tests. It is 3 if
+//     nothing was run. A version without a root, or with a root that cannot be entered, is reported
+//     as skipped, never as passed.
+//   - Each suite checks that the library under test has the version that the suite is for.
+//   - Every suite is limited by suiteTime and leaves no process behind.
 package main
 
 import (
