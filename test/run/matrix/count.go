@@ -152,8 +152,8 @@ func notable(line string) bool {
 		!strings.HasPrefix(line, "ok ")
 }
 
-// A table has the results by version and suite. Versions and suites are in the order of the calls of
-// add, unless the method order has set their order before.
+// A table has the results by version and suite. Versions and suites are in the order of the calls
+// of add, unless the method order has set their order before.
 type table struct {
 	mu               sync.Mutex // guards the other fields
 	versions, suites []string
