@@ -29,9 +29,9 @@ static const char *string(const NativeCall *c, size_t i)
 	return c->args[i].u.b->data;
 }
 
-/* The address of the C function that c calls. It has the same type as the function
- * like, one of tlsplugin.h. */
-#define FUNCTION(like, c) ((__typeof__(&like))plugin_symbol((c)->native))
+/* The address of the C function that c calls. Its type is that of model, a function of
+ * tlsplugin.h with the same parameters. */
+#define FUNCTION(model, c) ((__typeof__(&model))plugin_symbol((c)->native))
 
 /* Calls a C function that has a text as its result. Writes as much of the text to buf as cap
  * allows, and returns the length of the whole text, or -1 if the call has failed. */
