@@ -113,8 +113,8 @@ func (p *peer) serve(conn *tls.Conn) {
 	if errors.As(err, new(wrongByte)) {
 		p.t.Errorf("the peer has got a stream with %v", err)
 	}
-	// The caller has ended its stream: it has read everything, or it is gone. So sending must
-	// end without a further wait.
+	// The caller has ended its stream, so it has read everything, or it is gone. Sending must
+	// have an end, too: the deadline is for the case that it is gone.
 	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	result.(chan error) <- errors.Join(err, <-sent)
 }
