@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Answers of the library that contradict each other, or that its manual pages do not allow, and the
-// results.
+// In each case the library gives answers that contradict each other, or that its manual pages do
+// not allow. The scenario must end with the right error, or succeed if the answer does no harm.
 func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -16,8 +16,8 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 		name     string
 		scenario string
 		orders   []string
-		kind     string // of the error that it ends with
-		text     string // what that says
+		kind     string // of the error that ends the scenario; "": no error
+		text     string // a part of the error's text
 	}{
 		{"more read than asked for", "open connection", []string{"SSL_read 1+ return=more"},
 			"io", "moved 30001 bytes where 30000 were asked for"},
@@ -46,22 +46,24 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			hits, v := r.visit(t, named(t, tt.scenario), "", tt.orders...)
 			if len(hits) != len(tt.orders) {
-				t.Errorf("the orders have been followed in part: %v", hits)
+				t.Errorf("%d of %d orders were followed: %v", len(hits),
+					len(tt.orders), hits)
 			}
 			text := ""
 			if v.end != nil {
 				text = v.end.Error()
 			}
 			if kindOf(v.end) != tt.kind || !strings.Contains(text, tt.text) {
-				t.Errorf("it ends with kind %q: %q; want %q: …%s…", kindOf(v.end),
-					text, tt.kind, tt.text)
+				t.Errorf("the scenario ends with kind %q: %q; want %q: …%s…",
+					kindOf(v.end), text, tt.kind, tt.text)
 			}
 		})
 	}
 }
 
-// A library that waits for data that is already there would wait for ever: the system reports it
-// only once.
+// The library says that it must wait, although the socket is ready. The system reports a ready
+// socket only once, so tlsd must not wait, and calls the library again. If the library says this
+// again and again, the connection must fail.
 func TestAWaitWithoutANeedEnds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, newWorld(t), "")
@@ -87,15 +89,16 @@ func TestAWaitWithoutANeedEnds(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			hits, v := r.visit(t, named(t, "open connection"), "", tt.orders...)
 			if len(hits) != len(tt.orders) {
-				t.Errorf("the orders have been followed in part: %v", hits)
+				t.Errorf("%d of %d orders were followed: %v", len(hits),
+					len(tt.orders), hits)
 			}
 			switch {
 			case tt.want == "" && v.end != nil:
-				t.Errorf("it ends with %v", v.end)
+				t.Errorf("the scenario ends with %v; want no error", v.end)
 			case tt.want != "" && (kindOf(v.end) != "io" ||
 				!strings.Contains(v.end.Error(), tt.want)):
-				t.Errorf("it ends with kind %q: %v; want io: …%s", kindOf(v.end),
-					v.end, tt.want)
+				t.Errorf("the scenario ends with kind %q: %v; want io: …%s…",
+					kindOf(v.end), v.end, tt.want)
 			}
 		})
 	}

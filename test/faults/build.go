@@ -11,17 +11,18 @@ import (
 	"tlsd/internal/testcc"
 )
 
-// errNoLibrary says that the machine has no library to link with.
+// errNoLibrary says that the machine has no libssl to link with.
 var errNoLibrary = errors.New(
 	"neither libssl.so.4, libssl.so.3 nor libssl.so.1.1 can be linked with")
 
-// releases are the names of the library, the newest first, as package openssl tries them.
+// releases are the suffixes of libssl's file name, in the order in which package openssl tries
+// them.
 var releases = []struct {
 	suffix string
 	major  int
 }{{"4", 4}, {"3", 3}, {"1.1", 1}}
 
-// build makes the library, and returns the functions that it wraps.
+// build makes faultssl's library, in file, and returns the functions that the library wraps.
 func build(file string) ([]function, error) {
 	root, err := sourceTree()
 	if err != nil {

@@ -18,15 +18,16 @@ import (
 // that it can have. First each scenario runs with all calls noted, to find which scenario calls
 // which function.
 //
-// By default the product is reduced. Each fault of a function is tried once, in the first scenario
-// that calls the function. A fault that goes on is tried with a peer that must not be trusted, and
-// on an open connection. The lies about verification are tried in each scenario of a stranger. Of
-// similar garbage only some is tried. With -long nothing is left out.
+// Without -long the product is reduced. Each fault at the first call of a function is tried in the
+// first scenario that calls the function. Garbage at the first call is also tried on an open
+// connection. Garbage at all calls is tried on an open connection, and once with a stranger: a peer
+// that must not be trusted. The answer 1 (success) at all calls is tried with every stranger. Of
+// faults with nearly the same effect, only one is tried.
 
 var long = flag.Bool("long", false, "try every fault in every scenario")
 
-// rigs is the number of daemons that are tried at the same time. They spend most of the time
-// waiting for their watchdogs.
+// rigs is the number of daemons that run trials at the same time. Most of the time they wait for
+// their watchdogs.
 const rigs = 10
 
 // A trial is one element of the product.
@@ -41,8 +42,8 @@ func (tr trial) name() string {
 	return fmt.Sprintf("%s/%s/%s/%s", tr.scenario.name, tr.function.name, tr.call, tr.fault)
 }
 
-// faults are the faults that the function can have. plain ones depend on where it is called, and
-// not on what it is.
+// faults returns the faults that the function can have. A plain fault ends the worker, whatever the
+// function does. Garbage is a wrong result, or errors on the queue.
 func faults(f function) (plain, garbage []string) {
 	plain = []string{"segv", "abort", "hang"}
 	garbage = []string{"errors=1", "errors=40"}
@@ -72,20 +73,20 @@ func faults(f function) (plain, garbage []string) {
 	return plain, garbage
 }
 
-// A lie is a success that has not taken place. No check of a handshake's result may rely on a
-// single answer of the library. The exceptions are functions whose result nothing else shows.
+// A trial can make a function lie: it answers 1 (success), and has not done its work. Even then no
+// stranger may be trusted. credible has the functions with which this is not tried, and why.
 var credible = map[string]string{
 	"SSL_set1_host":                  "the name is given to the library in this call alone",
 	"X509_VERIFY_PARAM_set1_ip_asc":  "the address is given to the library in this call alone",
-	"SSL_CTX_load_verify_locations":  "no certificates are trusted then",
-	"SSL_CTX_set_session_id_context": "not looked at",
+	"SSL_CTX_load_verify_locations":  "if it lies, no certificate is trusted",
+	"SSL_CTX_set_session_id_context": "tlsd does not use its result",
 }
 
 // alike are faults with nearly the same effect as others.
 var alike = []string{"errors=1", "return=-0x80000000"}
 
-// waitForEver is an SSL_get_error that always wants to wait for the peer. At the end of the stream
-// that looks like a peer that sends nothing more: only the caller can end the wait.
+// waitForEver makes SSL_get_error say at each call that the library must wait for the peer. At the
+// end of the stream this looks like a peer that sends nothing more, and the trial would not end.
 const waitForEver = "return=2"
 
 // trials makes the product from the functions that each scenario calls.
@@ -173,7 +174,8 @@ func survey(t *testing.T, pool chan *rig, functions []function) map[string][]str
 	for _, s := range scenarios {
 		hits, v := r.visit(t, s, "", "* 1 note")
 		if kind := kindOf(v.end); kind != s.ends {
-			t.Errorf("%s: without a fault it ends with %v in %s", s.name, v.end, v.op)
+			t.Errorf("without a fault, scenario %q ends with %v in %s; want kind %q",
+				s.name, v.end, v.op, s.ends)
 		}
 		for _, h := range hits {
 			reached[s.name] = append(reached[s.name], h.Function)
@@ -201,16 +203,17 @@ var elsewhere = map[string]string{
 	"OPENSSL_init_ssl":                   "likewise",
 	"SSL_get_ex_data_X509_STORE_CTX_idx": "likewise",
 	"BIO_new_bio_pair":                   "likewise",
-	"ERR_get_error_line_data":            "only where there is no ERR_get_error_all: 1.1.1",
-	"ERR_get_error":                      "only where neither of the others is",
+	"ERR_get_error_line_data":            "called only if ERR_get_error_all is missing (1.1.1)",
+	"ERR_get_error": "called only if libcrypto has neither ERR_get_error_all nor " +
+		"ERR_get_error_line_data",
 }
 
-// The kinds of error that may follow from a fault in the library, besides the kind of the scenario
-// itself.
+// clean are the kinds of error that a fault in the library may cause. A scenario may also end with
+// the kind that it has without a fault.
 var clean = []string{"file", "handshake", "verify", "io", "state", "internal"}
 
-// lost is the text about the end of a worker.
-// What a garbled address leads to, such as its being freed, may also be a bus error.
+// lost matches the text about the end of a worker. SIGBUS is possible because the library may use
+// or free an address that is garbage.
 var lost = regexp.MustCompile(
 	`^lost: the worker of this session (died of SIGSEGV|died of SIGABRT|died of SIGBUS|was killed because it did not come back from the library for 2s)( in tls\.\w+)?$`)
 
@@ -222,14 +225,15 @@ func (tr trial) run(t *testing.T, r *rig) string {
 	}
 	order := fmt.Sprintf("%s %s %s", tr.function.name, tr.call, tr.fault)
 	hits, v := r.visit(t, tr.scenario, garbled, order)
-	// The trial is repeated in two cases. A quick peer may leave nothing to wait for, and so no
-	// call of SSL_get_error. And the cause of a loss is left out if the worker may have begun a
-	// message, as it seems for an instant after each message.
+	// The trial is repeated in two cases. If the peer is quick, tlsd need not wait for it, and
+	// does not call SSL_get_error. And tlsd does not tell the caller the cause of a loss if the
+	// worker died during a message to the caller, or an instant after it.
 	for again := 0; (len(hits) == 0 || untold(v.end)) && again < 10; again++ {
 		hits, v = r.visit(t, tr.scenario, garbled, order)
 	}
 	if len(hits) != 1 || hits[0].Function != tr.function.name {
-		t.Errorf("the order has been followed %d times: %v", len(hits), hits)
+		t.Errorf("the order %q was followed %d times; want once: %v", order, len(hits),
+			hits)
 	}
 	r.othersGoOn(t, kindOf(v.end) == string(kind.Lost))
 	deadly := map[string]string{"segv": "died of SIGSEGV", "abort": "died of SIGABRT",
@@ -239,22 +243,27 @@ func (tr trial) run(t *testing.T, r *rig) string {
 		var e *client.Error
 		errors.As(v.end, &e)
 		if m := lost.FindString(e.Message); m == "" || !strings.Contains(m, deadly) {
-			t.Errorf("the loss is told as %q", e.Message)
+			t.Errorf("the session is lost with the text %q; want the cause %q",
+				e.Message, deadly)
 		}
 		return "lost"
 	case k == "" || k == tr.scenario.ends:
-		// Then a deadly fault comes after the last call: at the end of the session.
+		// The script has not noticed the fault. If the fault is deadly, this is right only
+		// for functions that are called after the script's last answer.
 		if deadly != "" && !slices.Contains(atTheEnd, tr.function.name) {
-			t.Errorf("%s has gone by as if nothing had happened", tr.fault)
+			t.Errorf("the fault %s must end the worker, but the scenario ends as "+
+				"without a fault", tr.fault)
 		}
 		return "survived"
 	case slices.Contains(clean, k):
 		if deadly != "" {
-			t.Errorf("%s is told as %v", tr.fault, v.end)
+			t.Errorf("the fault %s must end the worker, but the caller gets %v",
+				tr.fault, v.end)
 		}
 		return "error"
 	default:
-		t.Errorf("%s in %s: %v", tr.fault, v.op, v.end)
+		t.Errorf("with the fault %s, %s fails with %v; want one of the kinds %q", tr.fault,
+			v.op, v.end, clean)
 		return "wrong"
 	}
 }
@@ -266,6 +275,6 @@ func untold(err error) bool {
 		strings.HasSuffix(e.Message, "the session is lost: tlsd has closed the connection")
 }
 
-// atTheEnd are the functions that may first be called after the script's last answer: the answer to
-// its Close, before the end of the Close.
+// atTheEnd are the functions that tlsd may call for the first time after the script's last answer,
+// because tlsd answers Close before it has freed everything.
 var atTheEnd = []string{"SSL_CTX_free", "SSL_SESSION_free", "SSL_free", "SSL_shutdown"}

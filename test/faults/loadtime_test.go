@@ -13,8 +13,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Functions that are called when the library is loaded, before there is a session, fail in every
-// worker.
+// Each worker loads the library before it has a session. In these tests, a function that it calls
+// at this time goes wrong in each worker.
 
 // atLoadTime are these functions. The other functions of the error queue are left to
 // TestNoFaultInTheLibraryHurtsAnybodyElse.
@@ -27,6 +27,8 @@ var atLoadTime = []string{
 // callsFor is the time during which callers come again and again while the fault lasts.
 const callsFor = 2 * time.Second
 
+// While no worker can load the library, each caller gets an error with the cause, and tlsd does not
+// start workers in a loop. When the fault is over, tlsd serves again.
 func TestAFaultAtLoadTimeIsReportedAndTheDaemonRecovers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -42,7 +44,7 @@ func TestAFaultAtLoadTimeIsReportedAndTheDaemonRecovers(t *testing.T) {
 		plain, garbage := faults(f)
 		for _, fault := range append(plain, garbage...) {
 			if fault == "hang" && f.name != "OPENSSL_init_ssl" && !*long {
-				continue // 30 s each, and the same for all
+				continue // it takes 30 s, and the function makes no difference
 			}
 			slots <- struct{}{}
 			all.Go(func() {
@@ -78,8 +80,8 @@ func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome stri
 		}
 		time.Sleep(callsFor / 10) // the callers' pace
 	}
-	// Each caller has three workers at most. The pause before the next spare worker grows: 0,
-	// 0.2, 0.4, 0.8 … s.
+	// For each caller, tlsd tries three workers at most. Besides, it starts spare workers, and
+	// waits longer before each: 0, 0.2, 0.4, 0.8 … s.
 	if died, most := strings.Count(r.d.Log(t), "worker ended unexpectedly"),
 		3*callers+8; died > most {
 		t.Errorf("%d workers have died for %d callers within %v", died, callers,
@@ -95,7 +97,8 @@ func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome stri
 		defer c.Close()
 		v := &visit{t: t, ctx: ctx, c: c, w: w}
 		v.talk("localhost", w.answer)
-		// A spare worker from before the end of the fault may still fail. Then try again.
+		// A spare worker from before the end of the fault may still fail. In this case the
+		// test tries again.
 		return v.end == nil
 	})
 	for _, o := range []string{"refused", "stub", "served"} {
@@ -106,7 +109,7 @@ func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome stri
 	return "wrong"
 }
 
-// dial is client.Dial with another limit.
+// dial is client.Dial, but only ctx limits its time.
 func dial(ctx context.Context, socket string) (*client.Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", socket)
@@ -121,8 +124,8 @@ func dial(ctx context.Context, socket string) (*client.Client, error) {
 	return c, nil
 }
 
-// callAtLoadTime is one caller. It is refused with the reason, or it learns that there is no
-// library and why, or it is served.
+// callAtLoadTime is one caller. It returns "refused" if no worker is ready, "stub" if the worker
+// has no library, or "served". An error must give the reason.
 func (r *rig) callAtLoadTime(t *testing.T, fault string) string {
 	t.Helper()
 	reason := map[string]string{"segv": "died of SIGSEGV", "abort": "died of SIGABRT",
@@ -142,7 +145,7 @@ func (r *rig) callAtLoadTime(t *testing.T, fault string) string {
 	}
 	defer c.Close()
 	if reason != "" {
-		t.Errorf("a worker is ready, in spite of %s", fault)
+		t.Errorf("a worker serves this caller, although %s must have ended it", fault)
 	}
 	backend, err := c.Backend(ctx)
 	if err != nil {
@@ -152,7 +155,8 @@ func (r *rig) callAtLoadTime(t *testing.T, fault string) string {
 		v := &visit{t: t, ctx: ctx, c: c, w: r.w}
 		v.talk("localhost", r.w.answer)
 		if v.end != nil && !slices.Contains(clean, kindOf(v.end)) {
-			t.Errorf("it is served, and ends with %v", v.end)
+			t.Errorf("the caller is served, and its session ends with %v; want one of "+
+				"the kinds %q", v.end, clean)
 		}
 		return "served"
 	}

@@ -9,12 +9,13 @@
 //
 // # Promises
 //
-//   - Without orders the library behaves as the one behind it, to the last argument, result and
+//   - Without orders, the library passes on each call unchanged: its arguments, its result and
 //     errno.
 //   - Only calls of package openssl are affected, not those between libssl and libcrypto. The
 //     functions here have a version of their own, and the two libraries do not ask for this version
 //     (ld.so(8), symbol versions).
-//   - Each function of the package's table is wrapped. Otherwise the build or a test fails.
+//   - Each function in the table of symbols of package openssl is wrapped. Otherwise the build or a
+//     test fails.
 package main
 
 import (

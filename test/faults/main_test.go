@@ -51,7 +51,8 @@ func library(t *testing.T, orders string) (file string, functions []function) {
 // libc are the names in the table of symbols that are not OpenSSL's.
 var libc = []string{"__errno_location", "__error"}
 
-// table reads the names that package openssl looks up. A row has alternatives.
+// table reads the table of symbols of package openssl. A row has the names of a function in several
+// releases of OpenSSL. The keys of optional are the first names of the rows.
 func table(t *testing.T) (rows [][]string, optional map[string]bool) {
 	t.Helper()
 	source, err := os.ReadFile("../../openssl/symbols.go")
@@ -68,8 +69,7 @@ func table(t *testing.T) (rows [][]string, optional map[string]bool) {
 		optional[names[0]] = m[2] == "optional"
 	}
 	if len(rows) < 60 {
-		t.Fatalf("found %d rows in the table of symbols: this checks next to nothing",
-			len(rows))
+		t.Fatalf("found only %d rows in the table of symbols; want at least 60", len(rows))
 	}
 	return rows, optional
 }
@@ -90,7 +90,7 @@ func TestEveryFunctionThatIsCalledHasAWrapper(t *testing.T) {
 		// With another version, or none, libssl's own calls of libcrypto would come here
 		// too.
 		if s.Version != "FAULTSSL" {
-			t.Errorf("%s has the version %q", s.Name, s.Version)
+			t.Errorf("%s has the version %q; want FAULTSSL", s.Name, s.Version)
 		}
 		wrapped[s.Name] = true
 	}
@@ -114,14 +114,14 @@ func TestEveryFunctionThatIsCalledHasAWrapper(t *testing.T) {
 	}
 }
 
-// These tests cannot work with faultssl. They are about the two files of libssl and libcrypto, and
-// here all symbols are in a third file.
+// These tests cannot work with faultssl. They are about the file names of libssl and libcrypto, and
+// faultssl has all symbols in one file of its own.
 const aboutFiles = "^(TestTheLibcryptoInUseIsTold|TestALibsslWithAForeignLibcryptoIsRefused)$"
 
 func TestWithoutOrdersItIsTheLibraryBehindIt(t *testing.T) {
 	t.Parallel()
 	if !*long {
-		t.Skip("it runs other packages' tests again: with -long")
+		t.Skip("runs other packages' tests again; needs the flag -long")
 	}
 	file, _ := library(t, "# no orders, but a file that is read at every call\n")
 	for _, suite := range [][]string{
@@ -144,8 +144,8 @@ func TestWithoutOrdersItIsTheLibraryBehindIt(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			if passed := strings.Count(string(out), "--- PASS: "); passed < 30 {
-				t.Errorf("%d tests have passed: that is hardly the suite\n%s",
-					passed, out)
+				t.Errorf("only %d tests have passed; want at least 30\n%s", passed,
+					out)
 			}
 		})
 	}

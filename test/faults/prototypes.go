@@ -30,7 +30,8 @@ func parsePrototypes(text string, major int) ([]function, error) {
 	var (
 		functions []function
 		seen      = map[string]bool{}
-		// whether each of the open #if is taken; the first is the file
+		// for each open #if, whether its lines are used; the first element is for the whole
+		// file
 		taken = []bool{true}
 	)
 	_, body, ok := strings.Cut(text, "#define V4 ")
@@ -87,7 +88,7 @@ func parsePrototypes(text string, major int) ([]function, error) {
 	return functions, nil
 }
 
-// simple reduces a type to the part that matters. Pointers to functions are pointers too.
+// simple reduces a type to the part that matters: all pointers, also to functions, are "void *".
 func simple(t string) string {
 	if strings.HasSuffix(t, "*") || strings.HasSuffix(t, "_func") ||
 		strings.Contains(t, "(*)") {

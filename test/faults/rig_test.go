@@ -14,8 +14,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// watchdog is the --watchdog of the daemons. A worker that waits for the processor for so long
-// counts as hanging.
+// watchdog is the --watchdog of the daemons. It must not be shorter: a worker that only waits for
+// the processor for this time is killed, too.
 const watchdog = 2 * time.Second
 
 // A rig is a daemon whose workers load faultssl. One worker at a time gets orders, by its pid.
@@ -24,9 +24,9 @@ type rig struct {
 	d         *testd.Daemon
 	w         *world
 	orders    *os.File
-	read      int // how much of the log has been looked at
-	bystander *client.Client
-	conn      client.Handle
+	read      int            // bytes of the log that hits has read
+	bystander *client.Client // the session of the other worker
+	conn      client.Handle  // its connection
 }
 
 // orderBytes is the constant size of the file of orders, so that each change is one write.
@@ -89,38 +89,39 @@ func (r *rig) othersGoOn(t *testing.T, fresh bool) {
 		got += string(part)
 	}
 	if err != nil {
-		t.Errorf("another session that was open: %v", err)
+		t.Errorf("the fault has harmed the session of another worker: %v", err)
 	}
 	if !fresh {
 		return
 	}
 	c, err := client.Dial(ctx, r.d.Socket)
 	if err != nil {
-		t.Errorf("a new session: %v", err)
+		t.Errorf("after the fault no new session can begin: %v", err)
 		return
 	}
 	defer c.Close()
 	if backend, err := c.Backend(ctx); backend != "openssl" || err != nil {
-		t.Errorf("a new session has the backend %q, %v", backend, err)
+		t.Errorf("after the fault a new session has the backend %q, %v; want openssl",
+			backend, err)
 	}
 	v := &visit{t: t, ctx: ctx, c: c, w: r.w}
 	v.talk("localhost", r.w.answer)
 	if v.end != nil {
-		t.Errorf("a new session: %v", v.end)
+		t.Errorf("after the fault a new session fails in %s: %v", v.op, v.end)
 	}
 }
 
-// A hit is an order that was followed, as a line of the log.
+// A hit is a line of the log: an order was followed, or a worker has ended.
 type hit struct {
 	Msg, Function, Fault string
 	PID                  int
 
-	Worker int    // of a line about a worker's end
-	Exit   string // likewise
+	Worker int    // only if a worker has ended: its pid
+	Exit   string // only if a worker has ended: how
 }
 
-// hits returns the hits of a worker, after the log says that the worker has ended. That is the last
-// line about it.
+// hits waits until the log says that the worker pid has ended: this is the worker's last line. It
+// returns the orders that any worker has followed since the previous call.
 func (r *rig) hits(t *testing.T, pid int) (found []hit) {
 	t.Helper()
 	ended := false
@@ -145,8 +146,8 @@ func (r *rig) hits(t *testing.T, pid int) (found []hit) {
 	return found
 }
 
-// visit runs a scenario in a new session whose worker has orders. It returns the lines of the log
-// about the worker. garbled is the function that returns garbage, if any.
+// visit runs a scenario in a new session whose worker has orders. It returns the orders that were
+// followed. If the orders make a function return garbage, garbled is its name.
 func (r *rig) visit(t *testing.T, s scenario, garbled string, orders ...string) ([]hit, *visit) {
 	t.Helper()
 	ctx := testkit.Bounded(t)
@@ -186,5 +187,5 @@ func kindOf(err error) string {
 	case errors.As(err, &e):
 		return string(e.Kind)
 	}
-	return "none of tlsd's: " + err.Error()
+	return "not an error of tlsd: " + err.Error()
 }

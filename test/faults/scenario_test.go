@@ -22,18 +22,19 @@ import (
 // files.
 type world struct {
 	ca       *testcert.CA
-	otherCA  *testcert.CA // has signed nothing that is met
+	otherCA  *testcert.CA // has signed no certificate of a peer
 	cert     *testcert.Cert
 	emptyDir string
-	badPEM   string // a file whose certificate is none
+	badPEM   string // a file with a PEM block that is no certificate
 	wrongKey string
 
-	// port of a server that sends back what it got, after the end of 40 KiB, and closes
+	// These are ports of servers. The answering server reads as many bytes as the payload has,
+	// sends them back, and ends its direction.
 	answer int
-	old    int // of the same with TLS 1.2
-	echo   int // of one that sends back what it gets
-	cut    int // of one that sends a little and cuts the connection
-	named  int // of one whose certificate has another name
+	old    int // the answering server with TLS 1.2
+	echo   int // sends back what it gets, at once
+	cut    int // sends a little, and cuts the connection
+	named  int // has a certificate for another name
 }
 
 // payload is the data for the answering server. It takes several records.
@@ -78,12 +79,13 @@ type visit struct {
 	c   *client.Client
 	w   *world
 
-	// The results of these functions appear directly in the answer, so the answer may be wrong.
+	// garbled is the function that returns garbage, or "". If tlsd hands its result to the
+	// caller, the caller's answer may be wrong.
 	garbled string
 
 	h   client.Handle // of the connection that prepare has made
-	op  string        // the call that has failed
-	end error         // how; nil: none has
+	op  string        // the call that has failed, if any
+	end error         // the error of this call; nil if no call has failed
 }
 
 // did notes the end of a call, and says whether the scenario goes on.
@@ -104,8 +106,8 @@ type scenario struct {
 	name    string
 	prepare func(v *visit) // before there is a fault; may be nil
 	run     func(v *visit)
-	ends    string // the kind of the error that it ends with when all goes well; "": none
-	// The peer must not be trusted: no fault may lead to a handshake.
+	ends    string // the kind of the error with which it ends without a fault; "": no error
+	// The peer must not be trusted: whatever the fault is, the handshake must not succeed.
 	stranger bool
 }
 
@@ -172,14 +174,14 @@ var scenarios = []scenario{
 	{name: "bad file", ends: "file", run: func(v *visit) {
 		err := v.c.SetCaBundle(v.ctx, v.w.badPEM)
 		if err == nil {
-			v.wrong("a CA bundle that is none has been taken")
+			v.wrong("tlsd has accepted a CA bundle without a certificate")
 		}
 		v.did("tls.SetCaBundle", err)
 	}},
 	{name: "wrong key", ends: "file", run: func(v *visit) {
 		_, err := v.c.NewServerContext(v.ctx, v.w.cert.CertFile, v.w.wrongKey)
 		if err == nil {
-			v.wrong("a key that does not fit has been taken")
+			v.wrong("tlsd has accepted a key that does not belong to the certificate")
 		}
 		v.did("tls.NewServerContext", err)
 	}},
@@ -215,7 +217,7 @@ func (v *visit) exchange(h client.Handle) {
 		return
 	}
 	if !bytes.Equal(got, payload) {
-		v.wrong("the end after %d bytes of %d", len(got), len(payload))
+		v.wrong("Read reports the end after %d bytes of %d", len(got), len(payload))
 	}
 	v.did("tls.Close", v.c.CloseConn(v.ctx, h))
 }
@@ -237,7 +239,7 @@ func (v *visit) readAll(h client.Handle) (got []byte, ok bool) {
 	}
 }
 
-// describe asks for the facts about a connection.
+// describe asks for the version and the peer's subject of a connection, and checks them.
 func (v *visit) describe(h client.Handle, subject string) bool {
 	version, err := v.c.Version(v.ctx, h)
 	if !v.did("tls.Version", err) {
@@ -265,15 +267,15 @@ func (v *visit) refuse(host string, port int) {
 	}
 	err = v.c.Handshake(v.ctx, h)
 	if err == nil {
-		v.wrong("A CONNECTION THAT IS NOT VERIFIED HAS BEEN TAKEN FOR VERIFIED")
+		v.wrong("THE HANDSHAKE WITH A PEER THAT MUST NOT BE TRUSTED HAS SUCCEEDED")
 	}
 	if _, err := v.c.Write(v.ctx, h, []byte("secret")); err == nil {
-		v.wrong("something could be sent to a stranger")
+		v.wrong("Write has sent data to a peer that must not be trusted")
 	}
 	v.did("tls.Handshake", err)
 }
 
-// connect opens a connection without obstacles.
+// connect opens a connection before there is a fault. An error ends the test.
 func (v *visit) connect(port int) client.Handle {
 	v.t.Helper()
 	testkit.Must(v.t, v.c.SetCaBundle(v.ctx, v.w.ca.File))
@@ -291,7 +293,7 @@ func (v *visit) meetCut() {
 			return
 		}
 		if len(part) == 0 {
-			v.wrong("a connection that was cut has ended, after %q", got)
+			v.wrong("Read reports the end of a connection that was cut, after %q", got)
 			return
 		}
 		if got += string(part); !slices.Contains([]string{"c", "cu", "cut"}, got) {
@@ -342,7 +344,7 @@ func (v *visit) call(result any, method string, params ...any) bool {
 	return v.did(method, v.c.Call(v.ctx, method, params, result))
 }
 
-// optTalk is a client with all options that asks for all facts.
+// optTalk is a client that sets options and a certificate. It calls tls.Info for all facts.
 func (v *visit) optTalk() {
 	if !v.did("tls.SetCaBundle", v.c.SetCaBundle(v.ctx, v.w.ca.File)) {
 		return
@@ -356,7 +358,7 @@ func (v *visit) optTalk() {
 	}
 }
 
-// optAccept is a server with all options, for one client.
+// optAccept is a server with several options and two certificates, for one client.
 func (v *visit) optAccept() {
 	ctx, err := v.c.NewServerContext(v.ctx, v.w.cert.CertFile, v.w.cert.KeyFile)
 	port := 0
@@ -382,7 +384,7 @@ func (v *visit) optAccept() {
 	}
 }
 
-// visitServer is the client of an accepting session. It comes when the server listens.
+// visitServer is the client of a session that accepts. It tries again until the server listens.
 func (w *world) visitServer(ctx context.Context, port int) {
 	addr := testkit.Addr(port)
 	for ctx.Err() == nil {

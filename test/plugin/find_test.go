@@ -17,7 +17,7 @@ import (
 
 // The plugin looks for a tlsd in the documented order, and talks only to trusted users.
 
-// backendIs makes the host ask a stand-in for its backend.
+// backendIs has the host call Backend. The call must reach the stand-in d, and gets name.
 func backendIs(t *testing.T, h *host, d *standIn, name string) {
 	t.Helper()
 	call := h.start("Backend")
@@ -28,6 +28,7 @@ func backendIs(t *testing.T, h *host, d *standIn, name string) {
 	call.gives(int64(len(name)), name)
 }
 
+// The plugin tries the socket of TLSD_SOCKET before any other, and if it is set, no other.
 func TestTheNamedSocketComesFirst(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -39,17 +40,19 @@ func TestTheNamedSocketComesFirst(t *testing.T) {
 	h = startHost(t, "XDG_RUNTIME_DIR="+dir, "TLSD_SOCKET=") // empty is unset
 	backendIs(t, h, runtime, "runtime")
 
-	// If a named daemon does not answer, no other takes its place.
+	// If no daemon listens on the named socket, the plugin does not try another socket.
 	h = startHost(t, "XDG_RUNTIME_DIR="+dir, "TLSD_SOCKET="+dir+"/none")
 	h.send("Version", 0).gives(0, "")
 	h.send("NewClient", "localhost",
 		1).fails("tls.NewClient: backend: no tlsd: "+dir+"/none: No such file or "+
 		"directory; no private tlsd was started", "TLSD_AUTOSTART is 0")
 	if r := h.call("LastError"); strings.Contains(r.Text, "/run/") {
-		t.Errorf("tried another than the named socket: %s", r.Text)
+		t.Errorf("TLSD_SOCKET is set, but the error names a socket in /run: %s", r.Text)
 	}
 }
 
+// If the plugin finds no daemon, the error names each socket that it has tried, and why each
+// failed.
 func TestWhatWasTriedIsSaid(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Lstat("/run/tlsd.sock"); err == nil {
@@ -68,7 +71,7 @@ func TestWhatWasTriedIsSaid(t *testing.T) {
 			"file or directory; /tmp/tlsd-"+strconv.Itoa(os.Geteuid())+"/tlsd.sock: ",
 		"TLSD_AUTOSTART is 0")
 
-	// A dead socket, a file that is no socket, a path that is too long.
+	// A socket without a listener, files that are no sockets, and paths that are too long.
 	dead := filepath.Join(dir, "dead")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: dead, Net: "unix"})
 	if err != nil {
@@ -128,9 +131,10 @@ func TestAServerOfAnotherUserIsRefused(t *testing.T) {
 func TestTheOwnUsersServerIsTalkedTo(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("every other test shows it, because this is not root")
+		t.Skip("not root: in every other test the daemon and the host have the same user")
 	}
-	// Root's server serves every user. Here it is enough that the host has another user.
+	// This stand-in is root's, and the host has another user. The plugin must trust root's
+	// daemon.
 	d := newStandIn(t)
 	if err := os.Chmod(filepath.Dir(d.path), 0o755); err != nil {
 		t.Fatal(err)
@@ -144,6 +148,8 @@ func TestTheOwnUsersServerIsTalkedTo(t *testing.T) {
 	backendIs(t, h, d, "root's")
 }
 
+// If the queue of tlsd's socket is full, the plugin waits 10 s for a place in it. Then the call
+// fails.
 func TestAFullQueueIsWaitedForWithABound(t *testing.T) {
 	t.Parallel()
 	path := fullQueue(t)
@@ -156,11 +162,13 @@ func TestAFullQueueIsWaitedForWithABound(t *testing.T) {
 	}
 }
 
+// Without XDG_RUNTIME_DIR the plugin starts a private tlsd in /tmp/tlsd-UID. If the directory is
+// not private to the user, the plugin refuses it.
 func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 	if _, err := os.Lstat("/run/tlsd.sock"); err == nil {
 		t.Skip("this machine runs a tlsd of its own")
 	}
-	// A user id of its own, so that no real directory is touched.
+	// The host has a user id that no other program has. So no real user's directory is touched.
 	const uid = 54321
 	dir := "/tmp/tlsd-" + strconv.Itoa(uid)
 	if os.Geteuid() != 0 {
@@ -218,9 +226,10 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 	h := start()
 	h.send("Backend").gives(7, "openssl")
 	if st, err := os.Lstat(dir); err != nil || st.Mode() != os.ModeDir|0o700 {
-		t.Errorf("the directory made for it: %v, %v", st.Mode(), err)
+		t.Errorf("the plugin has made %s with mode %v (%v); want drwx------", dir,
+			st.Mode(), err)
 	}
-	second := start() // finds it there
+	second := start() // it uses the directory that exists now
 	second.send("Backend").gives(7, "openssl")
 	second.send("exit")
 	h.send("exit")

@@ -24,7 +24,8 @@ func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 	p.fail(p.expect("tls.Handshake", "[4,1]"), "the parent's error")
 	error.fails("the parent's error")
 
-	// Other threads of the parent wait; one of them leads, and one sends.
+	// During the fork, other threads of the parent wait. One of them reads tlsd's answers for
+	// all, and one is in the middle of sending.
 	read := h.start("Subject", 1)
 	readID := p.expect("tls.PeerCertSubject", "[1]")
 	accept := h.start("Accept", 2, "::", 1)
@@ -44,7 +45,7 @@ func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 		t.Errorf("the child's session begins with handle %d; want 5, because 1 to 4 are "+
 			"the parent's", first)
 	}
-	c.result(c.expect("tls.SetCaBundle", `["/ca.pem"]`), "0") // the parent's trust holds
+	c.result(c.expect("tls.SetCaBundle", `["/ca.pem"]`), "0") // the parent's CA bundle
 	c.result(c.expect("tls.NewClient", `["child",1]`), "5")
 	client.gives(5, "")
 	childRead := h.start("Subject", 5)
@@ -92,7 +93,8 @@ func TestAForkLeaksNothing(t *testing.T) {
 		wrapper: valgrind(t, "--leak-check=full",
 			"--errors-for-leak-kinds=definite,possible")})
 	for handle := int64(1); handle <= 2; handle++ {
-		// In the main thread, because a child loses the stacks of all other threads.
+		// send, unlike start, calls in the main thread. A child does not have the parent's
+		// other threads. What only their stacks point to is a leak for valgrind.
 		client := h.send("NewClient", "h", 1)
 		p, _ := d.session()
 		p.result(p.expect("tls.NewClient", `["h",1]`), fmt.Sprint(handle))
@@ -102,14 +104,14 @@ func TestAForkLeaksNothing(t *testing.T) {
 		}
 	}
 	h.send("exit")
-	h.child().gives(0, "") // valgrind would have changed it
+	h.child().gives(0, "") // if memory leaks, valgrind changes the child's exit status
 }
 
 func TestAProgramThatTheHostStartsDoesNotInheritTheSession(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
 	h := startHost(t, d.env())
-	before := h.call("spawn")
+	before := h.call("spawn") // how many sockets the started program inherits
 	client := h.start("NewClient", "h", 1)
 	p, _ := d.session()
 	p.result(p.expect("tls.NewClient", `["h",1]`), "1")
@@ -127,15 +129,17 @@ func TestALibraryThatIsLoadedAgainBeginsAnew(t *testing.T) {
 	client := h.start("NewClient", "h", 1)
 	p, first := d.session()
 	if first != 1 {
-		t.Errorf("a library that was loaded again begins with handle %d", first)
+		t.Errorf("a library that was loaded again begins with handle %d; want 1", first)
 	}
 	p.result(p.expect("tls.NewClient", `["h",1]`), "1")
 	client.gives(1, "")
 	if after := h.call("status").Text; after != before {
-		t.Errorf("the host was\n%s\nand is\n%s", before, after)
+		t.Errorf("the reload has left something behind; before\n%s\nafter\n%s", before,
+			after)
 	}
 }
 
+// A grandchild has neither its parent's handles nor its grandparent's.
 func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
 	t.Parallel()
 	d, h, p := opened(t)
@@ -159,7 +163,7 @@ func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
 	client.gives(3, "")
 	h.send("exit")
 	h.child().gives(0, "")
-	// The child's session has outlived its child.
+	// The child's session still works after the end of the grandchild.
 	handshake := h.start("Handshake", 2)
 	c.result(c.expect("tls.Handshake", "[2,1]"), "0")
 	handshake.gives(0, "")
@@ -167,8 +171,8 @@ func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
 	h.child().wait()
 }
 
-// A child that is forked while its parent looks for a daemon has a copy of the socket, and closes
-// it.
+// A child that is forked while its parent connects to the daemon gets a copy of the socket. It must
+// close the copy.
 func TestAChildThatIsForkedDuringTheConnectDoesNotKeepTheSessionOpen(t *testing.T) {
 	t.Parallel()
 	path, first := heldQueue(t)
@@ -190,7 +194,7 @@ func TestAChildThatIsForkedDuringTheConnectDoesNotKeepTheSessionOpen(t *testing.
 	p.client(h, 2)
 }
 
-// descriptors counts those of the process that does the commands.
+// descriptors counts the open descriptors of the process that carries out the commands.
 func (h *host) descriptors() (n int) {
 	h.t.Helper()
 	_, after, _ := strings.Cut(h.call("status").Text, "fds ")
@@ -200,8 +204,8 @@ func (h *host) descriptors() (n int) {
 	return n
 }
 
-// heldQueue is the path of a socket where a connect waits for its place in the queue, until free is
-// called; then a stand-in serves it.
+// heldQueue returns the path of a socket with a full queue: a connect waits there. The function
+// free makes room in the queue, and returns a stand-in that serves the socket.
 func heldQueue(t *testing.T) (path string, free func() *standIn) {
 	t.Helper()
 	path = filepath.Join(nowhere(t), "s")

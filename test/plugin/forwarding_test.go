@@ -52,7 +52,7 @@ func TestEachFunctionIsForwardedAsItsMethod(t *testing.T) {
 func TestATextResultIsGivenWholeToATwoCallGetter(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
-	long := strings.Repeat("/OU=ü", 50_000) // longer than the input's first buffer
+	long := strings.Repeat("/OU=ü", 50_000) // longer than the plugin's first input buffer
 	for _, c := range []struct{ json, text string }{
 		{`""`, ""},
 		{`"/CN=example.com"`, "/CN=example.com"},
@@ -65,7 +65,8 @@ func TestATextResultIsGivenWholeToATwoCallGetter(t *testing.T) {
 			p.result(p.expect("tls.PeerCertSubject", `[1]`), c.json)
 		}
 		if r := call.wait(); r.N != int64(len(c.text)) || r.Text != c.text {
-			t.Errorf("%.80s becomes %d, %.80q", c.json, r.N, r.Text)
+			t.Errorf("the result %.80s becomes %d, %.80q; want %d, %.80q", c.json, r.N,
+				r.Text, len(c.text), c.text)
 		}
 	}
 	for _, op := range []struct{ op, method, params string }{
@@ -110,7 +111,8 @@ func TestAnErrorIsRaisedAndKeptVerbatim(t *testing.T) {
 		h.send("LastError").gives(int64(len(message)), message)
 	}
 
-	// Success does not clear it. A buffer that is too small is filled as snprintf fills it.
+	// LastError gives the error also after a call that succeeds. If the buffer is too small,
+	// LastError cuts the text as snprintf does.
 	handshake := h.start("Handshake", 1)
 	p.fail(p.expect("tls.Handshake", "[1,1]"), "0123456789")
 	handshake.fails("0123456789")
@@ -136,9 +138,11 @@ func TestALongErrorIsCutBetweenCharacters(t *testing.T) {
 	}
 }
 
+// The plugin itself refuses parameters that JSON cannot carry, sizes out of range, and handles that
+// the process cannot have. It does not connect to tlsd for this.
 func TestWhatCannotBeSentIsRefusedHere(t *testing.T) {
 	t.Parallel()
-	d := newStandIn(t) // nobody connects to it
+	d := newStandIn(t) // it answers nothing: a call that is sent does not return
 	h := startHost(t, d.env())
 	for _, c := range []struct {
 		op    string
@@ -243,7 +247,7 @@ func TestTheSessionIsOpenedOnceAndOnlyWhenNeeded(t *testing.T) {
 	p := d.accept()
 	id, first := p.helloOnly()
 	if first != 1 {
-		t.Errorf("firstHandle is %d", first)
+		t.Errorf("firstHandle is %d; want 1", first)
 	}
 	p.result(id, `{"capabilities":["x","data"],"version":1}`)
 	for range 2 {

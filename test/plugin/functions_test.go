@@ -17,7 +17,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Options, facts, certificates, plain text, and the kinds of errors.
+// SetOption, Info, SetCertificate, Listen, plain text before the handshake, and kinds of errors.
 
 func TestFunctionsSendTheirParametersAndGiveTheResult(t *testing.T) {
 	t.Parallel()
@@ -56,7 +56,7 @@ func TestFunctionsSendTheirParametersAndGiveTheResult(t *testing.T) {
 		{"WritePlain", []any{1, []byte{}}, "tls.WritePlain", `[1,""]`, "0", 0, ""},
 		{"ReadPlain", []any{1, 100}, "tls.ReadPlain", `[1,100]`, `"MjIwIAA="`, 5,
 			"220 \x00"},
-		// an answer has a bound
+		// an answer carries at most 262144 bytes, so the plugin does not ask for more
 		{"ReadPlain", []any{1, 1 << 24}, "tls.ReadPlain", `[1,262144]`, `""`, 0, ""},
 	} {
 		call := h.start(c.op, c.args...)
@@ -92,12 +92,12 @@ func (h *host) errorOf(kind string, code int) {
 	h.send("ErrorCode").gives(int64(len(text)), text)
 }
 
-// answers answers a call that was sent, and checks its result.
+// answers reads the request of the call c, answers it with member, and returns the call's result.
 func (p *peer) answers(c *pending, method, member string) result {
 	p.t.Helper()
 	r := p.request()
 	if r.Method != method {
-		p.t.Fatalf("the plugin sends %s", r.Method)
+		p.t.Fatalf("the plugin sends %s; want %s", r.Method, method)
 	}
 	p.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,%s}`+"\n", *r.ID, member))
 	return c.wait()
@@ -129,19 +129,21 @@ func TestAnErrorHasItsKindAndCode(t *testing.T) {
 	} {
 		if r := p.answers(h.send("NewClient", "h", 1), "tls.NewClient",
 			`"error":`+c.error); r.N != -1 || r.Text != "m" {
-			t.Errorf("%s gives %d, %q", c.error, r.N, r.Text)
+			t.Errorf("a NewClient that tlsd answers with the error %s gives %d, %q; "+
+				"want -1, \"m\"", c.error, r.N, r.Text)
 		}
 		h.errorOf(c.kind, c.code)
-		h.send("LastError").gives(1, "m") // and asking changes nothing
+		h.send("LastError").gives(1, "m") // the call changes neither kind nor code
 		h.errorOf(c.kind, c.code)
 	}
 	if r := p.answers(h.send("NewClient", "h", 1), "tls.NewClient", `"result":7`); r.N != 7 {
-		t.Errorf("NewClient gives %d, %q", r.N, r.Text)
+		t.Errorf("NewClient gives %d, %q; want 7", r.N, r.Text)
 	}
 	h.errorOf("", 0)
-	h.send("LastError").gives(1, "m") // success does not clear it
+	h.send("LastError").gives(1, "m") // a success clears kind and code, but not the text
 }
 
+// An error that the plugin makes itself, without tlsd, also has a kind and a code.
 func TestErrorsOfThePluginHaveKinds(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -165,11 +167,13 @@ func TestErrorsOfThePluginHaveKinds(t *testing.T) {
 		{"Read", []any{1, 0}, "params", -32602},
 	} {
 		if r := h.call(c.op, c.args...); r.N != -1 {
-			t.Errorf("%s %v gives %d, %q", c.op, c.args, r.N, r.Text)
+			t.Errorf("%s %v gives %d, %q; want -1", c.op, c.args, r.N, r.Text)
 		}
 		h.errorOf(c.kind, c.code)
 	}
-	h.send("Backend") // answered only when the session has ended, and then it is no error
+	// tlsd does not answer this Backend. When the session ends, Backend gives "stub" and no
+	// error.
+	h.send("Backend")
 	p.expect("tls.Backend", "[]")
 	p.conn.Close()
 	h.send("Info", 1, "alpn").fails("tls.Info: handle 1: lost: ")
@@ -180,11 +184,12 @@ func TestErrorsOfThePluginHaveKinds(t *testing.T) {
 	stranger.errorOf("handle", -32001)
 	stranger.send("NewClient", "h", 1).fails("tls.NewClient: backend: ")
 	stranger.errorOf("backend", -32003)
-	stranger.send("Backend").gives(4, "stub") // no error
+	stranger.send("Backend").gives(4, "stub") // without a tlsd it gives "stub", and no error
 	stranger.errorOf("", 0)
 }
 
-// A thread's last error is its own. A thread without an error gets the last error of the process.
+// LastError gives the last error of the thread that calls it. If this thread has had no error, it
+// gets the last error of the process.
 func TestTheLastErrorIsTheThreads(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -210,8 +215,8 @@ func (p *pending) begins(start string) {
 	}
 }
 
-// A server that begins in plain text: Read and Write are errors until the handshake, also for a
-// connection that comes from tls_Accept.
+// With the option "handshake" set to "later", a server first talks to its client in plain text.
+// Until it calls Handshake, Read and Write of the accepted connection fail.
 func TestAServerChangesToTLSLater(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
@@ -264,7 +269,8 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 		t.Error(err)
 	}
 
-	// A client that leaves before its handshake can be closed, and leaves nothing.
+	// If a client leaves before the handshake, the host can close its connection. No descriptor
+	// of the connection is left open.
 	before := h.call("status").Text
 	c, err := net.Dial("tcp", testkit.Addr(int(port)))
 	if err != nil {
@@ -275,13 +281,14 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 	h.send("ReadPlain", 3, 1).gives(0, "")
 	h.send("Close", 3).gives(0, "")
 	if after := h.call("status").Text; after != before {
-		t.Errorf("the host was\n%s\nand is\n%s", before, after)
+		t.Errorf("Close has left something behind; before\n%s\nafter\n%s", before, after)
 	}
 	h.send("Read", 3, 1).fails("tls.Read: handle 3: ")
 	h.errorOf("handle", -32001)
 }
 
-// upgrade is the client of a server that begins in plain text.
+// upgrade is a client that begins in plain text, and changes to TLS with STARTTLS. It returns an
+// error if the server sends something else than this test's server.
 func upgrade(ca *testcert.CA, port int) error {
 	c, err := net.Dial("tcp", testkit.Addr(port))
 	if err != nil {

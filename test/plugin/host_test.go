@@ -10,7 +10,8 @@ import (
 // null is an argument that the host turns into a NULL pointer.
 var null = testhost.Null
 
-// A host is the host of one test. It ends the test if it does not answer.
+// A host is a program of internal/testhost that has loaded the plugin, for one test. If it does not
+// answer, the test fails at once.
 type host struct {
 	*testhost.Host
 	t *testing.T
@@ -24,8 +25,8 @@ type hostOptions struct {
 	env     []string
 }
 
-// startHost starts a host with these settings of the environment, and with no other setting that
-// names a tlsd. It must end well before the test does.
+// startHost starts a host with these environment variables, and with no other variable that leads
+// to a tlsd. At the end of the test the host must exit without an error.
 func startHost(t *testing.T, env ...string) *host {
 	t.Helper()
 	return startHostWith(t, hostOptions{env: env})
@@ -53,7 +54,7 @@ func startHostWith(t *testing.T, o hostOptions) *host {
 	return &host{h, t}
 }
 
-// A pending is a command whose answer has not been waited for.
+// A pending is a command that was sent to the host. Its method wait returns the result.
 type pending struct {
 	*testhost.Call
 	t *testing.T
@@ -80,7 +81,8 @@ func (h *host) call(op string, args ...any) result {
 	return h.send(op, args...).wait()
 }
 
-// child is the end of a forked child. Its result is its status.
+// child returns a pending that waits for the end of the forked child. The result is the child's
+// exit status.
 func (h *host) child() *pending { return &pending{h.Answer("child"), h.t} }
 
 func (p *pending) wait() result {

@@ -16,7 +16,9 @@ import (
 
 // The plugin reads JSON as Go reads it.
 
-// readAsGo returns the expected output of testdata/jsoncheck.c for a document, by encoding/json.
+// readAsGo returns what testdata/jsoncheck.c must print for a document. It reads the document with
+// encoding/json. Like the plugin, it also refuses bytes that are not UTF-8 and more than 32 levels,
+// and replaces U+0000 by U+FFFD.
 func readAsGo(doc []byte) string {
 	if !json.Valid(doc) || !utf8.Valid(doc) || nesting(doc) > 32 {
 		return "no"
@@ -46,7 +48,8 @@ func readAsGo(doc []byte) string {
 	return says
 }
 
-// memberV is the value of the only member of the object that is written "v".
+// memberV returns the value of the object's member "v". It returns false if the object has no such
+// member or several. A name with an escape, such as "\u0076", is another name.
 func memberV(doc []byte) (json.RawMessage, bool) {
 	dec := json.NewDecoder(bytes.NewReader(doc))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
@@ -119,7 +122,8 @@ func TestJSONIsReadAsGoReadsIt(t *testing.T) {
 		`{"jsonrpc":"2.0","id":17,"error":{"code":-32007,"message":"tls.Handshake: é","data":{"kind":"verify","v":[1,2,{"x":null}]}},"v":"é"}`,
 		"\xef\xbb\xbf{}", "{}\v", "{}\x00",
 	}
-	// The results when a byte is changed, lost or doubled.
+	// Further documents are copies of these in which one or two bytes are changed, lost or
+	// doubled.
 	const seed = 20261123
 	random := rand.New(rand.NewPCG(seed, seed))
 	pool := []byte(`{}[]",:\u0v1-+.eE tfn` + "\x00\x1f\x80\xc3\xed\xf0\xff")
@@ -174,6 +178,7 @@ func TestJSONIsReadAsGoReadsIt(t *testing.T) {
 		}
 	}
 	if yes < 1000 || yes > len(docs)-1000 {
-		t.Errorf("%d of %d documents are JSON: that compares little", yes, len(docs))
+		t.Errorf("%d of %d documents are valid; want at least 1000 valid and 1000 invalid",
+			yes, len(docs))
 	}
 }

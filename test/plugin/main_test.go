@@ -67,7 +67,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(workDir)
-	// hosts of other users are run from there
+	// Some hosts run as other users, and must be able to read the directory.
 	if err := firstError(os.Chmod(workDir, 0o755), writeTLSDs()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -75,8 +75,9 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// built has the compiled programs, once for all tests.
-var built sync.Map // output name to func() error
+// built has a function for each output. The function builds the output when it is first called, and
+// returns the same error to all tests.
+var built sync.Map // path of the output -> func() error
 
 // compile returns the path of an output that a compiler makes with these arguments.
 func compile(t *testing.T, cc, name string, args ...string) string {
@@ -127,7 +128,7 @@ func (f *flavour) program(t *testing.T, source string) string {
 	return compile(t, f.cc, name+"-"+f.name, append(args, source, "-ldl")...)
 }
 
-// A nowhere is a directory without a tlsd, with a path short enough for a socket.
+// nowhere returns a new directory without a tlsd. Its path is short enough for a socket in it.
 func nowhere(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tp")

@@ -22,7 +22,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Hosts talk over the real tlsd.
+// Hosts use the real tlsd.
 
 // A daemon is a running tlsd, the real one.
 type daemon struct {
@@ -50,7 +50,7 @@ func tlsdProgram(t *testing.T) string {
 	return build(t, out, cmd)
 }
 
-// startTLSD starts a tlsd, which must end well with the test.
+// startTLSD starts a tlsd. At the end of the test, SIGTERM must end it without an error.
 func startTLSD(t *testing.T, flags ...string) *daemon {
 	t.Helper()
 	dir := nowhere(t)
@@ -147,7 +147,7 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 			cmd := exec.CommandContext(ctx, testkit.Tool(t, c.name), script,
 				plain.library(t), "localhost", strconv.Itoa(port),
 				filepath.Base(ca))
-			cmd.Dir = filepath.Dir(ca) // the path is the caller's
+			cmd.Dir = filepath.Dir(ca) // the path of the CA file is relative to it
 			cmd.Env = append(os.Environ(), d.env(), "TLSD_AUTOSTART=0")
 			var stderr strings.Builder
 			cmd.Stderr = &stderr
@@ -191,7 +191,8 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 			filepath.Dir(ca)+"/missing.pem")
 		h.send("Close", 1).gives(0, "")
 		if after := h.call("status").Text; after != before {
-			t.Errorf("the host was\n%s\nand is\n%s", before, after)
+			t.Errorf("the closes have left something behind; before\n%s\nafter\n%s",
+				before, after)
 		}
 	})
 }
@@ -233,16 +234,16 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 		other.Result() <- r
 		first, second = other, waiting
 	case <-time.After(testkit.Patience):
-		t.Fatal("no Accept ends")
+		t.Fatal("a client has connected, and neither of the two Accepts returns")
 	}
 	if r := first.wait(); r.N < 3 {
-		t.Errorf("Accept gives %d, %q", r.N, r.Text)
+		t.Errorf("Accept gives %d, %q; want a handle from 3 on", r.N, r.Text)
 	}
 	h.send("CloseServerContext", 1).gives(0, "")
 	second.fails("tls.Accept: handle 1: ")
 }
 
-// dial connects when there is a listener.
+// dial connects to the port. If nothing listens there yet, it tries again.
 func dial(t *testing.T, port int, config *tls.Config) *tls.Conn {
 	t.Helper()
 	for end := time.Now().Add(testkit.Patience); ; time.Sleep(5 * time.Millisecond) {
@@ -327,6 +328,8 @@ func awaitDeath(t *testing.T, pid int) {
 	})
 }
 
+// A host forks while one of its threads waits in Read. The child makes a connection of its own, and
+// then the parent's Read still gets its data.
 func TestForkInTheMiddleWithARealTLSD(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
@@ -377,10 +380,12 @@ func TestMuchDataThroughARealTLSD(t *testing.T) {
 	}
 }
 
+// Four hosts call at the same time, and no tlsd runs. Each call gets a tlsd. When the hosts have
+// ended, tlsd ends, too.
 func TestTheRealTLSDIsStartedForTheFirstWhoNeedsIt(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
-	// This is tlsd, but it ends earlier than after a minute.
+	// A private tlsd without sessions ends after a minute. This one ends after 200 ms.
 	exe := filepath.Join(dir, "tlsd")
 	if err := testd.WriteProgram(exe,
 		[]byte("#!/bin/sh\nexec "+tlsdProgram(

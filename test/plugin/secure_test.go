@@ -14,17 +14,19 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Programs that have more rights than the user who runs them. That user rules the environment, and
-// must not decide by it whom the plugin talks to, what it executes, or which files it writes.
+// A set-uid program has more rights than the user that runs it. This user sets the environment
+// variables. They must not lead the plugin of such a program to a daemon, a program to execute, or
+// a file to write.
 
 // The users and groups are made up.
 const (
 	runner     = 61301 // runs the program
-	ownerUser  = 61302 // the set-uid bit gives its rights
-	ownerGroup = 61303
+	ownerUser  = 61302 // owns a set-uid program
+	ownerGroup = 61303 // owns a set-gid program
 )
 
-// privileged is a copy of the host that gives rights to whoever runs it.
+// privileged makes a copy of the host program in dir. The function prepare gives it more rights,
+// such as a set-uid bit.
 func privileged(t *testing.T, dir string, prepare func(file string) error) string {
 	t.Helper()
 	text, err := os.ReadFile(plain.program(t, testhost.Source()))
@@ -38,7 +40,8 @@ func privileged(t *testing.T, dir string, prepare func(file string) error) strin
 	return file
 }
 
-// A trap is an environment that leads to places which show whether it was followed.
+// A trap is a directory and a stand-in. Environment variables lead to them. If the plugin follows
+// the variables, it leaves marks there.
 type trap struct {
 	dir    string
 	socket *standIn
@@ -63,7 +66,7 @@ func newTrap(t *testing.T, euid int) *trap {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// root's, so that it is talked to if the variable counts
+	// The stand-in is root's. So a plugin that follows TLSD_SOCKET does not refuse it.
 	tr.socket = standInAt(t, dir+"/named")
 	if err := os.Chmod(tr.socket.path, 0o666); err != nil {
 		t.Fatal(err)
@@ -71,16 +74,18 @@ func newTrap(t *testing.T, euid int) *trap {
 	return tr
 }
 
-// named leads to a socket, and started to a program.
+// named returns an environment that leads to the trap's stand-in.
 func (tr *trap) named() []string { return []string{tr.socket.env()} }
 
+// started returns an environment that leads to a program to start as tlsd, and to its log and its
+// directory.
 func (tr *trap) started() []string {
 	return []string{"TLSD_EXE=" + tr.dir + "/bin/tlsd", "TLSD_LOG=" + tr.dir + "/log/tlsd.log",
 		"TLSD_AUTOSTART=1",
 		"XDG_RUNTIME_DIR=" + tr.dir + "/run", "PATH=" + tr.dir + "/bin"}
 }
 
-// run has a host make one call, and returns what that says.
+// run starts the host program as the user uid, makes one call, and returns the text of its result.
 func (tr *trap) run(t *testing.T, program string, uid int, env []string) string {
 	t.Helper()
 	h, err := testhost.Start(testhost.Options{
@@ -107,7 +112,8 @@ func (tr *trap) run(t *testing.T, program string, uid int, env []string) string 
 	return r.Text
 }
 
-// marks are what the trap shows of having been followed.
+// marks lists the marks that show that the plugin has followed the environment. The parameter said
+// is the text of the host's call.
 func (tr *trap) marks(said string) (list []string) {
 	for _, file := range []string{"log/executed", "log/tlsd.log"} {
 		if _, err := os.Lstat(filepath.Join(tr.dir, file)); err == nil {
@@ -117,7 +123,7 @@ func (tr *trap) marks(said string) (list []string) {
 	if entries, _ := os.ReadDir(filepath.Join(tr.dir, "run")); len(entries) > 0 {
 		list = append(list, "run/"+entries[0].Name())
 	}
-	if strings.Contains(said, tr.dir) { // a place that was looked at
+	if strings.Contains(said, tr.dir) { // the error names a path of the trap
 		list = append(list, said)
 	}
 	return list
@@ -139,7 +145,7 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 		euid    int
 		trusts  bool
 	}{
-		// the environment counts: so the others show something
+		// A program without more rights follows the environment. So the trap works.
 		{"nothing", setID(0, 0, 0), runner, true},
 		{"set-uid root", setID(0, 0, os.ModeSetuid), 0, false},
 		{"set-uid another user", setID(ownerUser, 0, os.ModeSetuid), ownerUser, false},
@@ -160,8 +166,9 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 			program := privileged(t, tr.dir, c.prepare)
 			if said := tr.run(t, program, runner,
 				tr.started()); (len(tr.marks(said)) > 0) != c.trusts {
-				t.Errorf("the environment names a tlsd to start: traces %q; "+
-					"said: %s", tr.marks(said), said)
+				t.Errorf("TLSD_EXE names a program to start; must it count? %t; "+
+					"marks: %q; the call says: %s", c.trusts, tr.marks(said),
+					said)
 			}
 			taken := make(chan error, 1)
 			go func() {
@@ -174,15 +181,15 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 			said := tr.run(t, program, runner, tr.named())
 			tr.socket.ln.Close()
 			if err := <-taken; (err == nil) != c.trusts {
-				t.Errorf("the environment names a socket: accept there gives %v; "+
-					"said: %s", err, said)
+				t.Errorf("TLSD_SOCKET names a socket; must it count? %t; accept "+
+					"there gives %v; the call says: %s", c.trusts, err, said)
 			}
 		})
 	}
 }
 
-// A tlsd that was started by a program of two users would have the rights of both, and serve the
-// programs of one.
+// A program whose real and effective users differ must not start a tlsd. This tlsd would have the
+// rights of both users, and would serve all programs of one of them.
 func TestAProgramOfTwoUsersStartsNoTLSD(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -199,6 +206,6 @@ func TestAProgramOfTwoUsersStartsNoTLSD(t *testing.T) {
 	h.send("NewClient", "h", 1).fails("tls.NewClient: ", "the real user of this program is 0 "+
 		"and the effective one 65534")
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-		t.Errorf("a tlsd has left %v, %v", entries, err)
+		t.Errorf("a tlsd was started: its directory contains %v, %v", entries, err)
 	}
 }

@@ -44,7 +44,7 @@ func standInAt(t *testing.T, path string) *standIn {
 	return &standIn{t, path, ln}
 }
 
-// env is the host's setting that leads to this stand-in.
+// env is the environment variable that leads a host to this stand-in.
 func (d *standIn) env() string { return "TLSD_SOCKET=" + d.path }
 
 // accept takes the next connection.
@@ -61,14 +61,15 @@ func (d *standIn) accept() *peer {
 	return p
 }
 
-// session takes the next connection and agrees with it on the protocol.
+// session takes the next connection, and answers its tls.Hello. It returns firstHandle of the
+// Hello.
 func (d *standIn) session() (p *peer, first int64) {
 	d.t.Helper()
 	p = d.accept()
 	return p, p.hello()
 }
 
-// A peer is the plugin, as seen from tlsd.
+// A peer is the stand-in's end of a session with the plugin. Its methods do what tlsd would do.
 type peer struct {
 	t    *testing.T
 	conn *net.UnixConn
@@ -99,7 +100,7 @@ func (d *descriptors) Read(p []byte) (int, error) {
 	return max(n, 0), err
 }
 
-// take gives the oldest descriptor, as a file.
+// take returns the oldest descriptor as a file, or nil if there is none.
 func (d *descriptors) take() *os.File {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -117,7 +118,7 @@ func newPeer(conn *net.UnixConn) *peer {
 	return &peer{conn: conn, in: bufio.NewReaderSize(fds, 64*1024), fds: fds}
 }
 
-// channel takes the data channel that has come with the message just read.
+// channel returns the end of a data channel that the plugin has sent with the request read last.
 func (p *peer) channel() *net.UnixConn {
 	p.t.Helper()
 	data, err := p.takeChannel()
@@ -176,7 +177,8 @@ func (p *peer) request() *request {
 	return r
 }
 
-// expect reads a request and checks what it asks for; it returns its id.
+// expect reads a request, and checks its method and its parameters. It returns the request's id, or
+// 0 for a notification.
 func (p *peer) expect(method, params string) int64 {
 	p.t.Helper()
 	r := p.request()
@@ -189,10 +191,10 @@ func (p *peer) expect(method, params string) int64 {
 	return *r.ID
 }
 
-// agreement is the answer to Hello.
+// agreement is the stand-in's result of tls.Hello.
 const agreement = `{"version":1,"capabilities":["data"],"server":{"name":"tlsd","version":"stand-in","pid":1},"timeouts":{"read":0,"write":60000}}`
 
-// hello takes the plugin's first message and agrees. It returns firstHandle.
+// hello reads tls.Hello, the plugin's first message, and answers it. It returns its firstHandle.
 func (p *peer) hello() int64 {
 	p.t.Helper()
 	id, first := p.helloOnly()
@@ -200,6 +202,7 @@ func (p *peer) hello() int64 {
 	return first
 }
 
+// helloOnly reads tls.Hello, and leaves the answer to the test.
 func (p *peer) helloOnly() (id, first int64) {
 	p.t.Helper()
 	r := p.request()
@@ -211,12 +214,13 @@ func (p *peer) helloOnly() (id, first int64) {
 	err := json.Unmarshal(r.Params, &params)
 	if r.Method != "tls.Hello" || err != nil || params.Version != 1 ||
 		!slices.Equal(params.Capabilities, []string{"data"}) {
-		p.t.Fatalf("the session begins with %s %s: %v", r.Method, r.Params, err)
+		p.t.Fatalf("the session begins with %s %s (%v); want tls.Hello with version 1 and "+
+			"the capability data", r.Method, r.Params, err)
 	}
 	return *r.ID, params.FirstHandle
 }
 
-// send sends exactly this.
+// send sends the text unchanged, without a line's end of its own.
 func (p *peer) send(text string) {
 	p.t.Helper()
 	if _, err := io.WriteString(p.conn, text); err != nil {
@@ -229,6 +233,7 @@ func (p *peer) result(id int64, json string) {
 	p.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", id, json))
 }
 
+// fail answers with an error of kind "io".
 func (p *peer) fail(id int64, message string) {
 	p.t.Helper()
 	text, _ := json.Marshal(message)
@@ -241,11 +246,11 @@ func (p *peer) fail(id int64, message string) {
 func (p *peer) ended() {
 	p.t.Helper()
 	if r, err := p.read(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-		p.t.Errorf("the plugin does not close the session: %+v, %v", r, err)
+		p.t.Errorf("the plugin does not close the session; a read gives %+v, %v", r, err)
 	}
 }
 
-// client lets the plugin's host have a connection with this handle.
+// client has the host call NewClient, and answers the call with this handle.
 func (p *peer) client(h *host, handle int64) {
 	p.t.Helper()
 	c := h.start("NewClient", "example.com", 443)
@@ -261,22 +266,22 @@ func opened(t *testing.T, env ...string) (*standIn, *host, *peer) {
 	c := h.start("NewClient", "example.com", 443)
 	p, first := d.session()
 	if first != 1 {
-		t.Errorf("the first session of a process begins with handle %d", first)
+		t.Errorf("the first session of a process begins with handle %d; want 1", first)
 	}
 	p.result(p.expect("tls.NewClient", `["example.com",443]`), "1")
 	c.gives(1, "")
 	return d, h, p
 }
 
-// ready gives a host with the connection 1, whose handshake is done, and our end of its data
-// channel.
+// ready does the same as opened, and then the handshake of connection 1. It also returns tlsd's end
+// of this connection's data channel.
 func ready(t *testing.T, env ...string) (*standIn, *host, *peer, *net.UnixConn) {
 	t.Helper()
 	d, h, p := opened(t, env...)
 	return d, h, p, p.shake(h, 1)
 }
 
-// shake does the handshake of a connection, and gives our end of its data channel.
+// shake does the handshake of a connection, and returns tlsd's end of its data channel.
 func (p *peer) shake(h *host, handle int) *net.UnixConn {
 	p.t.Helper()
 	shake := h.start("Handshake", handle)
@@ -287,7 +292,7 @@ func (p *peer) shake(h *host, handle int) *net.UnixConn {
 	return data
 }
 
-// statusOf answers the next tls.Status.
+// statusOf answers the next request, which must be tls.Status of this handle.
 func (p *peer) statusOf(handle int, status string) {
 	p.t.Helper()
 	p.result(p.expect("tls.Status", fmt.Sprintf("[%d]", handle)), status)
@@ -296,8 +301,9 @@ func (p *peer) statusOf(handle int, status string) {
 // largeText makes a request of nearly 25 kB, because each of its bytes is escaped.
 var largeText = strings.Repeat("\x01", 4095)
 
-// clog starts calls that nobody reads, until the socket has no room: one is being sent, others wait
-// for their turn. It gives them behind the calls that wait already. All their threads are at rest.
+// clog starts calls that the stand-in does not read. They fill the socket: one call is half sent,
+// and the next ones wait until it is sent. clog appends the new calls to calls, which wait for
+// their answers already. It returns when the threads of all these calls wait.
 func (h *host) clog(p *peer, calls ...*pending) []*pending {
 	h.t.Helper()
 	for range 16 {

@@ -32,6 +32,8 @@ func TestACloseEndsTheCallsThatWaitOnItsHandle(t *testing.T) {
 	other.gives(0, "")
 }
 
+// tls_Close of a server context and tls_CloseServerContext of a connection fail in tlsd. They must
+// not cancel the calls that wait on the handle.
 func TestACloseOfTheWrongSortCancelsNothing(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -42,17 +44,17 @@ func TestACloseOfTheWrongSortCancelsNothing(t *testing.T) {
 
 	for op, handle := range map[string]int{"Close": 7, "CloseServerContext": 1} {
 		closing := h.start(op, handle)
-		// and no $/cancelRequest before it
+		// The next message must be the Close itself, and no $/cancelRequest.
 		p.fail(p.expect("tls."+op, fmt.Sprintf("[%d]", handle)), "of the other sort")
 		closing.fails("of the other sort")
 	}
 
 	closing := h.start("CloseServerContext", 7)
 	if id := p.expect("$/cancelRequest", fmt.Sprintf("[%d]", acceptID)); id != 0 {
-		t.Error("a cancellation that wants an answer")
+		t.Error("$/cancelRequest has an id; it must be a notification, which has none")
 	}
 	closeID := p.expect("tls.CloseServerContext", "[7]")
-	second := h.start("CloseServerContext", 7) // does not cancel the first
+	second := h.start("CloseServerContext", 7) // it does not cancel the first one
 	p.expect("$/cancelRequest", fmt.Sprintf("[%d]", acceptID))
 	p.fail(p.expect("tls.CloseServerContext", "[7]"), "closed")
 	second.fails("closed")
@@ -66,8 +68,8 @@ func TestACloseOfTheWrongSortCancelsNothing(t *testing.T) {
 
 func TestWhoeverWaitsTakesTheReading(t *testing.T) {
 	t.Parallel()
-	// The first thread that waits reads for all. Each time this thread ends, another must go
-	// on.
+	// The first thread that waits reads the answers for all threads. When it gets its own
+	// answer, another thread must go on reading.
 	_, h, p := opened(t)
 	const n = 8
 	var calls []*pending

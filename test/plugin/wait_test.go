@@ -23,7 +23,7 @@ func (p *peer) watched(h *host, handle int, value string) {
 	set.gives(0, "")
 }
 
-// waits checks what a Wait that must not wait gives.
+// waits checks that a Wait without waiting returns this handle, or 0 for none.
 func (h *host) waits(handle int64) {
 	h.t.Helper()
 	h.send("Wait", 0).gives(handle, "")
@@ -34,7 +34,7 @@ func TestWaitGivesTheHandleWhoseReadWouldNotWait(t *testing.T) {
 	_, h, p, data := ready(t)
 	h.waits(0)
 	puts(t, data, "x")
-	h.waits(0) // it is not watched
+	h.waits(0) // connection 1 is not watched
 	p.watched(h, 1, "1")
 	h.waits(1)
 	h.waits(1)
@@ -49,7 +49,7 @@ func TestWaitGivesTheHandleWhoseReadWouldNotWait(t *testing.T) {
 	p.watched(h, 1, "1")
 	h.send("Read", 1, 10).reads("y")
 	data.CloseWrite()
-	h.waits(1) // the end
+	h.waits(1) // the end of the data counts as data
 	read := h.start("Read", 1, 10)
 	p.statusOf(1, `{"read":"end","write":"open","received":2,"sent":0}`)
 	read.reads("")
@@ -69,7 +69,7 @@ func TestAWaitSeesWhatOtherThreadsChange(t *testing.T) {
 
 	wait = h.start("Wait", -1)
 	h.untilAThreadWaits()
-	closing := h.start("Close", 1) // what the wait polls is closed, and its number is free
+	closing := h.start("Close", 1) // it closes the descriptor that the Wait polls
 	p.result(p.expect("tls.Close", "[1]"), "0")
 	closing.gives(0, "")
 	h.send("Cancel").gives(0, "")
@@ -78,6 +78,9 @@ func TestAWaitSeesWhatOtherThreadsChange(t *testing.T) {
 	h.waits(0)
 }
 
+// Wait returns a watched connection if its Read would return at once. Before a handshake, and after
+// one that has failed, a Read fails at once. While the handshake runs, Wait does not return the
+// connection.
 func TestAConnectionIsReadyBeforeItsHandshakeAndNotDuringIt(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -100,7 +103,7 @@ func TestAWaitForALostSessionIsLost(t *testing.T) {
 	t.Parallel()
 	d, h, p, data := ready(t)
 	p.watched(h, 1, "1")
-	subject := h.start("Subject", 1) // somebody listens to tlsd
+	subject := h.start("Subject", 1) // its thread reads from tlsd, and so sees the end
 	p.expect("tls.PeerCertSubject", "[1]")
 	wait := h.start("Wait", -1)
 	h.untilThreadsWait(2)
@@ -109,7 +112,7 @@ func TestAWaitForALostSessionIsLost(t *testing.T) {
 	wait.fails("tls.Wait: lost: ")
 	h.send("Wait", -1).fails("tls.Wait: lost: ")
 	p.client2(d, h)
-	h.waits(0) // the old ones are forgotten
+	h.waits(0) // the handles of the lost session are not watched any more
 	data.Close()
 }
 
@@ -122,7 +125,8 @@ func (p *peer) client2(d *standIn, h *host) {
 	client.gives(first, "")
 }
 
-// TestAWorkersDeathMakesItsHandlesReady, and a Read says what has happened.
+// If a worker dies, Wait returns each of its watched handles. A Read of the handle then says what
+// has happened.
 func TestAWorkersDeathMakesItsHandlesReady(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t)
@@ -164,7 +168,7 @@ func TestAChildWaitsForItsOwnHandles(t *testing.T) {
 	h.send("Read", 1, 10).reads("x")
 }
 
-// context makes a context of the stand-in's.
+// context has the host make a server context, and answers the call with this handle.
 func (p *peer) context(h *host, handle int) {
 	p.t.Helper()
 	ctx := h.start("NewServerContext", "/c", "/k")
@@ -172,6 +176,9 @@ func (p *peer) context(h *host, handle int) {
 	ctx.gives(int64(handle), "")
 }
 
+// For the first tls_Descriptor of a context, the plugin makes a socket pair and sends both ends
+// with tls.Signal. The descriptor is a copy of the first end. tlsd writes a byte into the second
+// end when a client waits, and reads it from the first end when no client waits any more.
 func TestTheDescriptorOfAContextIsTheFirstEndOfItsPair(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -184,7 +191,7 @@ func TestTheDescriptorOfAContextIsTheFirstEndOfItsPair(t *testing.T) {
 	if fd < 3 {
 		t.Fatalf("tls_Descriptor gives %d", fd)
 	}
-	h.send("Descriptor", 2).gives(fd, "") // once for all
+	h.send("Descriptor", 2).gives(fd, "") // the same one, without a second tls.Signal
 	p.watched(h, 2, "1")
 	for range 2 {
 		h.waits(0)
@@ -192,13 +199,13 @@ func TestTheDescriptorOfAContextIsTheFirstEndOfItsPair(t *testing.T) {
 		puts(t, second, "!")
 		h.send("readable", fd).gives(1, "")
 		h.waits(2)
-		gets(t, polled, "!") // tlsd takes it back
+		gets(t, polled, "!") // tlsd takes the byte out of the pair
 	}
 	wait := h.start("Wait", -1)
 	h.untilAThreadWaits()
 	puts(t, second, "!")
 	wait.gives(2, "")
-	// It carries no data of the host's.
+	// The pair is no data channel: tlsd gets a Read or Write of the context, and refuses it.
 	for _, op := range []string{"Read", "Write"} {
 		args := map[string]any{"Read": 10, "Write": []byte("x")}
 		call := h.start(op, 2, args[op])
@@ -211,10 +218,11 @@ func TestTheDescriptorOfAContextIsTheFirstEndOfItsPair(t *testing.T) {
 	closing.gives(0, "")
 	h.waits(0)
 	if h.call("readable", fd).N != 1 { // POLLNVAL
-		t.Error("the descriptor is open behind the end of the context")
+		t.Error("the context is closed, and its descriptor is still open")
 	}
 }
 
+// If tls_Descriptor of a context fails, its error gives the reason, and a later call can succeed.
 func TestAContextWithoutADescriptorSaysWhy(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -226,16 +234,18 @@ func TestAContextWithoutADescriptorSaysWhy(t *testing.T) {
 	descriptor := h.start("Descriptor", 2)
 	p.fail(p.expect("tls.Signal", "[2,1]"), "no")
 	descriptor.fails("no")
-	// Two threads that ask make one pair.
+	// If two threads call tls_Descriptor at the same time, the plugin makes only one pair.
 	first, second := h.start("Descriptor", 2), h.start("Descriptor", 2)
 	p.result(p.expect("tls.Signal", "[2,1]"), "0")
 	if a, b := first.wait().N, second.wait().N; a < 3 || a != b {
-		t.Errorf("two threads have got %d and %d", a, b)
+		t.Errorf("tls_Descriptor gives %d to one thread and %d to another; want one number",
+			a, b)
 	}
 	p.silent(h)
 }
 
-// TestADescriptorOfAContextThatIsClosedMeanwhileCostsOnlyTheCall, and not the session.
+// If the context is closed while tls_Descriptor waits for tlsd, this call fails. The session goes
+// on.
 func TestADescriptorOfAContextThatIsClosedMeanwhileCostsOnlyTheCall(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -250,7 +260,7 @@ func TestADescriptorOfAContextThatIsClosedMeanwhileCostsOnlyTheCall(t *testing.T
 	p.context(h, 3) // of the same session
 }
 
-// TestACloseOfTheWrongKindLeavesAHandleWatched, because tlsd refuses it.
+// tlsd refuses a tls_Close of a server context. So the plugin must go on watching the context.
 func TestACloseOfTheWrongKindLeavesAHandleWatched(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -268,7 +278,8 @@ func TestACloseOfTheWrongKindLeavesAHandleWatched(t *testing.T) {
 	h.waits(2)
 }
 
-// serves is a host with a context that listens, of the real tlsd.
+// serves starts a real tlsd, and a host whose server context 1 listens on port. Clients connect
+// with config.
 func serves(t *testing.T) (h *host, port int, config *tls.Config) {
 	t.Helper()
 	d := startTLSD(t)
@@ -305,7 +316,8 @@ func TestTheDescriptorOfAContextIsReadableWhileARealClientWaits(t *testing.T) {
 	}
 }
 
-// TestOneThreadServesManyRealClients: each says a word, gets it back, and leaves.
+// One thread of the host serves 200 clients with tls_Wait. Each client sends a word, gets it back,
+// and leaves.
 func TestOneThreadServesManyRealClients(t *testing.T) {
 	t.Parallel()
 	const clients = 200
@@ -321,7 +333,8 @@ func TestOneThreadServesManyRealClients(t *testing.T) {
 			c := h.call("Accept", 1, "", 0).N
 			h.send("SetOption", c, "watch", "1").gives(0, "")
 		case 0, -1:
-			t.Fatalf("Wait gives %d, with %d ended", n, ended)
+			t.Fatalf("Wait gives %d, and only %d of %d clients have ended", n, ended,
+				clients)
 		default:
 			r := h.call("Read", n, 100)
 			if r.N == 0 {
@@ -336,7 +349,7 @@ func TestOneThreadServesManyRealClients(t *testing.T) {
 	h.waits(0)
 }
 
-// echoed is a client that gets back what it says.
+// echoed is a client that sends word. It checks that it gets word back, and after this the end.
 func echoed(t *testing.T, port int, config *tls.Config, word string) {
 	conn, err := tls.Dial("tcp", testkit.Addr(port), config)
 	if err != nil {

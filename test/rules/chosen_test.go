@@ -37,7 +37,7 @@ func TestChosenTestsExist(t *testing.T) {
 	check := func(file, part string, fits func(test, part string) bool) {
 		found++
 		if !slices.ContainsFunc(tests, func(test string) bool { return fits(test, part) }) {
-			t.Errorf("%s chooses %s, which no package has", file, part)
+			t.Errorf("%s chooses the test %q, but no package has it", file, part)
 		}
 	}
 	for _, file := range choosers {
@@ -57,6 +57,6 @@ func TestChosenTestsExist(t *testing.T) {
 		}
 	}
 	if found < 40 {
-		t.Errorf("found %d chosen tests: this checks too little", found)
+		t.Errorf("found only %d chosen tests; this test needs at least 40", found)
 	}
 }

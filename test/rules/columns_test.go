@@ -20,12 +20,13 @@ import (
 //   - a line with a part of a raw string, in Go;
 //   - the generated parts of BENCHMARKS.md.
 //
-// columns.txt has the folders that are not done yet, each with the number of its long lines. The
-// numbers only shrink: more long lines fail the test, and so do fewer, until the file says so.
+// columns.txt has the folders that still have longer lines, each with the number of these lines. If
+// a folder has more of them, the test fails. If it has fewer, the test also fails, until the number
+// in the file is lowered.
 //
 //	go test ./test/rules -run Columns -shrink     lowers the numbers in the file
-//	go test ./test/rules -run Columns -recount    writes the numbers of today; after a merge of
-//	                                              branches of which each was right by itself
+//	go test ./test/rules -run Columns -recount    writes the numbers of today, also higher ones;
+//	                                              for use after a merge
 const maxColumns = 100
 
 const unfinishedFile = "columns.txt"
@@ -49,7 +50,7 @@ func TestLinesHaveAtMost100Columns(t *testing.T) {
 		}
 	}
 	if files < 100 {
-		t.Errorf("found %d files: this checks too little", files)
+		t.Errorf("found only %d files; this test needs at least 100", files)
 	}
 	unfinished := readUnfinished(t)
 	if *shrink || *recount {
@@ -59,9 +60,9 @@ func TestLinesHaveAtMost100Columns(t *testing.T) {
 	for folder, lines := range long {
 		if n := unfinished[folder]; len(lines) > n {
 			slices.Sort(lines)
-			t.Errorf("%s: %d lines have more than %d columns, and %d are known; "+
-				"some: %s",
-				folder, len(lines), maxColumns, n,
+			t.Errorf("%s: %d lines have more than %d columns, and %s allows %d; "+
+				"some of them: %s",
+				folder, len(lines), maxColumns, unfinishedFile, n,
 				strings.Join(lines[:min(len(lines), 10)], " "))
 		}
 	}
@@ -141,7 +142,7 @@ func columns(line string) (n int) {
 	}
 }
 
-// readUnfinished reads the folders that are not done yet.
+// readUnfinished reads columns.txt: the number of long lines by folder.
 func readUnfinished(t *testing.T) map[string]int {
 	t.Helper()
 	text, err := os.ReadFile(unfinishedFile)
@@ -164,7 +165,8 @@ func readUnfinished(t *testing.T) map[string]int {
 	return unfinished
 }
 
-// writeUnfinished writes the numbers of today. Without -recount it raises none.
+// writeUnfinished writes the numbers of today to columns.txt. Only with -recount it raises a
+// number.
 func writeUnfinished(t *testing.T, unfinished map[string]int, long map[string][]string) {
 	t.Helper()
 	lines := []string{}

@@ -28,12 +28,12 @@ func TestTextsNameNoPathOfTheMachine(t *testing.T) {
 	t.Parallel()
 	for _, folder := range []string{"/w" + "ork/", "/r" + "oot/x", "/h" + "ome/x/"} {
 		if !buildPath.MatchString("cd " + folder) {
-			t.Errorf("%s is not found: this checks too little", folder)
+			t.Errorf("the expression of this test does not match the path %s", folder)
 		}
 	}
 	all := texts(t)
 	if len(all) < 500 {
-		t.Errorf("found %d texts: this checks too little", len(all))
+		t.Errorf("found only %d texts; this test needs at least 500", len(all))
 	}
 	for path, text := range all {
 		for i, line := range bytes.Split(text, []byte("\n")) {
@@ -54,7 +54,8 @@ func TestSourceFilesHaveOneSubject(t *testing.T) {
 		}
 		sources++
 		if n := bytes.Count(text, []byte("\n")); n > maxLines {
-			t.Errorf("%s has %d lines, more than %d", path, n, maxLines)
+			t.Errorf("%s has %d lines; at most %d are allowed, because a file has "+
+				"one subject", path, n, maxLines)
 		}
 	}
 	if sources == 0 {
@@ -79,9 +80,10 @@ func TestSettingsHaveTheFlagsOfTlsd(t *testing.T) {
 	inHelp := matches(help, `(?m)^\s+(--[a-z-]+)`)
 	inSettings := matches(settings, "(?m)^\\| `(--[a-z-]+)")
 	if len(inHelp) == 0 || !slices.Equal(inHelp, inSettings) {
-		t.Errorf("tlsd --help:      %v\ndocs/settings.md: %v", inHelp, inSettings)
+		t.Errorf("the lists of flags differ:\ntlsd --help:      %v\ndocs/settings.md: %v",
+			inHelp, inSettings)
 	}
-	// What the documents mention elsewhere must exist as well.
+	// A flag that a document names, as in `tlsd --socket`, must exist, too.
 	for path, text := range documents(t) {
 		for _, f := range matches(text, "`tlsd (--[a-z-]+)") {
 			if !slices.Contains(inHelp, f) {
@@ -117,7 +119,7 @@ func TestTheGuideHasTheVariablesOfThePlugin(t *testing.T) {
 	}
 }
 
-// The documents lead newcomers to files and folders. They must be there.
+// Each file and each folder that a document links to or names must exist.
 func TestDocumentsNameWhatExists(t *testing.T) {
 	t.Parallel()
 	links, paths := 0, 0
@@ -129,8 +131,7 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 				t.Errorf("%s links to %s: %v", document, link, err)
 			}
 		}
-		// A path in backquotes that begins with a folder of ours. A package's path has no
-		// suffix.
+		// A path in backquotes that begins with a folder of the source tree.
 		for _, path := range matches(text, "`((?:bench|cmd|docs|examples|internal|openssl|packaging|"+
 			"rpc|scripts|session|test)(?:/[\\w./-]*)?)`") {
 			paths++
@@ -141,11 +142,13 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 		}
 	}
 	if links < 30 || paths < 30 {
-		t.Errorf("found %d links and %d paths: this checks too little", links, paths)
+		t.Errorf("found only %d links and %d paths; this test needs at least 30 of each",
+			links, paths)
 	}
 }
 
-// A link to a part of a document names a heading of it, as GitHub makes anchors of headings.
+// A link such as file.md#part leads to a heading of file.md. GitHub makes the part's name from the
+// heading: in small letters, with - for a blank.
 func TestLinksLeadToHeadings(t *testing.T) {
 	t.Parallel()
 	all := documents(t)
@@ -171,11 +174,11 @@ func TestLinksLeadToHeadings(t *testing.T) {
 		}
 	}
 	if found < 5 {
-		t.Errorf("found %d links to headings: this checks too little", found)
+		t.Errorf("found only %d links to headings; this test needs at least 5", found)
 	}
 }
 
-// Each promise of SECURITY.md names the tests that show it. They must be there.
+// Each test that SECURITY.md names must exist.
 func TestSecurityNamesTestsThatExist(t *testing.T) {
 	t.Parallel()
 	var functions []string
@@ -186,11 +189,11 @@ func TestSecurityNamesTestsThatExist(t *testing.T) {
 	}
 	named := matches(read(t, "SECURITY.md"), `\b(Test[A-Z]\w+)`)
 	if len(named) < 50 {
-		t.Errorf("SECURITY.md names %d tests: this checks too little", len(named))
+		t.Errorf("SECURITY.md names only %d tests; this test needs at least 50", len(named))
 	}
 	for _, name := range named {
 		if !slices.Contains(functions, name) {
-			t.Errorf("SECURITY.md names %s, which no package has", name)
+			t.Errorf("SECURITY.md names the test %s, but no package has it", name)
 		}
 	}
 }
@@ -231,13 +234,13 @@ func texts(t *testing.T) map[string][]byte {
 	t.Helper()
 	found := map[string][]byte{}
 	err := filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
-		name, _ := filepath.Rel(top, path) // it is below
+		name, _ := filepath.Rel(top, path) // no error, because path is below top
 		switch {
 		case err != nil:
 			return err
 		case e.IsDir() && (name == ".git" || name == "bin"):
 			return filepath.SkipDir
-		case !e.Type().IsRegular() || name == ".git": // of a linked worktree .git is a file
+		case !e.Type().IsRegular() || name == ".git": // in a linked worktree it is a file
 			return nil
 		}
 		text, err := os.ReadFile(path)

@@ -11,7 +11,8 @@ import (
 
 // A test that a document names exists. Each feature and each promise names a test.
 
-// Documents that name tests: a folder in backquotes, and behind it the functions of that folder.
+// naming are the documents that name tests. They name a folder in backquotes, and after it test
+// functions of this folder.
 var naming = []string{"docs/features.md", "docs/comparison.md", "test/promises.md"}
 
 var (
@@ -19,7 +20,7 @@ var (
 	declares = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 )
 
-// A test that a document names is there.
+// A test that a document names exists in the folder that the document names.
 func TestDocumentsNameTestsThatExist(t *testing.T) {
 	t.Parallel()
 	known := map[string][]string{} // the tests of each folder
@@ -58,9 +59,8 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 	}
 }
 
-// Each line of the tables in these documents has a test in its second column, which is about tlsd.
-// In docs/comparison.md, a target of make will do. A table whose second column is not about tlsd,
-// such as that of the versions, is left out.
+// docs/features.md and docs/comparison.md have tables whose second column is "tlsd". There each row
+// names a test, or, in docs/comparison.md, a target of make.
 func TestEachFeatureNamesItsTest(t *testing.T) {
 	t.Parallel()
 	test := "`[a-z/0-9]+` Test[A-Z]"
@@ -82,11 +82,12 @@ func TestEachFeatureNamesItsTest(t *testing.T) {
 			}
 			rows++
 			if !regexp.MustCompile(shown).MatchString(cells[2]) {
-				t.Errorf("%s: no test for%s: %s", name, cells[1], cells[2])
+				t.Errorf("%s: the row%snames no test in its column tlsd:%s", name,
+					cells[1], cells[2])
 			}
 		}
 		if rows < 20 {
-			t.Errorf("%s: found only %d lines: this checks nothing", name, rows)
+			t.Errorf("%s: found only %d rows; this test needs at least 20", name, rows)
 		}
 	}
 }
@@ -120,12 +121,13 @@ func TestEachPromiseNamesItsTest(t *testing.T) {
 		if cells := strings.Split(row, " | "); cells[0] != "promise" && row[0] != '-' {
 			promised++
 			if !regexp.MustCompile("`[a-z0-9/]+` Test[A-Z]").MatchString(cells[1]) {
-				t.Errorf("no test for %q: %s", cells[0], cells[1])
+				t.Errorf("test/promises.md: the promise %q names no test: %s",
+					cells[0], cells[1])
 			}
 		}
 	}
 	if promised < 50 {
-		t.Errorf("found %d promises: this checks too little", promised)
+		t.Errorf("found only %d promises; this test needs at least 50", promised)
 	}
 	chapters := matches(proto, "(?m)^(##+ .*)$")
 	methods := matches(proto, "(?m)^\\| `((?:tls|rpc)\\.\\w+|\\$/\\w+)` \\|")
@@ -151,9 +153,9 @@ func TestEachPromiseNamesItsTest(t *testing.T) {
 	}
 }
 
-// part is the paragraph of a text that begins so.
-func part(text []byte, begins string) []byte {
-	_, behind, _ := strings.Cut(string(text), "\n"+begins)
+// part returns the paragraph of text that begins with start, without start itself.
+func part(text []byte, start string) []byte {
+	_, behind, _ := strings.Cut(string(text), "\n"+start)
 	paragraph, _, _ := strings.Cut(behind, "\n\n")
 	return []byte(paragraph)
 }

@@ -11,7 +11,7 @@ import (
 
 // Imports run one way: cmd -> rpc -> session -> openssl -> purego.
 var forbidden = []struct {
-	pkg     string // a package, or all below it with /...
+	pkg     string // a package; with /... at its end, also all packages below it
 	mustNot string // prefix of an import path
 	direct  bool   // only direct imports count
 	because string
@@ -26,7 +26,7 @@ var forbidden = []struct {
 	{"tlsd/rpc/...", "tlsd/cmd", false, "imports run one way"},
 	{"tlsd/rpc/...", "github.com/ebitengine/purego", true, "only openssl calls into C"},
 	{"tlsd/rpc/...", "go.uber.org/zap", false, "lower layers return errors and do not log"},
-	{"tlsd/rpc/wire", "tlsd/session", false, "clients use wire"},
+	{"tlsd/rpc/wire", "tlsd/session", false, "clients import wire, and have no session code"},
 	{"tlsd/rpc/client", "tlsd/session", false, "a client has no session of its own"},
 	{"tlsd/rpc/client", "tlsd/openssl", false, "a client never loads libssl"},
 	{"tlsd/rpc/client", "github.com/ebitengine/purego", false, "a client never loads libssl"},
@@ -42,9 +42,9 @@ var forbidden = []struct {
 	{"tlsd/internal/supervisor", "tlsd/openssl", false, "the supervisor never loads libssl"},
 	{"tlsd/internal/supervisor", "github.com/ebitengine/purego", false,
 		"the supervisor never loads libssl"},
-	{"tlsd/internal/handoff", "tlsd/session", false, "the supervisor uses it"},
-	{"tlsd/internal/handoff", "tlsd/openssl", false, "the supervisor uses it"},
-	{"tlsd/internal/kind", "tlsd/", false, "every layer uses it"},
+	{"tlsd/internal/handoff", "tlsd/session", false, "the supervisor imports handoff"},
+	{"tlsd/internal/handoff", "tlsd/openssl", false, "the supervisor imports handoff"},
+	{"tlsd/internal/kind", "tlsd/", false, "every layer imports kind"},
 }
 
 func TestImportsRunOneWay(t *testing.T) {
@@ -83,7 +83,8 @@ func TestImportsRunOneWay(t *testing.T) {
 	}
 }
 
-// list runs go list for the module and returns the list of each package.
+// list runs go list for all packages of the module. The format gives a line "package: items". list
+// returns the items of each package.
 func list(t *testing.T, format string) map[string][]string {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-f", format, "tlsd/...")

@@ -42,6 +42,7 @@ func TestWalksNameFilesAndFunctionsThatExist(t *testing.T) {
 		}
 	}
 	if files < 20 || calls < 20 {
-		t.Errorf("found only %d files and %d functions: this checks nothing", files, calls)
+		t.Errorf("found only %d files and %d functions; this test needs 20 of each", files,
+			calls)
 	}
 }

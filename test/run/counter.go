@@ -14,7 +14,7 @@ import (
 type event struct {
 	Action     string
 	Package    string
-	ImportPath string // of what is built
+	ImportPath string // the package that is built, only in events about building
 	Test       string
 	Elapsed    float64 // seconds
 	Output     string
@@ -27,7 +27,7 @@ type counter struct {
 
 	passed, failed int
 	skipped        int
-	skips          []skip // of one package and reason each
+	skips          []skip // one for each package and reason
 
 	packages map[string]*result
 	builds   map[string]string // what the compiler says, by import path
@@ -38,11 +38,11 @@ type result struct {
 	tests   map[string]*testResult
 	names   []string        // of the tests, in the order in which they began
 	parents map[string]bool // the tests that have subtests
-	output  strings.Builder // that belongs to no test
+	output  strings.Builder // the output that belongs to no test
 }
 
 type testResult struct {
-	action string // the last one
+	action string // the most recent one; at the end "pass", "fail" or "skip"
 	output strings.Builder
 }
 
@@ -53,7 +53,7 @@ func (c *counter) read(r io.Reader) error {
 		var e event
 		switch err := events.Decode(&e); {
 		case errors.Is(err, io.EOF):
-			for name := range c.packages { // go test was killed
+			for name := range c.packages { // they have no end: go test was killed
 				c.end(name, event{Action: "fail", Package: name})
 			}
 			return nil
@@ -106,7 +106,7 @@ func (c *counter) take(e event) {
 func (c *counter) end(name string, e event) {
 	p := c.packages[name]
 	delete(c.packages, name)
-	if e.Action == "skip" { // there are no tests
+	if e.Action == "skip" { // the package has no tests
 		return
 	}
 	passed, skipped, bad := 0, 0, []string{}
@@ -156,7 +156,7 @@ func (c *counter) end(name string, e event) {
 
 // A skip is one reason why tests of a package were skipped.
 type skip struct {
-	pkg, why, first string // first is one of the tests
+	pkg, why, first string // first is the name of the first of these tests
 	tests           int
 }
 

@@ -83,6 +83,6 @@ func TestWhatIsNotJSONIsAnError(t *testing.T) {
 	t.Parallel()
 	c := &counter{out: &strings.Builder{}}
 	if c.read(strings.NewReader("flag provided but not defined\n")) == nil {
-		t.Error("it is taken for the output of tests")
+		t.Error("a line that is no JSON must be an error")
 	}
 }

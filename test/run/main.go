@@ -30,7 +30,7 @@ type suite struct {
 }
 
 // patient are the packages whose tests wait for long and compute little. go test begins with them,
-// because their waits cost nothing beside others.
+// so that other packages compute while these wait.
 var patient = []string{"./internal/supervisor", "./test/soak"}
 
 // Everything is tested as it is built for users, without cgo. Concurrent code also runs under the
@@ -44,8 +44,9 @@ var suites = []suite{
 		[]string{"./test/conformance"}},
 }
 
-// common are the arguments of each call of go test. Many tests wait more than they compute, so more
-// of them run at once than there are processors, and one package more. make check runs vet.
+// common are the arguments of each call of go test. Many tests wait more than they compute. So up
+// to 8 tests of a package run at once, and one package more than there are processors. vet is off,
+// because make check runs it.
 var common = []string{"test", "-json", "-count=1", "-shuffle=on", "-parallel=8", "-vet=off",
 	"-timeout=20m", fmt.Sprint("-p=", runtime.GOMAXPROCS(0)+1)}
 

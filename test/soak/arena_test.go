@@ -26,29 +26,31 @@ type arena struct {
 	t        *testing.T
 	seed     uint64
 	restarts bool
-	killing  [2]time.Duration
+	killing  [2]time.Duration // the shortest and the longest time between two kills of workers
 
 	ca, stranger *testcert.CA
 	cert         *testcert.Cert
-	// file with the CA, and sometimes another, that is replaced now and then
+	// a file with the CA, and sometimes with a second CA; changeBundles replaces it now and
+	// then
 	bundle  string
 	temp    string // the daemon's folder for temporary files
 	d       *testd.Daemon
 	peer    *peer
 	ports   chan int // of 127.0.0.1, free
 	figures *figures
-	atRest  rest // before all of it
+	atRest  rest // the daemon's state before the run
 
 	ctx  context.Context // of the run; done when its time is over, or after a failure
 	stop context.CancelFunc
 
-	// Reading the daemon's socket and pid holds it for reading. A restart holds it for writing.
+	// daemon is locked for reading while a goroutine reads the socket or the pid of d, and for
+	// writing during a restart.
 	daemon sync.RWMutex
 	epoch  atomic.Int64 // changes when the daemon is being restarted
 
 	mu       sync.Mutex // guards the rest, and is held while a worker is killed
 	sessions map[*session]struct{}
-	killed   map[int]time.Time // when, by pid
+	killed   map[int]time.Time // when a worker was killed, by its pid
 }
 
 func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
@@ -100,7 +102,7 @@ func (a *arena) run() {
 	<-sampled
 }
 
-// fail ends the run.
+// fail records a failure of the test, and ends the run.
 func (a *arena) fail(format string, args ...any) {
 	a.t.Helper()
 	a.t.Errorf(format, args...)
@@ -115,7 +117,8 @@ func (a *arena) pause(random *rand.Rand, least, most time.Duration) {
 	}
 }
 
-// A scene is the work of a caller until it begins again.
+// A scene is a short conversation of a caller, such as a transfer. Each caller plays one scene
+// after the other.
 type scene struct {
 	*arena
 	name     string
@@ -126,7 +129,7 @@ type scene struct {
 	sessions []*session
 }
 
-// A session may be lost. Then doomed is set before the loss.
+// A session is a session of a scene. Before the soak kills its worker, it sets doomed.
 type session struct {
 	*client.Client
 	pid    int // of its worker
@@ -146,8 +149,8 @@ func (a *arena) play(random *rand.Rand) {
 	case err == nil:
 		a.figures.add("scenes", 1)
 	case errors.As(err, new(wrongByte)) || ctx.Err() != nil || !excused:
-		a.fail("scene %q, after %v (excused: %t): %v", sc.name, time.Since(sc.began),
-			excused, err)
+		a.fail("scene %q fails after %v (is a kill of the soak an excuse? %t): %v", sc.name,
+			time.Since(sc.began), excused, err)
 	default:
 		a.figures.add("scenes cut short", 1)
 		a.figures.error(err)
@@ -179,8 +182,8 @@ func (sc *scene) open() (*session, error) {
 	c, err := client.Dial(sc.ctx, socket)
 	if err != nil {
 		if a.killedSince(sc.began.Add(-time.Minute)) && a.shared() {
-			// A new session may get a worker that is dying, or may have to wait for a
-			// worker.
+			// A worker was killed lately. A new session may get a worker that is dying,
+			// or no worker in time.
 			sc.sessions = append(sc.sessions, doomedSession)
 		}
 		return nil, fmt.Errorf("dial: %w", err)
@@ -235,5 +238,6 @@ func (a *arena) killedSince(when time.Time) bool {
 	return false
 }
 
-// shared says whether many sessions share a worker.
+// shared says whether sessions may share a worker. A daemon that is restarted may have either
+// isolation.
 func (a *arena) shared() bool { return strings.HasSuffix(a.t.Name(), "shared") || a.restarts }

@@ -20,7 +20,8 @@ import (
 // killWorkers kills the worker of some session now and then.
 func (a *arena) killWorkers(random *rand.Rand) {
 	signals := []unix.Signal{unix.SIGKILL, unix.SIGKILL, unix.SIGSEGV, unix.SIGABRT}
-	// the watchdog ends the worker; but nobody does if the supervisor is killed before
+	// The supervisor's watchdog ends a stopped worker. If the supervisor is killed first,
+	// nothing ends this worker.
 	if !a.restarts {
 		signals = append(signals, unix.SIGSTOP)
 	}
@@ -31,7 +32,7 @@ func (a *arena) killWorkers(random *rand.Rand) {
 		}
 		sig := signals[random.IntN(len(signals))]
 		a.mu.Lock()
-		for victim := range a.sessions { // some
+		for victim := range a.sessions { // any one, because a map has no order
 			if victim.doomed.Load() {
 				continue
 			}
@@ -46,7 +47,7 @@ func (a *arena) killWorkers(random *rand.Rand) {
 			}
 			break
 		}
-		for pid, at := range a.killed { // the kernel reuses numbers
+		for pid, at := range a.killed { // after some time, the kernel reuses a pid
 			if time.Since(at) > 2*time.Minute {
 				delete(a.killed, pid)
 			}
@@ -124,7 +125,8 @@ func (a *arena) hangUp(random *rand.Rand) {
 	}
 }
 
-// restart ends the daemon in one of several ways and starts it again in one of two.
+// restart ends the daemon by SIGTERM, by SIGTERM twice, or by SIGKILL. It starts the daemon again
+// with either isolation.
 func (a *arena) restart(random *rand.Rand) {
 	for a.restarts {
 		a.pause(random, 2*time.Second, 6*time.Second)
@@ -140,7 +142,7 @@ func (a *arena) restart(random *rand.Rand) {
 		err := a.d.Restart(a.t, way, append([]string{"--watchdog=4s", "--drain-timeout=1s"},
 			flags...)...)
 		a.daemon.Unlock()
-		a.epoch.Add(1) // scenes that have begun meanwhile are excused too
+		a.epoch.Add(1) // also excuses the scenes that have begun during the restart
 		name := "restarts by SIGTERM"
 		switch {
 		case way[0] == syscall.SIGKILL:
@@ -150,7 +152,8 @@ func (a *arena) restart(random *rand.Rand) {
 		}
 		if exit, ok := err.(*exec.ExitError); err != nil &&
 			(!ok || way[0] == syscall.SIGTERM && exit.ExitCode() != 1) {
-			a.fail("%s: the daemon ends with %v", name, err)
+			a.fail("%s: the daemon ends with %v; want no error, or status 1 "+
+				"after SIGTERM", name, err)
 		}
 		a.figures.add(name, 1)
 	}

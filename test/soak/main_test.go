@@ -4,16 +4,17 @@
 //
 //	go test ./test/soak -v -duration=10m [-seed=N] [-callers=N]
 //
-// Three daemons run side by side. One for each kind of isolation is never restarted, and its memory
-// is watched. The third is restarted again and again, with either kind. Callers play scenes
-// (scenes_test.go). Meanwhile others kill workers, callers and daemons, and change the CA bundle
-// (chaos_test.go).
+// Three daemons run side by side. The first has isolation "session", and the second "shared". They
+// are never restarted, and their memory is watched. The third is restarted again and again, with
+// one isolation or the other. Callers play scenes (scenes_test.go). Meanwhile the soak kills
+// workers, callers and the third daemon, and changes the CA bundle (chaos_test.go).
 //
 // # When it fails
 //
-// A call may fail if the soak itself has caused that. The soak says so before it kills a worker or
-// a daemon, and excuses the scenes that are affected. Everything else is a failure: another error,
-// a wrong byte, data that ends before it is complete, a call that does not end.
+// A call may fail if the soak itself is the cause. Before the soak kills a worker or restarts a
+// daemon, it notes which scenes may fail now. These scenes are excused. Everything else is a
+// failure: another error, a wrong byte, data that ends before it is complete, a call that does not
+// end.
 //
 // The seed, which is printed, decides what scenes do. The machine decides when things happen.
 package soak
@@ -35,8 +36,8 @@ import (
 
 var (
 	duration = flag.Duration("duration", 20*time.Second, "how long the callers go on")
-	seed     = flag.Uint64("seed", rand.Uint64(), "decides what is done")
-	callers  = flag.Int("callers", 3, "that play scenes at the same time, for each daemon")
+	seed     = flag.Uint64("seed", rand.Uint64(), "decides what the scenes do")
+	callers  = flag.Int("callers", 3, "how many callers each daemon has at the same time")
 )
 
 func TestMain(m *testing.M) {
@@ -56,12 +57,13 @@ func TestSoak(t *testing.T) {
 			name     string
 			flags    []string
 			restarts bool
-			// at least and at most between two kills of workers
+			// the shortest and the longest time between two kills of workers
 			killing [2]time.Duration
 		}{
 			{"session", []string{"--isolation=session"}, false,
 				[2]time.Duration{100 * time.Millisecond, time.Second}},
-			// Workers that die young are replaced more and more slowly.
+			// Fewer kills, because tlsd replaces workers more and more slowly if they
+			// end soon after their start.
 			{"shared", []string{"--isolation=shared", "--workers=3"}, false,
 				[2]time.Duration{4 * time.Second, 12 * time.Second}},
 			{"restarted", []string{"--isolation=session"}, true,
@@ -81,7 +83,8 @@ func TestSoak(t *testing.T) {
 
 const callerEnv = "SOAK_CALLER"
 
-// playCaller is a caller in a process of its own. It will be killed.
+// playCaller is a caller in a process of its own. It sends its standard input to the daemon, prints
+// "sent", and waits until the soak kills it.
 func playCaller(socket string) int {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {

@@ -38,20 +38,20 @@ func filled(key uint64, pos, n int) []byte {
 	return out
 }
 
-// wrong returns an error if p, which was received at position at of the stream, has a wrong byte.
-// The error names its position.
-func wrong(key uint64, at int, p []byte) error {
+// wrong returns an error if p has a wrong byte. The bytes of p come from the stream with this key,
+// from position pos on. The error names the position of the wrong byte.
+func wrong(key uint64, pos int, p []byte) error {
 	for len(p) > 0 {
-		want := piece(key, at, len(p))
+		want := piece(key, pos, len(p))
 		if !bytes.Equal(p[:len(want)], want) {
 			for i := range want {
 				if p[i] != want[i] {
-					return fmt.Errorf("a wrong byte at %d: %#x, not %#x", at+i,
+					return fmt.Errorf("a wrong byte at %d: %#x, not %#x", pos+i,
 						p[i], want[i])
 				}
 			}
 		}
-		at, p = at+len(want), p[len(want):]
+		pos, p = pos+len(want), p[len(want):]
 	}
 	return nil
 }

@@ -18,10 +18,11 @@ import (
 
 // An order is the request of a caller to a peer: the first bytes that the caller sends.
 type order struct {
-	// identifies the order to the peer's result; the key of the stream that the caller sends
-	token    uint64
-	up, down uint64 // bytes that the caller sends, and gets; the key of the latter is ^token
-	// halfClose makes the peer end its direction before it has received anything.
+	// token identifies the order. It is also the key of the stream that the caller sends.
+	token uint64
+	// The caller sends up bytes, and gets down bytes, whose key is ^token.
+	up, down uint64
+	// If halfClose is not 0, the peer sends its whole stream and ends it before it receives.
 	halfClose uint64
 }
 
@@ -84,13 +85,13 @@ func (p *peer) serve(conn *tls.Conn) {
 	conn.SetDeadline(time.Now().Add(2 * testkit.Patience))
 	head := make([]byte, orderBytes)
 	if _, err := io.ReadFull(conn, head); err != nil {
-		return // a caller that was not that far
+		return // the caller has ended before it has sent an order
 	}
 	v := func(i int) uint64 { return binary.BigEndian.Uint64(head[8*i:]) }
 	o := order{v(0), v(1), v(2), v(3)}
 	result, ok := p.results.LoadAndDelete(o.token)
 	if !ok {
-		return // of a caller that was to be killed
+		return // nobody waits for the result: the caller was one to be killed, or has ended
 	}
 	sent := make(chan error, 1)
 	send := func() {
@@ -110,13 +111,16 @@ func (p *peer) serve(conn *tls.Conn) {
 		err = fmt.Errorf("the caller's stream ends after %d of %d bytes", got, o.up)
 	}
 	if errors.As(err, new(wrongByte)) {
-		p.t.Errorf("a peer got %v", err)
+		p.t.Errorf("the peer has got a stream with %v", err)
 	}
-	// a caller that has sent its end has read everything, or is gone
+	// The caller has ended its stream, so it has read everything, or it is gone. Sending must
+	// have an end, too: the deadline is for the case that it is gone.
 	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	result.(chan error) <- errors.Join(err, <-sent)
 }
 
+// A wrongByte is an error in the data: a wrong byte, or an end in a wrong position. No kill excuses
+// it.
 type wrongByte struct{ error }
 
 // receive reads the stream with this key to its end.

@@ -18,12 +18,13 @@ import (
 	"tlsd/rpc/client"
 )
 
-// The resources that are left at the end, and the memory used meanwhile.
+// After the run the daemon must have no more resources than before. During the run its memory is
+// measured.
 
 // rest is the state of a daemon without sessions.
 type rest struct {
 	children, files int
-	workers         int // descriptors of the worker that has most; 0 for who may not look
+	workers         int // descriptors of the worker that has most; 0 if the test may not look
 }
 
 // rest serves one session and waits until the daemon is at rest.
@@ -35,10 +36,10 @@ func (a *arena) rest() rest {
 	b, err := c.Backend(ctx)
 	testkit.Must(a.t, err)
 	if b != "openssl" {
-		a.t.Fatalf("tls.Backend is %q", b)
+		a.t.Fatalf("tls.Backend is %q; want openssl", b)
 	}
 	c.Close()
-	want := 1 // the spare one
+	want := 1 // the spare worker
 	if strings.Contains(a.d.CommandLine(), "--workers=3") {
 		want = 3
 	} else if strings.Contains(a.d.CommandLine(), "--workers=2") {
@@ -81,15 +82,15 @@ func (a *arena) look() {
 	})
 	for range cap(a.ports) {
 		if port := <-a.ports; testd.Listening(t, port) {
-			t.Errorf("somebody listens on port %d", port)
+			t.Errorf("all sessions have ended, and port %d still has a listener", port)
 		}
 	}
 	if left := list(a.temp); len(left) > 0 {
-		t.Errorf("temporary files: %v", left)
+		t.Errorf("the daemon has left temporary files: %v", left)
 	}
 	err := a.d.Stop(t)
 	if err != nil {
-		t.Errorf("the daemon ends with %v", err)
+		t.Errorf("at the end of the soak, the daemon ends with %v; want no error", err)
 	}
 	for _, name := range list(filepath.Dir(a.d.Socket)) {
 		if !slices.Contains([]string{"log", "tlsd", "tlsd.sock.lock"}, name) {
@@ -102,22 +103,24 @@ func (a *arena) look() {
 		"raw sessions", "abandoned sessions", "cancelled", "refused certificates",
 		"kills of callers"} {
 		if a.figures.count(must) == 0 {
-			t.Errorf("there were no %s: the soak has not done what it is for", must)
+			t.Errorf("the run had no %s, so it has not tested them; is it too short?",
+				must)
 		}
 	}
 }
 
-// readLog looks for deaths of workers that the soak has not caused.
+// readLog reads the daemon's log. It fails the test if the log has an error that the soak does not
+// expect, or more deaths of workers than kills.
 func (a *arena) readLog() {
 	deaths := 0
 	for line := range strings.Lines(a.d.Log(a.t)) {
 		var entry struct{ Level, Msg, Cause string }
-		// it says this with its exit status
+		// the daemon's last line, when it exits with status 1
 		if a.restarts && strings.HasPrefix(line, "tlsd: sessions were still open") {
 			continue
 		}
 		if json.Unmarshal([]byte(line), &entry) != nil {
-			a.t.Errorf("the log has %s", line)
+			a.t.Errorf("the log has a line that is no JSON: %s", line)
 			continue
 		}
 		if entry.Msg == "worker ended unexpectedly" {
@@ -126,7 +129,7 @@ func (a *arena) readLog() {
 		if entry.Level == "error" && entry.Msg != "worker ended unexpectedly" &&
 			entry.Msg != "worker hangs" &&
 			!(a.shared() && entry.Msg == "no worker for a session") {
-			a.t.Errorf("the log has %s", line)
+			a.t.Errorf("the log has an error that the soak has not caused: %s", line)
 		}
 	}
 	kills := 0
@@ -135,7 +138,7 @@ func (a *arena) readLog() {
 	}
 	a.t.Logf("%d workers were killed, and %d deaths are in the log", kills, deaths)
 	if deaths > kills && !a.restarts {
-		a.t.Errorf("%d workers have died, and %d were killed", deaths, kills)
+		a.t.Errorf("%d workers have died, but the soak has killed only %d", deaths, kills)
 	}
 }
 
@@ -147,8 +150,8 @@ func list(dir string) (names []string) {
 	return names
 }
 
-// A sample is what the supervisor has at some time.
-type sample struct{ rss, pss, files, threads int } // KiB
+// A sample is what the supervisor has at some time. rss and pss are in KiB.
+type sample struct{ rss, pss, files, threads int }
 
 type samples struct {
 	mu  sync.Mutex

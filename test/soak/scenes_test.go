@@ -34,8 +34,8 @@ var scenes = []struct {
 	{"abandon", (*scene).abandon},
 }
 
-// length is a random length, mostly small and at most most.
-func (sc *scene) length(most int) int { return sc.random.IntN(1 + sc.random.IntN(most)) }
+// length returns a random length below limit. Small lengths are more likely.
+func (sc *scene) length(limit int) int { return sc.random.IntN(1 + sc.random.IntN(limit)) }
 
 // connect makes a connection whose certificate is verified.
 func (sc *scene) connect(s *session, port int) (client.Handle, error) {
@@ -49,8 +49,8 @@ func (sc *scene) connect(s *session, port int) (client.Handle, error) {
 	return h, err
 }
 
-// trusting opens a session that trusts the arena's authority: with its bundle, or with the bundle
-// of this scene.
+// trusting opens a session that trusts the arena's CA. Its CA file is the one that changeBundles
+// replaces, or one that never changes.
 func (sc *scene) trusting() (*session, error) {
 	s, err := sc.open()
 	if err != nil {
@@ -109,18 +109,19 @@ func (sc *scene) order(s *session, h client.Handle) error {
 	select {
 	case err := <-result:
 		if err != nil {
-			return fmt.Errorf("the peer, of up %d, down %d, half-close %d: %w", o.up,
-				o.down, o.halfClose, err)
+			return fmt.Errorf("the peer, of up %d, down %d, half-close %d, reports: %w",
+				o.up, o.down, o.halfClose, err)
 		}
 	case <-sc.ctx.Done():
-		return errors.New("the peer does not get the end")
+		return errors.New("the peer reports no result: it has not got the end of the data")
 	}
 	return nil
 }
 
-func (sc *scene) upload(s *session, h client.Handle, key uint64, n, pieces int) error {
+// upload writes n bytes of the stream with this key. A Write has size bytes at most.
+func (sc *scene) upload(s *session, h client.Handle, key uint64, n, size int) error {
 	for at := 0; at < n; {
-		p := filled(key, at, min(pieces, n-at))
+		p := filled(key, at, min(size, n-at))
 		if _, err := s.Write(sc.ctx, h, p); err != nil {
 			return err
 		}
@@ -130,18 +131,20 @@ func (sc *scene) upload(s *session, h client.Handle, key uint64, n, pieces int) 
 	return nil
 }
 
-// download reads the stream with this key, which must end after n bytes.
-func (sc *scene) download(s *session, h client.Handle, key uint64, n, reads int) error {
+// download reads the stream with this key, which must end after n bytes. A Read asks for size
+// bytes.
+func (sc *scene) download(s *session, h client.Handle, key uint64, n, size int) error {
 	for at := 0; ; {
-		p, err := s.Read(sc.ctx, h, reads)
+		p, err := s.Read(sc.ctx, h, size)
 		if err != nil {
 			return err
 		}
 		if len(p) == 0 {
-			// not even if the other side was killed: that is a cut, and not an end
+			// Also if the peer's worker was killed, Read must fail, and not report an
+			// end.
 			if at != n {
-				return wrongByte{fmt.Errorf("the stream has an end after %d of "+
-					"%d bytes", at, n)}
+				return wrongByte{fmt.Errorf("Read reports the end after %d of %d "+
+					"bytes", at, n)}
 			}
 			return nil
 		}
@@ -195,7 +198,8 @@ func (sc *scene) pair() error {
 		got := <-next
 		conn.Close()
 		if kindOf(got.err) != client.KindHandshake {
-			return fmt.Errorf("a bad client is accepted: %w", got.err)
+			return fmt.Errorf("an Accept of a client without TLS must fail with kind "+
+				"handshake; it gives %w", got.err)
 		}
 		sc.figures.add("bad clients", 1)
 		next = accept()
@@ -244,16 +248,16 @@ func (sc *scene) pair() error {
 	return server.CloseServerContext(ctx, sctx)
 }
 
-// exactly reads n bytes of the stream with this key.
-func (sc *scene) exactly(s *session, h client.Handle, key uint64, n, reads int) error {
+// exactly reads n bytes of the stream with this key. A Read asks for size bytes at most.
+func (sc *scene) exactly(s *session, h client.Handle, key uint64, n, size int) error {
 	for at := 0; at < n; {
-		p, err := s.Read(sc.ctx, h, min(reads, n-at))
+		p, err := s.Read(sc.ctx, h, min(size, n-at))
 		switch {
 		case err != nil:
 			return err
 		case len(p) == 0:
-			return wrongByte{fmt.Errorf("the stream has an end after %d of %d bytes",
-				at, n)}
+			return wrongByte{fmt.Errorf("Read reports the end after %d of %d bytes", at,
+				n)}
 		}
 		if err := wrong(key, at, p); err != nil {
 			return wrongByte{err}
@@ -290,7 +294,8 @@ func (sc *scene) listens(port int, accept <-chan accepted) error {
 	return nil
 }
 
-// giveBack returns a port when it has no listener.
+// giveBack ends the scene's sessions. When the port has no listener any more, it gives the port
+// back to the arena.
 func (sc *scene) giveBack(port int) {
 	sc.giveUp()
 	for end := time.Now().Add(testkit.Patience); testd.Listening(sc.t,
@@ -304,7 +309,7 @@ func (sc *scene) giveBack(port int) {
 	sc.ports <- port
 }
 
-// cancel makes the caller end calls. That must cost only the call.
+// cancel has the caller cancel Reads. The connection must still work.
 func (sc *scene) cancel() error {
 	s, err := sc.trusting()
 	if err != nil {
@@ -320,7 +325,7 @@ func (sc *scene) cancel() error {
 		_, err := s.Read(soon, h, 1000)
 		cancel()
 		if kindOf(err) != client.KindCancelled {
-			return fmt.Errorf("a Read that was cancelled: %w", err)
+			return fmt.Errorf("a Read that was cancelled gives %w", err)
 		}
 		sc.figures.add("cancelled", 1)
 	}
@@ -336,7 +341,7 @@ func (sc *scene) cancel() error {
 		}
 		if err := <-ended; kindOf(err) != client.KindCancelled &&
 			kindOf(err) != client.KindHandle {
-			return fmt.Errorf("a Read whose handle was closed: %w", err)
+			return fmt.Errorf("a Read whose handle was closed gives %w", err)
 		}
 		return nil
 	}
@@ -382,7 +387,7 @@ func (sc *scene) bundles() error {
 	return nil
 }
 
-// nobodyThere makes calls that fail and must leave nothing.
+// nobodyThere connects to a port without a listener. Each call must fail.
 func (sc *scene) nobodyThere() error {
 	s, err := sc.open()
 	if err != nil {
@@ -393,13 +398,13 @@ func (sc *scene) nobodyThere() error {
 	for range 1 + sc.random.IntN(5) {
 		if _, err := s.NewClient(sc.ctx, "127.0.0.1",
 			port); kindOf(err) != client.KindConnect {
-			return fmt.Errorf("a port on which nobody listens: %w", err)
+			return fmt.Errorf("NewClient to a port without a listener gives %w", err)
 		}
 	}
 	return nil
 }
 
-// raw is a conversation by hand, in one piece, with nonsense in it.
+// raw sends calls, and lines of nonsense between them, in one write. Each line must get its answer.
 func (sc *scene) raw() error {
 	conn, err := sc.rawDial()
 	if err != nil {
@@ -413,8 +418,8 @@ func (sc *scene) raw() error {
 	answers, err := io.ReadAll(conn)
 	if err == nil && (bytes.Count(answers, []byte(`"result":"openssl"`)) != calls ||
 		bytes.Count(answers, []byte(`"code":-32700`)) != calls) {
-		err = fmt.Errorf("%d calls and as many lines of nonsense get %.1000q",
-			calls, answers)
+		err = fmt.Errorf("%d calls and as many lines of nonsense must get as many results "+
+			"and errors -32700; they get %.1000q", calls, answers)
 	}
 	if err != nil {
 		sc.unregistered()
@@ -424,7 +429,7 @@ func (sc *scene) raw() error {
 	return nil
 }
 
-// abandon leaves a session in the middle of something.
+// abandon sends the beginning of a conversation, and then closes the session.
 func (sc *scene) abandon() error {
 	conn, err := sc.rawDial()
 	if err != nil {
@@ -433,13 +438,14 @@ func (sc *scene) abandon() error {
 	defer conn.Close()
 	text := sc.conversation()
 	io.WriteString(conn, text[:sc.random.IntN(len(text)+1)])
-	// so that some of it happens
+	// meanwhile tlsd may do a part of the conversation
 	time.Sleep(time.Duration(sc.random.IntN(20)) * time.Millisecond)
 	sc.figures.add("abandoned sessions", 1)
 	return nil
 }
 
-// conversation owns many things and waits for them.
+// conversation returns requests that leave a session with a connection, a server context, a Read
+// that waits, and a Write whose line has no end.
 func (a *arena) conversation() string {
 	return fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tls.SetCaBundle","params":[%q]}
 {"jsonrpc":"2.0","id":2,"method":"tls.NewClient","params":["127.0.0.1",%d]}
@@ -461,8 +467,8 @@ func (sc *scene) rawDial() (*net.UnixConn, error) {
 	return conn, nil
 }
 
-// unregistered excuses a session of a shared worker that was not yet registered when the worker was
-// killed.
+// unregistered excuses a scene whose session is not in a.sessions, if its worker may be one that
+// was killed lately.
 func (sc *scene) unregistered() {
 	if sc.shared() && sc.killedSince(sc.began.Add(-time.Minute)) {
 		sc.sessions = append(sc.sessions, doomedSession)

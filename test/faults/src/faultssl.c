@@ -2,8 +2,8 @@
  * The orders of faultssl, and the faults themselves. See README.md for the form of orders.
  *
  * The file of orders is opened when the library is loaded, and read again at every call, so that
- * a running process can get orders. Each order counts its calls from the last change of the
- * file. One lock guards all of that. No fault happens under the lock.
+ * a running process can get orders. After a change of the file, all counts begin again. One lock
+ * guards orders and counts. No fault happens under the lock.
  */
 #define _GNU_SOURCE
 #include "faultssl.h"
@@ -20,7 +20,7 @@
 
 enum { MOST_TEXT = 4096, MOST_ORDERS = 16, MOST_FUNCTIONS = 256 };
 
-/* A count of calls of one function, for an order that speaks of all of them. */
+/* How often one function was called. An order for all functions has many of these counts. */
 struct count {
 	const char *function; /* its name in the wrapper: equal names are one pointer */
 	unsigned long calls;
@@ -28,16 +28,16 @@ struct count {
 
 struct order {
 	char function[64]; /* or "*" */
-	unsigned long nth;
-	int onward; /* nth and all later calls */
-	char what[64];
+	unsigned long nth; /* the number of the call */
+	int onward;        /* the order is also for all later calls */
+	char what[64];     /* the fault */
 	struct count counts[MOST_FUNCTIONS];
 };
 
 static int orders_fd = -1;
 static pid_t self;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the rest */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards the variables below */
 static char text[MOST_TEXT];
 static size_t text_len;
 static struct order orders[MOST_ORDERS];
@@ -69,7 +69,7 @@ void *faultssl_real(const char *function)
 	return p;
 }
 
-/* parse takes the orders for this process out of text. */
+/* parse reads text, and fills orders with those for this process. The lock is held. */
 static void parse(void)
 {
 	static char copy[MOST_TEXT + 1];
@@ -111,8 +111,8 @@ static unsigned long count(struct order *o, const char *function)
 	return 0;
 }
 
-/* refresh looks whether the file has changed. What is read while it is being written counts
- * only if it reads the same twice. */
+/* refresh parses the orders again if the file has changed. Another process may be writing it, so a
+ * new text counts only if two reads in a row give the same text. The lock is held. */
 static void refresh(void)
 {
 	static char now[2][MOST_TEXT];
@@ -132,7 +132,8 @@ static void refresh(void)
 	}
 }
 
-/* due finds the order that a call has to follow, and copies what it says. */
+/* due returns 1 if an order fits this call of the function, else 0. It copies the order's fault to
+ * what. It sets *call to the call's number if the log must get a line, else to 0. */
 static int due(const char *function, char *what, size_t size, unsigned long *call)
 {
 	int found = 0;
@@ -151,13 +152,13 @@ static int due(const char *function, char *what, size_t size, unsigned long *cal
 			continue;
 		found = 1;
 		snprintf(what, size, "%s", o->what);
-		*call = calls == o->nth ? calls : 0; /* the later ones are not told */
+		*call = calls == o->nth ? calls : 0; /* of "3+" only call 3 is logged */
 	}
 	pthread_mutex_unlock(&lock);
 	return found;
 }
 
-/* bad_text is what a faulty library may give for a string. */
+/* bad_text returns a string such as a faulty library may return. */
 static intptr_t bad_text(const char *which)
 {
 	enum { HUGE_LEN = 3 << 20 };
@@ -174,7 +175,7 @@ static intptr_t bad_text(const char *which)
 		p[HUGE_LEN] = 0;
 		return (intptr_t)p;
 	}
-	if (strcmp(which, "unterminated") == 0) { /* up to the end of a page that none follows */
+	if (strcmp(which, "unterminated") == 0) { /* a full page, and no memory after it */
 		char *p = mmap(NULL, (size_t)(2 * page), PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (p == MAP_FAILED || munmap(p + page, (size_t)page) != 0)
@@ -214,7 +215,7 @@ struct fault faultssl_next(const char *function)
 	int saved = errno;
 
 	if (due(function, what, sizeof what, &call)) {
-		if (call) /* as an entry of the worker's log; one write(2) */
+		if (call) /* a line for tlsd's log, in one write(2) */
 			dprintf(STDERR_FILENO,
 				"{\"level\":\"info\",\"msg\":\"faultssl\",\"pid\":%ld,"
 		"\"function\":\"%s\",\"call\":%lu,\"fault\":\"%s\"}\n",
@@ -258,7 +259,7 @@ void faultssl_stale(intptr_t n)
 	*(void **)&make = dlsym(RTLD_NEXT, "ERR_new");
 	*(void **)&set = dlsym(RTLD_NEXT, "ERR_set_error");
 	if (!put && !(make && set))
-		die("there is no way to", "leave errors");
+		die("no function that leaves errors", "ERR_put_error, ERR_new, ERR_set_error");
 	for (; n > 0; n--) {
 		if (set) {
 			make();

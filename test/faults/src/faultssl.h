@@ -3,7 +3,7 @@
  * the prototypes in openssl/testdata/abi.c:
  *
  *	VALUE(int, SSL_set_fd, (void *a, int b), (a, b))    a function with a result
- *	NOTHING(SSL_free, (void *a), (a))                   one without
+ *	NOTHING(SSL_free, (void *a), (a))                   a function without a result
  *	BYTES(int, SSL_read, (void *a, void *b, int c), (a, b, c), c)
  *
  * In the last line c is the number of bytes that the caller asks for.
@@ -20,7 +20,7 @@ struct fault {
 	enum { GO_ON, RETURN, REPLACE, SHORTEN, STALE } kind;
 	/* RETURN, REPLACE: the result; STALE: the number of errors; SHORTEN: the most bytes */
 	intptr_t value;
-	int more;       /* value is to be added to the number of bytes asked for */
+	int more;       /* if set: the result is value more than the number of bytes asked for */
 };
 
 /*

@@ -1,4 +1,9 @@
-/* For each line, a text: the bytes of base64.c in hexadecimal and their text again, or "no". */
+/*
+ * base64check.c - decodes each line of its input with base64.c
+ *
+ * For each line it prints the bytes in hexadecimal, the base64 text of these bytes, and 1 if
+ * base64_bytes keeps to the size of its buffer (else 0). If the line is no base64, it prints "no".
+ */
 #define _GNU_SOURCE
 #include <inttypes.h>
 #include <stdio.h>
@@ -27,7 +32,7 @@ int main(void)
 				*exact = malloc(len ? (size_t)len : 1);
 			for (int64_t i = 0; i < len; i++)
 				printf("%02x", to[i]);
-			/* A room of exactly so many bytes does, one less does not. */
+			/* A buffer of len bytes must be enough, and one of len - 1 too small. */
 			printf(" %s %d\n", again, base64_bytes(copy, exact, (size_t)len) == len &&
 						  (len == 0 || base64_bytes(copy, exact,
 						  (size_t)len - 1) == -1));

@@ -27,10 +27,10 @@ static void die(const char *what)
 	exit(3);
 }
 
-/* The byte at this place of a connection's stream. */
-static unsigned char pattern(int64_t handle, size_t at)
+/* The byte of a connection's stream at this offset. */
+static unsigned char pattern(int64_t handle, size_t offset)
 {
-	return (unsigned char)((at >> 16) * 7 + (at >> 8) * 3 + at + (size_t)handle);
+	return (unsigned char)((offset >> 16) * 7 + (offset >> 8) * 3 + offset + (size_t)handle);
 }
 
 static void *writer(void *arg)

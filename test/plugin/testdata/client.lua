@@ -1,4 +1,4 @@
--- client.lua PLUGIN HOST PORT CA: a client in LuaJIT, by ffi. See languages_test.go.
+-- client.lua PLUGIN HOST PORT CA: a client in LuaJIT, by ffi. realtlsd_test.go runs it.
 
 local ffi = require("ffi")
 ffi.cdef[[

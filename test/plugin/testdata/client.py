@@ -1,4 +1,4 @@
-"""client.py PLUGIN HOST PORT CA: a client in Python, by ctypes. See languages_test.go."""
+"""client.py PLUGIN HOST PORT CA: a client in Python, by ctypes. realtlsd_test.go runs it."""
 
 import ctypes as c
 import os
@@ -61,7 +61,7 @@ def converse(host, port, ca):
 host, port, ca = sys.argv[2], int(sys.argv[3]), sys.argv[4]
 converse(host, port, ca)
 sys.stdout.flush()
-child = os.fork()  # multiprocessing does it; the library must not hang there
+child = os.fork()  # as Python's multiprocessing does; the plugin must not hang in the child
 if child == 0:
     converse(host, port, ca)
     sys.stdout.flush()

@@ -3,10 +3,10 @@
  *
  *	fire PLUGIN.so HOST PORT CA ROUNDS
  *
- * The other end echoes. It is cancelled from a thread and from a handler for
- * SIGALRM, that interrupts whichever thread the kernel chooses. A call may succeed
- * or be cancelled, and nothing else. At the end one conversation goes through
- * undisturbed. Prints how many calls were made and cancelled.
+ * The other end echoes. The main thread calls tls_Cancel, and so does a handler of
+ * SIGALRM, which interrupts any of the threads. Each call of the eight threads must
+ * succeed or be cancelled. At the end, one conversation without a tls_Cancel must
+ * succeed. Prints how many calls were made, and how many of them were cancelled.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -49,7 +49,7 @@ static int succeeded(int64_t result)
 		return 1;
 	LastError(text, sizeof text);
 	if (!strstr(text, "cancelled"))
-		die("a call fails otherwise than by being cancelled");
+		die("a call has failed, and not because of tls_Cancel");
 	atomic_fetch_add(&cancelled, 1);
 	return 0;
 }
@@ -72,7 +72,7 @@ static int talk(void)
 	}
 	if (ok && memcmp(data, hello, sizeof hello) != 0)
 		die("the echo differs");
-	if (ok) /* of nobody: this one waits until it is cancelled */
+	if (ok) /* no byte comes: this call waits until it is cancelled */
 		succeeded(Read(c, data, sizeof data));
 	succeeded(Close(c));
 	return ok;
@@ -126,7 +126,7 @@ int main(int argc, char **argv)
 		pthread_join(threads[i], NULL);
 	printf("calls %d cancelled %d\n", atomic_load(&calls), atomic_load(&cancelled));
 
-	/* Undisturbed. */
+	/* One conversation without a tls_Cancel. */
 	int64_t c = NewClient(host, port);
 	char data[8];
 	if (c < 0 || Handshake(c) != 0 || Write(c, "x", 1) != 1 || Read(c, data, 1) != 1 ||

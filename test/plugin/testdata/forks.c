@@ -35,7 +35,7 @@ static void die(const char *what)
 	_exit(3);
 }
 
-/* Connects, talks and closes, so that a fork meets each moment of that. */
+/* Connects, talks and closes again and again, so that some fork falls into each of these steps. */
 static void *talk(void *arg)
 {
 	char data[TEXT];
@@ -76,7 +76,7 @@ static void one_child(int way)
 		if ((pid = fork()) == 0)
 			_exit(0);
 		break;
-	case 1: /* the library's end runs in the child */
+	case 1: /* exit calls the plugin's destructor in the child */
 		if ((pid = fork()) == 0)
 			exit(0);
 		break;
@@ -88,14 +88,14 @@ static void one_child(int way)
 		if (posix_spawnp(&pid, "true", NULL, NULL, argv, environ) != 0)
 			pid = -1;
 		break;
-	case 4: /* it uses what is its parent's */
+	case 4: /* the child uses its parent's handle: each call must fail */
 		if ((pid = fork()) == 0)
 			_exit(Write(1, "x", 1) == -1 && Read(1, &status, 1) == -1 &&
 				Close(1) == -1 ? 0 : 1);
 		break;
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
-		die("a child");
+		die("a child has failed");
 }
 
 int main(int argc, char **argv)

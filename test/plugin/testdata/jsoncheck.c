@@ -1,8 +1,9 @@
 /*
- * jsoncheck.c - says line by line how json.c reads a document:
- *	no
- *	yes [int N] [text HEX] [twice or no member v]
- * N and HEX are those of the document's member v.
+ * jsoncheck.c - for each line of its input, a document, prints how json.c reads it:
+ *
+ *	no                             it is not valid
+ *	yes none                       it is no object, or has no member v, or more than one
+ *	yes [int N] [text HEX] [raw]   the member v is an integer, a string, an array with "raw"
  */
 #define _GNU_SOURCE
 #include <inttypes.h>

@@ -1,7 +1,8 @@
 /*
  * load.h - the plugin's functions for the programs of this folder, which load it with dlopen.
  *
- * load_plugin says whether they are all there. They are called without their prefix.
+ * load_plugin returns 1 if the library has all of them. If not, it prints why, and returns 0. The
+ * programs call the functions without the prefix tls_.
  */
 #include <dlfcn.h>
 #include <stdint.h>

@@ -1,9 +1,10 @@
 /*
- * low.c - a program whose standard streams are closed talks, and they stay closed.
+ * low.c - uses the plugin after it has closed its standard streams. None of the plugin's
+ * descriptors may get the number 0, 1 or 2.
  *
  *	low PLUGIN.so HOST PORT CA
  *
- * The other end echoes. Its exit status says what went wrong, 0 for nothing.
+ * The other end echoes. Exit status: 0 if all went well, else the number of the step that failed.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

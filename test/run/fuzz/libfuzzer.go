@@ -16,8 +16,8 @@ var libFuzzerTargets = []string{"session", "json"}
 
 const pluginSources = "cmd/tlsshim/plugin"
 
-// buildLibFuzzer compiles a target with the plugin's sources, from the top of the source tree. A
-// target that includes one of these sources replaces it.
+// buildLibFuzzer compiles a target with the plugin's sources. root is the top of the source tree.
+// The target session includes exchange.c, so exchange.c is not compiled a second time.
 func buildLibFuzzer(ctx context.Context, root, dir, name string) (program string, err error) {
 	plugin, err := filepath.Glob(filepath.Join(root, pluginSources, "*.c"))
 	if err != nil || len(plugin) == 0 {

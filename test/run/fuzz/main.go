@@ -26,13 +26,13 @@ import (
 	"time"
 )
 
-// grace is the additional time of a target: for compiling, and for its kept inputs.
+// grace is the additional time of a target: for compiling, and for running its kept inputs.
 const grace = 5 * time.Minute
 
 func main() {
 	length := flag.Duration("time", time.Minute, "how long each target runs")
-	jobs := flag.Int("jobs", runtime.NumCPU(), "targets at the same time")
-	only := flag.String("run", "", "only targets whose name matches")
+	jobs := flag.Int("jobs", runtime.NumCPU(), "how many targets run at the same time")
+	only := flag.String("run", "", "run only the targets whose name matches `REGEXP`")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -42,7 +42,8 @@ func main() {
 	}
 }
 
-// A target is run by a command; executions finds in the output how often the target was executed.
+// A target is run by a command. The expression executions matches the part of the command's output
+// that says how often the target was executed.
 type target struct {
 	name       string
 	command    func(ctx context.Context) (*exec.Cmd, error)
@@ -92,7 +93,7 @@ func run(ctx context.Context, length time.Duration, jobs int, only string) error
 		names = append(names, name)
 	}
 	if len(names) > 0 {
-		return fmt.Errorf("these have failed: %s", strings.Join(names, ", "))
+		return fmt.Errorf("these targets have failed: %s", strings.Join(names, ", "))
 	}
 	return nil
 }
@@ -108,16 +109,16 @@ func (t target) run(ctx context.Context, length time.Duration) (ok bool) {
 	}
 	executions := 0
 	for _, m := range t.executions.FindAllStringSubmatch(out.String(), -1) {
-		executions, _ = strconv.Atoi(m[1]) // the last says it
+		executions, _ = strconv.Atoi(m[1]) // the last match has the total
 	}
-	// go test may report the end of its own time as a failure, if it comes in the middle of an
-	// execution. A real failure has an input.
+	// If the time of go test ends in the middle of an execution, go test may report this as a
+	// failure. For a real failure it also prints the failing input.
 	if err != nil && ctx.Err() == nil && strings.Contains(out.String(), "context deadline "+
 		"exceeded") && !strings.Contains(out.String(), "Failing input") {
 		err = nil
 	}
 	if err == nil && executions == 0 {
-		err = fmt.Errorf("it was never executed")
+		err = fmt.Errorf("the target was never executed")
 	}
 	if err != nil {
 		fmt.Printf("%-40s %12d executions, FAILED: %v\n%s\n", t.name, executions, err,
@@ -139,9 +140,9 @@ func goTargets(length time.Duration) (targets []target, err error) {
 		text, err := os.ReadFile(path)
 		for _, m := range function.FindAllSubmatch(text, -1) {
 			dir, name := filepath.Dir(path), string(m[1])
-			// One worker each, because as many targets as processors run at the same
-			// time. Minimizing input that is only interesting is not worth a minute
-			// each.
+			// -parallel=1: a target has one worker, because there are as many targets
+			// at the same time as processors. -fuzzminimizetime: go test would spend
+			// up to a minute on making a new input smaller, even if it does not fail.
 			run := func(ctx context.Context) (*exec.Cmd, error) {
 				return exec.CommandContext(ctx, "go", "test", "-run=^$",
 					"-fuzz=^"+name+"$", "-fuzztime="+length.String(),

@@ -65,8 +65,8 @@ func (m *matrix) buildC(v version) error {
 		if err != nil || len(libs) != 1 {
 			return fmt.Errorf("no C library in %s", root)
 		}
-		// gcc looks in this machine's folder first. It knows this folder relative to its
-		// own.
+		// Without -B and -L, gcc would first look in the library folder of this machine,
+		// although --sysroot is set.
 		flags := append([]string{"--sysroot=" + root, "-B" + libs[0], "-L" + libs[0],
 			"-O2"}, how.flags...)
 		if err := testcc.Compile(m.ctx, "cc", filepath.Join(m.binDir(v), name), sources,

@@ -21,7 +21,7 @@ import (
 // A result is one cell of the matrix.
 type result struct {
 	passed, failed, skipped int
-	missing                 string // why nothing was run; then the numbers are 0
+	missing                 string // if nothing was run: the reason
 }
 
 func (r *result) plus(other result) {
@@ -38,13 +38,14 @@ func (r result) String() string {
 }
 
 // count runs a test program through test2json and counts its tests. It shows the output of failed
-// tests. The error is the program's.
+// tests. If the program fails, count returns its error.
 func (m *matrix) count(cmd *exec.Cmd, show io.Writer) (result, error) {
 	// test2json starts the program itself and exits with its status.
 	convert := exec.CommandContext(m.ctx, "go", append([]string{"tool", "test2json", "-t"},
 		cmd.Args...)...)
 	convert.Env, convert.WaitDelay = cmd.Env, cmd.WaitDelay
-	// The whole group ends together, so unshare takes its namespaces along.
+	// A cancel kills the whole process group. With unshare, its namespaces and all processes in
+	// them end.
 	convert.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	convert.Cancel = func() error { return syscall.Kill(-convert.Process.Pid, syscall.SIGKILL) }
 	out, err := convert.StdoutPipe()
@@ -91,7 +92,7 @@ func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 			}
 		case "pass", "fail", "skip":
 			if e.Test == "" {
-				break // the program as a whole; its status tells
+				break // about the whole program; count looks at its exit status
 			}
 			switch e.Action {
 			case "pass":
@@ -125,7 +126,7 @@ func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 
 var place = regexp.MustCompile(`^\s*\w+\.go:\d+: `)
 
-// reason is the last line of a skipped test.
+// reason returns why a test was skipped: the last line that the test has printed itself.
 func reason(printed string) (why string) {
 	for line := range strings.Lines(printed) {
 		if notable(line) && !strings.HasPrefix(strings.TrimSpace(line), "--- SKIP") {
@@ -145,15 +146,16 @@ func figures(printed string, show io.Writer) {
 	}
 }
 
-// notable says whether a line is more than go test's frame.
+// notable says whether a line is none of go test's own lines, such as PASS.
 func notable(line string) bool {
 	return line != "PASS\n" && line != "FAIL\n" && !strings.HasPrefix(line, "=== ") &&
 		!strings.HasPrefix(line, "ok ")
 }
 
-// A table has the results by version and suite, in the order of adding, unless it is set before.
+// A table has the results by version and suite. Versions and suites are in the order of the calls
+// of add, unless the method order has set their order before.
 type table struct {
-	mu               sync.Mutex // guards the others
+	mu               sync.Mutex // guards the other fields
 	versions, suites []string
 	cells            map[[2]string]result
 }

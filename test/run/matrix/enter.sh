@@ -1,11 +1,12 @@
 # shellcheck shell=sh
 # enter.sh ROOT SOURCES TESTS DIR COMMAND ARGUMENT... - run a test program in a root.
 #
-# unshare(1) runs it with mount, pid and network namespaces of its own, so that all of this ends
-# with the program. SOURCES is at /src, read-only, and DIR is the working directory below it. The
-# programs of TESTS are in /tmp/bin, on the file system of the tests' own files. The machine's file
-# system is at /host, read-only except for that /tmp. It is for programs that need more than a root
-# has. OPENSSL is the version of the root, and LEVEL the value for TLSD_TEST_LEVEL.
+# unshare(1) runs this script with mount, pid and network namespaces of its own, so that all mounts
+# end with the program. SOURCES is mounted at /src, read-only. DIR is the working directory, below
+# /src. The programs of the folder TESTS are copied to /tmp/bin, on the file system of the tests'
+# own files. The machine's file system is mounted at /host, for programs that need more than a root
+# has. It is read-only, but /host/tmp is /tmp. The variable OPENSSL is the version of the root, and
+# LEVEL is the value for TLSD_TEST_LEVEL.
 set -eu
 root=$1 sources=$2 tests=$3 dir=$4
 shift 4
@@ -22,10 +23,10 @@ mount --bind "$sources" "$root/src"
 mount -o remount,bind,ro "$root/src"
 mkdir -p "$root/host"
 mount --rbind / "$root/host"
-mount -o remount,bind,ro "$root/host" # of the root; nothing is written to the others
+mount -o remount,bind,ro "$root/host" # only the top mount; nothing writes to the mounts below it
 mount --bind "$root/tmp" "$root/host/tmp"
-# The machine's own proc does not know the processes of this namespace. There ps(1) fails, by which
-# testssl.sh waits for an answer.
+# testssl.sh waits for an answer with the help of ps(1). With the machine's own /proc, ps does not
+# find the processes of this namespace.
 mount -t proc proc "$root/host/proc"
 mkdir "$root/tmp/bin"
 cp "$tests"/* "$root/tmp/bin"

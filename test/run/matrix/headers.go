@@ -53,7 +53,7 @@ func checkHeaders(ctx context.Context, text string, flags []string) (r result, s
 	for _, line := range abiLine.FindAllStringSubmatch(text, -1) {
 		all[line[1]+line[2]] = true
 	}
-	// The preprocessor leaves out what other versions have.
+	// The preprocessor leaves out the lines of the table that are only for other versions.
 	list, err := exec.CommandContext(ctx, "cc",
 		append([]string{"-E", "-DLIST_ONLY"}, flags...)...).CombinedOutput()
 	if err != nil {
@@ -68,7 +68,7 @@ func checkHeaders(ctx context.Context, text string, flags []string) (r result, s
 	}
 	r = result{passed: len(here), skipped: len(all)}
 	if len(here) == 0 {
-		return result{failed: 1}, "it has no checks"
+		return result{failed: 1}, "the table has no check for this version"
 	}
 	out, err := exec.CommandContext(ctx, "cc",
 		append([]string{"-fsyntax-only"}, flags...)...).CombinedOutput()

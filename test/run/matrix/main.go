@@ -3,10 +3,11 @@
 //
 //	go run ./test/run/matrix [-v] 3.0=/folder/of/3.0 "3.6=-sid has another version"
 //
-// The folder of a version has root, a small system with that version, and dev, its headers. A text
-// after "-" says why there is no folder. Each suite of each version runs in the root, with
-// namespaces of its own. That needs root, or a system that allows user namespaces. The programs are
-// built here: the Go ones once, the C ones against the root's libc.
+// The folder of a version has two folders: root is a small system with that version, and dev has
+// the headers. A text after "-" says why there is no folder. Each suite of each version runs in the
+// root, with namespaces of its own. This needs the user root, or a system that allows user
+// namespaces. The programs are built on this machine: the Go programs once, the C programs for the
+// libc of each root.
 //
 // # Promises
 //
@@ -37,11 +38,11 @@ import (
 // busy one.
 const suiteTime = 20 * time.Minute
 
-// A version is one column of the matrix.
+// A version is one row of the matrix.
 type version struct {
 	name string // "3.0"
-	dir  string // absolute; empty if there is none
-	why  string // there is none
+	dir  string // its folder, an absolute path; empty if there is none
+	why  string // why there is no folder
 }
 
 func parseVersions(args []string) ([]version, error) {
@@ -76,8 +77,8 @@ func main() {
 		if v.dir == "" {
 			continue
 		}
-		// The lock holds until this process ends, and nobody replaces the roots meanwhile:
-		// scripts/libssl-matrix.sh takes the same lock.
+		// scripts/libssl-matrix.sh takes the same lock before it replaces roots. So no root
+		// is replaced before this process ends.
 		lock, err := os.Open(filepath.Join(filepath.Dir(v.dir), "lock"))
 		if err == nil {
 			err = syscall.Flock(int(lock.Fd()), syscall.LOCK_SH)
@@ -87,7 +88,7 @@ func main() {
 			os.Exit(1)
 		}
 		defer lock.Close()
-		break // all lie in one folder
+		break // one lock is enough: the folders of all versions lie beside each other
 	}
 	// Ctrl-C ends the suite that runs, and its namespaces.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -121,8 +121,8 @@ func TestVersionsAreFoldersOrReasons(t *testing.T) {
 	}
 }
 
-// A type that differs in the width of an int, or in the value of a constant, is found. Symbols of
-// other versions are not asked for.
+// The check finds a wrong type, a wrong number of arguments, a missing symbol, and a wrong value of
+// a constant. It skips symbols that only other versions have.
 func TestTheTableIsHeldAgainstHeaders(t *testing.T) {
 	t.Parallel()
 	testkit.Tool(t, "cc")

@@ -20,7 +20,7 @@ import (
 //go:embed enter.sh
 var enter string
 
-// A suite is one row of the matrix: test programs that run one after another.
+// A suite is one column of the matrix: test programs that run one after another.
 type suite struct {
 	name     string
 	programs []program
@@ -30,7 +30,7 @@ type suite struct {
 type program struct {
 	pkg   string // folder, from the top of the source tree; the program runs there
 	args  []string
-	level string // the only one of test/conformance that it is about
+	level string // for test/conformance: the level that it must run, such as "daemon"
 }
 
 // file is the name of the program.
@@ -70,7 +70,7 @@ func names() (all []string) {
 	return all
 }
 
-// A matrix is one run.
+// A matrix is one run of this command.
 type matrix struct {
 	ctx     context.Context
 	mu      sync.Mutex // guards out
@@ -194,7 +194,7 @@ func (m *matrix) inRoot(ctx context.Context, v version, dir string, command ...s
 func (m *matrix) cannotEnter(v version) string {
 	ctx, cancel := context.WithTimeout(m.ctx, 30*time.Second)
 	defer cancel()
-	// There must be something to copy.
+	// enter.sh copies the programs from this folder, and fails if the folder is empty.
 	if err := copyFiles(m.binDir(v), m.goDir()); err != nil {
 		return err.Error()
 	}

@@ -4,9 +4,9 @@
 //	go run ./test/run/stress [-n 20] [-hogs 8] [-race] [-run REGEXP] [-out DIR] [PACKAGE...]
 //
 // Each test program is compiled once. It then runs n times, with GOMAXPROCS 1, 2 and 8 in turn and
-// a new seed for the order each time. A line for each run has its time and, at its end, the load
-// average of the system. The output of a failed run is kept in DIR; its first line is the command
-// that repeats the run.
+// a new seed for the order each time. After each run it prints how long the run took, and the load
+// average of the system. It keeps the output of a failed run in a file in DIR. The first line of
+// this file is the command that repeats the run.
 package main
 
 import (
@@ -40,11 +40,11 @@ type stress struct {
 func main() {
 	s := stress{}
 	flag.IntVar(&s.n, "n", 20, "how often each package runs")
-	flag.IntVar(&s.hogs, "hogs", 8, "threads that compute beside the tests, for nothing")
+	flag.IntVar(&s.hogs, "hogs", 8, "how many threads only use the processor, beside the tests")
 	flag.BoolVar(&s.race, "race", false, "compile with the race detector")
 	flag.StringVar(&s.run, "run", "", "only tests whose names match `REGEXP`")
-	flag.DurationVar(&s.timeout, "timeout", 20*time.Minute, "limit of one run; only a hang "+
-		"takes as long")
+	flag.DurationVar(&s.timeout, "timeout", 20*time.Minute, "time limit of one run; only a "+
+		"run that hangs takes so long")
 	flag.StringVar(&s.out, "out", "bin/stress", "`DIR` for test programs and for the output "+
 		"of runs that fail")
 	flag.Parse()
@@ -56,7 +56,7 @@ func main() {
 		os.Exit(1)
 	}
 	if failed > 0 {
-		fmt.Printf("stress: %d runs failed; what they wrote is in %s\n", failed, s.out)
+		fmt.Printf("stress: %d runs failed; their output is in %s\n", failed, s.out)
 		os.Exit(1)
 	}
 }
@@ -160,7 +160,8 @@ func load() string {
 	return minute
 }
 
-// once runs the tests of a package. If they fail, it keeps their output, and kept is its file.
+// once runs the tests of a package. If they fail, it writes their output to a file, and returns the
+// file's name.
 func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32) (kept string,
 	err error) {
 	args := []string{fmt.Sprintf("-test.shuffle=%d", seed), "-test.timeout=" +

@@ -1,4 +1,8 @@
-/* parser.c - plugin directives, functions, and what all of the parser uses; see parser.h */
+/*
+ * parser.c - parses plugin directives and functions; has the helpers of the parser's other files
+ *
+ * parser.h describes the functions.
+ */
 #include "parser.h"
 
 #include <stdlib.h>
@@ -84,13 +88,13 @@ bool accept_op(Parser *p, int op)
 	return yes;
 }
 
-bool expect_op(Parser *p, int op, const char *after)
+bool expect_op(Parser *p, int op, const char *preceding)
 {
 	if (accept_op(p, op))
 		return true;
-	/* A sign that is missing is missing behind the token before. */
+	/* If a sign is missing, the failure names the line of the token before it. */
 	int line = p->t > p->first ? p->t[-1].line : p->t->line;
-	return fail(p->f, line, "expected %c after %s, got %s", op, after, describe(p));
+	return fail(p->f, line, "expected %c after %s, got %s", op, preceding, describe(p));
 }
 
 const char *describe(const Parser *p)
@@ -120,7 +124,7 @@ const char *describe(const Parser *p)
 
 bool parse_type(const Parser *p, Type *type)
 {
-	/* blob.FromText is a function; so there is a token behind the word. */
+	/* The blob of blob.FromText is no type. t[1] exists, because the last token is TOK_END. */
 	if (p->t->kind == TOK_WORD && p->t[1].kind == TOK_OP && p->t[1].op == '.')
 		return false;
 	for (Type t = T_VOID; t <= T_BLOB; t++) {

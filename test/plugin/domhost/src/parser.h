@@ -1,5 +1,5 @@
 /*
- * parser.h - tokens to a Program
+ * parser.h - turns the tokens of a script into a Program
  *
  * A script is either bare statements or functions with a main; plugin
  * directives may stand in front of both.
@@ -10,18 +10,18 @@
 #include "ast.h"
 #include "lexer.h"
 
-/* Trees are not deeper than this, and so neither is any walk along them. */
+/* The largest depth of a syntax tree. It also bounds each recursion along a tree. */
 #define MAX_TREE_DEPTH 400
 
-/* A variable that can be seen at this place of the script. */
+/* A variable that is visible at the parser's position in the script. */
 typedef struct Local {
 	struct Local *outer;
 	const char *name;
 	int slot;
-	int block; /* how many blocks deep it was declared */
+	int block; /* the nesting depth of the block that declares it */
 } Local;
 
-/* What the parser knows of the function it is in. */
+/* The parser's position: the function, the visible variables, the depth of blocks and loops. */
 typedef struct {
 	Function *function;
 	Local *locals;
@@ -31,37 +31,37 @@ typedef struct {
 typedef struct {
 	Arena *arena;
 	Failure *f;
-	const Token *first, *t; /* all tokens; the next one */
+	const Token *first, *t; /* the script's first token, and the next one to parse */
 	Place place;
-	int depth; /* of the parser's own recursion */
+	int depth; /* of the parser's recursion; see enter */
 	Program *program;
 } Parser;
 
 bool parse(Arena *arena, const Token *tokens, Program *program, Failure *f);
 
-/* For the files of the parser among themselves. All return NULL or false after a failure. */
+/* The rest is for the parser's own files. After a failure, these functions return NULL or false. */
 Node *parse_expression(Parser *p);
-/* The statements up to }, which is taken too. */
+/* Parses the statements of a block, and the } at its end. */
 Node *parse_block(Parser *p);
 /* Appends one statement, or the variables of a declaration, to the block. */
 bool parse_statement_into(Parser *p, Node *block);
 Node *new_node(Parser *p, NodeKind kind, int line);
-/* Sets the children of n and its depth. Those not needed are NULL. */
+/* Sets the children and the depth of n, and returns n. NULL stands for a child that n lacks. */
 Node *with_children(Parser *p, Node *n, Node *a, Node *b, Node *c, Node *d);
-/* Appends child to the list of n; a child that is NULL is a failure already recorded. */
+/* Appends child to the list of n. If child is NULL, its parsing has recorded a failure already. */
 bool add_child(Parser *p, Node *n, Node *child);
-/* One level of the parser's recursion more; the caller counts depth down again. */
+/* Adds 1 to depth, or fails if depth is too large. The caller subtracts 1 when it returns. */
 bool enter(Parser *p);
 bool is_op(const Parser *p, int op);
 bool is_word(const Parser *p, const char *word);
 bool accept_word(Parser *p, const char *word);
 bool accept_op(Parser *p, int op);
-/* after names what the sign should have followed: "expected ; after ..." */
-bool expect_op(Parser *p, int op, const char *after);
+/* The failure's text is "expected OP after PRECEDING, got ...". */
+bool expect_op(Parser *p, int op, const char *preceding);
 bool parse_type(const Parser *p, Type *type);
-/* What the next token is, for messages. */
+/* Describes the next token, for messages. */
 const char *describe(const Parser *p);
-/* Gives the variable a slot, in the block and function of this place. */
+/* Declares a variable in the current block, and stores the number of its slot. */
 bool declare(Parser *p, const char *name, int line, int *slot);
 Local *find_local(const Parser *p, const char *name);
 

@@ -11,7 +11,7 @@
 
 #define MAX_FUNCTIONS 32
 
-/* A process has one plugin, and so it is kept here. */
+/* The plugin that is loaded. A process loads at most one. */
 static struct {
 	void *library;
 	Symbol *symbols[MAX_FUNCTIONS]; /* in the order of tls_functions */
@@ -50,7 +50,8 @@ static char *own_folder(void)
 
 #define MAX_PLACES 3
 
-/* The places where a plugin's file may be, the first one first. */
+/* Stores the paths where a plugin's file may be, in the order of the search, and returns how many
+ * there are. The caller frees the paths. */
 static size_t places(const char *script, const char *path, char *files[MAX_PLACES])
 {
 	size_t n = 0;
@@ -67,7 +68,8 @@ static size_t places(const char *script, const char *path, char *files[MAX_PLACE
 	return n;
 }
 
-/* Takes the address of every function that is not domhost's own; a plugin must have all of them. */
+/* Looks up all functions in the plugin, and fails if one is missing. A function without a symbol
+ * is domhost's own. */
 static bool bind(const char *file, Failure *f, int line)
 {
 	for (size_t i = 0; tls_functions[i].name != NULL; i++) {
@@ -77,7 +79,7 @@ static bool bind(const char *file, Failure *f, int line)
 		if (address == NULL)
 			return fail(f, line, "%s is not a tls plugin: it has no %s", file,
 			            tls_functions[i].symbol);
-		/* POSIX makes a function pointer of a void pointer; ISO C has no cast for it. */
+		/* ISO C has no cast from void * to a function pointer. So the bytes are copied. */
 		memcpy(&loaded.symbols[i], &address, sizeof address);
 	}
 	return true;

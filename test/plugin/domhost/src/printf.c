@@ -2,9 +2,9 @@
  * printf.c - the print plugin's printf
  *
  * The conversions are C's: flags, width, precision, and d i u x X o c s f F e E g G %.
- * The type of each argument must be the one that C wants: an i64 needs l or
- * ll (an i32 may have them), f e g need a double, s a string. Everything is
- * checked first: a wrong call prints nothing.
+ * d i u x X o take an i32; with l or ll before the letter they take an i64, too.
+ * c takes an i32, s a string, and f F e E g G take a double. Everything is
+ * checked before the first byte is printed: a wrong call prints nothing.
  */
 #include "native.h"
 
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_WIDTH 4096 /* of a width and a precision */
+#define MAX_WIDTH 4096 /* the largest width, and the largest precision */
 
 /* One conversion: %-08.3ld */
 typedef struct {
@@ -194,7 +194,7 @@ bool builtin_printf(const NativeCall *c, Value *result)
 {
 	Value text = value_zero(T_STRING);
 	bool ok = format_all(c, &text);
-	size_t len = text.u.b->len; /* at most MAX_BYTES: an i32 */
+	size_t len = text.u.b->len; /* at most MAX_BYTES, which an i32 can hold */
 
 	if (ok && fwrite(text.u.b->data, 1, len, stdout) != len)
 		ok = fail(c->f, c->line, "printf: standard output: %s", strerror(errno));

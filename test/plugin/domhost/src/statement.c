@@ -5,7 +5,7 @@
 
 static Node *statement(Parser *p);
 
-/* $name [capacity] = value, as often as there are commas between them. */
+/* Parses "$name[capacity] = value, ...;" behind the type. Capacity and value are optional. */
 static bool declarations(Parser *p, Type type, Node *into)
 {
 	do {
@@ -33,7 +33,6 @@ static bool declarations(Parser *p, Type type, Node *into)
 	return expect_op(p, ';', "the declaration");
 }
 
-/* A declaration goes straight into the block, so that its names are the block's. */
 bool parse_statement_into(Parser *p, Node *block)
 {
 	Type type;
@@ -46,7 +45,6 @@ bool parse_statement_into(Parser *p, Node *block)
 	return add_child(p, block, statement(p));
 }
 
-/* The statements up to }, which is taken too. */
 Node *parse_block(Parser *p)
 {
 	Node *n = new_node(p, N_BLOCK, p->t->line);
@@ -106,7 +104,7 @@ static Node *while_statement(Parser *p, int line)
 	return with_children(p, new_node(p, N_LOOP, line), NULL, test, NULL, body);
 }
 
-/* A declaration or an expression, and its semicolon. */
+/* Parses the start of a for loop, a declaration or an expression, and the semicolon. */
 static bool before_loop(Parser *p, Node *into)
 {
 	Type type;
@@ -117,14 +115,15 @@ static bool before_loop(Parser *p, Node *into)
 	       add_child(p, into, expression_statement(p, e));
 }
 
-/* for (before; test; step) body. A variable declared in it ends with it. */
+/* Parses "(start; test; step) body" behind the word for. The loop is the scope of a variable that
+ * start declares. */
 static Node *for_statement(Parser *p, int line)
 {
 	Local *outer = p->place.locals;
-	Node *before = new_node(p, N_BLOCK, line), *test = NULL, *step = NULL, *body;
+	Node *start = new_node(p, N_BLOCK, line), *test = NULL, *step = NULL, *body;
 
 	p->place.block++;
-	if (!expect_op(p, '(', "for") || (!accept_op(p, ';') && !before_loop(p, before)))
+	if (!expect_op(p, '(', "for") || (!accept_op(p, ';') && !before_loop(p, start)))
 		return NULL;
 	if (!is_op(p, ';') && (test = parse_expression(p)) == NULL)
 		return NULL;
@@ -136,7 +135,7 @@ static Node *for_statement(Parser *p, int line)
 		return NULL;
 	p->place.block--;
 	p->place.locals = outer;
-	return with_children(p, new_node(p, N_LOOP, line), before, test, step, body);
+	return with_children(p, new_node(p, N_LOOP, line), start, test, step, body);
 }
 
 static Node *jump(Parser *p, NodeKind kind, const char *word, int line)

@@ -1,10 +1,10 @@
 /*
  * tls.c - the tls.* functions, bound to the C functions of tlsplugin.h
  *
- * The table at the end has one line a function. Its last column is a function
- * of this file that makes the C call, named after what the C function takes:
- * they are few, since most have the same form. Values out of range go to the
- * plugin as they are; it is the one who knows the ranges.
+ * The table at the end has an entry for each function. The last column is a
+ * function of this file that makes the C call. It is named after the parameters:
+ * call_string_int makes the call of each C function that takes a string and an
+ * int. The plugin gets values out of range unchanged, because it must check them.
  */
 #include "plugin.h"
 
@@ -29,15 +29,16 @@ static const char *string(const NativeCall *c, size_t i)
 	return c->args[i].u.b->data;
 }
 
-/* The C function behind this call, as a pointer to the type of its
- * declaration in tlsplugin.h. */
-#define FUNCTION(type_of, c) ((__typeof__(&type_of))plugin_symbol((c)->native))
+/* The address of the C function that c calls. Its type is that of model, a function of
+ * tlsplugin.h with the same parameters. */
+#define FUNCTION(model, c) ((__typeof__(&model))plugin_symbol((c)->native))
 
-/* A call of a getter, whatever its first argument is. */
+/* Calls a C function that has a text as its result. Writes as much of the text to buf as cap
+ * allows, and returns the length of the whole text, or -1 if the call has failed. */
 typedef int64_t Getter(const NativeCall *c, char *buf, size_t cap);
 
-/* Reads a whole string. It may become longer between two calls, as LastError
- * does when other threads fail, so it is asked until it fits. */
+/* Returns a whole text, which the caller frees, or NULL if the call has failed. The
+ * text may be longer at the next call, so it is asked for until it fits. */
 static char *get_string(const NativeCall *c, Getter *get, size_t *len)
 {
 	size_t cap = 4096;
@@ -63,7 +64,8 @@ static int64_t last_error(const NativeCall *c, char *buf, size_t cap)
 	return ((__typeof__(&tls_LastError))plugin_symbol(n))(buf, cap);
 }
 
-/* Whether a failed call ends the script: tls.RaiseErrors. domhost has one thread. */
+/* Whether a failed call ends the script. tls.RaiseErrors sets it. domhost has one thread, so it
+ * needs no lock. */
 static bool raises = true;
 
 static bool call_raise_errors(const NativeCall *c, Value *result)
@@ -77,14 +79,15 @@ static bool call_raise_errors(const NativeCall *c, Value *result)
 	return true;
 }
 
-/* The call has returned -1. Its result is otherwise, if that does not end the script. */
-static bool failed(const NativeCall *c, Value otherwise, Value *result)
+/* Handles a call that has returned -1. If a failed call ends the script, records the failure and
+ * returns false. If not, the call's result is fallback. Owns fallback. */
+static bool failed(const NativeCall *c, Value fallback, Value *result)
 {
 	if (!raises) {
-		*result = otherwise;
+		*result = fallback;
 		return true;
 	}
-	value_free(&otherwise);
+	value_free(&fallback);
 	size_t len = 0;
 	char *text = get_string(c, last_error, &len);
 	if (text == NULL || len == 0)
@@ -158,12 +161,12 @@ static bool call_write(const NativeCall *c, Value *result)
 	return int_result(c, FUNCTION(tls_Write, c)(handle(c, 0), data->data, data->len), result);
 }
 
-/* A size that a host has no buffer for goes to the plugin with none: it
- * refuses the size before it would touch the buffer. */
+/* If maxBytes is larger than MAX_BYTES, the buffer is NULL: the plugin must refuse
+ * the size before it uses the buffer. */
 static bool call_read(const NativeCall *c, Value *result)
 {
 	int64_t max = c->args[1].u.i;
-	if (max < 0) /* has no form as a size_t */
+	if (max < 0) /* tls_Read takes a size_t, which cannot be negative */
 		return fail(c->f, c->line, "%s: maxBytes must be 1 to 16777216, got %" PRId64,
 		            c->native->name, max);
 	bool room = (uint64_t)max <= MAX_BYTES;
@@ -226,7 +229,7 @@ static bool call_handle_getter(const NativeCall *c, Value *result)
 #define STRING(name) {name, P_STRING}
 #define BLOB(name) {name, P_BLOB}
 
-/* In scripts, in C, the parameters, and how the call is made, which says the result's type. */
+/* Each entry: the name in scripts, the name in C, the parameters, the function for the call. */
 const Native tls_functions[] = {
 	{"tls.NewClient", "tls_NewClient", {STRING("host"), INT("port")}, call_string_int},
 	{"tls.Handshake", "tls_Handshake", {HANDLE("handle")}, call_handle},

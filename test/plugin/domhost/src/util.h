@@ -1,9 +1,11 @@
 /*
- * util.h - memory that is there or ends the program, an arena for what lives
- * as long as the script, and the one failure that a run can have.
+ * util.h - memory, texts, and the failure of a run
  *
- * The first failure is kept; every function that can fail takes a Failure,
- * fills it and returns false, and its callers pass that on.
+ * If memory cannot be allocated, the program ends. What lives as long as the
+ * script is in an arena.
+ *
+ * Each function that can fail takes a Failure. If it fails, it fills in the Failure
+ * and returns false, and its callers return false, too. Only the first failure is kept.
  */
 #ifndef UTIL_H
 #define UTIL_H
@@ -11,7 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Like malloc and realloc; without memory they print a line and exit(1). */
+/* Like malloc and realloc, but if there is no memory, they print a line and call exit(1). */
 void *must_alloc(size_t size);
 void *must_realloc(void *p, size_t size);
 /* A copy of len bytes of text with a NUL, from must_alloc. */
@@ -36,7 +38,7 @@ typedef struct {
 
 /* Records the failure unless there is one already. Always returns false. */
 bool fail(Failure *f, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* Puts where it was in front of the failure: "where: text". Always returns false. */
+/* Puts a text in front of the recorded failure: "TEXT: FAILURE". Always returns false. */
 bool fail_in(Failure *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void failure_free(Failure *f);
 

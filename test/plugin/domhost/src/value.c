@@ -98,8 +98,8 @@ void value_free(Value *v)
 	*v = value_void();
 }
 
-/* Makes v the only holder of its bytes, with room for cap of them. Room grows
- * by half at least, so that appending in a loop stays cheap. */
+/* Makes v the only owner of its bytes, with a capacity of at least cap bytes. The capacity
+ * grows at least by half, so that appending in a loop is cheap. */
 static void bytes_own(Value *v, size_t cap)
 {
 	Bytes *b = v->u.b;
@@ -208,7 +208,7 @@ bool value_negate(Value *v, Failure *f, int line)
 	if (!type_is_number(v->type))
 		return fail(f, line, "- needs a number, got %s", type_phrase(v->type));
 	if (v->type == T_DOUBLE) {
-		v->u.d = -v->u.d; /* keeps -0.0 apart from 0 - 0.0 */
+		v->u.d = -v->u.d; /* not 0 - d, because 0 - 0.0 is 0.0 and not -0.0 */
 		return true;
 	}
 	if (!value_binary('-', &zero, v, f, line))

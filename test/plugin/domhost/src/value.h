@@ -1,9 +1,9 @@
 /*
  * value.h - the values of a script and what operators do with them
  *
- * Strings and blobs share their bytes: a copy of a value counts one reference
- * more, and who changes bytes that others hold makes his own copy first.
- * A Value owns its reference; value_free gives it back.
+ * A copy of a string or blob shares the bytes, which count their references. If
+ * a value with shared bytes is changed, it gets its own copy of the bytes first.
+ * A Value owns one reference; value_free gives it back.
  */
 #ifndef VALUE_H
 #define VALUE_H
@@ -44,9 +44,10 @@ Value value_double(double d);
 Value value_bytes(Type t, const char *data, size_t len);
 /* len bytes for the caller to fill; shorten with value_truncate. */
 Value value_buffer(Type t, size_t len);
-/* Bytes that live in the arena; the arena holds one reference for good. */
+/* A string whose bytes are in the arena. The arena owns one reference, and never gives it back. So
+ * value_free does not free these bytes. */
 Value value_literal(Arena *a, const char *data, size_t len);
-/* What a variable holds that is only declared: 0 or no bytes. */
+/* The value of a variable that is declared without a value: 0, or no bytes. */
 Value value_zero(Type t);
 Value value_copy(Value v);
 void value_free(Value *v);
@@ -59,14 +60,15 @@ void value_set_byte(Value *v, size_t i, uint8_t byte);
 /* a = a followed by b; both are strings or both blobs. */
 bool value_append(Value *a, const Value *b, Failure *f, int line);
 
-/* Turns v into the type of a variable, parameter or result. Integers must fit, doubles
- * lose their fraction, strings and blobs do not become anything else. */
+/* Converts v to the type of a variable, parameter or result. An integer must fit, and a
+ * double loses its fraction. A string or blob converts to no other type. */
 bool value_convert(Value *v, Type to, Failure *f, int line);
 
 /* a = a op b. op is a token code of lexer.h: + - * / % < <= > >= == != */
 bool value_binary(int op, Value *a, const Value *b, Failure *f, int line);
 bool value_negate(Value *v, Failure *f, int line);
-/* What if, while, !, && and || see. Only numbers are true or false. */
+/* Stores whether v is true for if, while, !, && and ||: a number that is not 0. Fails if v is no
+ * number. */
 bool value_truth(const Value *v, bool *truth, Failure *f, int line);
 
 #endif

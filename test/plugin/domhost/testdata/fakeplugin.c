@@ -3,7 +3,7 @@
  *
  * It appends each call, with its arguments, as a line to the file $FAKE_LOG,
  * so that a test sees what domhost passes. Read gives back what Write was
- * given. These arguments make a call fail or act up:
+ * given. These arguments make a call fail or misbehave:
  *
  *   host "refused"      fails with the text of a refused connection
  *   host "two-lines"    fails with a text that has a line break in it
@@ -142,7 +142,7 @@ int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
 int64_t tls_Accept(int64_t ctx, const char *host, int32_t port)
 {
 	RECORD("Accept %" PRId64 " %s %" PRId32, ctx, host, port);
-	if (*host == '\0' && port == 0) /* from the places of Listen */
+	if (*host == '\0' && port == 0) /* at the addresses of earlier Listens */
 		return ++last_handle;
 	return connect_to(host, port);
 }
@@ -197,7 +197,7 @@ int64_t tls_Wait(int32_t milliseconds)
 {
 	static int waits;
 	RECORD("Wait %" PRId32, milliseconds);
-	return waits++ % 2 == 0 ? 1 : last_handle; /* the context, and who was accepted */
+	return waits++ % 2 == 0 ? 1 : last_handle; /* in turn the context and the connection */
 }
 
 int64_t tls_Shutdown(int64_t handle)

@@ -1,6 +1,8 @@
 /*
- * json.c - a libFuzzer target: any bytes as a line, for each reader of json.h, and
- * any text for the writer, which the reader must read back.
+ * json.c - a libFuzzer target for json.h
+ *
+ * Each reader reads the input as a received line. The writer writes the input as a JSON
+ * string, and the reader must read the same text from this string.
  */
 #include "../../../../cmd/tlsshim/plugin/json.h"
 
@@ -36,7 +38,7 @@ static void read_value(struct span v)
 	must(json_member(v, "v").at == NULL || *v.at == '{');
 }
 
-/* What the writer makes of a text, the reader reads as that text. */
+/* Writes text as a JSON string. The reader must read the same text from it. */
 static void there_and_back(const char *text)
 {
 	struct text out = { 0 };
@@ -57,8 +59,8 @@ static void there_and_back(const char *text)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	char *copy = malloc(size + 1); /* and in its exact size, for the address sanitizer */
-	char *exact = malloc(size ? size : 1);
+	char *copy = malloc(size + 1); /* with a NUL */
+	char *exact = malloc(size ? size : 1); /* of the exact size, for the address sanitizer */
 	struct span line = { exact, size };
 
 	memcpy(copy, data, size);

@@ -1,10 +1,10 @@
 /*
- * session.c - a libFuzzer target: any bytes as tlsd's side of a session with
- * calls of each kind in flight.
+ * session.c - a libFuzzer target for the plugin's session
  *
- * It leads as a thread of the plugin would, with the plugin's own code, until the
- * bytes are over; then each call has ended, with what its method can give or as
- * lost. The first byte of the input says how things stand: see flags.
+ * Calls of each kind wait for answers. The input is what tlsd sends. The plugin's own
+ * code reads it, as in the thread that reads for all (session_lead). At the end of
+ * the input each call must have ended: with a result of the right type, or with an
+ * error. The first byte of the input has the flags GREETS, QUEUED and CANCELS.
  */
 #include "../../../../cmd/tlsshim/plugin/exchange.c"
 
@@ -15,7 +15,7 @@ enum {
 	GREETS = 1,      /* the answer to Hello comes first */
 	QUEUED = 2,      /* the last call has not been sent yet */
 	CANCELS = 4,     /* tls_Cancel is called after as many answers as the upper four bits say */
-	MOST = 64 << 10, /* bytes of input, which the socket takes without a reader */
+	MOST = 64 << 10, /* the longest input; the socket has room for it before anybody reads */
 };
 
 static const struct method kinds[] = {
@@ -62,7 +62,7 @@ static void read_status(const char *text)
 static void check(struct process *p, const struct session *s, struct call *c)
 {
 	p->error[0] = '\0';
-	if (!c->sent && !c->done) /* nobody may have ended it */
+	if (!c->sent && !c->done) /* a call that was not sent need not have ended */
 		return;
 	if (conclude(p, s, c) < 0) {
 		must(c->method->flags & QUIET || c->failed || *p->error);
