@@ -128,7 +128,7 @@ func TestAServerOfAnotherUserIsRefused(t *testing.T) {
 		"user 65534 runs it; this user is not root, not user 0")
 }
 
-func TestTheOwnUsersServerIsTalkedTo(t *testing.T) {
+func TestRootsServerIsTalkedTo(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("not root: in every other test the daemon and the host have the same user")
@@ -225,9 +225,10 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 
 	h := start()
 	h.send("Backend").gives(7, "openssl")
-	if st, err := os.Lstat(dir); err != nil || st.Mode() != os.ModeDir|0o700 {
-		t.Errorf("the plugin has made %s with mode %v (%v); want drwx------", dir,
-			st.Mode(), err)
+	st, err := os.Lstat(dir)
+	testkit.Must(t, err)
+	if st.Mode() != os.ModeDir|0o700 {
+		t.Errorf("the plugin has made %s with mode %v; want drwx------", dir, st.Mode())
 	}
 	second := start() // it uses the directory that exists now
 	second.send("Backend").gives(7, "openssl")

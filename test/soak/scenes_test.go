@@ -198,8 +198,7 @@ func (sc *scene) pair() error {
 		got := <-next
 		conn.Close()
 		if kindOf(got.err) != client.KindHandshake {
-			return fmt.Errorf("an Accept of a client without TLS must fail with kind "+
-				"handshake; it gives %w", got.err)
+			return unexpected("an Accept of a client without TLS", got.err)
 		}
 		sc.figures.add("bad clients", 1)
 		next = accept()
@@ -285,7 +284,7 @@ func (sc *scene) listens(port int, accept <-chan accepted) error {
 	for !testd.Listening(sc.t, port) {
 		select {
 		case got := <-accept:
-			return fmt.Errorf("nobody listens: %w", got.err)
+			return fmt.Errorf("the Accept has ended before it listened: %w", got.err)
 		case <-sc.ctx.Done():
 			return errors.New("nobody listens")
 		case <-time.After(2 * time.Millisecond):
@@ -325,7 +324,7 @@ func (sc *scene) cancel() error {
 		_, err := s.Read(soon, h, 1000)
 		cancel()
 		if kindOf(err) != client.KindCancelled {
-			return fmt.Errorf("a Read that was cancelled gives %w", err)
+			return unexpected("a Read that was cancelled", err)
 		}
 		sc.figures.add("cancelled", 1)
 	}
@@ -341,7 +340,7 @@ func (sc *scene) cancel() error {
 		}
 		if err := <-ended; kindOf(err) != client.KindCancelled &&
 			kindOf(err) != client.KindHandle {
-			return fmt.Errorf("a Read whose handle was closed gives %w", err)
+			return unexpected("a Read whose handle was closed", err)
 		}
 		return nil
 	}
@@ -367,13 +366,13 @@ func (sc *scene) bundles() error {
 		if sc.random.IntN(3) == 0 {
 			if err := s.SetCaBundle(sc.ctx, "/nonexistent/ca.pem"); kindOf(
 				err) != client.KindFile {
-				return fmt.Errorf("a bundle that is not there: %w", err)
+				return unexpected("SetCaBundle of a missing file", err)
 			}
 		}
 		h, err := sc.connect(s, sc.peer.port)
 		if !good {
 			if kindOf(err) != client.KindVerify {
-				return fmt.Errorf("a certificate that is not trusted: %w", err)
+				return unexpected("a handshake with an untrusted certificate", err)
 			}
 			sc.figures.add("refused certificates", 1)
 			err = s.CloseConn(sc.ctx, h)
@@ -398,7 +397,7 @@ func (sc *scene) nobodyThere() error {
 	for range 1 + sc.random.IntN(5) {
 		if _, err := s.NewClient(sc.ctx, "127.0.0.1",
 			port); kindOf(err) != client.KindConnect {
-			return fmt.Errorf("NewClient to a port without a listener gives %w", err)
+			return unexpected("NewClient to a port without a listener", err)
 		}
 	}
 	return nil
@@ -484,4 +483,12 @@ func kindOf(err error) client.Kind {
 		return "connection refused"
 	}
 	return ""
+}
+
+// unexpected is the error of a call that must fail in another way.
+func unexpected(call string, err error) error {
+	if err == nil {
+		return fmt.Errorf("%s succeeds, but must fail", call)
+	}
+	return fmt.Errorf("%s fails in the wrong way: %w", call, err)
 }
