@@ -81,5 +81,6 @@
 //     data, and collects the answers in memory without a limit. Without this mode SSL_read may ask
 //     for a wait although its buffer has data. In this case errno is not EAGAIN.
 //   - In the middle of a message of the handshake layer, SSL_write and SSL_do_handshake read the
-//     socket. They may read data that a Read waits for, so they wake the Read (wakeReader in io.go).
+//     socket. They may read data that a Read waits for, so they wake the Read (wakeReader in
+//     io.go).
 package openssl
