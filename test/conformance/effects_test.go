@@ -79,7 +79,7 @@ var effects = map[string]func(d *desk){
 				cl, sv := d.meet(true)
 				_, err := d.s.Write(testkit.Bounded(d.t), sv, []byte("x"))
 				d.must(err)
-				_, err = d.s.Read(testkit.Bounded(d.t), cl, 1) // and a ticket before it
+				_, err = d.s.Read(testkit.Bounded(d.t), cl, 1) // and a ticket
 				d.must(err)
 				if i > 0 {
 					d.tells(cl, "resumed", want)

@@ -162,7 +162,7 @@ func TestLimits(t *testing.T) {
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
 				err.Data.Kind != client.KindCancelled {
-				t.Fatalf("call %d is cancelled, call %s answered: %v", last, id, err)
+				t.Fatalf("call %d is cancelled, %s answered: %v", last, id, err)
 			}
 			l.begin("tls.Read", "[1,1]")
 			l.refused("--max-calls", "tls.Read", "[1,1]")
@@ -177,7 +177,7 @@ func TestLimits(t *testing.T) {
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
 				err.Data.Kind != client.KindCancelled {
-				t.Fatalf("call %d is cancelled, call %s answered: %v", last, id, err)
+				t.Fatalf("call %d is cancelled, %s answered: %v", last, id, err)
 			}
 			l.refused("--max-buffered", "tls.Write", writeOf(40<<10+1))
 			l.begin("tls.Write", writeOf(40<<10))
