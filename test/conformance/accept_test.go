@@ -272,10 +272,10 @@ func TestCloseServerContext(t *testing.T) {
 		unclaimed, err := cl.dial(t, address{"localhost", l.Port},
 			dialOptions{ca: w.ca.File, only: tls.VersionTLS12})
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("a client without an Accept: %v", err)
 		}
 		if err := l.S.CloseServerContext(l.Ctx, l.H); err != nil {
-			t.Fatal(err)
+			t.Fatalf("CloseServerContext: %v", err)
 		}
 		expectEnd(t, cl, unclaimed)
 		if testd.Listening(t, l.Port) {

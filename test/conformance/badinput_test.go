@@ -59,7 +59,7 @@ func (p *patient) unharmed(t *testing.T) {
 		t.Errorf("after bad input, the handshake of a new connection fails: %v", err)
 	}
 	if err := p.s.CloseConn(p.ctx, h); err != nil {
-		t.Error(err)
+		t.Errorf("after bad input, tls.Close of a new connection fails: %v", err)
 	}
 }
 
@@ -408,10 +408,10 @@ func TestBadHandles(t *testing.T) {
 		// The two good handles still work, although calls for the other sort have failed on
 		// them.
 		if err := p.s.Handshake(p.ctx, connection); err != nil {
-			t.Error(err)
+			t.Errorf("tls.Handshake on the good connection: %v", err)
 		}
 		if err := p.s.CloseServerContext(p.ctx, server); err != nil {
-			t.Error(err)
+			t.Errorf("tls.CloseServerContext of the good context: %v", err)
 		}
 	})
 }
@@ -454,7 +454,7 @@ func TestBadStates(t *testing.T) {
 			}
 			skip(t, h, "handshake has been done")
 			if v, err := p.s.Version(ctx, h); v != "TLSv1.3" || err != nil {
-				t.Errorf("tls.Version: %q, %v", v, err)
+				t.Errorf("tls.Version: %q, %v; want TLSv1.3", v, err)
 			}
 		})
 		t.Run("after a handshake that failed", func(t *testing.T) {
@@ -472,18 +472,19 @@ func TestBadStates(t *testing.T) {
 			refused(t, h, "tls.Handshake", p.s.Handshake(ctx, h), "handshake failed")
 			skip(t, h, "handshake failed")
 			if err := p.s.CloseConn(ctx, h); err != nil {
-				t.Error(err)
+				t.Errorf("tls.Close after a failed handshake: %v", err)
 			}
 		})
 		t.Run("on an accepted connection", func(t *testing.T) {
 			c, s := connect(t, w, goEndpoint{}, e, dialOptions{}, listenOptions{})
 			a := s.(ourStream)
 			if err := a.S.Handshake(ctx, a.H); err != nil {
-				t.Errorf("tls.Handshake: %v; it has been done", err)
+				t.Errorf("tls.Handshake after tls.Accept: %v; want success", err)
 			}
 			err := a.S.SetInsecureSkipVerify(ctx, a.H, true)
 			if !isKind(err, client.KindState) || !mentions(failure(err), "accepted") {
-				t.Errorf("tls.SetInsecureSkipVerify: %v; want kind state", err)
+				t.Errorf("tls.SetInsecureSkipVerify on an accepted connection: "+
+					"%v; want kind state", err)
 			}
 			greet(t, goEndpoint{}, e, c, s)
 		})
@@ -504,7 +505,7 @@ func TestTheEdgesOfWhatIsAllowed(t *testing.T) {
 		}
 		send(t, goEndpoint{}, s, marker)
 		if b, err := a.S.Read(a.Ctx, a.H, 1); string(b) != marker[:1] || err != nil {
-			t.Errorf("Read of 1 byte: %q, %v", b, err)
+			t.Errorf("Read of 1 byte: %q, %v; want the first byte", b, err)
 		}
 		if b, err := a.S.Read(a.Ctx, a.H, 1<<24); string(b) != marker[1:] || err != nil {
 			t.Errorf("Read of 16 MiB: %q, %v; want the rest of what was sent", b, err)

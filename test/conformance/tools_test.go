@@ -133,7 +133,7 @@ func TestSClientVerifiesUs(t *testing.T) {
 				"intermediate's", n)
 		}
 		if a := <-accepted; a.err != nil {
-			t.Error(a.err)
+			t.Errorf("Accept of s_client: %v", a.err)
 		} else {
 			expectEnd(t, e, a.stream)
 		}
@@ -164,7 +164,7 @@ func TestWeGetThePageOfSServer(t *testing.T) {
 		if err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200 ok")) ||
 			!bytes.Contains(page, []byte("</pre>")) ||
 			!bytes.Contains(page, []byte("TLSv1.3")) {
-			t.Errorf("%v; the page:\n%s", err, page)
+			t.Errorf("reading the page of s_server: %v; the page:\n%s", err, page)
 		}
 		closeStream(t, e, s)
 	})

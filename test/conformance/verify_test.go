@@ -271,7 +271,7 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 					t.Helper()
 					if c.code == 0 {
 						if err != nil {
-							t.Error(err)
+							t.Errorf("a good certificate: %v", err)
 						}
 						return
 					}
@@ -282,8 +282,8 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 					if !mentions(e, "tls.Handshake",
 						fmt.Sprintf("(%d) at depth %d", c.code, c.depth),
 						c.subject, w.ca.File) {
-						t.Errorf("%q; want code %d at depth %d, the "+
-							"subject %s, and the store %s", e.Message,
+						t.Errorf("the text %q; want code %d at depth %d, "+
+							"subject %s, and store %s", e.Message,
 							c.code, c.depth, c.subject, w.ca.File)
 					}
 					if tells(e) {

@@ -78,7 +78,7 @@ func closing(t *session.Timeouts)   { t.Close = moment }
 const (
 	noHandle = "no: the call makes the handle"
 	noBound  = "no: its timeout begins when the calls before it have ended"
-	drains   = "no: it sends what is on the data channel first, which has a bound of its own"
+	drains   = "no: tls.Close first sends the data of the channel, up to a timeout of its own"
 	closes   = "no: it closes the handle"
 )
 
@@ -288,7 +288,7 @@ var waits = []wait{
 			c.answer(c.write(1, 640<<10)) // most of it waits in the kernel
 			return c.call("tls.Close", "[1]")
 		},
-		cancel: ok, close: closes, flag: ok, handle: "no: the bound is for data",
+		cancel: ok, close: closes, flag: ok, handle: "no: SetTimeout does not limit it",
 		caller: "no: what was written may still arrive, within the timeout"},
 	{method: "tls.Close", phase: "its turn, behind a Read", timeout: reading,
 		begin: func(c *caller) string {

@@ -97,7 +97,7 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 			}
 			testkit.Must(t, server.Close())
 			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-				t.Error(err)
+				t.Errorf("net/http has ended with: %v", err)
 			}
 		})
 	}

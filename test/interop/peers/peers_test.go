@@ -184,7 +184,7 @@ func receiveFirst(l *ours.Listener) error {
 func (c *cell) connect() {
 	c.Helper()
 	if err := c.begin(); err != nil {
-		c.Fatal(err)
+		c.Fatalf("our handshake with the peer: %v", err)
 	}
 	if v := c.us.Version(); v != "TLSv"+c.setting.name() {
 		c.Errorf("the version is %s, want TLSv%s", v, c.setting.name())
@@ -280,7 +280,7 @@ func (c *cell) finish() {
 		c.Errorf("Close: %v", err)
 	}
 	if err := c.them.end(); err != nil {
-		c.Error(err)
+		c.Errorf("the end of the peer: %v", err)
 	}
 }
 
@@ -393,7 +393,7 @@ func (c *cell) keyUpdate() {
 		half := len(text) / 2
 		both(text[:half])
 		if err := told.order(rekey, c.us); err != nil {
-			c.Fatal(err)
+			c.Fatalf("telling the peer to send a KeyUpdate: %v", err)
 		}
 		if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
 			return updates(all) > round
@@ -527,7 +527,7 @@ func (c *cell) renegotiation() {
 	c.exchange(bulk, fullOfLines)
 	theirs, own := shakes(c.relay.Records(c.peers())), shakes(c.relay.Records(1-c.peers()))
 	if err := c.them.(commander).order(renegotiate, c.us); err != nil {
-		c.Fatal(err)
+		c.Fatalf("telling the peer to renegotiate: %v", err)
 	}
 	if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
 		return shakes(all) > theirs

@@ -154,7 +154,7 @@ func expectAGoodClient(t *testing.T, port int, ca *testcert.CA) {
 type finding struct {
 	what string
 	why  string
-	only string // the versions of OpenSSL that have it: "3.0 3.5"; empty: all
+	only string // versions of OpenSSL that have it: "3.0 4" is 3.0 and all 4.x; empty: all
 }
 
 // compare checks that the findings of a scan are those of a table. The findings in sometimes are

@@ -133,11 +133,11 @@ func TestSslscan(t *testing.T) {
 			out := run(t, cmd)
 			text, err := os.ReadFile(file)
 			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
+				t.Fatalf("sslscan has written no report: %v\n%s", err, out)
 			}
 			var r report
 			if err := xml.Unmarshal(text, &r); err != nil {
-				t.Fatalf("%v\n%s", err, text)
+				t.Fatalf("the report of sslscan is no XML: %v\n%s", err, text)
 			}
 			compare(t, version, r.findings(), slices.Concat(always, withCert[name]))
 		})

@@ -51,11 +51,11 @@ func TestTestssl(t *testing.T) {
 	out := run(t, cmd)
 	text, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("testssl.sh has written no report: %v\n%s", err, out)
 	}
 	var report []struct{ ID, Severity, Finding string }
 	if err := json.Unmarshal(text, &report); err != nil {
-		t.Fatalf("%v\n%s", err, text)
+		t.Fatalf("the report of testssl.sh is no JSON: %v\n%s", err, text)
 	}
 	var found, good []string
 	for _, r := range report {

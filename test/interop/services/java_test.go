@@ -75,7 +75,7 @@ func TestJavaIsOurServersClient(t *testing.T) {
 			})
 			h, err := m.Accept(m.ctx, ctx, "", 0)
 			if err != nil {
-				t.Fatalf("%v\n%s", err, s.said())
+				t.Fatalf("Accept of the Java client: %v\n%s", err, s.said())
 			}
 			if got := m.fact(h, "subject") + " " + m.fact(h, "verified"); got != want {
 				t.Errorf("subject and verified: %q, want %q", got, want)

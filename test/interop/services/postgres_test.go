@@ -105,7 +105,7 @@ func TestPostgresChangesToTLS(t *testing.T) {
 		s := upgraded(t, "none")
 		s.startup(superuser)
 		if why := s.authenticate(s.endPoint()); why != "" {
-			t.Fatal(why)
+			t.Fatalf("the server refuses the login: %s", why)
 		}
 		if got := s.query("select version || ' ' || bits from pg_stat_ssl where pid = " +
 			"pg_backend_pid()"); got != "TLSv1.3 256" {
@@ -158,7 +158,7 @@ func TestPostgresBeginsWithTLS(t *testing.T) {
 	s := session{m, h}
 	s.startup(superuser)
 	if why := s.authenticate(s.endPoint()); why != "" {
-		t.Fatal(why)
+		t.Fatalf("the server refuses the login: %s", why)
 	}
 	got := s.query("select ssl, current_setting('server_version_num')::int >= 170000 " +
 		"from pg_stat_ssl where pid = pg_backend_pid()")
