@@ -39,7 +39,7 @@ var everyPlace = []place{asBundle, asCert, asKey}
 var badFiles = []struct {
 	name   string
 	places []place
-	make   func(*testing.T, *world) string // gives the path
+	make   func(*testing.T, *world) string // returns the path
 	errno  string
 	says   []string // texts that the error must have
 }{

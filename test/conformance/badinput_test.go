@@ -76,7 +76,7 @@ func (p *patient) open(t *testing.T) client.Handle {
 // want is the error with which a call must fail.
 type want struct {
 	kind   client.Kind
-	code   int // 0: that of the kind
+	code   int // 0: the code of the kind
 	op     string
 	handle int // 0: none
 	errno  string

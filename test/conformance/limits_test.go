@@ -19,7 +19,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// A call that exceeds a limit is refused with kind limit, and changes nothing.
+// A call that exceeds a limit is refused with kind limit, and the error names the flag of the
+// limit.
 
 // liner is a caller that writes lines of its own to tlsd's socket, without rpc/client.
 type liner struct {
@@ -108,14 +109,14 @@ func (l *liner) ended() {
 	}
 }
 
-// silent is the port of a server that takes connections and says nothing.
+// silent returns the port of a server that sends nothing.
 func silent(t *testing.T) int {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ln.Close() }) // the kernel takes the connections
+	t.Cleanup(func() { ln.Close() }) // nobody accepts: the kernel makes the connections
 	return ln.Addr().(*net.TCPAddr).Port
 }
 

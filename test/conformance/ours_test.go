@@ -149,7 +149,7 @@ func failure(err error) *client.Error { return ours.Failure(err) }
 // says yes to every error of our side.
 func isKind(err error, kind client.Kind) bool { return ours.Is(err, kind) }
 
-// tells says whether an error has more than a text.
+// tells says whether an error has a kind and a detail besides its text.
 func tells(e *client.Error) bool { return e.Kind != ours.Untold }
 
 // mentions says whether the error's text has all these texts. It ignores upper and lower case.

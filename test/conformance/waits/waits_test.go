@@ -57,12 +57,13 @@ type wait struct {
 	// How the call ends by each way. A text that begins with "no:" says why that way does not
 	// exist.
 	cancel, close, flag, handle, caller string
-	// The method that closes handle 1, and how that ends; tls.Close and "ok" if empty.
+	// The method that closes handle 1 (empty: tls.Close), and how the call of this method ends
+	// (empty: "ok").
 	closer, closed string
 	// drained says that the end of the session waits, within the close timeout, for the data on
 	// a data channel.
 	drained bool
-	// timeout sets the timeout for byFlag.
+	// timeout sets the timeout that ends the wait, for the way byFlag.
 	timeout func(*session.Timeouts)
 }
 
@@ -369,7 +370,7 @@ func (c *caller) dawdler(says string) string {
 	return id
 }
 
-// expects returns how the call ends, and whether that way exists.
+// expects returns how the call must end by this way, and whether the way exists for the call.
 func (w *wait) expects(by way) (string, bool) {
 	kind := ""
 	switch by {

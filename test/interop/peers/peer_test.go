@@ -56,7 +56,7 @@ type talk interface {
 	end() error // ends the connection, and waits for the end of the peer
 }
 
-// An echo is a talk that sends its input back. The test neither reads nor writes it.
+// An echo is a talk whose program sends all data back. The test reads and writes only our side.
 type echo interface{ echoes() }
 
 // A command makes a peer do something that it does not do by itself.
@@ -133,7 +133,7 @@ func (openssl) server(t *testing.T, port int, s setting) talk {
 type opensslTalk struct{ *process }
 
 func (p opensslTalk) order(c command, _ *ours.Stream) error {
-	// K asks the other side to do the same.
+	// K sends a KeyUpdate that asks the other side for one.
 	letter := map[command]string{rekey: "K\n", renegotiate: "R\n"}[c]
 	_, err := p.in.Write([]byte(letter))
 	return err

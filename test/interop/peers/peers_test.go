@@ -233,7 +233,7 @@ func (c *cell) all(work ...func() error) {
 	}
 	for range work {
 		if err := <-errs; err != nil {
-			c.Fatal(err) // the others end with the processes
+			c.Fatal(err) // the cleanup ends the other functions
 		}
 	}
 }

@@ -120,7 +120,7 @@ func accept(ctx context.Context, c *client.Client, h client.Handle, port int) er
 			go func() {
 				short, stop := context.WithTimeout(ctx, time.Second)
 				defer stop()
-				c.Read(short, conn, 1<<10) // whatever it is
+				c.Read(short, conn, 1<<10) // the client may send anything
 				c.CloseConn(context.WithoutCancel(ctx), conn)
 			}()
 		case errors.As(err, &e) && (e.Kind == client.KindHandshake ||

@@ -38,7 +38,7 @@ func (w *world) eachClient(t *testing.T, port int,
 				t.Errorf("the version is %s, want TLSv1.3", v)
 			}
 			talk(m, h, which)
-			m.CloseConn(m.ctx, h) // it may be broken already
+			m.CloseConn(m.ctx, h) // fails if the server has cut the connection
 		})
 	}
 }
