@@ -16,7 +16,8 @@ import (
 	"tlsd/session"
 )
 
-// A context serves many clients. They wait between two Accepts, and none holds up another.
+// A server context serves many clients. A client that comes between two Accepts waits for the next
+// one. No client delays another.
 
 const crowd = 20
 
@@ -78,8 +79,8 @@ func read(s stream, n int) (string, error) {
 	return string(buf[:n]), err
 }
 
-// Clients that come between two Accepts wait. Their handshakes are done meanwhile. An Accept finds
-// the data that they have sent.
+// A client that comes while no Accept runs is not lost: its handshake is done all the same, and a
+// later Accept returns its connection. A Read returns the data that the client has already sent.
 func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -100,15 +101,16 @@ func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 		for range waiting {
 			s, err := l.accept(t)
 			if err != nil {
-				t.Fatal(err)
+				t.Fatalf("the Accept of a client that waits: %v", err)
 			}
 			text, err := read(s, len(marker)+2)
 			if err != nil {
-				t.Fatal(err)
+				t.Fatalf("the data that a client has sent before its Accept: %v",
+					err)
 			}
 			n, _ := strconv.Atoi(text[len(text)-1:])
 			if n >= waiting || clients[n] == nil {
-				t.Fatalf("%q was read twice, or nobody has sent it", text)
+				t.Fatalf("the server reads %q twice, or no client sent it", text)
 			}
 			send(t, sv, s, text)
 			expect(t, cl, clients[n], text)
@@ -117,7 +119,8 @@ func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 	})
 }
 
-// The Accept that meets a hostile client fails. The client holds up no other client.
+// If a client does not do its handshake, one Accept fails, and its error names the client. The next
+// Accept serves a good client.
 func TestAnAcceptMeetsABadClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -155,7 +158,7 @@ func TestAnAcceptMeetsABadClient(t *testing.T) {
 					if _, err := c.Write([]byte{b}); err != nil {
 						return
 					}
-					// the client's slowness is what is tested
+					// The wait is the client's slowness, which the test needs.
 					time.Sleep(20 * time.Millisecond)
 				}
 			}, client.KindTimeout, []string{"within " + handshakeBound.String()}},
@@ -175,8 +178,8 @@ func TestAnAcceptMeetsABadClient(t *testing.T) {
 				_, err = l.accept(t)
 				says := append(c.says, "tls.Accept", peer)
 				if !isKind(err, c.kind) || !mentions(failure(err), says...) {
-					t.Errorf("%v (%+v); want kind %s, with the texts %q", err,
-						failure(err), c.kind, says)
+					t.Errorf("tls.Accept: %v (%+v); want kind %s, with the "+
+						"texts %q", err, failure(err), c.kind, says)
 				}
 				if err != nil {
 					if last, lastErr := l.S.LastError(l.Ctx); lastErr != nil ||
@@ -215,7 +218,8 @@ func clientHello(t *testing.T) []byte {
 	return append(header, body...)
 }
 
-// servesNext checks that the next Accept gets a good client, and talks with it.
+// servesNext checks that the next Accept returns the connection of a good client, and that data
+// goes both ways.
 func servesNext(t *testing.T, w *world, e us, l ourListener) {
 	t.Helper()
 	accepted := accepting(t, l)
@@ -226,7 +230,8 @@ func servesNext(t *testing.T, w *world, e us, l ourListener) {
 	greet(t, goEndpoint{}, e, s, a.stream)
 }
 
-// Other clients overtake a client that is slow in its handshake.
+// Five clients connect and send nothing. A sixth client is served all the same, long before the
+// timeout of their handshakes.
 func TestASlowClientHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -243,7 +248,8 @@ func TestASlowClientHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// CloseServerContext stops listening and ends a waiting Accept. Accepted connections live on.
+// CloseServerContext stops listening, and ends a connection that no Accept has claimed. Accepted
+// connections go on.
 func TestCloseServerContext(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -259,28 +265,30 @@ func TestCloseServerContext(t *testing.T) {
 		if a.err != nil {
 			t.Fatal(a.err)
 		}
-		// A client that no Accept takes is dropped, and is told so. In TLS 1.2 the server
-		// ends the handshake, so that the handshake is done for both sides. A client in the
-		// middle of its handshake is cut.
+		// A client that no Accept has claimed gets close_notify if its handshake is done.
+		// This client speaks TLS 1.2, where the server sends the last message of the
+		// handshake. So after dial the handshake is done on both sides. (In the middle of a
+		// handshake tlsd would cut the connection.)
 		unclaimed, err := cl.dial(t, address{"localhost", l.Port},
 			dialOptions{ca: w.ca.File, only: tls.VersionTLS12})
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("a client without an Accept: %v", err)
 		}
 		if err := l.S.CloseServerContext(l.Ctx, l.H); err != nil {
-			t.Fatal(err)
+			t.Fatalf("CloseServerContext: %v", err)
 		}
 		expectEnd(t, cl, unclaimed)
 		if testd.Listening(t, l.Port) {
-			t.Error("we still listen")
+			t.Error("after CloseServerContext the port still accepts connections")
 		}
 		if err := l.S.CloseServerContext(l.Ctx, l.H); !isKind(err, client.KindHandle) {
-			t.Errorf("closing it again: %v; want kind handle", err)
+			t.Errorf("a second CloseServerContext: %v; want kind handle", err)
 		}
 		greet(t, cl, e, c, a.stream)
 	})
 }
 
+// If an Accept waits when its context is closed, the Accept fails with kind cancelled.
 func TestCloseServerContextEndsAWaitingAccept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -291,7 +299,7 @@ func TestCloseServerContextEndsAWaitingAccept(t *testing.T) {
 			_, err := l.S.Accept(l.Ctx, l.H, "127.0.0.1", l.Port)
 			ended <- err
 		}()
-		// 1 is the context, 2 was taken by an Accept of listen, so 3 is this one's.
+		// The waiting Accept has handle 3: the context has 1, and ours.Listen has used 2.
 		testkit.Until(t, "the Accept has arrived", func() bool {
 			e := failure(l.S.CloseServerContext(l.Ctx, 3))
 			return e != nil && mentions(e, "it is a connection")
@@ -301,7 +309,8 @@ func TestCloseServerContextEndsAWaitingAccept(t *testing.T) {
 		}
 		if err := <-ended; !isKind(err, client.KindCancelled) ||
 			tells(failure(err)) && failure(err).Data.Handle != int32(l.H) {
-			t.Errorf("the waiting Accept: %v; want kind cancelled", err)
+			t.Errorf("the waiting Accept: %v; want kind cancelled, and handle %d", err,
+				l.H)
 		}
 	})
 }

@@ -21,9 +21,10 @@ import (
 	"tlsd/session"
 )
 
-// A file that is bad, or that may not be read, is a file error that names it. Nothing changes.
+// A call that names a bad file, or a file that may not be read, fails with kind file. The error
+// names the file. The session goes on as before.
 
-// The three places where the interface takes a file.
+// A place is a parameter that names a file.
 type place string
 
 const (
@@ -34,13 +35,13 @@ const (
 
 var everyPlace = []place{asBundle, asCert, asKey}
 
-// badFiles are files that are refused in these places.
+// badFiles lists files that must be refused, each with the parameters in which it is bad.
 var badFiles = []struct {
 	name   string
 	places []place
-	make   func(*testing.T, *world) string // gives the path
+	make   func(*testing.T, *world) string // returns the path
 	errno  string
-	says   []string
+	says   []string // texts that the error must have
 }{
 	{"does not exist", everyPlace, inDir("nothing.pem", nil), "ENOENT",
 		[]string{"no such file"}},
@@ -139,8 +140,8 @@ var badFiles = []struct {
 		}, "", []string{"key", "match"}},
 }
 
-// inDir makes a file in a folder of the test. Without content it makes no file, and only gives the
-// path.
+// inDir returns a function that writes a file into a new folder and returns its path. If content is
+// nil, the function only returns a path.
 func inDir(name string, content []byte) func(*testing.T, *world) string {
 	return func(t *testing.T, _ *world) string {
 		t.Helper()
@@ -155,12 +156,12 @@ func inDir(name string, content []byte) func(*testing.T, *world) string {
 func random(n int) []byte {
 	b := make([]byte, n)
 	rand.Read(b)
-	b[0] = 0xff // no PEM or DER begins so
+	b[0] = 0xff // neither PEM nor DER begins with this byte
 	return b
 }
 
-// A bad file is a file error. The error names the file and says what is wrong. The previous CA
-// bundle still holds.
+// A call that names a bad file fails with kind file. The error names the file and says what is
+// wrong. The CA bundle that was set before stays in force.
 func TestBadFiles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -201,8 +202,8 @@ func TestBadFiles(t *testing.T) {
 	})
 }
 
-// A daemon that may not read a file, or not listen on a port, says so. If root runs the tests, the
-// daemon runs as nobody.
+// If the daemon has no right to read a file or to listen on a port, the call fails with errno
+// EACCES. If root runs the test, the daemon runs as nobody.
 func TestWithoutTheRightTo(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, bareDaemon)
@@ -213,8 +214,8 @@ func TestWithoutTheRightTo(t *testing.T) {
 		o = testd.Options{UID: nobody, Flags: []string{"--allow-uid=0"}}
 	}
 	d := daemonWith(t, o)
-	// Not d.Dial: a client does not trust the socket of another user, and for root this user is
-	// another.
+	// Not d.Dial, because rpc/client does not trust the socket of a foreign user. If root runs
+	// the test, the daemon's user is foreign.
 	conn, err := net.Dial("unix", d.Socket)
 	testkit.Must(t, err)
 	s, ctx := client.New(conn), testkit.Bounded(t)

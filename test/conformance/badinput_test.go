@@ -17,19 +17,21 @@ import (
 	"tlsd/session"
 )
 
-// A wrong parameter, handle or state is an error that names it. The session goes on.
+// A call with a wrong parameter, with a wrong handle, or in a wrong state fails. The error names
+// what is wrong, and the session goes on.
 
-// A patient is a session that gets bad input. Another session is beside it. Each has a connection,
-// which shows that nothing else was harmed.
+// A patient is a session that gets bad input, and a second session that gets none. Each of them has
+// an open connection. The test uses both connections to show that the bad input has harmed nothing
+// else.
 type patient struct {
 	w     *world
 	e     us
 	ctx   context.Context
 	s     ours.Session
-	port  int // a TLS server for new connections
-	mine  [2]stream
-	other [2]stream
-	quiet ours.Session // the other session, which sees no error
+	port  int          // a TLS server for new connections
+	mine  [2]stream    // both ends of the connection of s
+	other [2]stream    // both ends of the connection of quiet
+	quiet ours.Session // the second session, which must see no error
 }
 
 func newPatient(t *testing.T, e us, w *world) *patient {
@@ -41,21 +43,23 @@ func newPatient(t *testing.T, e us, w *world) *patient {
 	return p
 }
 
-// unharmed checks that both sessions work, each with its old connection and with a new one.
+// unharmed checks that the open connections of both sessions work, and that the second session has
+// no error. It also checks that the session with the bad input can make a new connection.
 func (p *patient) unharmed(t *testing.T) {
 	t.Helper()
 	for _, c := range [][2]stream{p.mine, p.other} {
 		greet(t, p.e, goEndpoint{}, c[0], c[1])
 	}
 	if last, err := p.quiet.LastError(p.ctx); last != "" || err != nil {
-		t.Errorf("another session's tls.LastError: %q, %v; want none", last, err)
+		t.Errorf("after bad input, another session's tls.LastError is %q, %v; want none",
+			last, err)
 	}
 	h := p.open(t)
 	if err := p.s.Handshake(p.ctx, h); err != nil {
-		t.Errorf("a new connection of the session: %v", err)
+		t.Errorf("after bad input, the handshake of a new connection fails: %v", err)
 	}
 	if err := p.s.CloseConn(p.ctx, h); err != nil {
-		t.Error(err)
+		t.Errorf("after bad input, tls.Close of a new connection fails: %v", err)
 	}
 }
 
@@ -72,14 +76,14 @@ func (p *patient) open(t *testing.T) client.Handle {
 // want is the error with which a call must fail.
 type want struct {
 	kind   client.Kind
-	code   int // 0: that of the kind
+	code   int // 0: the code of the kind
 	op     string
 	handle int // 0: none
 	errno  string
-	says   []string // words of the message, upper and lower case alike
+	says   []string // texts that the message must have; case is ignored
 }
 
-// refused checks a failure, as told does, and that nothing else was harmed.
+// refused checks a failure with told, and with unharmed that nothing else has changed.
 func (p *patient) refused(t *testing.T, err error, w want) {
 	t.Helper()
 	p.told(t, err, w)
@@ -92,7 +96,7 @@ func (p *patient) told(t *testing.T, err error, w want) {
 	t.Helper()
 	e := failure(err)
 	if e == nil {
-		t.Errorf("%v; want kind %s", err, w.kind)
+		t.Errorf("the call returns %v; want an error of kind %s", err, w.kind)
 		return
 	}
 	if w.handle != 0 {
@@ -115,11 +119,11 @@ func (p *patient) told(t *testing.T, err error, w want) {
 	}
 }
 
-// The methods of the plugin, with parameters that are well-formed.
+// The methods, with a good value and with wrong values of each parameter.
 var methods = []struct {
 	name     string
 	params   []param
-	optional int // how many of them may be left out
+	optional int // how many of the last parameters may be left out
 }{
 	{"tls.NewClient", []param{host, port}, 0},
 	{"tls.Handshake", []param{handle, channel}, 1},
@@ -165,29 +169,30 @@ var (
 
 func path(name string) param { return param{name, `"/nonexistent"`, texts(4095)} }
 
-// integers are JSON values that are no integer of the range.
+// integers returns wrong values for a parameter that takes an integer. These are the values in
+// outside, which are not in its range, and JSON that is no integer.
 func integers(outside ...string) []string {
 	return append(outside, `"1"`, `1.0`, `1.5`, `1e0`, `true`, `null`, `[1]`, `{}`)
 }
 
-// texts are JSON values that are no text of 1 to most bytes.
+// texts returns wrong values for a parameter that takes a string of 1 to most bytes.
 func texts(most int) []string {
 	return []string{`1`, `null`, `false`, `["x"]`, `{}`, `""`, `"a\u0000b"`, `"` + strings.Repeat("x", most+1) + `"`}
 }
 
-// orNone removes the empty text from the wrong values.
+// orNone removes the empty string from wrong values, for a parameter that may be empty.
 func orNone(wrong []string) []string {
 	return slices.DeleteFunc(wrong, func(s string) bool { return s == `""` })
 }
 
-// A wrong count, type or range of parameters is an error. The error names the method and the
-// parameter. That holds for parameters by position and by name.
+// If the number, the type or the range of parameters is wrong, the call fails with kind params. The
+// error names the method and the parameter. The test tries parameters by position and by name.
 func TestBadParameters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	needsLevel(t, bareDaemon)
 	p := newPatient(t, us{ours.Daemon{D: daemon(t)}}, w)
-	call := func(method, params string) error { // params: as they are sent
+	call := func(method, params string) error { // params is sent as it is
 		return p.s.(*client.Client).Call(p.ctx, method, json.RawMessage(params), nil)
 	}
 	check := func(t *testing.T, method, params string, says ...string) {
@@ -233,10 +238,11 @@ func TestBadParameters(t *testing.T) {
 					check(t, m.name, object(members), p.name)
 				}
 			}
-			p.unharmed(t) // by any of them
+			p.unharmed(t) // by all these calls
 		})
 	}
-	t.Run("a relative path", func(t *testing.T) { // rpc/client would make it absolute
+	// A method of rpc/client would make the path absolute.
+	t.Run("a relative path", func(t *testing.T) {
 		p.ctx = testkit.Bounded(t)
 		for method, params := range map[string][]string{
 			"tls.SetCaBundle":      {"server.pem"},
@@ -262,13 +268,13 @@ func TestBadParameters(t *testing.T) {
 	})
 }
 
-// A function is a function of the plugin that takes a handle.
+// A function calls a function of the plugin on a handle.
 type function struct {
 	name string
 	call func(client.Handle) error
 }
 
-// afterHandshake are the functions that need a handshake which is done.
+// afterHandshake returns functions that a connection allows only after its handshake.
 func (p *patient) afterHandshake() []function {
 	return []function{
 		{"tls.Write", func(h client.Handle) error {
@@ -295,7 +301,8 @@ func (p *patient) afterHandshake() []function {
 	}
 }
 
-// A number that is no handle of the session, or a handle of the wrong kind, is a handle error.
+// A call fails with kind handle if its number is no handle of the session, or a handle of the wrong
+// sort.
 func TestBadHandles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -318,9 +325,9 @@ func TestBadHandles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := p.s.NewClient(p.ctx, "127.0.0.1", testkit.Port(t)); err == nil {
-			t.Fatal("a port on which nobody listens has answered")
+			t.Fatal("NewClient succeeds on a port on which nobody listens")
 		}
-		never := closedServer + 1 // its number was taken by the call that failed
+		never := closedServer + 1 // the failed NewClient has used up this number
 
 		free := testkit.Port(t)
 		type named struct {
@@ -379,7 +386,7 @@ func TestBadHandles(t *testing.T) {
 				return err
 			}},
 		}, append(bad, named{"of the other sort", connection, "it is a connection"})...)
-		refused([]function{ // of either sort
+		refused([]function{ // for handles of both sorts
 			{"tls.SetTimeout", func(h client.Handle) error {
 				return p.s.SetTimeout(p.ctx, h, time.Millisecond)
 			}},
@@ -396,19 +403,20 @@ func TestBadHandles(t *testing.T) {
 			}},
 		}, bad...)
 		if testd.Listening(t, free) {
-			t.Error("somebody listens for an Accept that was refused")
+			t.Error("tlsd listens on the port of a refused Accept or Listen")
 		}
-		// The handles of the failed calls still work.
+		// The two good handles still work, although calls for the other sort have failed on
+		// them.
 		if err := p.s.Handshake(p.ctx, connection); err != nil {
-			t.Error(err)
+			t.Errorf("tls.Handshake on the good connection: %v", err)
 		}
 		if err := p.s.CloseServerContext(p.ctx, server); err != nil {
-			t.Error(err)
+			t.Errorf("tls.CloseServerContext of the good context: %v", err)
 		}
 	})
 }
 
-// A call that does not fit the state of its connection is a state error.
+// A call that does not fit the state of its connection fails with kind state.
 func TestBadStates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -439,14 +447,14 @@ func TestBadStates(t *testing.T) {
 		})
 		t.Run("after the handshake", func(t *testing.T) {
 			h := p.open(t)
-			for range 3 { // once is enough, and again does no harm
+			for range 3 { // a second Handshake changes nothing
 				if err := p.s.Handshake(ctx, h); err != nil {
 					t.Fatal(err)
 				}
 			}
 			skip(t, h, "handshake has been done")
 			if v, err := p.s.Version(ctx, h); v != "TLSv1.3" || err != nil {
-				t.Errorf("tls.Version: %q, %v", v, err)
+				t.Errorf("tls.Version: %q, %v; want TLSv1.3", v, err)
 			}
 		})
 		t.Run("after a handshake that failed", func(t *testing.T) {
@@ -464,25 +472,26 @@ func TestBadStates(t *testing.T) {
 			refused(t, h, "tls.Handshake", p.s.Handshake(ctx, h), "handshake failed")
 			skip(t, h, "handshake failed")
 			if err := p.s.CloseConn(ctx, h); err != nil {
-				t.Error(err)
+				t.Errorf("tls.Close after a failed handshake: %v", err)
 			}
 		})
 		t.Run("on an accepted connection", func(t *testing.T) {
 			c, s := connect(t, w, goEndpoint{}, e, dialOptions{}, listenOptions{})
 			a := s.(ourStream)
 			if err := a.S.Handshake(ctx, a.H); err != nil {
-				t.Errorf("tls.Handshake: %v; it has been done", err)
+				t.Errorf("tls.Handshake after tls.Accept: %v; want success", err)
 			}
 			err := a.S.SetInsecureSkipVerify(ctx, a.H, true)
 			if !isKind(err, client.KindState) || !mentions(failure(err), "accepted") {
-				t.Errorf("tls.SetInsecureSkipVerify: %v; want kind state", err)
+				t.Errorf("tls.SetInsecureSkipVerify on an accepted connection: "+
+					"%v; want kind state", err)
 			}
 			greet(t, goEndpoint{}, e, c, s)
 		})
 	})
 }
 
-// An empty Write succeeds and sends nothing. A Read takes the smallest and the largest size.
+// A Write may be empty, and may have 16 MiB. A Read may ask for 1 byte, and for 16 MiB.
 func TestTheEdgesOfWhatIsAllowed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -496,10 +505,10 @@ func TestTheEdgesOfWhatIsAllowed(t *testing.T) {
 		}
 		send(t, goEndpoint{}, s, marker)
 		if b, err := a.S.Read(a.Ctx, a.H, 1); string(b) != marker[:1] || err != nil {
-			t.Errorf("Read of 1 byte: %q, %v", b, err)
+			t.Errorf("Read of 1 byte: %q, %v; want the first byte", b, err)
 		}
 		if b, err := a.S.Read(a.Ctx, a.H, 1<<24); string(b) != marker[1:] || err != nil {
-			t.Errorf("Read of 16 MiB: %q, %v; want what is there", b, err)
+			t.Errorf("Read of 16 MiB: %q, %v; want the rest of what was sent", b, err)
 		}
 		big := []byte(strings.Repeat(marker+" ", 1<<24/len(marker+" ")+1)[:1<<24])
 		written := make(chan error, 1)
@@ -512,8 +521,8 @@ func TestTheEdgesOfWhatIsAllowed(t *testing.T) {
 		}()
 		got, err := read(s, len(big))
 		if err != nil || got != string(big) {
-			t.Errorf("a Write of 16 MiB arrives as %d bytes, or others, %v", len(got),
-				err)
+			t.Errorf("of a Write of 16 MiB the peer reads %d bytes, %v; want all, "+
+				"unchanged", len(got), err)
 		}
 		if err := <-written; err != nil {
 			t.Errorf("a Write of 16 MiB: %v", err)

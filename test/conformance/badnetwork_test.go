@@ -15,10 +15,11 @@ import (
 	"tlsd/session"
 )
 
-// A bad network or server is an error of the right kind, with its errno, within the timeout.
+// If the network or the server is bad, the call fails within its timeout. The error has the right
+// kind and errno.
 
-// The timeouts of our side in these tests. They hold for good peers, too. Those need some
-// milliseconds, or more on a busy machine.
+// The timeouts of our side in these tests. They also limit the handshakes with good peers, so they
+// must be long enough for a busy machine.
 const (
 	connectBound   = 6 * time.Second
 	handshakeBound = 5 * time.Second
@@ -26,8 +27,8 @@ const (
 
 var networkBounds = session.Timeouts{Connect: connectBound, Handshake: handshakeBound}
 
-// A failed connect is a connect error that names the address, or a timeout. An address that is no
-// host is a params error.
+// If NewClient cannot connect, it fails with kind connect or timeout, and the error names the
+// address. If the text is not a host, it fails with kind params.
 func TestBadAddressesToConnectTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -89,10 +90,10 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 				}
 				p.refused(t, err, w)
 				if err != nil && strings.ContainsAny(err.Error(), "\n\r") {
-					t.Errorf("%q has a line feed", err)
+					t.Errorf("the error must be one line, and is %q", err)
 				}
 				if took > connectBound+testkit.Patience/2 {
-					t.Errorf("it took %v, with a bound of %v", took,
+					t.Errorf("NewClient has taken %v; its timeout is %v", took,
 						connectBound)
 				}
 				if testing.Verbose() {
@@ -103,8 +104,8 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 	})
 }
 
-// A server that answers without TLS makes a handshake error. A server that sends nothing makes a
-// timeout. Afterwards the connection can only be closed.
+// If the server answers without TLS, Handshake fails with kind handshake. If the server sends
+// nothing, Handshake fails with kind timeout. After that, only tls.Close works on the connection.
 func TestBadServers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -129,8 +130,8 @@ func TestBadServers(t *testing.T) {
 				c.Write(make([]byte, 1000))
 				io.Copy(io.Discard, c)
 			}, client.KindHandshake, "", nil},
-			// It reads to the end: the kernel resets a connection that is closed with
-			// data unread.
+			// The server reads to the end, because the kernel resets a connection that
+			// is closed while data is unread.
 			{"hangs up at once",
 				func(c *net.TCPConn) { c.CloseWrite(); io.Copy(io.Discard, c) },
 				client.KindHandshake, "", []string{"closed"}},
@@ -177,7 +178,7 @@ func TestBadServers(t *testing.T) {
 					handle: int(h), errno: c.errno, says: c.says})
 				if c.kind == client.KindTimeout && (took < handshakeBound ||
 					took > handshakeBound+testkit.Patience/2) {
-					t.Errorf("it took %v, with a bound of %v", took,
+					t.Errorf("Handshake has taken %v; its timeout is %v", took,
 						handshakeBound)
 				}
 				if err := p.s.Handshake(p.ctx, h); !isKind(err, client.KindState) {
@@ -194,8 +195,8 @@ func TestBadServers(t *testing.T) {
 	})
 }
 
-// An address on which tlsd cannot listen is a connect error. The context can be used with another
-// address.
+// If tlsd cannot listen on an address, Accept fails with kind connect. The same context can then
+// listen on another address.
 func TestBadAddressesToListenOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -205,7 +206,7 @@ func TestBadAddressesToListenOn(t *testing.T) {
 		other := e.server(t, listenOptions{cert: w.cert}).Port
 		h, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
 		testkit.Must(t, err)
-		const noHost = "not a host"
+		const noHost = "not a host" // in place of an errno: the kind is params
 		for _, c := range []struct {
 			name  string
 			host  string
@@ -254,10 +255,12 @@ func TestBadAddressesToListenOn(t *testing.T) {
 	})
 }
 
-// lookUp stands for the name of any failed look-up, because the name depends on the resolver.
+// lookUp stands for the errno of any failed look-up of a name, because the errno depends on the
+// resolver.
 const lookUp = "EAI_*"
 
-// lookUpErrno is the name of a failed look-up. A resolver that does not answer has none.
+// lookUpErrno returns the errno to expect of a failed look-up. If the error has an errno EAI_*, or
+// has kind timeout and no errno, this is right and is returned.
 func lookUpErrno(t *testing.T, err error) string {
 	t.Helper()
 	e := failure(err)

@@ -9,9 +9,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// A close_notify ends only its direction. A cut connection is an error, and never an end.
+// A close_notify ends only the direction of its sender. If a connection is cut without
+// close_notify, Read fails. It must not report the end of the data.
 
-// The peer's close_notify ends its own direction only (RFC 8446 section 6.1).
+// After a side has sent close_notify, the other side can still send data to it (RFC 8446 section
+// 6.1).
 func TestAfterThePeersEndDataStillGoesTheOtherWay(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -36,8 +38,8 @@ func TestAfterThePeersEndDataStillGoesTheOtherWay(t *testing.T) {
 		}()
 		n, read, err := consume(ender, size)
 		if wrote := <-written; n != size || err != nil || read != wrote {
-			t.Fatalf("%s has ended and reads %d bytes, %v, digest %s; %s writes %d, "+
-				"digest %s", p.ender, n, err, read, p.other, size, wrote)
+			t.Fatalf("after its close_notify %s reads %d bytes, %v, digest %s; %s "+
+				"writes %d, digest %s", p.ender, n, err, read, p.other, size, wrote)
 		}
 		expectEnd(t, p.other, other)
 		closeStream(t, p.other, other)
@@ -46,7 +48,7 @@ func TestAfterThePeersEndDataStillGoesTheOtherWay(t *testing.T) {
 	})
 }
 
-// A cut connection must not look like one that has ended, because data may be missing.
+// If a connection is cut without close_notify, Read must fail, because data may be missing.
 func TestACutConnectionIsAnError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -59,7 +61,7 @@ func TestACutConnectionIsAnError(t *testing.T) {
 		send(t, p.ender, ender, last)
 		expect(t, p.other, other, last)
 		ender.cut()
-		for range 2 { // it stays an error
+		for range 2 { // the second Read must fail, too
 			_, err := other.Read(make([]byte, 100))
 			if !isOurs(p.other) {
 				if !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -78,7 +80,7 @@ func TestACutConnectionIsAnError(t *testing.T) {
 	})
 }
 
-// Data that has arrived before the cut can be read. The error comes after it.
+// Data that has arrived before a cut can be read. Only a Read after this data fails.
 func TestDataBeforeACutIsNotLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -87,7 +89,7 @@ func TestDataBeforeACutIsNotLost(t *testing.T) {
 		c, s := connect(t, w, p.cl, p.sv, dialOptions{}, listenOptions{})
 		greet(t, p.cl, p.sv, c, s)
 		ender, other := p.order(c, s)
-		const size = 32 << 10 // less than the kernel's buffers: nobody reads yet
+		const size = 32 << 10 // fits into the kernel's buffers: nobody reads yet
 		_, wrote, err := produce(ender, 4, size)
 		if err != nil {
 			t.Fatal(err)
@@ -105,6 +107,7 @@ func TestDataBeforeACutIsNotLost(t *testing.T) {
 	})
 }
 
+// After the peer has reset the connection, Read and Write fail with kind io, and Close works.
 func TestAResetConnectionIsAnError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -133,13 +136,14 @@ func TestAResetConnectionIsAnError(t *testing.T) {
 	})
 }
 
-// A pair whose one side ends the connection.
+// A pair is a client and a server. One of them, the ender, ends the connection.
 type pair struct {
 	cl, sv       endpoint
 	ender, other endpoint
 	clientEnds   bool
 }
 
+// order returns the two streams, the ender's first.
 func (p pair) order(c, s stream) (ender, other stream) {
 	if p.clientEnds {
 		return c, s
@@ -147,8 +151,9 @@ func (p pair) order(c, s stream) (ender, other stream) {
 	return s, c
 }
 
-// eachSideEnds runs a body over all pairs twice. First the client ends the connection, then the
-// server. n names the abilities of the first case.
+// eachSideEnds runs body over all pairs in two cases: the client ends the connection, or the server
+// does. n.client has the abilities that the ender needs in both cases, and n.server those of the
+// other side.
 func eachSideEnds(t *testing.T, n needs, body func(*testing.T, pair)) {
 	t.Helper()
 	t.Run("the client ends", func(t *testing.T) {

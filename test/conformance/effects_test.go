@@ -17,7 +17,8 @@ import (
 	"tlsd/session"
 )
 
-// What each option does, at each level. optionTable has the values that it takes.
+// effects has a function for each option of tls.SetOption. The function checks what the option
+// does. The values that an option takes are in optionTable.
 
 var effects = map[string]func(d *desk){
 	"alpn": func(d *desk) {
@@ -50,7 +51,7 @@ var effects = map[string]func(d *desk){
 		d.must(d.visit(old))
 		d.must(d.set(d.context, "min-version", "1.3"))
 		if err := d.visit(old); err == nil {
-			d.t.Error("a client of TLS 1.2 has got in")
+			d.t.Error("a context with min-version 1.3 accepts a client of TLS 1.2")
 		}
 		d.port = d.play(&tls.Config{MaxVersion: tls.VersionTLS12}, nil)
 		d.tells(d.shake("min-version", "1.2"), "version", "TLSv1.2")
@@ -62,7 +63,8 @@ var effects = map[string]func(d *desk){
 		d.fails("a cut", err, client.KindIO, "close_notify")
 		data, err := d.s.Read(testkit.Bounded(d.t), d.shake("eof", "lax"), 10)
 		if err != nil || len(data) > 0 {
-			d.t.Errorf("with lax a cut gives %q, %v", data, err)
+			d.t.Errorf("after a cut, Read with eof=lax gives %q, %v; want the end",
+				data, err)
 		}
 	},
 	"client-ca": func(d *desk) { d.clientsAre("require", true) },
@@ -70,14 +72,14 @@ var effects = map[string]func(d *desk){
 		d.clientsAre("request", false)
 		d.clientsAre("none", false)
 	},
-	"session-resumption": func(d *desk) { // that of clients is in resumed_test.go
+	"session-resumption": func(d *desk) { // of contexts; for clients see resumed_test.go
 		for _, c := range [][2]string{{"on", "1"}, {"off", "0"}} {
 			d.must(d.set(d.context, "session-resumption", c[0]))
 			for i, want := range []string{"", c[1]} {
 				cl, sv := d.meet(true)
 				_, err := d.s.Write(testkit.Bounded(d.t), sv, []byte("x"))
 				d.must(err)
-				_, err = d.s.Read(testkit.Bounded(d.t), cl, 1) // behind a ticket
+				_, err = d.s.Read(testkit.Bounded(d.t), cl, 1) // and a ticket
 				d.must(err)
 				if i > 0 {
 					d.tells(cl, "resumed", want)
@@ -119,7 +121,8 @@ var effects = map[string]func(d *desk){
 		renewed := issue(d.t, d.w.ca, localhost)
 		write(renewed)
 		shown := ""
-		for want := sum(renewed.Cert.Raw); shown != want; { // it looks once a second
+		// tlsd looks at the files once a second.
+		for want := sum(renewed.Cert.Raw); shown != want; {
 			c, err := tls.Dial("tcp", testkit.Addr(d.port), goClient(d))
 			d.must(err)
 			shown = sum(c.ConnectionState().PeerCertificates[0].Raw)
@@ -155,6 +158,7 @@ var effects = map[string]func(d *desk){
 	},
 }
 
+// Each option of optionTable changes what a connection or a context does, at each level.
 func TestEachOptionHasItsEffect(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -163,7 +167,7 @@ func TestEachOptionHasItsEffect(t *testing.T) {
 			t.Run(o.name, func(t *testing.T) {
 				effect := effects[o.name]
 				if effect == nil {
-					t.Fatal("this test does not know what the option does")
+					t.Fatal("the map effects has no test of this option")
 				}
 				effect(newDesk(t, e, w))
 			})
@@ -176,7 +180,7 @@ func (d *desk) must(err error) {
 	testkit.Must(d.t, err)
 }
 
-// tells checks a fact.
+// tells checks what tls.Info says of a fact.
 func (d *desk) tells(h client.Handle, name, want string) {
 	d.t.Helper()
 	if got, err := d.s.HandleInfo(testkit.Bounded(d.t), h, name); got != want || err != nil {
@@ -184,14 +188,14 @@ func (d *desk) tells(h client.Handle, name, want string) {
 	}
 }
 
-// try does a client's handshake with an option.
+// try sets an option on a new client, and returns the result of the client's handshake.
 func (d *desk) try(name, value string) error {
 	d.t.Helper()
 	_, err := d.connect(name, value)
 	return err
 }
 
-// shake is the same, and must succeed.
+// shake is try for a handshake that must succeed. It returns the handle.
 func (d *desk) shake(name, value string) client.Handle {
 	d.t.Helper()
 	h, err := d.connect(name, value)
@@ -211,7 +215,8 @@ func goClient(d *desk) *tls.Config {
 	return &tls.Config{RootCAs: d.w.ca.Pool(), ServerName: "localhost"}
 }
 
-// visit is a client that does its handshake, and stays.
+// visit connects a client of crypto/tls to the desk's context, and does its handshake. The
+// connection remains open until the test ends.
 func (d *desk) visit(c *tls.Config) error {
 	d.t.Helper()
 	conn, err := tls.Dial("tcp", testkit.Addr(d.port), c)
@@ -221,8 +226,9 @@ func (d *desk) visit(c *tls.Config) error {
 	return err
 }
 
-// play is a server of crypto/tls. It runs a function after each handshake.
-func (d *desk) play(c *tls.Config, part func(*tls.Conn)) (port int) {
+// play starts a server of crypto/tls. If onConn is not nil, the server calls it after each
+// handshake.
+func (d *desk) play(c *tls.Config, onConn func(*tls.Conn)) (port int) {
 	d.t.Helper()
 	c.Certificates = []tls.Certificate{d.w.cert.TLS()}
 	l, err := tls.Listen("tcp", "127.0.0.1:0", c)
@@ -235,15 +241,15 @@ func (d *desk) play(c *tls.Config, part func(*tls.Conn)) (port int) {
 				return
 			}
 			d.t.Cleanup(func() { conn.Close() })
-			if err = conn.(*tls.Conn).Handshake(); err == nil && part != nil {
-				part(conn.(*tls.Conn))
+			if err = conn.(*tls.Conn).Handshake(); err == nil && onConn != nil {
+				onConn(conn.(*tls.Conn))
 			}
 		}
 	}()
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// garbage is a client that does not speak TLS.
+// garbage connects to the desk's context and does not speak TLS.
 func (d *desk) garbage() {
 	d.t.Helper()
 	c, err := net.Dial("tcp", testkit.Addr(d.port))
@@ -253,15 +259,16 @@ func (d *desk) garbage() {
 	d.must(err)
 }
 
-// clientsAre checks which clients a value of client-cert lets in. A client with a certificate of
-// the CA always gets in. Other clients do not, if the value requires a certificate.
+// clientsAre checks which clients a context accepts with a value of client-cert. It must accept a
+// client with a certificate of the CA. If required is set, it must refuse a client without a
+// certificate.
 func (d *desk) clientsAre(value string, required bool) {
 	d.t.Helper()
 	d.must(d.set(d.context, "client-ca", "CA"))
 	d.must(d.set(d.context, "client-cert", value))
 	accept := func(c *tls.Config) (client.Handle, error) {
 		d.t.Helper()
-		_ = d.visit(c) // TLS 1.3 tells a client later that it is refused
+		_ = d.visit(c) // in TLS 1.3 a client learns of its refusal only after its handshake
 		return d.s.Accept(testkit.Bounded(d.t), d.context, "", 0)
 	}
 	h, err := accept(goClient(d))

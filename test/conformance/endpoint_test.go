@@ -26,9 +26,9 @@ type address struct {
 }
 
 type dialOptions struct {
-	ca       string // PEM file with what is trusted; empty: nothing
+	ca       string // PEM file of trusted certificates; empty: none
 	insecure bool   // do not verify
-	only     uint16 // the one TLS version to offer; 0: what the endpoint likes
+	only     uint16 // the one TLS version to offer; 0: the endpoint's default
 }
 
 type listenOptions struct {
@@ -36,7 +36,7 @@ type listenOptions struct {
 	only uint16
 }
 
-// A listener yields one connection after another. It ends with the test.
+// A listener accepts one client after another. The end of the test closes it.
 type listener interface {
 	port() int
 	// accept waits for a client and its handshake.
@@ -64,18 +64,18 @@ const (
 	halfClose  ability = "end its own direction and go on reading"
 	writeOn    ability = "go on writing after the peer's close_notify"
 	cut        ability = "cut the connection without close_notify"
-	sendAtOnce ability = "say when what it writes has been sent"
+	sendAtOnce ability = "return from a write only when the data has been sent"
 	reset      ability = "reset the connection"
 	noticeCut  ability = "tell a cut connection from one that ended"
 	noticeRST  ability = "tell a reset connection from one that was cut"
 	oneVersion ability = "offer one TLS version only"
-	takeTLS11  ability = "speak TLS 1.1 with a peer that can no better (we are asked to, and " +
-		"have to refuse)"
+	takeTLS11  ability = "speak TLS 1.1 with a peer that has no newer version (our side is " +
+		"asked to, and must refuse)"
 	shakeAhead ability = "do handshakes while nobody accepts"
 	many       ability = "serve many clients on one listener"
 	tellKind   ability = "tell the kind of an error and its detail, besides its text"
 	relative   ability = "pass a relative path on"
-	setEnv     ability = "be started with an environment of the test's"
+	setEnv     ability = "run in an environment that the test sets"
 	bareDaemon ability = "have the flags of tlsd, and take a caller's bytes on its socket"
 )
 
@@ -96,18 +96,19 @@ var unable = []struct {
 	why      string
 	old      bool // only of OpenSSL 1.1.1
 }{
-	{ourName, asBoth, halfClose, "the plugin's interface has no such call: tls.Close frees " +
-		"the handle", false},
+	{ourName, asBoth, halfClose, "these tests do not call tls.Shutdown; package session " +
+		"tests it", false},
 	{ourName, asBoth, cut, "tls.Close always sends close_notify", false},
 	{ourName, asBoth, reset, "tls.Close always sends close_notify", false},
-	{ourName, asBoth, oneVersion, "it offers all that are safe, and has no setting", false},
+	{ourName, asBoth, oneVersion, "only the oldest version can be set (min-version)", false},
 	{"in process", asBoth, bareDaemon, "there is no daemon", false},
-	{"plugin", asBoth, bareDaemon, "the daemon behind it is tried by itself; what the plugin " +
-		"does with bad parameters, in test/plugin", false},
+	{"plugin", asBoth, bareDaemon, "the level daemon has these tests; test/plugin tests " +
+		"the plugin with bad parameters", false},
 	{"in process", asBoth, setEnv, "its environment is that of all tests", false},
-	{"daemon", asBoth, relative, "rpc/client makes paths absolute; what the wire says to one " +
-		"is tested with other bad parameters", false},
-	{"plugin", asBoth, sendAtOnce, "its Writes run ahead, but in the strict mode", false},
+	{"daemon", asBoth, relative, "rpc/client makes paths absolute; TestBadParameters sends " +
+		"a relative path to the daemon", false},
+	{"plugin", asBoth, sendAtOnce, "its Writes return before, except in the strict mode",
+		false},
 	{"plugin", asBoth, tellKind, "its interface gives the text of an error only: tls_LastError",
 		false},
 	{"plugin", asBoth, relative, "it makes paths absolute, from its host's working directory",
@@ -117,21 +118,20 @@ var unable = []struct {
 		"end of input", false},
 	{"openssl", asBoth, halfClose, "s_client and s_server leave when their input ends", false},
 	{"openssl", asBoth, writeOn, "s_client and s_server leave when the peer has ended", false},
-	{"openssl", asServer, noticeCut, "s_server says the same for a cut as for an end", false},
-	{"openssl", asClient, noticeCut, "s_client of 1.1.1 says the same for a cut as for an end",
-		true},
+	{"openssl", asServer, noticeCut, "s_server prints the same after a cut and an end", false},
+	{"openssl", asClient, noticeCut, "s_client of 1.1.1 prints the same after a cut and an " +
+		"end", true},
 	{"openssl", asBoth, sendAtOnce, "its input is a pipe", false},
 	{"openssl", asBoth, reset, "a killed process closes its socket in an orderly way", false},
-	{"openssl", asBoth, noticeRST, "with -brief and -quiet they keep the number of the error " +
-		"for themselves", false},
+	{"openssl", asBoth, noticeRST, "with -brief and -quiet they do not print the errno", false},
 	{"openssl", asBoth, takeTLS11, "its default level of security does not allow it", false},
 	{"crypto/tls", asServer, shakeAhead, "its handshake comes after accept", false},
 	{"openssl", asServer, many, "the tests give s_server one client: all of them would share " +
 		"its output", false},
 }
 
-// ourName stands in that table for our side at all levels. Other endpoints stand with their own
-// names.
+// In the table unable, ourName means our side at all levels. Other names are those that String
+// returns.
 const ourName = "ours"
 
 // cannot says why an endpoint cannot do something, or returns "".
@@ -149,9 +149,10 @@ func cannot(e endpoint, r role, a ability) string {
 // needs says what a test needs of the two sides.
 type needs struct {
 	client, server []ability
-	strictWrites   bool // of ours: an error is that of its own Write
+	strictWrites   bool // our side must be strict (see us.strict)
 }
 
+// leftOut says why a pair cannot run the test, or returns "".
 func (n needs) leftOut(cl, sv endpoint) string {
 	for _, a := range n.client {
 		if why := cannot(cl, asClient, a); why != "" {
@@ -166,8 +167,8 @@ func (n needs) leftOut(cl, sv endpoint) string {
 	return ""
 }
 
-// overPairs runs a body over all pairs, at the same time. A pair with our side runs at each of our
-// levels, and another pair runs once.
+// overPairs runs body for each pair of endpoints, for all of them at the same time. A pair with our
+// side runs at each of our levels. A pair without it runs once.
 func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) {
 	t.Helper()
 	run := func(cl, sv endpoint) bool {
@@ -192,11 +193,11 @@ func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) 
 			ran = ran || as || bs
 		}
 		if !ran {
-			t.Errorf("no pair with us, %s, is left: the test is none", l)
+			t.Errorf("%s: all pairs with our side were left out; nothing is tested", l)
 		}
 	}
 	if level != "" && level != daemonLevel {
-		return // they are in the daemon's run
+		return // the run for the daemon's level has the other pairs
 	}
 	for _, cl := range others {
 		for _, sv := range others {
@@ -205,7 +206,7 @@ func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) 
 	}
 }
 
-// connect makes a connection of a pair. It must succeed.
+// connect makes a connection between the endpoints of a pair. If that fails, the test ends.
 func connect(t *testing.T, w *world, cl, sv endpoint, do dialOptions,
 	lo listenOptions) (c, s stream) {
 	t.Helper()
@@ -244,8 +245,8 @@ func accepting(t *testing.T, l listener) <-chan accepted {
 	return ch
 }
 
-// send writes a whole text, and expect reads exactly that text. The text of a failure names the
-// endpoint.
+// send writes a whole text. expect reads as many bytes, which must be the text. who names the
+// endpoint in a failure.
 func send(t *testing.T, who endpoint, s stream, text string) {
 	t.Helper()
 	if n, err := s.Write([]byte(text)); n != len(text) || err != nil {
@@ -261,7 +262,7 @@ func expect(t *testing.T, who endpoint, s stream, text string) {
 	}
 }
 
-// expectEnd reads the clean end, twice.
+// expectEnd checks that two Reads report the clean end of the data (io.EOF).
 func expectEnd(t *testing.T, who endpoint, s stream) {
 	t.Helper()
 	for range 2 {
@@ -271,7 +272,7 @@ func expectEnd(t *testing.T, who endpoint, s stream) {
 	}
 }
 
-// greet sends a text each way.
+// greet sends a text each way, and checks that it arrives.
 func greet(t *testing.T, cl, sv endpoint, c, s stream) {
 	t.Helper()
 	send(t, cl, c, marker+" request")

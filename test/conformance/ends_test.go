@@ -22,11 +22,11 @@ import (
 	"tlsd/session"
 )
 
-// How connections end, as one table: which side ends it, how, and the exact text of each call
-// afterwards. The table holds for our client and our server, at each level, in TLS 1.2 and 1.3. It
-// holds for every version of OpenSSL: make libssl-matrix runs it with each. The peer is crypto/tls.
-// A level without kinds (tellKind) gives only the text that stands here behind the kind. The plugin
-// is in its strict mode, in which a Write gets its own error.
+// The table "ends" has the ways in which a connection ends: which side ends it and how, and the
+// exact result of each later call. The table holds for our client and our server, at each level, in
+// TLS 1.2 and 1.3, with every version of OpenSSL (make libssl-matrix). The peer is crypto/tls. The
+// table has the kind and the errno of each error in front of its text. The plugin gives only the
+// text, and runs in its strict mode, in which a Write returns its own error.
 
 type ender string
 
@@ -35,7 +35,7 @@ const (
 	we   ender = "we end"
 )
 
-// Lines that stand more than once.
+// Lines that occur in several rows.
 const (
 	readEnd   = `Read: the end`
 	closeOK   = `Close: ok`
@@ -48,17 +48,17 @@ const (
 	duringEnd = `handshake: %s: handle N: TLS handshake failed: the peer closed the connection during the handshake`
 )
 
-// An end is a row of the table. Its act runs on a connection whose handshake is done, and notes
-// what the calls say. A few acts have no connection yet.
+// An end is a row of the table. Its act makes the calls and notes their results. The connection has
+// done its handshake, except in the rows "in the handshake".
 type end struct {
 	who  ender
 	how  string
 	act  func(*bout)
 	want []string
-	// In place of want, for our server, if the roles differ.
+	// If not nil, our server has this result, and only our client has want.
 	wantServer []string
-	// In place of want, with a data channel; one of these. The worker then receives by itself,
-	// and notices a reset without a call.
+	// If not nil, the plugin must have one of these results. The plugin uses a data channel, so
+	// the worker reads from the peer by itself, and notices a reset even if no call runs.
 	wantPlugin [][]string
 }
 
@@ -99,7 +99,7 @@ var ends = []end{
 	{who: they, how: "fatal alert", act: func(b *bout) {
 		b.relay.Spoil(b.ours())
 		b.write(3)
-		b.peerReads() // and says so
+		b.peerReads() // and sends the alert
 		b.read()
 		b.read()
 		b.write(3)
@@ -113,15 +113,15 @@ var ends = []end{
 		b.write(20_000)
 		b.awaitTheirs(20_000)
 		b.peerWrites(3)
-		b.peer.Close() // the system resets the connection, behind what was sent
+		b.peer.Close() // unread data: the kernel sends a reset after the 3 bytes
 		b.read()
 		b.read()
 		b.write(3)
 		b.close()
 	}, want: []string{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd,
 		`Write: io ECONNRESET: tls.Write: handle N: write: connection reset by peer`, closeOK},
-		// The written data is lost, and the next call tells that. Which call is the next
-		// depends on when the worker notices the reset.
+		// The peer never gets the written data, and a later call tells that. Which call it
+		// is depends on when the worker notices the reset.
 		wantPlugin: [][]string{
 			{`Write: 20000 bytes`, `Read: 3 bytes`, `Read: tls.Write: handle N: write: connection reset by peer`,
 				`Write: tls.Write: handle N: write: connection reset by peer`, closeOK},
@@ -152,7 +152,7 @@ var ends = []end{
 		b.close()
 		b.peerReads()
 	}, want: []string{closeOK, peerEnd}},
-	{who: we, how: "half-close"}, // see unable
+	{who: we, how: "half-close"}, // skipped: see unable
 	{who: we, how: "cut", act: func(b *bout) {
 		b.S.Close() // the end of a session sends no close_notify
 		b.peerReads()
@@ -161,9 +161,11 @@ var ends = []end{
 		b.direct()
 		b.peerWrites(20_000)
 		b.awaitOurs()
-		b.S.Close() // the system does it: there is data that nobody has read
+		b.S.Close() // unread data: the kernel sends a reset
 		b.peerReads()
-	}, want: []string{`the peer reads: a reset`}, wantPlugin: [][]string{{peerCut}, {`the peer reads: a reset`}}}, // as much as the pump has taken
+		// At the plugin level the worker may have read the data already.
+	}, want: []string{`the peer reads: a reset`},
+		wantPlugin: [][]string{{peerCut}, {`the peer reads: a reset`}}},
 	{who: we, how: "fatal alert", act: func(b *bout) {
 		b.relay.Spoil(b.theirs())
 		b.peerWrites(3)
@@ -206,6 +208,7 @@ var ends = []end{
 		wantServer: []string{`Accept: cancelled: tls.Accept: handle N: the handle was closed while the call waited`, `CloseServerContext: ok`, peerLeft}},
 }
 
+// After a connection has ended in one of these ways, each call has exactly the result of the table.
 func TestEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -257,31 +260,31 @@ func (e end) try(b *bout) {
 		want = wanted[0]
 	}
 	if !slices.ContainsFunc(wanted, func(w []string) bool { return slices.Equal(b.said, w) }) {
-		b.t.Errorf("got\n\t%s\nwant\n\t%s",
+		b.t.Errorf("the results are\n\t%s\nwant\n\t%s",
 			strings.Join(b.said, "\n\t"), strings.Join(want, "\n\t"))
 	}
 }
 
-// kindAndErrno finds them in "Read: io ECONNRESET: tls.Read: …".
+// kindAndErrno finds the kind and the errno in "Read: io ECONNRESET: tls.Read: …".
 var kindAndErrno = regexp.MustCompile(`^(\w+: )\w+(?: E[A-Z]+)?: (tls\.)`)
 
-// A bout is one connection between us and crypto/tls, with what was said on it.
+// A bout is one connection between our side and crypto/tls, with the results of its calls.
 type bout struct {
 	t       *testing.T
 	us      us
 	w       *world
-	role    role // ours
+	role    role // of our side
 	version uint16
 
-	*ours.Stream              // ours
-	peer         *tls.Conn    // theirs
-	tcp          *net.TCPConn // below it
-	wire         *watched     // around that
-	relay        *tap.Relay   // between the two; nil after direct
-	said         []string
+	*ours.Stream              // our end
+	peer         *tls.Conn    // the peer's end
+	tcp          *net.TCPConn // the TCP connection of peer
+	wire         *watched     // tcp, with a look at its records
+	relay        *tap.Relay   // between the two ends; not used after direct
+	said         []string     // the results of the calls
 }
 
-// ours and theirs are the directions of the relay.
+// ours is the direction of what our side sends through the relay, and theirs is the other one.
 func (b *bout) ours() tap.Direction {
 	if b.role == asServer {
 		return tap.FromServer
@@ -291,7 +294,7 @@ func (b *bout) ours() tap.Direction {
 
 func (b *bout) theirs() tap.Direction { return 1 - b.ours() }
 
-// connect makes the connection, through a relay or not.
+// connect makes the connection, through a relay if relayed is set.
 func (b *bout) connect(relayed bool) {
 	b.t.Helper()
 	through := func(port int) int {
@@ -339,7 +342,8 @@ func (b *bout) connect(relayed bool) {
 		testkit.Must(b.t, a.err)
 		b.Stream = a.stream.(ourStream).Stream
 	}
-	// A byte goes each way. So both ends have done with the handshake, and with its tickets.
+	// A byte goes each way. After that, both ends have processed the whole handshake, with its
+	// tickets.
 	b.peerWrites(1)
 	if n, err := b.Read(make([]byte, 9)); n != 1 || err != nil {
 		b.t.Fatalf("we read %d bytes, %v", n, err)
@@ -352,8 +356,8 @@ func (b *bout) connect(relayed bool) {
 	}
 }
 
-// direct starts again with a connection without a relay. A relay would read data that is to stay in
-// the sockets.
+// direct replaces the connection with one without a relay. A relay would read data that must remain
+// in the sockets.
 func (b *bout) direct() {
 	b.t.Helper()
 	b.tcp.Close()
@@ -369,12 +373,13 @@ var (
 	peerAddress  = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 )
 
-// outcome notes what a call of ours has said. It replaces numbers that differ from run to run.
-func (b *bout) outcome(call string, err error, otherwise string) {
+// outcome notes the result of a call of ours: its error, or the text success. In the error it
+// replaces the handle and the port, which differ from run to run.
+func (b *bout) outcome(call string, err error, success string) {
 	e := failure(err)
 	switch {
 	case err == nil:
-		b.note("%s: %s", call, otherwise)
+		b.note("%s: %s", call, success)
 	case e == nil:
 		b.note("%s: %v", call, err)
 	default:
@@ -420,7 +425,8 @@ func (b *bout) peerWrites(size int) {
 	}
 }
 
-// peerReads lets the peer read to the end, and notes the data and the end.
+// peerReads lets the peer read to the end. It notes how much data came, and how the connection
+// ended.
 func (b *bout) peerReads() {
 	n, err := io.Copy(io.Discard, b.peer)
 	switch {
@@ -435,7 +441,7 @@ func (b *bout) peerReads() {
 	case err == nil && b.wire.endsInAlert(b.version):
 		rest, err := io.Copy(io.Discard, b.tcp)
 		if rest != 0 || err != nil {
-			b.t.Errorf("after close_notify there are %d bytes, %v", rest, err)
+			b.t.Errorf("after close_notify: %d bytes, %v; want FIN", rest, err)
 		}
 		b.note(peerEnd)
 	case err == nil, errors.Is(err, io.ErrUnexpectedEOF):
@@ -451,10 +457,11 @@ func (b *bout) peerReads() {
 	}
 }
 
-// partial is more than those rows send which send all their data.
+// A peer that reads at least partial bytes has read a part of the large Write of closeDuringWrite.
+// All other rows send less.
 const partial = 1 << 16
 
-// awaitTheirs waits until our data is in the peer's socket, unread.
+// awaitTheirs waits until n bytes of our data are in the peer's socket, unread.
 func (b *bout) awaitTheirs(n int) {
 	b.t.Helper()
 	testkit.Until(b.t, "data waits for the peer", func() bool {
@@ -462,7 +469,7 @@ func (b *bout) awaitTheirs(n int) {
 	})
 }
 
-// awaitOurs waits until the peer's data is in our socket, unread.
+// awaitOurs waits until all data of the peer is in our socket.
 func (b *bout) awaitOurs() {
 	b.t.Helper()
 	testkit.Until(b.t, "data waits for us", func() bool { return b.queue(unix.SIOCOUTQ) == 0 })
@@ -481,7 +488,7 @@ func (b *bout) queue(request uint) (n int) {
 	return n
 }
 
-// closeDuringWrite closes while a Write waits, because the peer does not read.
+// closeDuringWrite closes the handle while a Write waits for the peer, which does not read.
 func (b *bout) closeDuringWrite() {
 	b.t.Helper()
 	wrote := make(chan error, 1)
@@ -498,8 +505,8 @@ func (b *bout) closeDuringWrite() {
 // A stranger is a peer that does not do its part of the handshake.
 type stranger func(*net.TCPConn)
 
-// meet lets our side begin a handshake with a stranger. When the two are connected, it returns. The
-// channel gets what Handshake or Accept says.
+// meet lets our side begin a handshake with a stranger. When the two are connected, meet returns.
+// The channel receives the result of our Handshake or Accept.
 func (b *bout) meet(s stranger) <-chan error {
 	b.t.Helper()
 	said := make(chan error, 1)
@@ -534,8 +541,7 @@ func (b *bout) meet(s stranger) <-chan error {
 	return said
 }
 
-// theyLeave lets the peer end a handshake, in the middle of the first message that it gets or
-// sends.
+// theyLeave lets the peer end the connection during our handshake: after a part of the ClientHello.
 func (b *bout) theyLeave() {
 	b.t.Helper()
 	said := b.meet(func(c *net.TCPConn) {
@@ -556,7 +562,7 @@ func (b *bout) theyLeave() {
 	b.close()
 }
 
-// weLeave lets us end a handshake while the peer says nothing.
+// weLeave lets our side close its handle during the handshake, while the peer sends nothing.
 func (b *bout) weLeave() {
 	b.t.Helper()
 	begun, left := make(chan bool), make(chan string, 1)
@@ -570,16 +576,16 @@ func (b *bout) weLeave() {
 		close(begun)
 		_, err := io.Copy(io.Discard, c)
 		if err != nil && !errors.Is(err, syscall.ECONNRESET) {
-			b.t.Errorf("the peer waits for the end: %v", err)
+			b.t.Errorf("the peer wants FIN or a reset, and gets: %v", err)
 		}
 		left <- peerLeft
 	})
 	<-begun
 	if b.role == asServer {
-		// The Accept waits for longer than a handshake takes. It does not matter whether we
-		// have read the half message.
+		// The Accept does not end by itself. So it does not matter whether tlsd has already
+		// read the half ClientHello.
 		testkit.Until(b.t, "the Accept has arrived", func() bool {
-			// the first Accept after the context is that of listen
+			// The context has handle H, and ours.Listen has used H+1.
 			e := failure(b.S.CloseServerContext(b.Ctx, b.H+2))
 			return e != nil && mentions(e, "it is a connection")
 		})
@@ -594,12 +600,12 @@ func (b *bout) weLeave() {
 	b.said = append(b.said, <-left)
 }
 
-// watched is the peer's TCP connection. It knows the last record that was read.
+// A watched is a TCP connection that remembers the newest record that was read whole.
 type watched struct {
 	net.Conn
-	buf []byte // the beginning of what was not looked at
-	typ byte
-	n   int // bytes of that record
+	buf []byte // a record of which only a part was read
+	typ byte   // type of the newest record
+	n   int    // bytes of the newest record
 }
 
 func (w *watched) Read(p []byte) (int, error) {
@@ -616,9 +622,9 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// endsInAlert says whether the last record was an alert. TLS 1.3 hides the type of a record, but
-// not its size. An alert has two bytes, one byte for the type, and 16 for the authentication.
-// Nothing else in these tests has that size.
+// endsInAlert says whether the newest record is an alert. TLS 1.3 hides the type of a record, but
+// not its size. An alert has two bytes, one byte for the type, and 16 for the authentication. No
+// other record of these tests has this size.
 func (w *watched) endsInAlert(version uint16) bool {
 	if version == tls.VersionTLS13 {
 		return w.typ == tap.ApplicationData && w.n == 2+1+16

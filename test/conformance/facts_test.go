@@ -20,18 +20,19 @@ import (
 	"tlsd/session"
 )
 
-// The facts of tls.Info: at both ends of a connection between two of our sides, and against
-// crypto/tls, which knows some of the facts.
+// The facts of tls.Info. Some tests connect our client with our server, and their facts must agree.
+// Others connect our client with crypto/tls, which knows some of the facts.
 
-// A side is one of ours, with what it must see of the other side.
+// A side is one end of a connection, on our side, with what its facts must tell about the other
+// end.
 type side struct {
 	t      *testing.T
 	e      us
 	s      ours.Session
 	h      client.Handle
 	server bool
-	shown  *testcert.Cert // the other's certificate; nil: none
-	verify bool           // that it has been verified
+	shown  *testcert.Cert // the other end's certificate; nil: none
+	verify bool           // shown must have been verified
 }
 
 func (x *side) fact(name string) string {
@@ -41,7 +42,8 @@ func (x *side) fact(name string) string {
 	return text
 }
 
-// of gives a text about the other side's certificate. Without a certificate it gives nothing.
+// of calls text with the other end's certificate, and returns the result. Without a certificate it
+// returns "".
 func (x *side) of(text func(c *testcert.Cert) string) string {
 	if x.shown == nil {
 		return ""
@@ -56,8 +58,9 @@ func sum(b []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-// facts are all facts of a connection. want gives the right text, from the same fact at the other
-// end. If the library decides the text, want checks it, and returns it if it is good.
+// facts lists all facts of a connection. want returns the right text. Its parameter got is the text
+// at this end, and others is the text of the same fact at the other end. If the right text depends
+// on the library, want checks got, and returns others.
 var facts = []struct {
 	name string
 	want func(x *side, got, others string) string
@@ -69,7 +72,7 @@ var facts = []struct {
 	{"alpn", func(*side, string, string) string { return "h2" }},
 	{"group", func(_ *side, got, others string) string {
 		if libraryIsOld() {
-			return "" // it cannot be asked before 3.0
+			return "" // OpenSSL tells the group since 3.0
 		}
 		return oneOf(got, got != "", others)
 	}},
@@ -141,7 +144,8 @@ var facts = []struct {
 	{"unsent", func(*side, string, string) string { return "0" }},
 }
 
-// oneOf gives the text itself if it is good. Otherwise it gives what the text should be.
+// oneOf returns the text that a fact must have. If got is good, this is the text of the other end.
+// If not, it is a text that differs from got, so that the test fails.
 func oneOf(got string, good bool, others string) string {
 	if good {
 		return others
@@ -149,11 +153,12 @@ func oneOf(got string, good bool, others string) string {
 	return "something else than " + strconv.Quote(got)
 }
 
-// libraryIsOld says whether our libssl is 1.1.1. Command line and libssl are of the same version,
-// on this machine and in the matrix.
+// libraryIsOld says whether our libssl is 1.1.1. It asks OpenSSL's command line, which has the same
+// version as our libssl, also in make libssl-matrix.
 func libraryIsOld() bool { return opensslIsOld() }
 
-// connectOurs makes a connection between two of ours.
+// connectOurs makes a connection between our client and our server. The client has the certificate
+// show; nil: none.
 func connectOurs(t *testing.T, e us, w *world, show *testcert.Cert) (cl, sv *side) {
 	t.Helper()
 	ctx := testkit.Bounded(t)
@@ -187,6 +192,7 @@ func connectOurs(t *testing.T, e us, w *world, show *testcert.Cert) (cl, sv *sid
 		show != nil}
 }
 
+// Each fact of a connection has the right text at both ends, alone and among all facts.
 func TestEachFactIsTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -204,7 +210,7 @@ func TestEachFactIsTold(t *testing.T) {
 	})
 }
 
-// tells looks at each fact of a side.
+// tells checks each fact of a side, and that there are no other facts.
 func (x *side) tells(other *side) {
 	x.t.Helper()
 	var all map[string]string
@@ -213,20 +219,20 @@ func (x *side) tells(other *side) {
 		got := x.fact(f.name)
 		want := f.want(x, got, other.fact(f.name))
 		if got != want || all[f.name] != got {
-			x.t.Errorf("server %v: %s is %q, and among all facts %q; want %q",
+			x.t.Errorf("server: %v; the fact %s is %q, among all facts %q; want %q",
 				x.server, f.name, got, all[f.name], want)
 		}
 		delete(all, f.name)
 	}
 	if len(all) > 0 {
-		x.t.Errorf("this test does not know the facts %q", slices.Sorted(maps.Keys(all)))
+		x.t.Errorf("the list facts of this test lacks %q", slices.Sorted(maps.Keys(all)))
 	}
 	if x.fact("peer-address") != other.fact("local-address") {
-		x.t.Error("the two ends have different addresses")
+		x.t.Error("peer-address is not the local-address of the other end")
 	}
 }
 
-// crypto/tls has the same channel binding, protocol, name and certificates, in both versions of
+// The facts of our client agree with those of its peer, a server of crypto/tls, in both versions of
 // TLS.
 func TestFactsAreThePeersToo(t *testing.T) {
 	t.Parallel()
@@ -284,28 +290,28 @@ func TestFactsAreThePeersToo(t *testing.T) {
 				}
 			}
 			if sum(state.PeerCertificates[0].Raw) != sum(show.Cert.Raw) {
-				t.Error("the server has got another certificate than ours")
+				t.Error("the server has a certificate that is not our client's")
 			}
 			peer.Close()
 		}
 	})
 }
 
-// Without verification the facts are there. They say that nothing was verified.
+// A client that skips verification has the facts, too. The fact "verified" is 0.
 func TestFactsOfAnInsecureClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	port := serve(t, w.cert)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
 		ctx := testkit.Bounded(t)
-		s := e.open(t, w.other.File) // which has not signed
+		s := e.open(t, w.other.File) // has not signed the server's certificate
 		h, err := s.NewClient(ctx, "localhost", port)
 		testkit.Must(t, err)
 		testkit.Must(t, s.SetInsecureSkipVerify(ctx, h, true))
 		testkit.Must(t, s.Handshake(ctx, h))
 		x := &side{t: t, e: e, s: s, h: h}
 		if got := x.fact("verified") + x.fact("subject"); got != "0/CN=localhost" {
-			t.Errorf("verified and subject: %q", got)
+			t.Errorf("verified and subject are %q; want 0 and /CN=localhost", got)
 		}
 	})
 }

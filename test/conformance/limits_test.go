@@ -19,9 +19,10 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// A call that exceeds a limit is refused with kind limit, and changes nothing.
+// A call that exceeds a limit is refused with kind limit, and the error names the flag of the
+// limit.
 
-// liner is a caller that sends bytes as they are.
+// liner is a caller that writes lines of its own to tlsd's socket, without rpc/client.
 type liner struct {
 	t    *testing.T
 	conn net.Conn
@@ -48,7 +49,7 @@ func (l *liner) begin(method, params string) int {
 	return l.id
 }
 
-// writeOf has the parameters of a Write of n bytes.
+// writeOf returns the parameters of a Write of n bytes on handle 1.
 func writeOf(n int) string {
 	return fmt.Sprintf(`[1,"%s"]`, base64.StdEncoding.EncodeToString(make([]byte, n)))
 }
@@ -88,36 +89,39 @@ func (l *liner) refused(flag, method, params string) {
 	l.meets(flag, fmt.Sprint(l.begin(method, params)))
 }
 
+// meets reads the next answer. The answer must be for the call with the id want, and must refuse
+// the call because of the limit of the flag.
 func (l *liner) meets(flag, want string) {
 	l.t.Helper()
 	id, err := l.answer()
 	if id != want || err == nil || err.Data == nil || err.Data.Kind != client.KindLimit ||
 		err.Code != -32011 || !strings.Contains(err.Message, flag) {
-		l.t.Fatalf("answer to %s: %+v; want one to %s of kind limit that names %s", id, err,
-			want, flag)
+		l.t.Fatalf("the answer to call %s is %+v; want an answer to call %s, of kind "+
+			"limit, that names %s", id, err, want, flag)
 	}
 }
 
+// ended checks that tlsd has closed the connection and has sent nothing more.
 func (l *liner) ended() {
 	l.t.Helper()
 	if rest, err := io.ReadAll(l.in); err != nil || len(rest) > 0 {
-		l.t.Fatalf("the connection is to be closed, and gives %q, %v", rest, err)
+		l.t.Fatalf("tlsd must close the connection, and a read gives %q, %v", rest, err)
 	}
 }
 
-// silent is the port of a server that takes connections and says nothing.
+// silent returns the port of a server that sends nothing.
 func silent(t *testing.T) int {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { ln.Close() }) // the kernel takes the connections
+	t.Cleanup(func() { ln.Close() }) // nobody accepts: the kernel makes the connections
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// TestLimits tries each limit that a flag of tlsd sets: at the limit, one over it, and below it
-// again.
+// TestLimits tries each limit that a flag of tlsd sets. Calls up to the limit are served. One more
+// is refused with kind limit. If the session goes on, a call within the limit is served again.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, bareDaemon)
@@ -133,7 +137,7 @@ func TestLimits(t *testing.T) {
 			}
 			l.send(line(2048))
 			if id, err := l.answer(); id != "1" || err != nil {
-				t.Fatalf("%s, %v", id, err)
+				t.Fatalf("a message as large as the limit: call %s, %v", id, err)
 			}
 			l.send(line(2049))
 			l.meets("--max-message", "null")
@@ -143,7 +147,7 @@ func TestLimits(t *testing.T) {
 			l := newLiner(t, d)
 			l.send(`{"jsonrpc":"2.0","id":1,"method":"tls.Backend","x":[[[[]]]]}` + "\n")
 			if id, err := l.answer(); id != "1" || err != nil {
-				t.Fatalf("%s, %v", id, err)
+				t.Fatalf("a message nested to the limit: call %s, %v", id, err)
 			}
 			l.send(`{"jsonrpc":"2.0","id":2,"method":"tls.Backend","x":[[[[[]]]]]}` + "\n")
 			l.meets("--max-nesting", "2")
@@ -152,14 +156,14 @@ func TestLimits(t *testing.T) {
 		{"--max-calls", "3", func(t *testing.T, d *testd.Daemon) {
 			l := newLiner(t, d)
 			l.ok("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, silent(t)))
-			l.begin("tls.Handshake", "[1]") // for which the Reads wait
+			l.begin("tls.Handshake", "[1]") // the Reads wait for its end
 			l.begin("tls.Read", "[1,1]")
 			last := l.begin("tls.Read", "[1,1]")
 			l.refused("--max-calls", "tls.Read", "[1,1]")
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
 				err.Data.Kind != client.KindCancelled {
-				t.Fatalf("%s, %v", id, err)
+				t.Fatalf("call %d is cancelled, %s answered: %v", last, id, err)
 			}
 			l.begin("tls.Read", "[1,1]")
 			l.refused("--max-calls", "tls.Read", "[1,1]")
@@ -167,14 +171,14 @@ func TestLimits(t *testing.T) {
 		{"--max-buffered", "100KiB", func(t *testing.T, d *testd.Daemon) {
 			l := newLiner(t, d)
 			l.ok("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, silent(t)))
-			l.begin("tls.Handshake", "[1]") // for which the Writes wait
+			l.begin("tls.Handshake", "[1]") // the Writes wait for its end
 			l.begin("tls.Write", writeOf(60<<10))
 			last := l.begin("tls.Write", writeOf(40<<10))
 			l.refused("--max-buffered", "tls.Write", writeOf(1))
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
 				err.Data.Kind != client.KindCancelled {
-				t.Fatalf("%s, %v", id, err)
+				t.Fatalf("call %d is cancelled, %s answered: %v", last, id, err)
 			}
 			l.refused("--max-buffered", "tls.Write", writeOf(40<<10+1))
 			l.begin("tls.Write", writeOf(40<<10))
@@ -201,7 +205,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// sessions tries two sessions, and one more.
+// sessions opens two sessions. A third is refused until one of the two has ended.
 func sessions(flag string) func(*testing.T, *testd.Daemon) {
 	return func(t *testing.T, d *testd.Daemon) {
 		a, b := newLiner(t, d), newLiner(t, d)
@@ -213,7 +217,9 @@ func sessions(flag string) func(*testing.T, *testd.Daemon) {
 		a.conn.Close()
 		testkit.Until(t, "there is room for another session", func() bool {
 			again := newLiner(t, d)
-			io.WriteString(again.conn, `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`+"\n") // fails if it is refused already
+			// The write fails if tlsd has already refused the session.
+			io.WriteString(again.conn,
+				`{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`+"\n")
 			_, err := again.answer()
 			return err == nil
 		})
@@ -242,13 +248,14 @@ func pending(t *testing.T, d *testd.Daemon) {
 	}
 	third, done := dial(), make(chan error, 1)
 	go func() { done <- third.Handshake() }()
-	// The worker that answers these calls would have accepted the third client meanwhile.
+	// While the worker answers these calls, it would also accept the third client, if the limit
+	// allowed that.
 	for range 100 {
 		_, err := ln.S.Version(ln.Ctx, 0)
 		testkit.Must(t, err)
 	}
 	if n := testkit.Backlog(t, ln.Port); n != 1 || len(done) > 0 {
-		t.Fatalf("%d clients wait in the kernel, want the third; its handshake has "+
+		t.Fatalf("%d clients wait in the kernel, want 1, the third; its handshake has "+
 			"ended: %t",
 			n, len(done) > 0)
 	}
@@ -256,6 +263,6 @@ func pending(t *testing.T, d *testd.Daemon) {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
-		t.Errorf("the third client, when there is a place: %v", err)
+		t.Errorf("the third client, after an Accept has claimed another: %v", err)
 	}
 }

@@ -1,12 +1,13 @@
-// Package conformance compares our side of TLS with others. One body of tests runs over every pair
-// of client and server. The endpoints are our side, Go's crypto/tls, and OpenSSL's command line
-// (s_client, s_server). The protocol's table of errors is tried with bad input.
+// Package conformance compares our side of TLS with others. Each test runs for every pair of a
+// client and a server. The endpoints are our side, Go's crypto/tls, and OpenSSL's command line
+// (s_client, s_server). Further tests send bad input, and compare the errors with the table of
+// errors in proto.md.
 //
 // Our side is tried at three levels (internal/ours): in process, through the real daemon and its
-// socket, and through the plugin in a host in C. All levels use the machine's libssl, or the libssl
-// that make libssl-matrix has for them. TLSD_TEST_LEVEL names a level, and the tests then run at
-// that level only. A pair without our side proves the body of the test. The table unable has what
-// an endpoint cannot do, at any level, with the reason.
+// socket, and through the plugin in a host in C. All levels use the machine's libssl, or the one
+// that make libssl-matrix gives them. TLSD_TEST_LEVEL names a level, and the tests then run at that
+// level only. A pair without our side shows that the test itself is right. The table unable lists
+// what an endpoint cannot do, with the reason.
 //
 // Peers listen on loopback. Keys and certificates are made when tests run.
 package conformance
@@ -36,8 +37,8 @@ const marker = "payload-marker-8f3a61"
 // password protects the encrypted keys of these tests.
 const password = "password-marker-5d20c7"
 
-// daemon starts a tlsd that logs as much as it can. When it has ended, its log is searched: it may
-// have neither payload nor keys.
+// daemon starts a tlsd that logs as much as it can. When the daemon has ended, the test searches
+// its log. The log must have no payload, no password, and no piece of a private key.
 func daemon(t *testing.T, flags ...string) *testd.Daemon {
 	t.Helper()
 	return daemonWith(t, testd.Options{Flags: flags})
@@ -51,22 +52,23 @@ func daemonWith(t *testing.T, o testd.Options) *testd.Daemon {
 		d.Stop(t)
 		log := d.Log(t)
 		if !strings.Contains(log, "session") {
-			t.Errorf("the log does not speak of sessions: is it the log?\n%s", log)
+			t.Errorf("no line about a session is in the log; is it the daemon's?\n%s",
+				log)
 		}
 		for _, leak := range leaks(log) {
-			t.Errorf("the log has %s:\n%s", leak, log)
+			t.Errorf("the log must not have secrets, and has %s:\n%s", leak, log)
 		}
 	})
 	return d
 }
 
-// keys has pieces of all private keys that the tests have made, with a description of each. Each 31
-// characters of a key's PEM have at least one piece.
+// keys maps pieces of all private keys that the tests have made to the subjects of their
+// certificates. Any 31 characters of a full line of PEM have at least one whole piece.
 var keys sync.Map
 
 const pieceLen = 16
 
-// leaks lists what a log must not have.
+// leaks returns a description of each secret that it finds in a log.
 func leaks(log string) []string {
 	var found []string
 	for _, secret := range []string{marker, password} {
@@ -95,7 +97,8 @@ func leaks(log string) []string {
 	return found
 }
 
-// secret notes a certificate's key as one that no log may have.
+// secret stores the certificate's key in keys, and returns the certificate. No log may have the
+// key.
 func secret(c *testcert.Cert) *testcert.Cert {
 	for line := range strings.Lines(string(c.KeyPEM)) {
 		line = strings.TrimSpace(line)
@@ -109,7 +112,8 @@ func secret(c *testcert.Cert) *testcert.Cert {
 	return c
 }
 
-// The search must find a piece of a key. Otherwise the check of the logs would show nothing.
+// leaks finds each sort of secret, and nothing in a harmless log. If it found none, the check of
+// the logs would show nothing.
 func TestLeaksAreFound(t *testing.T) {
 	t.Parallel()
 	c := secret(testcert.SelfSigned(t, testcert.Leaf{CN: "leak"}))
@@ -124,11 +128,11 @@ func TestLeaksAreFound(t *testing.T) {
 		"PEM":            "-----BEGIN EC PRIVATE KEY-----",
 	} {
 		if len(leaks(log)) == 0 {
-			t.Errorf("%s: not found in %q", name, log)
+			t.Errorf("%s: leaks does not find it in %q", name, log)
 		}
 	}
 	if got := leaks(`{"level":"info","msg":"session ended"}`); len(got) != 0 {
-		t.Errorf("found in a harmless log: %v", got)
+		t.Errorf("leaks finds secrets in a harmless log: %v", got)
 	}
 }
 
@@ -145,7 +149,7 @@ func newWorld(t *testing.T) *world {
 	return &world{ca: ca, other: testcert.NewCA(t, "Other CA"), cert: issue(t, ca, localhost)}
 }
 
-// localhost is what most servers are called here.
+// localhost is the certificate that most servers of these tests have.
 var localhost = testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
 	IPs: []string{"127.0.0.1"}}
 

@@ -28,7 +28,8 @@ var onlyFlag = map[uint16]string{tls.VersionTLS11: "-tls1_1", tls.VersionTLS12: 
 	tls.VersionTLS13: "-tls1_3"}
 
 func (opensslEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, error) {
-	// A command in the input is payload. The end of the input is the end of the connection.
+	// -nocommands: every letter of the input is payload. -no_ign_eof: the end of the input ends
+	// the connection.
 	args := []string{"s_client", "-connect", testkit.Addr(to.port), "-brief", "-nocommands",
 		"-no_ign_eof"}
 	if o.ca != "" {
@@ -38,7 +39,7 @@ func (opensslEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, er
 	}
 	args = append(args, "-no-CApath")
 	if !opensslIsOld() {
-		args = append(args, "-no-CAstore") // since 3.0, as are stores
+		args = append(args, "-no-CAstore") // an option since 3.0
 	}
 	isAddress := net.ParseIP(to.host) != nil
 	if isAddress {
@@ -58,7 +59,7 @@ func (opensslEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, er
 
 // opensslIsOld says whether the command line is of 1.1.1, as on Debian 11 and RHEL 8.
 var opensslIsOld = sync.OnceValue(func() bool {
-	out, _ := exec.Command("openssl", "version").Output() // without it no test gets far
+	out, _ := exec.Command("openssl", "version").Output() // without openssl tests fail later
 	return strings.HasPrefix(string(out), "OpenSSL 1.")
 })
 
@@ -66,7 +67,7 @@ func version(only uint16) []string {
 	switch {
 	case only == 0:
 		return nil
-	case only < tls.VersionTLS12: // not allowed at the level of security that is the default
+	case only < tls.VersionTLS12: // the default level of security forbids it
 		return []string{onlyFlag[only], "-cipher", "DEFAULT:@SECLEVEL=0"}
 	}
 	return []string{onlyFlag[only]}
@@ -95,7 +96,7 @@ type openssl struct {
 	cmd  *exec.Cmd
 	in   io.WriteCloser
 	out  io.ReadCloser
-	told chan struct{} // closed when standard error has spoken of the connection, or has ended
+	told chan struct{} // closed when standard error has described the connection, or has ended
 	done chan struct{} // closed when the process has ended
 
 	mu   sync.Mutex // guards text
@@ -114,7 +115,7 @@ func startOpenssl(t *testing.T, args []string) *openssl {
 	errs[3] = testd.Spawn(p.cmd, func() {
 		defer close(p.done)
 		p.listen(stderr)
-		// Not cmd.Wait: it closes the output, which may not have been read.
+		// Not cmd.Wait, because it closes the output, which the test may not have read yet.
 		p.cmd.Process.Wait()
 	})
 	if err := errors.Join(errs[:]...); err != nil {
@@ -181,15 +182,15 @@ func (p *openssl) Read(b []byte) (int, error) {
 
 func (p *openssl) Write(b []byte) (int, error) { return p.in.Write(b) }
 
-// Close ends the input. Then s_client ends the connection. s_server ends when its peer ends the
-// connection.
+// Close ends the input, and waits until the process has ended. The end of its input makes s_client
+// end the connection. s_server ends only after its peer has ended the connection.
 func (p *openssl) Close() error {
 	p.in.Close()
 	select {
 	case <-p.done:
 		return nil
 	case <-time.After(testkit.Patience):
-		return fmt.Errorf("openssl does not leave: %s", p.stderr())
+		return fmt.Errorf("openssl has not ended: %s", p.stderr())
 	}
 }
 

@@ -17,21 +17,22 @@ import (
 	"tlsd/session"
 )
 
-// The options of tls.SetOption: each with good and wrong values, on each kind of handle, in each
-// state. The same for tls.SetCertificate, tls.Listen, tls.ReadPlain and tls.WritePlain.
+// Each option of tls.SetOption is tried with good and wrong values, on each kind of handle, before
+// and after the handshake. tls.SetCertificate, tls.Listen, tls.ReadPlain and tls.WritePlain are
+// tried on wrong handles and in wrong states.
 
-// An option belongs to a client, to an accepted connection, or to a context. CA stands for a good
-// file of CA certificates, RUBBISH for a file without one.
+// An option belongs to a client, to an accepted connection, or to a context. In a value, CA stands
+// for a good file of CA certificates, and RUBBISH for a file without certificates.
 type option struct {
 	name             string
 	client, accepted bool
 	late             bool // a connection takes it after the handshake, too
 	context          bool
-	preset           string   // of a context, as tls.Info tells it
-	good             []string // the last one of a context is told by tls.Info
+	preset           string   // value in a new context, as tls.Info tells it
+	good             []string // when a context has the last one, tls.Info must tell it
 	wrong            []string
-	badFiles         []string // kind file
-	says             string   // about a wrong value
+	badFiles         []string // values that fail with kind file
+	says             string   // text of the error for a wrong value
 	// another option that must be set before, and what the state error says
 	dependsOn, dependsText string
 }
@@ -76,7 +77,7 @@ var optionTable = []option{
 		good: []string{"0", "1"}, wrong: []string{"", "2", "on"}, says: "want 0 or 1"},
 }
 
-// A desk is a session of ours with a handle of each kind.
+// A desk is a session of ours with a context that listens. Its methods make the other handles.
 type desk struct {
 	t       *testing.T
 	s       ours.Session
@@ -113,7 +114,7 @@ func (d *desk) client() client.Handle {
 	return h
 }
 
-// pair is both ends of a connection. If shaken, their handshake is done.
+// pair makes a connection, and returns both ends. If shaken is set, their handshake is done.
 func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 	d.t.Helper()
 	way := map[bool]string{true: "accept", false: "later"}[shaken]
@@ -121,7 +122,7 @@ func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 	return d.meet(shaken)
 }
 
-// meet is the same. It changes nothing of the context.
+// meet is pair without a change of the context, whose option handshake must fit already.
 func (d *desk) meet(shaken bool) (cl, accepted client.Handle) {
 	d.t.Helper()
 	ctx := testkit.Bounded(d.t)
@@ -145,7 +146,7 @@ func (d *desk) set(h client.Handle, name, value string) error {
 	return d.s.SetOption(testkit.Bounded(d.t), h, name, value)
 }
 
-// fails checks that a call has failed, and how.
+// fails checks that a call has failed with a kind and texts.
 func (d *desk) fails(what string, err error, kind client.Kind, says ...string) {
 	d.t.Helper()
 	if e := failure(err); e == nil || !isKind(err, kind) || !mentions(e, says...) {
@@ -153,17 +154,20 @@ func (d *desk) fails(what string, err error, kind client.Kind, says ...string) {
 	}
 }
 
-// known are the names of the options that a kind of handle has, as an error lists them.
-func known(has func(option) bool) string {
+// known returns the names of the selected options, as an error lists them.
+func known(selected func(option) bool) string {
 	var names []string
 	for _, o := range optionTable {
-		if has(o) {
+		if selected(o) {
 			names = append(names, o.name)
 		}
 	}
 	return strings.Join(names, ", ")
 }
 
+// Each kind of handle takes good values of its options. It refuses wrong values, other options and
+// unknown options, and the error lists what it takes. After the handshake a connection refuses most
+// options.
 func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -173,8 +177,8 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 		shakenClient, shakenServer := d.pair(true)
 		ofConnections := known(func(o option) bool { return o.client || o.accepted })
 		ofContexts := known(func(o option) bool { return o.context })
-		// The lists are complete. An option that this test does not know would stand at the
-		// end of a list.
+		// An error lists all options. fails would not notice a further option at the end of
+		// the list, so the end is compared below.
 		d.fails("an unknown option of a connection", d.set(unshakenClient, "colour", "red"),
 			client.KindParams, `"colour"`, "there are: "+ofConnections)
 		d.fails("an unknown option of a context", d.set(d.context, "colour", "red"),
@@ -185,7 +189,7 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 		}{{unshakenClient, ofConnections}, {d.context, ofContexts}} {
 			if e := failure(d.set(c.h, "colour", "red")); !strings.HasSuffix(e.Message,
 				"there are: "+c.list) {
-				t.Errorf("this test does not know all options: %v", e)
+				t.Errorf("optionTable lacks an option that tlsd has: %v", e)
 			}
 		}
 		for _, o := range optionTable {
@@ -240,7 +244,7 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 	})
 }
 
-// each sets each value of an option.
+// each sets each value of an option, and checks the result.
 func (d *desk) each(what string, h client.Handle, o option) {
 	d.t.Helper()
 	for _, v := range o.wrong {
@@ -263,12 +267,14 @@ func (d *desk) each(what string, h client.Handle, o option) {
 		if want := strings.ReplaceAll(last, "CA", d.w.ca.File); got != want {
 			d.t.Errorf("%s: tls.Info tells %q, want %q", what, got, want)
 		}
-		// for what comes after
+		// The context gets a value with which the next tests work.
 		testkit.Must(d.t, d.set(h, o.name,
 			map[bool]string{true: o.preset, false: o.good[0]}[o.preset != ""]))
 	}
 }
 
+// tls.Info tells the address of a context and the values of all its options. An option that depends
+// on another cannot be set before that one.
 func TestFactsOfContexts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -301,7 +307,8 @@ func TestFactsOfContexts(t *testing.T) {
 	})
 }
 
-// What can be asked of a handle depends on its kind and its state.
+// tls.Info fails for a fact that a handle does not have: most facts before the handshake, those of
+// another kind of handle, and unknown ones.
 func TestFactsThatCannotBeAsked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -350,6 +357,8 @@ func TestFactsThatCannotBeAsked(t *testing.T) {
 	})
 }
 
+// A call fails if it does not fit the kind of its handle or the state of its connection, and the
+// error says why.
 func TestCallsOfTheWrongStateOrKind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -433,7 +442,8 @@ func TestCallsOfTheWrongStateOrKind(t *testing.T) {
 		} {
 			d.fails(c.what, c.err, c.kind, c.says)
 		}
-		// Plain text that was not read is no part of what TLS protects.
+		// Unread plain text must not be taken for data that TLS has protected. So Handshake
+		// fails until the plain text is read.
 		_, err := d.s.WritePlain(ctx, sv, []byte("220 go ahead\r\ninjected\r\n"))
 		testkit.Must(t, err)
 		for got := ""; got != "220 go ahead\r\n"; {

@@ -23,7 +23,8 @@ var level = os.Getenv("TLSD_TEST_LEVEL")
 
 const daemonLevel = "daemon"
 
-// levels are the levels of this run, with these timeouts (connect, handshake, accept-handshake).
+// levels returns the levels of this run. bounds sets their timeouts for connect, handshake and
+// accept-handshake.
 func levels(t *testing.T, bounds session.Timeouts) []us {
 	t.Helper()
 	var flags []string
@@ -46,7 +47,7 @@ func levels(t *testing.T, bounds session.Timeouts) []us {
 	return all
 }
 
-// atEachLevel runs a body with our side at each level, at the same time.
+// atEachLevel runs body with our side at each level, at all levels at the same time.
 func atEachLevel(t *testing.T, bounds session.Timeouts, body func(t *testing.T, l us)) {
 	t.Helper()
 	for _, l := range levels(t, bounds) {
@@ -57,7 +58,7 @@ func atEachLevel(t *testing.T, bounds session.Timeouts, body func(t *testing.T, 
 	}
 }
 
-// needsLevel skips a test in a run for a level that lacks an ability.
+// needsLevel skips a test if this run is only for one level, and that level lacks the ability.
 func needsLevel(t *testing.T, a ability) {
 	t.Helper()
 	for _, l := range []us{{ours.InProcess{}}, {ours.Daemon{}}, {ours.Plugin{}}} {
@@ -67,7 +68,8 @@ func needsLevel(t *testing.T, a ability) {
 	}
 }
 
-// strict is our side with Writes that do not run ahead.
+// strict returns our side with the plugin's strict mode, in which a Write returns only when its
+// data is sent.
 func (e us) strict() us {
 	if p, ok := e.Level.(ours.Plugin); ok {
 		p.StrictWrites = true
@@ -76,7 +78,7 @@ func (e us) strict() us {
 	return e
 }
 
-// open opens a session that trusts ca, or the system's store if it is empty.
+// open opens a session that trusts ca, or the system's store if ca is empty.
 func (e us) open(t *testing.T, ca string) ours.Session {
 	t.Helper()
 	s := e.Open(t)
@@ -109,8 +111,8 @@ func (e us) server(t *testing.T, o listenOptions) ourListener {
 
 func (us) takesVersion(t *testing.T, only uint16) {
 	if only != 0 {
-		t.Error("we cannot be told which versions to offer: the test must say that it " +
-			"needs that")
+		t.Error("our side cannot offer one version only: this test must need the " +
+			"ability oneVersion")
 	}
 }
 
@@ -140,16 +142,17 @@ func isOurs(e endpoint) bool {
 	return ok
 }
 
-// failure is the error of a call, or nil if it is none of ours.
+// failure returns the error of one of our calls, or nil if err is none.
 func failure(err error) *client.Error { return ours.Failure(err) }
 
-// isKind says whether an error is of a kind, as far as its level tells (tellKind).
+// isKind says whether an error is of a kind. At the plugin level, which does not tell the kind, it
+// says yes to every error of our side.
 func isKind(err error, kind client.Kind) bool { return ours.Is(err, kind) }
 
-// tells says whether an error has more than a text.
+// tells says whether an error has a kind and a detail besides its text.
 func tells(e *client.Error) bool { return e.Kind != ours.Untold }
 
-// mentions says whether the error's text has all of these.
+// mentions says whether the error's text has all these texts. It ignores upper and lower case.
 func mentions(e *client.Error, texts ...string) bool {
 	for _, text := range texts {
 		if !strings.Contains(strings.ToLower(e.Message), strings.ToLower(text)) {

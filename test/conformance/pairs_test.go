@@ -13,6 +13,8 @@ import (
 
 // Every endpoint talks with every other one: a request and a reply, and much data both ways.
 
+// In each pair the two sides agree on TLS 1.3, and the client sees the certificate of the server.
+// They exchange data, and one of them ends the connection cleanly.
 func TestRequestAndReply(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -53,6 +55,7 @@ func TestRequestAndReply(t *testing.T) {
 	}
 }
 
+// A peer that offers only TLS 1.2 is served, as the client and as the server.
 func TestPeersWithTLS12Only(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -84,8 +87,8 @@ func TestPeersWithTLS12Only(t *testing.T) {
 	}
 }
 
-// TLS 1.1 must not be used (RFC 8996). crypto/tls uses it with the same peers if it is told to. So
-// the refusal is ours.
+// A peer that offers only TLS 1.1 is refused, because TLS 1.1 must not be used (RFC 8996). Pairs
+// without our side do use it here. So it is our side that refuses.
 func TestPeersWithTLS11OnlyAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -127,17 +130,19 @@ func TestPeersWithTLS11OnlyAreRefused(t *testing.T) {
 					!mentions(e, "TLS 1.2 or newer") &&
 						!mentions(e, "protocol_version") ||
 					tells(e) && len(e.Data.OpenSSL) == 0 {
-					t.Errorf("%s: %q, OpenSSL's queue %q; want kind "+
-						"handshake, with the version", e.Kind,
-						e.Message, e.Data.OpenSSL)
+					t.Errorf("kind %q, text %q, OpenSSL's queue %q; want "+
+						"kind handshake, the version in the text, "+
+						"and a queue", e.Kind, e.Message,
+						e.Data.OpenSSL)
 				}
 			})
 		})
 	}
 }
 
-// Data goes in both directions at the same time, in pieces of all sizes. Between us and crypto/tls
-// it is 64 MiB each way. Other pairs carry 8 MiB. Base64 is slow, and carries 2 MiB.
+// Data that goes in both directions at the same time, in pieces of all sizes, arrives unchanged.
+// Our side and crypto/tls exchange 64 MiB each way, other pairs 8 MiB. The level daemon sends
+// base64, which is slow, so it exchanges 2 MiB.
 func TestMuchDataBothWays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -183,7 +188,7 @@ func TestMuchDataBothWays(t *testing.T) {
 			}
 			digests[r.digest]++
 		}
-		// Two streams, each seen by its writer and its reader.
+		// Of each of the two streams, the writer and the reader must have the same digest.
 		if len(digests) != 2 {
 			t.Errorf("the data that was read is not what was written: digests %v",
 				digests)
@@ -199,7 +204,7 @@ func TestMuchDataBothWays(t *testing.T) {
 	})
 }
 
-// produce writes size bytes, which depend on the seed, and gives their digest.
+// produce writes size bytes, which depend on the seed. It returns their number and digest.
 func produce(w io.Writer, seed byte, size int) (int, string, error) {
 	random := rand.NewChaCha8([32]byte{seed})
 	sizes := rand.New(rand.NewPCG(uint64(seed), 0))
@@ -219,7 +224,7 @@ func produce(w io.Writer, seed byte, size int) (int, string, error) {
 	}
 }
 
-// consume reads size bytes and gives their digest.
+// consume reads size bytes, and returns their number and digest.
 func consume(r io.Reader, size int) (int, string, error) {
 	buf := make([]byte, 1<<20)
 	sum := sha256.New()

@@ -9,8 +9,8 @@ import (
 	"tlsd/session"
 )
 
-// The test compares with crypto/tls: the fact "resumed" of HandleInfo, and the option
-// session-resumption of clients.
+// Our client resumes its TLS session with a server of crypto/tls, unless its option
+// session-resumption is off. The fact "resumed" says whether it did.
 func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -36,12 +36,14 @@ func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 					testkit.Must(t, err)
 					got, err := s.HandleInfo(ctx, h, "resumed")
 					if err != nil || got != c[1] {
-						t.Errorf("with %s: resumed %q, %v; want %s", c[0],
+						t.Errorf("session-resumption=%s: the fact "+
+							"resumed is %q, %v; want %s", c[0],
 							got, err, c[1])
 					}
 					got, err = s.HandleInfo(ctx, h, "verified")
 					if err != nil || got != "1" {
-						t.Errorf("verified %q, %v", got, err)
+						t.Errorf("the fact verified is %q, %v; want 1",
+							got, err)
 					}
 					testkit.Must(t, s.CloseConn(ctx, h))
 				}

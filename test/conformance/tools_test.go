@@ -17,7 +17,8 @@ import (
 
 // curl and OpenSSL's commands talk with our side, and verify it.
 
-// runTool runs a program without input to its end. It gives the output and the exit state.
+// runTool runs a program without input to its end. It returns the output, and an error if the exit
+// status is not 0.
 func runTool(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
@@ -28,8 +29,8 @@ func runTool(t *testing.T, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// httpServer serves HTTP/1.1 on a listener of ours. On each connection it answers one request with
-// the body, and then ends the connection.
+// httpServer serves HTTP/1.1 to this number of clients on a listener of ours. On each connection it
+// answers one request with the body, and then ends the connection.
 func httpServer(t *testing.T, l listener, clients int, body string) <-chan error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -65,6 +66,8 @@ func httpServer(t *testing.T, l listener, clients int, body string) <-chan error
 	return done
 }
 
+// curl verifies our server and gets its whole page. If curl does not trust the CA, it refuses the
+// server, and our side reports that.
 func TestCurlGetsOurPage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -111,6 +114,7 @@ func TestCurlGetsOurPage(t *testing.T) {
 	})
 }
 
+// s_client verifies our server. The server shows its certificate and that of the intermediate CA.
 func TestSClientVerifiesUs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -129,13 +133,14 @@ func TestSClientVerifiesUs(t *testing.T) {
 				"intermediate's", n)
 		}
 		if a := <-accepted; a.err != nil {
-			t.Error(a.err)
+			t.Errorf("Accept of s_client: %v", a.err)
 		} else {
 			expectEnd(t, e, a.stream)
 		}
 	})
 }
 
+// Our client gets the whole page of s_server, to the clean end of the connection.
 func TestWeGetThePageOfSServer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -151,15 +156,15 @@ func TestWeGetThePageOfSServer(t *testing.T) {
 		if err := write(s, "GET / HTTP/1.0\r\nHost: localhost\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
-		page, err := io.ReadAll(s) // to the clean end, which it would be an error to miss
+		page, err := io.ReadAll(s) // fails if the connection is cut
 		if opensslIsOld() && isKind(err, client.KindIO) &&
 			mentions(failure(err), "without close_notify") {
-			err = nil // that of 1.1.1 does cut the connection
+			err = nil // s_server of 1.1.1 cuts the connection
 		}
 		if err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200 ok")) ||
 			!bytes.Contains(page, []byte("</pre>")) ||
 			!bytes.Contains(page, []byte("TLSv1.3")) {
-			t.Errorf("%v; the page:\n%s", err, page)
+			t.Errorf("reading the page of s_server: %v; the page:\n%s", err, page)
 		}
 		closeStream(t, e, s)
 	})

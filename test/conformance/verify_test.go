@@ -36,12 +36,12 @@ const (
 	wrongAddress     = 64
 )
 
-// A served case is a server's certificate, and what a client must say of it.
+// A served is a server's certificate, with the verdict of a client.
 type served struct {
 	name    string
 	cert    func(*testing.T, *world) *testcert.Cert
-	host    string // whom the client wants: localhost if empty
-	code    int    // 0: it is accepted
+	host    string // the name that the client verifies; empty: localhost
+	code    int    // X509_V_ERR of the refusal; 0: the client accepts
 	depth   int
 	subject string // of the certificate at fault
 
@@ -113,8 +113,8 @@ func (c served) wanted() string {
 	return c.host
 }
 
-// All clients judge the certificates of all servers alike. A server is told if its client refuses
-// it, and goes on.
+// All clients give the same verdict on a certificate, with all servers. If a client refuses, the
+// server's accept fails. Our server serves the next client.
 func TestCertificatesAreJudged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -145,7 +145,7 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 		return
 	}
 	if a.err == nil {
-		t.Errorf("the client has refused, and %s as the server noticed nothing", sv)
+		t.Errorf("the client has refused, and the accept of %s succeeds", sv)
 	}
 	if !isOurs(sv) {
 		return
@@ -165,7 +165,7 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 	greet(t, cl, sv, s, a.stream)
 }
 
-// What clients can say of a certificate, roughly.
+// The verdicts that every client can give.
 const (
 	isFine       = "accepted"
 	badTime      = "not valid at this time"
@@ -199,7 +199,7 @@ var (
 	ourVerdict     = regexp.MustCompile(`certificate verify failed: .* \((\d+)\) at depth `)
 )
 
-// judgement reads what a client has to say from its error.
+// judgement returns the verdict that a client's error means.
 func judgement(err error) string {
 	var (
 		own     *client.Error
@@ -234,7 +234,7 @@ func judgement(err error) string {
 }
 
 // Our error names the refused certificate, the reason in words and numbers, and the trust store.
-// SetInsecureSkipVerify turns the verification off, and on again.
+// SetInsecureSkipVerify turns the verification of one connection off, and on again.
 func TestARefusedCertificateIsExplained(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -271,7 +271,7 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 					t.Helper()
 					if c.code == 0 {
 						if err != nil {
-							t.Error(err)
+							t.Errorf("a good certificate: %v", err)
 						}
 						return
 					}
@@ -282,8 +282,8 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 					if !mentions(e, "tls.Handshake",
 						fmt.Sprintf("(%d) at depth %d", c.code, c.depth),
 						c.subject, w.ca.File) {
-						t.Errorf("%q; want code %d at depth %d, the "+
-							"subject %s, and the store %s", e.Message,
+						t.Errorf("the text %q; want code %d at depth %d, "+
+							"subject %s, and store %s", e.Message,
 							c.code, c.depth, c.subject, w.ca.File)
 					}
 					if tells(e) {
@@ -305,8 +305,8 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 					}
 					if (c.code == wrongName || c.code == wrongAddress) &&
 						!mentions(e, c.wanted()) {
-						t.Errorf("%q; want the host for which the "+
-							"certificate is not: %s", e.Message,
+						t.Errorf("%q; want the host that the "+
+							"certificate lacks: %s", e.Message,
 							c.wanted())
 					}
 					if last, err := s.LastError(ctx); err != nil ||
@@ -320,14 +320,14 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 					t.Errorf("with verification off: %v", err)
 				}
 				check(shake(true, false))
-				check(shake()) // another connection never was affected
+				check(shake()) // a new connection verifies again
 			})
 		}
 	})
 }
 
-// The subject is OpenSSL's one-line form, X509_NAME_oneline(3), which the command
-// line prints with -nameopt compat.
+// tls.PeerCertSubject returns the one-line form of X509_NAME_oneline(3). OpenSSL's command line
+// prints it with -nameopt compat.
 func TestPeerCertSubjectIsTheOneLineForm(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -356,14 +356,14 @@ func TestPeerCertSubjectIsTheOneLineForm(t *testing.T) {
 			s, _ := connect(t, w, e, goEndpoint{}, dialOptions{},
 				listenOptions{cert: cert})
 			if got := s.peerSubject(); got != want || !strings.Contains(got, c.has) {
-				t.Errorf("subject %q; want %q, as openssl, with %q", got, want,
-					c.has)
+				t.Errorf("subject %q; want %q, as openssl prints it, with %q in "+
+					"it", got, want, c.has)
 			}
 		}
 	})
 }
 
-// SetCaBundle holds for the clients of its session that are opened afterwards. A failed SetCaBundle
+// SetCaBundle sets the trust store of clients that its session opens later. A failed SetCaBundle
 // changes nothing.
 func TestTheCaBundleThatHolds(t *testing.T) {
 	t.Parallel()
@@ -400,16 +400,16 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 		}
 		after := open(s, lb)
 		afterA := open(s, la)
-		check(s, before, true, "")              // it was opened under a
-		check(s, beforeB, false, a.ca.File)     //
-		check(s, after, true, "")               // and these under b
-		check(s, afterA, false, b.ca.File)      //
+		check(s, before, true, "")              // opened with the CA of a
+		check(s, beforeB, false, a.ca.File)     // the same
+		check(s, after, true, "")               // opened with the CA of b
+		check(s, afterA, false, b.ca.File)      // the same
 		check(other, open(other, lb), true, "") // another session has its own
 
 		if err := s.SetCaBundle(ctx, a.cert.KeyFile); err == nil {
 			t.Error("a key was taken for a CA bundle")
 		}
-		check(s, open(s, lb), true, "") // the old store stays
+		check(s, open(s, lb), true, "") // the old store is still in use
 		check(s, open(s, la), false, b.ca.File)
 
 		if err := s.SetCaBundle(ctx, a.ca.File); err != nil {
@@ -421,12 +421,14 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 	})
 }
 
-// serve accepts clients of crypto/tls until the test ends.
+// serve starts a server of crypto/tls. It accepts clients until the test ends, and drops their
+// data.
 func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	t.Helper()
 	l := goEndpoint{}.listen(t, listenOptions{cert: cert}).(goListener)
 	var work sync.WaitGroup
-	// The sessions of the test were opened later, so they are closed earlier.
+	// The test opens its sessions after this server. Cleanups run in reverse order, so the
+	// sessions are closed first.
 	t.Cleanup(func() {
 		l.l.Close()
 		work.Wait()
@@ -447,7 +449,8 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	return l.port()
 }
 
-// Without a CA bundle the system's store holds. OpenSSL lets the environment name that store.
+// Without SetCaBundle a client trusts the system's store. The daemon's environment can name another
+// store, by OpenSSL's variable SSL_CERT_FILE.
 func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, setEnv)

@@ -28,8 +28,9 @@ import (
 	"tlsd/session"
 )
 
-// slowName is a new name. (Go joins two look-ups of the same name. The joined look-up does not end
-// with the first caller that gives up, but by the resolver's own timeouts.)
+// slowName returns a name that no test has looked up. (Go joins look-ups of the same name that run
+// at the same time. If a caller gives up, the joined look-up goes on until the resolver's own
+// timeouts.)
 func slowName() string { return fmt.Sprintf("slow%d.invalid", names.Add(1)) }
 
 var names atomic.Int32
@@ -44,11 +45,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// counting is an engine that counts the objects that it makes and that are not freed.
+// counting is an engine that counts those of its objects that are not yet freed.
 type counting struct {
 	session.Engine
 	open  atomic.Int64
-	small atomic.Bool // a client's buffer for sending is as small as possible
+	small atomic.Bool // the sockets of clients get a small buffer for sending
 }
 
 func load(t *testing.T) *openssl.Library {
@@ -125,7 +126,7 @@ func (c countedConn) Abort() error {
 	return c.EngineConn.Abort()
 }
 
-// caller is the caller of a session that is served.
+// A caller is the caller of a session. The test serves the session in its own process.
 type caller struct {
 	t    *testing.T
 	way  way
@@ -135,7 +136,7 @@ type caller struct {
 
 	eng    *counting
 	served chan struct{} // closed when Serve has returned
-	err    error         // what it returned
+	err    error         // what Serve has returned
 
 	id int // of the last call
 
@@ -149,7 +150,7 @@ type answer struct {
 	err    *wire.Error
 }
 
-// newCaller serves a session that will be ended by the way w.
+// newCaller starts a session in which a wait will be ended in the way w.
 func newCaller(t *testing.T, lib *openssl.Library, cert *testcert.Cert, w way,
 	bounds session.Timeouts) *caller {
 	t.Helper()
@@ -206,7 +207,7 @@ func (c *caller) listen() {
 	}
 }
 
-// at is the channel for the answer to a call.
+// at returns the channel for the answer to a call.
 func (c *caller) at(id string) chan answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -272,12 +273,12 @@ func (c *caller) ok(method, params string) string {
 // settle returns when every request that was sent has begun.
 func (c *caller) settle() { c.t.Helper(); c.ok("tls.Backend", "[]") }
 
-// ended waits for the end of Serve, and checks that nothing of the session is left.
+// ended waits for the end of Serve, and checks that all objects of the session are freed.
 func (c *caller) ended() {
 	c.t.Helper()
 	testkit.Receive(c.t, c.served, "the session ends")
 	if n := c.eng.open.Load(); n != 0 {
-		c.t.Errorf("%d contexts and connections are not freed", n)
+		c.t.Errorf("the session has ended without freeing %d contexts and connections", n)
 	}
 	// The caller may have closed its socket before it has read everything.
 	if c.err != nil && !errors.Is(c.err, context.Canceled) &&
@@ -286,7 +287,7 @@ func (c *caller) ended() {
 	}
 }
 
-// bound sets the handle's timeout, if that is the way to end the wait.
+// bound calls tls.SetTimeout on the handle, if this is the way in which the test ends the wait.
 func (c *caller) bound(handle int) {
 	c.t.Helper()
 	if c.way == byHandle {
@@ -311,28 +312,29 @@ func (c *caller) silent() {
 	})
 }
 
-// ready is open with a peer that has done its handshake. Then the peer calls then with the TCP
-// connection, which stays until the test ends.
-func (c *caller) ready(then func(*net.TCPConn)) {
+// ready is open with a handshake on both sides. After its handshake the peer calls act with the TCP
+// connection, unless act is nil. The connection remains open until the test ends.
+func (c *caller) ready(act func(*net.TCPConn)) {
 	c.t.Helper()
-	c.openServer(then)
+	c.openServer(act)
 	c.ok("tls.Handshake", "[1]")
 }
 
 // openServer is ready without the handshake on our side.
-func (c *caller) openServer(then func(*net.TCPConn)) {
+func (c *caller) openServer(act func(*net.TCPConn)) {
 	c.t.Helper()
 	c.open(func(nc *net.TCPConn) {
 		nc.SetReadBuffer(4 << 10)
 		p := tls.Server(nc, c.cert.Config())
-		if p.Handshake() == nil && then != nil {
-			then(nc)
+		if p.Handshake() == nil && act != nil {
+			act(nc)
 		}
 		<-c.t.Context().Done()
 	})
 }
 
-// callWithChannel is call for a call that announces a data channel. It also returns the other end.
+// callWithChannel sends a call with one end of a new data channel. It returns the call's id, and
+// the caller's end of the channel.
 func (c *caller) callWithChannel(method, params string) (id string, ours net.Conn) {
 	c.t.Helper()
 	f, theirs := testkit.SocketPair(c.t, unix.SOCK_STREAM)
@@ -349,7 +351,8 @@ func (c *caller) callWithChannel(method, params string) (id string, ours net.Con
 	return fmt.Sprint(c.id), ours
 }
 
-// full is ready with a data channel that holds more than the peer takes.
+// full is ready with a data channel. The caller has written more bytes to the channel than the peer
+// can receive.
 func (c *caller) full() {
 	c.t.Helper()
 	c.eng.small.Store(true)
@@ -364,8 +367,8 @@ func (c *caller) full() {
 	}
 }
 
-// tooMuch bytes fit into a data channel. They do not fit into one piece that is sent and the
-// buffers of the TCP connection.
+// tooMuch bytes fit into a data channel. They do not fit into the buffers of the TCP connection and
+// the piece that the worker is sending.
 const tooMuch = 150 << 10
 
 // server makes a server context, which is handle 1, and returns a free port.
@@ -375,14 +378,15 @@ func (c *caller) server() (port int) {
 	return testkit.Port(c.t)
 }
 
-// dial makes a TCP connection to a listener, once there is one. It sends only this text.
-func (c *caller) dial(port int, says string) {
+// dial makes a TCP connection as soon as somebody listens on the port. It sends the text, and
+// nothing more.
+func (c *caller) dial(port int, text string) {
 	c.t.Helper()
 	for end := time.Now().Add(testkit.Patience); ; time.Sleep(time.Millisecond) {
 		nc, err := net.Dial("tcp", testkit.Addr(port))
 		if err == nil {
 			c.t.Cleanup(func() { nc.Close() })
-			io.WriteString(nc, says)
+			io.WriteString(nc, text)
 			return
 		}
 		if time.Now().After(end) {

@@ -18,7 +18,8 @@ import (
 	"tlsd/session"
 )
 
-// Each wait can be ended: by a cancel, by a close, and with the session.
+// Each wait can be ended: by a cancel, by closing the handle, by a timeout, and by the end of the
+// session.
 
 // A way is how a wait is ended.
 type way int
@@ -56,16 +57,17 @@ type wait struct {
 	// How the call ends by each way. A text that begins with "no:" says why that way does not
 	// exist.
 	cancel, close, flag, handle, caller string
-	// The method that closes handle 1, and how that ends; tls.Close and "ok" if empty.
+	// The method that closes handle 1 (empty: tls.Close), and how the call of this method ends
+	// (empty: "ok").
 	closer, closed string
 	// drained says that the end of the session waits, within the close timeout, for the data on
 	// a data channel.
 	drained bool
-	// timeout sets the timeout for byFlag.
+	// timeout sets the timeout that ends the wait, for the way byFlag.
 	timeout func(*session.Timeouts)
 }
 
-// The timeouts that are set to a moment.
+// Each of these functions makes one timeout a moment.
 func connect(t *session.Timeouts)   { t.Connect = moment }
 func handshake(t *session.Timeouts) { t.Handshake = moment }
 func accepting(t *session.Timeouts) { t.Accept = moment }
@@ -76,10 +78,9 @@ func closing(t *session.Timeouts)   { t.Close = moment }
 
 const (
 	noHandle = "no: the call makes the handle"
-	noBound  = "no: its time begins with its turn"
-	drains   = "no: it sends what is on the data channel first, which has a bound of its own"
+	noBound  = "no: its timeout begins when the calls before it have ended"
+	drains   = "no: tls.Close first sends the data of the channel, up to a timeout of its own"
 	closes   = "no: it closes the handle"
-	notOne   = "no: it waits for the calls of all handles, and none of its own"
 )
 
 const (
@@ -278,17 +279,17 @@ var waits = []wait{
 			c.ok("tls.SetOption", `[1,"watch","1"]`)
 			return c.call("tls.Wait", "[-1]")
 		},
-		cancel: "cancelled", close: "no: it waits for the others",
+		cancel: "cancelled", close: "no: it waits for all watched handles",
 		flag: "no: its bound is its parameter", handle: "no: its bound is its parameter"},
 
-	// The wait of this one comes after its answer.
+	// This call waits after its answer.
 	{method: "tls.Close", phase: "the peer takes nothing", timeout: closing,
 		begin: func(c *caller) string {
 			c.ready(nil)
-			c.answer(c.write(1, 640<<10)) // of which the most waits in the system
+			c.answer(c.write(1, 640<<10)) // most of it waits in the kernel
 			return c.call("tls.Close", "[1]")
 		},
-		cancel: ok, close: closes, flag: ok, handle: "no: the bound is for data",
+		cancel: ok, close: closes, flag: ok, handle: "no: SetTimeout does not limit it",
 		caller: "no: what was written may still arrive, within the timeout"},
 	{method: "tls.Close", phase: "its turn, behind a Read", timeout: reading,
 		begin: func(c *caller) string {
@@ -323,7 +324,7 @@ var waits = []wait{
 	behindAHandshake("tls.Handshake", "[1]"),
 }
 
-// behindAHandshake is a call that never waits by itself.
+// behindAHandshake is a call that waits only for a Handshake before it.
 func behindAHandshake(method, params string) wait {
 	return wait{method: method, phase: "behind a Handshake", timeout: handshake,
 		begin:  func(c *caller) string { c.handshaking(""); return c.call(method, params) },
@@ -369,7 +370,7 @@ func (c *caller) dawdler(says string) string {
 	return id
 }
 
-// expects returns how the call ends, and whether that way exists.
+// expects returns how the call must end by this way, and whether the way exists for the call.
 func (w *wait) expects(by way) (string, bool) {
 	kind := ""
 	switch by {
@@ -387,12 +388,13 @@ func (w *wait) expects(by way) (string, bool) {
 	return kind, !strings.HasPrefix(kind, "no:")
 }
 
-// TestEveryWaitCanBeEnded is the product of the waits and the ways. A timeout that is not the way
-// is an hour, or none.
+// TestEveryWaitCanBeEnded ends every wait in every way that exists for it, and checks that nothing
+// is left open. Other timeouts than the one that ends the wait are an hour, or not set.
 func TestEveryWaitCanBeEnded(t *testing.T) {
 	lib := load(t)
 	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "localhost"})
-	// This makes everything that the first session needs for ever.
+	// The first session of a process opens some things that are never closed. It must come
+	// before the count.
 	newCaller(t, lib, cert, byCaller, session.Timeouts{}).ready(nil)
 	before, descriptors := goleak.IgnoreCurrent(), openDescriptors(t)
 	product := 0
@@ -419,7 +421,7 @@ func TestEveryWaitCanBeEnded(t *testing.T) {
 		t.Error(err)
 	}
 	if now := openDescriptors(t); now > descriptors {
-		t.Errorf("%d descriptors are open, %d were before", now, descriptors)
+		t.Errorf("%d descriptors are open after all waits, %d before", now, descriptors)
 	}
 }
 
@@ -449,7 +451,7 @@ func (w *wait) end(t *testing.T, c *caller) {
 	case byDaemon:
 		c.stop()
 		c.ended()
-		<-c.over // and the caller knows
+		<-c.over // the caller reads the end, too
 		return
 	case byCancel:
 		c.notify("$/cancelRequest", "["+id+"]")
@@ -462,11 +464,11 @@ func (w *wait) end(t *testing.T, c *caller) {
 			closed = ok
 		}
 		if a := c.answer(c.call(closer, "[1]")); a.kind() != closed {
-			t.Errorf("%s: %s (%v), want %s", closer, a.kind(), a.err, closed)
+			t.Errorf("%s ends with %s (%v), want %s", closer, a.kind(), a.err, closed)
 		}
 	}
 	if a := c.answer(id); a.kind() != want {
-		t.Errorf("it has ended with %s (%v), want %s", a.kind(), a.err, want)
+		t.Errorf("the waiting call has ended with %s (%v), want %s", a.kind(), a.err, want)
 	}
 	c.settle() // the session lives
 	if c.way == byFlag && w.caller != "" {
@@ -475,7 +477,7 @@ func (w *wait) end(t *testing.T, c *caller) {
 	}
 }
 
-// TestEveryMethodIsThere: each method of tlsd is in the table or never waits.
+// TestEveryMethodIsThere: each method of tlsd is in the table waits or in the list instant.
 func TestEveryMethodIsThere(t *testing.T) {
 	t.Parallel()
 	c := newCaller(t, load(t), nil, byCaller, session.Timeouts{})
@@ -493,7 +495,7 @@ func TestEveryMethodIsThere(t *testing.T) {
 	}
 	for _, m := range doc.Methods {
 		if !known[m.Name] {
-			t.Errorf("%s is missing", m.Name)
+			t.Errorf("%s is neither in waits nor in instant", m.Name)
 		}
 	}
 }

@@ -10,9 +10,10 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Our server knows foreign clients by their certificates. It refuses clients without a good one.
+// Our server verifies the certificates of foreign clients, if its options say so. It refuses a
+// client whose certificate is bad, or missing although it is required.
 
-// clientCerts are certificates of clients. A server trusts the certificates of ca.
+// clientCerts returns certificates of clients, good and bad, for a server that trusts ca.
 func clientCerts(t *testing.T, ca *testcert.CA) map[string]*testcert.Cert {
 	t.Helper()
 	leaf := testcert.Leaf{CN: "a client"}
@@ -23,12 +24,13 @@ func clientCerts(t *testing.T, ca *testcert.CA) map[string]*testcert.Cert {
 		"expired":       ca.Issue(t, old),
 		"of another CA": testcert.NewCA(t, "Other CA").Issue(t, leaf),
 		"no":            nil,
-		"of a lower CA": ca.Intermediate(t, "Between").Issue(t, leaf), // it shows the chain
+		"of a lower CA": ca.Intermediate(t, "Between").Issue(t, leaf), // with the chain
 	}
 }
 
-// Programs with certificates connect to our server. The server's error is what OpenSSL has found. A
-// certificate that does not verify always ends the handshake.
+// Foreign programs connect to our server, with each certificate and each value of the option
+// client-cert. The server serves those that it must accept. For the others, its error says what is
+// wrong with the certificate.
 func TestCertificatesOfForeignClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -49,8 +51,8 @@ func TestCertificatesOfForeignClients(t *testing.T) {
 					testkit.Must(t, <-come)
 					got := strings.HasSuffix(printed, ourPage) && left == nil
 					if want := accepts(mode, which); got != want {
-						t.Errorf("it has got the page: %v, want %v: %q, %v",
-							got, want, printed, left)
+						t.Errorf("%s has got the page: %v, want %v: %q, %v",
+							v.name, got, want, printed, left)
 					}
 				})
 			}
@@ -58,18 +60,20 @@ func TestCertificatesOfForeignClients(t *testing.T) {
 	}
 }
 
-// accepts says whether a server takes such a client.
+// accepts says whether a server with this mode (a value of client-cert) must accept a client with
+// this certificate.
 func accepts(mode, which string) bool {
 	switch which {
 	case "expired", "of another CA":
-		return mode == "none" // which does not ask for it
+		return mode == "none" // with none, the server asks for no certificate
 	case "no":
 		return mode != "require"
 	}
 	return true
 }
 
-// receive accepts one client, and checks that this ends as it must.
+// receive calls Accept for one client, and checks its result. It serves a client that it must
+// accept.
 func (m mine) receive(ctx client.Handle, mode, which string) error {
 	h, err := m.Accept(m.ctx, ctx, "", 0)
 	if accepts(mode, which) {

@@ -56,7 +56,7 @@ func (g cryptoTLS) client(t *testing.T, port int, s setting) talk {
 	cfg := g.config(t, s)
 	if s.resume {
 		first := g.begin(t, port, cfg, s)
-		first.Write([]byte("ticket")) // an error comes again
+		first.Write([]byte("ticket")) // if it fails, the Copy fails, too
 		_, err := io.Copy(io.Discard, first)
 		testkit.Must(t, err)
 		testkit.Must(t, first.end())
@@ -154,8 +154,8 @@ func (g *goTalk) end() error {
 	return g.conn.Close()
 }
 
-// curl sends its data as the body of a request, and gets data as the body of the answer. It has no
-// pipe, so exchange treats it by itself.
+// curl sends its data as the body of a request, and receives data as the body of the answer. It
+// reads and writes files instead of pipes, so exchange has a case of its own for curl.
 type curl struct{}
 
 func (curl) String() string { return "curl" }
@@ -179,7 +179,7 @@ func (curl) client(t *testing.T, port int, s setting) talk {
 	return c
 }
 
-// A curl sends data that it knows before it connects.
+// The data that curl sends must be known before curl connects.
 const (
 	curlSeed = 9
 	curlSize = bulk
@@ -196,14 +196,14 @@ type curlTalk struct {
 	args []string
 }
 
-// serve reads the request of a curl, and answers it.
+// serve reads the request of curl on our side, answers it, and checks what curl has received.
 func (c *curlTalk) serve(us *ours.Stream, answer []byte) error {
 	request, err := readRequest(us)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(request, lines(curlSeed, curlSize)) {
-		return fmt.Errorf("curl's request has %d bytes that are not what it was to send",
+		return fmt.Errorf("curl's request has %d bytes, other than those given to curl",
 			len(request))
 	}
 	if err := respond(us, answer); err != nil {
@@ -220,18 +220,18 @@ func (c *curlTalk) serve(us *ours.Stream, answer []byte) error {
 	}
 	got, err := os.ReadFile(filepath.Join(c.dir, "answer"))
 	if err == nil && !bytes.Equal(got, answer) {
-		err = fmt.Errorf("curl has got %d bytes that are not what was sent", len(got))
+		err = fmt.Errorf("curl has received %d bytes, other than those sent", len(got))
 	}
 	return err
 }
 
-// respond answers a request of HTTP. The body ends with the connection (RFC 9112 section 6.3).
+// respond answers an HTTP request. The end of the connection ends the body (RFC 9112 section 6.3).
 func respond(us *ours.Stream, body []byte) error {
 	_, err := us.Write(append([]byte("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"), body...))
 	return err
 }
 
-// readRequest reads the header of a request and its body.
+// readRequest reads a whole request, and returns its body.
 func readRequest(us *ours.Stream) ([]byte, error) {
 	var got []byte
 	for buf := make([]byte, 1<<16); ; {

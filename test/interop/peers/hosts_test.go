@@ -16,10 +16,11 @@ import (
 var virtualHosts = map[string]bool{
 	"default.test": true, "one.test": true, "ONE.test": true,
 	"www.two.test": true, "two.test": true, "a.b.two.test": true,
-	"other.test": false, // it gets the default, too, which has another name
+	"other.test": false, // gets the default certificate, which lacks this name
 }
 
-// Programs get the certificate of the host for which they ask, and verify it themselves.
+// Each foreign program gets the certificate of the host that it asks for. It verifies the
+// certificate itself.
 func TestForeignClientsFindVirtualHosts(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
@@ -58,14 +59,14 @@ func TestForeignClientsFindVirtualHosts(t *testing.T) {
 				err := <-come
 				got := strings.HasSuffix(printed, ourPage) && left == nil
 				if got != found {
-					t.Errorf("it has got the page: %v, want %v: %q, %v", got,
-						found, printed, left)
+					t.Errorf("%s has got the page: %v, want %v: %q, %v", v.name,
+						got, found, printed, left)
 				}
 				if found {
 					testkit.Must(t, err)
 				} else if err == nil {
 					// The client must end the connection or the handshake.
-					t.Error("it takes a certificate of another name")
+					t.Error("the client accepts a certificate without the host")
 				}
 			})
 		}

@@ -19,15 +19,15 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Both sides must agree on HTTP/2 in the handshake (RFC 9113 section 3.2). tlsd does TLS, and
-// net/http does HTTP over a connection that is plain to it. net/http is told to begin with HTTP/2,
-// or finds out by itself.
+// Both sides must agree on HTTP/2 in the handshake (RFC 9113 section 3.2). tlsd does TLS. net/http
+// does HTTP over the connection, which it takes for plain text. As a client net/http is told to
+// speak HTTP/2. As a server it detects the version.
 
-// A listening is a server context in the form that net/http wants.
+// A listening makes a server context a net.Listener for net/http.
 type listening struct {
 	mine
 	ctx    client.Handle
-	agreed chan string // of each client
+	agreed chan string // the protocol that each client has agreed on
 }
 
 func (l listening) Accept() (net.Conn, error) {
@@ -43,6 +43,8 @@ func (l listening) Accept() (net.Conn, error) {
 func (l listening) Close() error   { return l.CloseServerContext(l.mine.ctx, l.ctx) }
 func (l listening) Addr() net.Addr { return client.Addr(l.ctx) }
 
+// Our server and a foreign client agree on a protocol by ALPN, and the client gets the page by this
+// protocol.
 func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -51,8 +53,8 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 		name, ours string
 		tool       string
 		args       []string
-		agreed     string // on
-		protocol   string // of the request
+		agreed     string // the protocol of ALPN
+		protocol   string // the protocol of the request
 	}{
 		{"curl, HTTP/2", "h2,http/1.1", "curl", []string{"--http2"}, "h2", "HTTP/2.0"},
 		{"curl, HTTP/2 behind HTTP/1.1", "http/1.1,h2", "curl", []string{"--http2"},
@@ -95,13 +97,14 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 			}
 			testkit.Must(t, server.Close())
 			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-				t.Error(err)
+				t.Errorf("net/http has ended with: %v", err)
 			}
 		})
 	}
 }
 
-// Without a common protocol the handshake ends with an alert. Both sides report it.
+// If the two sides have no protocol in common, our server ends the handshake with an alert. Both
+// sides report the reason.
 func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -113,7 +116,7 @@ func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 		{"curl --http2 --silent --show-error --noproxy * --ipv4 --cacert " + w.ca.File + " https://localhost:" + strconv.Itoa(port), "no application protocol"},
 		{"gnutls-cli --alpn=h2 --x509cafile=" + w.ca.File + " --port=" +
 			strconv.Itoa(port) + " localhost", "No supported application protocol"},
-		{"nghttp https://localhost:" + strconv.Itoa(port), ""}, // it says nothing of it
+		{"nghttp https://localhost:" + strconv.Itoa(port), ""}, // it prints no reason
 	} {
 		words := strings.Fields(c.tool)
 		t.Run(words[0], func(t *testing.T) {
@@ -123,8 +126,8 @@ func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 			printed, left := runTool("", words[0], words[1:]...)
 			failed(t, <-come, client.KindHandshake, "no application protocol")
 			said := fmt.Sprintf("%s%v", printed, left)
-			// With OpenSSL 1.1.1 curl has no text for the alert. It prints its number
-			// and 1000.
+			// With OpenSSL 1.1.1 curl has no text for the alert. It prints the number
+			// of the alert (120) plus 1000.
 			said = strings.ReplaceAll(said, "reason(1120)", "no application protocol")
 			if c.says != "" && (left == nil ||
 				!strings.Contains(strings.ToLower(said), strings.ToLower(c.says))) {
@@ -134,6 +137,7 @@ func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 	}
 }
 
+// Our client and nghttpd agree on HTTP/2, and three requests use one connection.
 func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 	t.Parallel()
 	need(t, "nghttpd")
@@ -167,7 +171,7 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 			m.wants(h, "alpn", "h2", "version", "TLSv1.3", "verified", "1")
 			return c, nil
 		}}
-	transport.Protocols.SetUnencryptedHTTP2(true) // to it the connection is plain
+	transport.Protocols.SetUnencryptedHTTP2(true) // tlsd has done TLS already
 	defer transport.CloseIdleConnections()
 	for range 3 {
 		answer, err := (&http.Client{Transport: transport}).Get("http://localhost/file.txt")
@@ -177,15 +181,17 @@ func TestWeSpeakHTTP2WithNghttpd(t *testing.T) {
 		testkit.Must(t, err)
 		if answer.Proto != "HTTP/2.0" || string(got) != string(text) ||
 			!strings.HasPrefix(answer.Header.Get("Server"), "nghttpd") {
-			t.Errorf("%s, %d bytes from %s", answer.Proto, len(got),
-				answer.Header.Get("Server"))
+			t.Errorf("got %s, %d bytes, from %q; want HTTP/2.0, the file of %d bytes, "+
+				"from nghttpd", answer.Proto, len(got),
+				answer.Header.Get("Server"), len(text))
 		}
 	}
 	if dials != 1 {
 		t.Errorf("%d connections for three requests; HTTP/2 needs one", dials)
 	}
 
-	// A server that supports none of the client's protocols names none. The client decides.
+	// If nghttpd supports none of the client's protocols, it goes on without a protocol, and so
+	// does our client.
 	h := m.dial(port, "alpn", "imap")
 	testkit.Must(t, m.Handshake(m.ctx, h))
 	m.wants(h, "alpn", "")

@@ -10,7 +10,8 @@ import (
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
-// need ends the test unless the tool is installed. A peer of the test's own process has no tool.
+// need calls testkit.Tool, unless the tool is empty. It is empty for a peer that runs in the test's
+// own process.
 func need(t *testing.T, tool string) {
 	t.Helper()
 	if tool != "" {
@@ -37,7 +38,7 @@ func newWorld(t *testing.T) *world {
 		"RSA":     ca.Issue(t, leaf(testcert.RSA)),
 		"ECDSA":   ca.Issue(t, leaf(testcert.ECDSA)),
 		"Ed25519": ca.Issue(t, leaf(testcert.Ed25519)),
-		// The server's own, and two between it and the root.
+		// The chain of this certificate has two intermediate CAs.
 		chainOfThree: ca.Intermediate(t, "Upper").Intermediate(t, "Lower").Issue(t,
 			leaf(testcert.ECDSA)),
 	}}

@@ -19,7 +19,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Programs that ask for a page show what a handshake agrees on.
+// Foreign programs that ask our server for a page, and our side of their connections.
 
 // mine is our side: a session of a daemon, by rpc/client.
 type mine struct {
@@ -33,8 +33,8 @@ func newMine(t *testing.T, d *testd.Daemon) mine {
 	return mine{d.Dial(t), t, testkit.Bounded(t)}
 }
 
-// context makes a server context that listens on a free port of 127.0.0.1. The options are names,
-// each with its value.
+// context makes a server context that listens on a free port of 127.0.0.1. The parameter options
+// has names of options, each followed by its value.
 func (m mine) context(cert *testcert.Cert, options ...string) (ctx client.Handle, port int) {
 	m.t.Helper()
 	ctx, err := m.NewServerContext(m.ctx, cert.CertFile, cert.KeyFile)
@@ -68,7 +68,8 @@ func (m mine) fact(h client.Handle, name string) string {
 	return text
 }
 
-// wants checks facts. The arguments are names, each with its text.
+// wants checks facts of tls.Info. The parameter facts has names, each followed by the text that the
+// fact must have.
 func (m mine) wants(h client.Handle, facts ...string) {
 	m.t.Helper()
 	for i := 0; i < len(facts); i += 2 {
@@ -78,7 +79,7 @@ func (m mine) wants(h client.Handle, facts ...string) {
 	}
 }
 
-// failed checks the error of a call.
+// failed checks that a call has failed with an error of this kind and text.
 func failed(t *testing.T, err error, kind client.Kind, says string) {
 	t.Helper()
 	var e *client.Error
@@ -113,7 +114,7 @@ type visitor struct {
 	name string
 	tool string
 	args func(port int, host, ca string, cert *testcert.Cert) []string // cert may be nil
-	// it must be told what to ask
+	// the program gets its request from standard input
 	asks bool
 }
 
@@ -148,7 +149,7 @@ var visitors = []visitor{
 	}, true},
 }
 
-// visit gives the output of the program, and why it has failed.
+// visit runs the program. It returns the output, and an error if the program has failed.
 func (v visitor) visit(port int, host, ca string, cert *testcert.Cert) (string, error) {
 	question := ""
 	if v.asks {
@@ -157,8 +158,8 @@ func (v visitor) visit(port int, host, ca string, cert *testcert.Cert) (string, 
 	return runTool(question, v.tool, v.args(port, host, ca, cert)...)
 }
 
-// runTool runs a program to its end. Its input stays open until then. The error has the program's
-// output.
+// runTool runs a program to its end, and returns its standard output. The program's input remains
+// open until the program has ended. If the program fails, the error has its standard error.
 func runTool(input, name string, args ...string) (printed string, err error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent"}
@@ -184,7 +185,7 @@ func runTool(input, name string, args ...string) (printed string, err error) {
 	timer := time.AfterFunc(testkit.Patience, func() { cmd.Process.Kill() })
 	<-done
 	if !timer.Stop() {
-		ended = fmt.Errorf("it had not ended within %v", testkit.Patience)
+		ended = fmt.Errorf("the program did not end within %v", testkit.Patience)
 	}
 	if ended != nil {
 		return stdout.String(), fmt.Errorf("%s %q: %w\n%s", name, args, ended,

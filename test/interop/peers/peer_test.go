@@ -30,14 +30,14 @@ type peer interface {
 // A setting says how a peer must behave.
 type setting struct {
 	version uint16
-	ca      string         // whom it trusts
-	cert    *testcert.Cert // of a server
-	group   string         // the only one of a server: "" or "P-384"
+	ca      string         // the CA that it trusts
+	cert    *testcert.Cert // the certificate of a server
+	group   string         // the only group of a server: "P-384"; "": its default
 	// what a server asks of its clients: "", "optional" or "required" certificates
 	ask     string
-	most    int  // bytes of each of its writes; 0: what it likes
-	command bool // it will be told to do what does not come by itself
-	// a client: it comes twice, the second time with the ticket of the first
+	most    int  // the most bytes of one of its writes; 0: its default
+	command bool // it will get a command
+	// a client connects twice, and resumes the first TLS session on the second connection
 	resume bool
 }
 
@@ -48,18 +48,18 @@ func (s setting) name() string {
 	return "1.3"
 }
 
-// A talk is a peer's end of a connection. The test reads and writes it when our side has done its
-// handshake.
+// A talk is a peer's end of a connection. The test reads and writes the talk after our side has
+// done its handshake.
 type talk interface {
 	io.ReadWriter
 	closeWrite() error
-	end() error // ends it, and waits until nothing is left of it
+	end() error // ends the connection, and waits for the end of the peer
 }
 
-// An echo is a talk that sends its input back. The test neither reads nor writes it.
+// An echo is a talk whose program sends all data back. The test reads and writes only our side.
 type echo interface{ echoes() }
 
-// A command is what a peer can be told.
+// A command makes a peer do something that it does not do by itself.
 type command string
 
 const (
@@ -67,8 +67,8 @@ const (
 	renegotiate command = "renegotiation"
 )
 
-// A commander can be told to do something. From then on its output may have more than the data that
-// it has received.
+// A commander is a talk that takes commands. After a command its output may have more than the data
+// that it has received.
 type commander interface {
 	order(command, *ours.Stream) error
 }
@@ -96,8 +96,8 @@ func (openssl) client(t *testing.T, port int, s setting) talk {
 	return opensslTalk{start(t, "openssl", args...)}
 }
 
-// visit makes the first connection of a client that connects twice. The client sends something and
-// reads to the end.
+// visit makes the first connection of a client that connects twice. The client sends something, and
+// reads to the end of the connection.
 func visit(t *testing.T, p *process) {
 	t.Helper()
 	_, err := p.Write([]byte("ticket"))
@@ -124,7 +124,7 @@ func (openssl) server(t *testing.T, port int, s setting) talk {
 		args = append(args, "-Verify", "3")
 	}
 	p := opensslTalk{start(t, "openssl", args...)}
-	if s.command { // then it writes about the connection, too
+	if s.command { // without -brief its output describes the connection, too
 		return noisyTalk{p, &payload{from: p}}
 	}
 	return p
@@ -133,16 +133,17 @@ func (openssl) server(t *testing.T, port int, s setting) talk {
 type opensslTalk struct{ *process }
 
 func (p opensslTalk) order(c command, _ *ours.Stream) error {
-	// K asks the other side to do the same.
+	// K sends a KeyUpdate that asks the other side for one.
 	letter := map[command]string{rekey: "K\n", renegotiate: "R\n"}[c]
 	_, err := p.in.Write([]byte(letter))
 	return err
 }
 
-// stdin is for a writer that is so slow that each piece becomes a record.
+// stdin returns the input of the program. If each piece is written after the program has sent the
+// piece before it, each piece becomes a record.
 func (p opensslTalk) stdin() io.Writer { return p.in }
 
-// A noisyTalk writes more than the data that it has received.
+// A noisyTalk is a talk of a program whose output has more than the received data.
 type noisyTalk struct {
 	opensslTalk
 	payload *payload
@@ -150,11 +151,11 @@ type noisyTalk struct {
 
 func (p noisyTalk) Read(b []byte) (int, error) { return p.payload.Read(b) }
 
-// A payload finds the lines of digits in the output of a program.
+// A payload reads only the lines of digits from the output of a program (see the function lines).
 type payload struct {
 	from io.Reader
-	line []byte // what there is of a line that is not whole
-	have []byte
+	line []byte // the beginning of a line whose end has not come
+	have []byte // lines of digits that Read has not returned yet
 }
 
 func (p *payload) Read(b []byte) (int, error) {
@@ -181,7 +182,7 @@ func (p *payload) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// gnuTLS is gnutls-cli and gnutls-serv. The server has no option for its address. So it listens on
+// gnuTLS is gnutls-cli and gnutls-serv. gnutls-serv has no option for its address, so it listens on
 // all addresses of the machine during a test.
 type gnuTLS struct{}
 
@@ -244,19 +245,19 @@ func (gnuTLSServer) echoes() {}
 // order sends the command over the connection.
 func (p gnuTLSServer) order(c command, us *ours.Stream) error {
 	if c != renegotiate {
-		return fmt.Errorf("gnutls-serv knows no %s", c)
+		return fmt.Errorf("gnutls-serv has no command for %s", c)
 	}
 	_, err := us.Write([]byte("**REHANDSHAKE**\n"))
 	return err
 }
 
-// The server runs until it is told to end.
+// end kills the server, because it does not end with its connection.
 func (p gnuTLSServer) end() error {
 	p.cmd.Process.Kill()
 	return p.process.end()
 }
 
-// script is a program of ours in another language. It uses the TLS of that language.
+// script is a program of ours in another language. It uses the TLS library of that language.
 type script struct{ language, program, file string }
 
 var (
@@ -314,10 +315,10 @@ func (p scriptTalk) end() error {
 	return err
 }
 
-// everyPeer is the table's first dimension.
+// everyPeer lists the peers of TestPeers.
 var everyPeer = []peer{openssl{}, cryptoTLS{}, gnuTLS{}, python, node, curl{}}
 
-// await waits until a server of a process listens.
+// await waits until the server listens. crypto/tls listens at once.
 func await(t *testing.T, p peer, port int) {
 	t.Helper()
 	if !slices.Contains([]string{"crypto/tls"}, p.String()) {

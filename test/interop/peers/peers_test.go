@@ -20,7 +20,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// The cases. Each runs for every peer, in both roles, in TLS 1.2 and 1.3.
+// The names of the cases. Each case runs for every peer, in both roles of the peer, in TLS 1.2 and
+// 1.3.
 const (
 	ticketsLate  = "tickets that arrive late"
 	resumed      = "resumption"
@@ -60,11 +61,14 @@ var cases = []struct {
 	{name: certRequired, run: (*cell).clientCertRequired},
 }
 
+// Our side and each peer do each case with each other, in both roles. The table unable has the
+// cells that a peer cannot do.
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := testd.Start(t)
-	// This server takes only a group for which no client sends a key share by itself.
+	// This daemon is for HelloRetryRequest. Its servers take only P-384, and clients send a key
+	// share for P-384 only if a HelloRetryRequest asks for it.
 	cnf := filepath.Join(t.TempDir(), "openssl.cnf")
 	testkit.Must(t, os.WriteFile(cnf, []byte("openssl_conf=a\n[a]\nssl_conf=b\n"+
 		"[b]\nsystem_default=c\n[c]\nGroups=P-384\n"), 0o644))
@@ -102,25 +106,25 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// bulk is how much goes each way, in bytes.
+// bulk is the number of bytes that go each way in most cells.
 const bulk = 300 << 10
 
 // A cell is one connection of ours with a peer.
 type cell struct {
 	*testing.T
-	w     *world
-	level ours.Level // ours
-	peer  peer
-	role  role // the peer's
-	setting
+	w       *world
+	level   ours.Level // ours
+	peer    peer
+	role    role // the peer's
+	setting      // the peer's
 
 	relay *tap.Relay
-	held  bool // hold back what comes behind the handshake
+	held  bool // the relay holds back what the server sends after the handshake
 	us    *ours.Stream
 	them  talk
 }
 
-// peers is the direction of what the peer sends.
+// peers returns the direction in which the peer sends.
 func (c *cell) peers() tap.Direction {
 	if c.role == asClient {
 		return tap.FromClient
@@ -128,7 +132,7 @@ func (c *cell) peers() tap.Direction {
 	return tap.FromServer
 }
 
-// begin lets both sides do their handshakes. It gives the error of our side.
+// begin connects both sides, and returns the error of our handshake.
 func (c *cell) begin() (err error) {
 	c.Helper()
 	if c.role == asServer {
@@ -165,7 +169,7 @@ func (c *cell) begin() (err error) {
 }
 
 // receiveFirst serves the first connection of a client that connects twice. The client may send
-// something or only leave.
+// something, or end the connection without data.
 func receiveFirst(l *ours.Listener) error {
 	first, err := l.Accept()
 	if err != nil {
@@ -176,18 +180,18 @@ func receiveFirst(l *ours.Listener) error {
 	return first.Close()
 }
 
-// connect is begin, and must succeed.
+// connect calls begin, which must succeed, and checks the version of TLS.
 func (c *cell) connect() {
 	c.Helper()
 	if err := c.begin(); err != nil {
-		c.Fatal(err)
+		c.Fatalf("our handshake with the peer: %v", err)
 	}
 	if v := c.us.Version(); v != "TLSv"+c.setting.name() {
-		c.Errorf("the version is %s", v)
+		c.Errorf("the version is %s, want TLSv%s", v, c.setting.name())
 	}
 }
 
-// lines gives n bytes of text, in lines that no program takes for a command.
+// lines returns n bytes of text: lines of digits, which no program takes for a command.
 func lines(seed byte, n int) []byte {
 	random := rand.NewChaCha8([32]byte{seed})
 	text := make([]byte, n)
@@ -201,8 +205,8 @@ func lines(seed byte, n int) []byte {
 	return text
 }
 
-// exchange sends n bytes each way at the same time. An echo sends our bytes back. size is the size
-// of our writes; 0: all sizes.
+// exchange sends n bytes each way at the same time, and checks what arrives. If the peer is an
+// echo, its bytes are ours. size is the size of our writes; 0: various sizes.
 func (c *cell) exchange(n, size int) {
 	c.Helper()
 	if t, ok := c.them.(*curlTalk); ok {
@@ -220,7 +224,7 @@ func (c *cell) exchange(n, size int) {
 		c.receives("we", c.us, lines(2, n)))
 }
 
-// all runs functions at the same time.
+// all runs functions at the same time. If one fails, the test ends.
 func (c *cell) all(work ...func() error) {
 	c.Helper()
 	errs := make(chan error, len(work))
@@ -229,7 +233,7 @@ func (c *cell) all(work ...func() error) {
 	}
 	for range work {
 		if err := <-errs; err != nil {
-			c.Fatal(err) // the others end with the processes
+			c.Fatal(err) // the cleanup ends the other functions
 		}
 	}
 }
@@ -244,7 +248,7 @@ func (c *cell) sends(who string, to io.Writer, text []byte, size int) func() err
 			}
 			n = min(n, len(text)-at)
 			if _, err := to.Write(text[at : at+n]); err != nil {
-				return fmt.Errorf("%s: write after %d bytes: %w", who, at, err)
+				return fmt.Errorf("%s: writing after %d bytes: %w", who, at, err)
 			}
 			at += n
 		}
@@ -256,11 +260,11 @@ func (c *cell) receives(who string, from io.Reader, text []byte) func() error {
 	return func() error {
 		got := make([]byte, len(text))
 		if n, err := io.ReadFull(from, got); err != nil {
-			return fmt.Errorf("%s: read after %d bytes of %d: %w", who, n, len(text),
+			return fmt.Errorf("%s: reading after %d bytes of %d: %w", who, n, len(text),
 				err)
 		}
 		if !bytes.Equal(got, text) {
-			return fmt.Errorf("%s: what is read is not what was sent", who)
+			return fmt.Errorf("%s: the data differs from what was sent", who)
 		}
 		return nil
 	}
@@ -276,7 +280,7 @@ func (c *cell) finish() {
 		c.Errorf("Close: %v", err)
 	}
 	if err := c.them.end(); err != nil {
-		c.Error(err)
+		c.Errorf("the end of the peer: %v", err)
 	}
 }
 
@@ -289,11 +293,12 @@ func withCert(kind string) func(*cell) {
 	}
 }
 
-// A peer that gets a ticket after the handshake has begun to write, and goes on.
+// If a ticket comes after the client has begun to write, both sides go on. The relay holds the
+// ticket back.
 func (c *cell) lateTickets() {
 	c.held = true
 	c.connect()
-	if _, ok := c.them.(*curlTalk); ok { // it has sent its request
+	if _, ok := c.them.(*curlTalk); ok { // curl sends its request by itself
 		c.releaseTickets()
 		c.exchange(bulk, 0)
 		return
@@ -315,7 +320,7 @@ func (c *cell) lateTickets() {
 	c.finish()
 }
 
-// releaseTickets passes on what was held back: at least one record, although no data was sent yet.
+// releaseTickets passes on what the relay has held back. This must be at least one record.
 func (c *cell) releaseTickets() {
 	c.Helper()
 	passed := len(c.relay.Records(tap.FromServer))
@@ -323,24 +328,25 @@ func (c *cell) releaseTickets() {
 	if !c.relay.Await(tap.FromServer, testkit.Patience, func(all []tap.Record) bool {
 		return len(all) > passed
 	}) {
-		c.Fatal("nothing came behind the handshake")
+		c.Fatal("the server has sent nothing after the handshake")
 	}
 }
 
-// A client that connects again resumes its TLS session.
+// On its second connection a client resumes the TLS session of the first.
 func (c *cell) resumption() {
 	c.resume = true
 	c.connect()
 	if !c.goesOn() {
-		c.Errorf("it is a new session: the server has sent %+v",
+		c.Errorf("the session is not resumed: the server has sent %+v",
 			c.relay.Records(tap.FromServer))
 	}
 	c.exchange(bulk, 0)
 	c.finish()
 }
 
-// goesOn looks at the last ServerHello. In TLS 1.3 it says whether the session is resumed. In TLS
-// 1.2 no large message stands between it and the change of keys.
+// goesOn says whether the second connection has resumed the session. In TLS 1.3 the last
+// ServerHello tells it. In TLS 1.2, if the session is resumed, the server sends no certificate, so
+// only small messages come before the change of keys.
 func (c *cell) goesOn() bool {
 	all := c.relay.Records(tap.FromServer)
 	for i := len(all) - 1; i >= 0; i-- {
@@ -362,13 +368,16 @@ func (c *cell) goesOn() bool {
 	return false
 }
 
-// fullOfLines is a full record. Between two records s_server may print a line about the connection.
+// fullOfLines is the size of a full record of whole lines. s_server may print a line about the
+// connection between two records, but not within a line.
 const fullOfLines = 1 << 14
 
-// sizeOfKeyUpdate is the size of its record: the header of the message, one byte, the type of the
-// record, and the authentication.
+// sizeOfKeyUpdate is the size of the record of a KeyUpdate: the header of the message, one byte,
+// the type of the record, and the authentication.
 const sizeOfKeyUpdate = 4 + 1 + 1 + 16
 
+// The peer changes its keys three times in the middle of data, and asks us each time to do the
+// same. No data is lost, and we change our keys three times.
 func (c *cell) keyUpdate() {
 	c.command = true
 	c.connect()
@@ -384,18 +393,18 @@ func (c *cell) keyUpdate() {
 		half := len(text) / 2
 		both(text[:half])
 		if err := told.order(rekey, c.us); err != nil {
-			c.Fatal(err)
+			c.Fatalf("telling the peer to send a KeyUpdate: %v", err)
 		}
 		if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
 			return updates(all) > round
 		}) {
-			c.Fatalf("no KeyUpdate has passed: %+v", c.relay.Records(c.peers()))
+			c.Fatalf("the peer has sent no KeyUpdate: %+v", c.relay.Records(c.peers()))
 		}
 		both(text[half:])
 	}
-	// Our KeyUpdate leaves with the next Write after the Read that has met the peer's.
+	// After a Read has received the peer's KeyUpdate, our next Write sends ours.
 	both(lines(4, fullOfLines))
-	// The peer has asked for the same from us each time.
+	// The peer has asked for a KeyUpdate of ours each time.
 	if got := updates(c.relay.Records(1 - c.peers())); got != 3 {
 		c.Errorf("we have sent %d KeyUpdates, want 3", got)
 	}
@@ -411,9 +420,11 @@ func updates(all []tap.Record) (n int) {
 	return n
 }
 
+// The client sends no key share for the only group of the server. The server asks for one by a
+// HelloRetryRequest, and the handshake succeeds.
 func (c *cell) helloRetry() {
 	if c.role == asServer {
-		c.group = "P-384" // our server is one that has no other, too
+		c.group = "P-384" // our server has the same limit (see picky)
 	}
 	c.connect()
 	if first := c.relay.Records(tap.FromServer)[0]; !first.HRR() {
@@ -423,14 +434,15 @@ func (c *cell) helloRetry() {
 	c.finish()
 }
 
+// Records with one byte of data arrive, in both directions.
 func (c *cell) oneByte() {
 	const n = 500
 	c.most = 1
 	c.connect()
 	want := c.overhead() + 1
 	if p, ok := c.them.(interface{ stdin() io.Writer }); ok {
-		// The program reads the bytes that are there. It reads one byte if the next byte
-		// comes after the first has left.
+		// The program sends all bytes that it finds in its input as one record. So the test
+		// writes the next byte only after the one before it has passed the relay.
 		text := lines(2, 200)
 		c.all(func() error {
 			for i := range text {
@@ -443,7 +455,7 @@ func (c *cell) oneByte() {
 						return sizes(all)[want] > sent
 					}
 				if !c.relay.Await(c.peers(), testkit.Patience, left) {
-					return fmt.Errorf("byte %d does not leave", i)
+					return fmt.Errorf("byte %d does not come as a record", i)
 				}
 			}
 			return nil
@@ -456,15 +468,14 @@ func (c *cell) oneByte() {
 		c.Errorf("the peer has sent %d records of %d bytes; of all sizes: %v", all[want],
 			want, all)
 	}
-	// the peer has no time for more
+	// Only our side sends here. The peer would be too slow.
 	c.all(c.sends("we", c.us, lines(1, bulk), 0),
 		c.receives("the peer", c.them, lines(1, bulk)))
 	c.finish()
 }
 
-// overhead is the number of bytes that encryption adds to a record. In TLS 1.3 these are the type
-// and the authentication. In TLS 1.2 with AES-GCM they are the nonce and the authentication.
-// ChaCha20 has no nonce there.
+// overhead is the number of bytes that encryption adds to a record: in TLS 1.3 the type and the
+// authentication, in TLS 1.2 with AES-GCM the nonce and the authentication.
 func (c *cell) overhead() int {
 	if c.version == tls.VersionTLS13 {
 		return 1 + 16
@@ -483,16 +494,19 @@ func sizes(all []tap.Record) map[int]int {
 	return n
 }
 
-// largestRecords looks for full records in a direction (RFC 8446 section 5.1).
+// largestRecords checks that a side sends full records, of 16 KiB (RFC 8446 section 5.1), and that
+// their data arrives.
 func (c *cell) largestRecords(d tap.Direction) {
 	c.connect()
 	c.exchange(bulk, 1<<15)
 	if all := sizes(c.relay.Records(d)); all[1<<14+c.overhead()] == 0 {
-		c.Errorf("there is no full record: %v", all)
+		c.Errorf("no record has 16 KiB of data; how many have which size: %v", all)
 	}
 	c.finish()
 }
 
+// After the close_notify of the peer, Read reports the end of the data, and our Writes still
+// arrive.
 func (c *cell) peerHalfCloses() {
 	c.connect()
 	c.exchange(1000, 0)
@@ -505,23 +519,24 @@ func (c *cell) peerHalfCloses() {
 	c.finish()
 }
 
+// If the peer begins a renegotiation, we refuse it with an alert and send no message of a
+// handshake. Later the peer may go on or end the connection.
 func (c *cell) renegotiation() {
 	c.command = true
 	c.connect()
 	c.exchange(bulk, fullOfLines)
 	theirs, own := shakes(c.relay.Records(c.peers())), shakes(c.relay.Records(1-c.peers()))
 	if err := c.them.(commander).order(renegotiate, c.us); err != nil {
-		c.Fatal(err)
+		c.Fatalf("telling the peer to renegotiate: %v", err)
 	}
 	if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
 		return shakes(all) > theirs
 	}) {
 		c.Fatal("the peer has not begun a handshake")
 	}
-	// Our side refuses, when it reads. It does not begin a renegotiation. Then the peer may go
-	// on or leave.
+	// Our Read refuses the renegotiation.
 	data, err := io.ReadAll(io.LimitReader(c.us, 1))
-	// Otherwise the peer has ended the connection, or has sent more.
+	// Without an error, the peer has ended the connection cleanly, or has sent data.
 	if err != nil && !ours.Is(err, client.KindIO) {
 		c.Errorf("we read %q, %v; want the end, or kind io", data, err)
 	}
@@ -531,16 +546,16 @@ func (c *cell) renegotiation() {
 	}
 	c.Logf("after the refusal we read %d bytes, %v", len(data), err)
 	if n := shakes(c.relay.Records(1 - c.peers())); n != own {
-		c.Errorf("we have sent %d messages of a handshake", n-own)
+		c.Errorf("we have sent %d records of a second handshake, want none", n-own)
 	}
 	refusal := func(r tap.Record) bool { return r.Type == tap.Alert }
 	if !c.relay.Await(1-c.peers(), testkit.Patience, func(all []tap.Record) bool {
 		return slices.ContainsFunc(all, refusal)
 	}) {
-		c.Error("we have sent no alert")
+		c.Error("we have not refused by an alert")
 	}
 	c.us.Close()
-	c.them.end() // whatever it says now
+	c.them.end() // the peer may report an error now
 }
 
 func shakes(all []tap.Record) (n int) {
@@ -552,6 +567,7 @@ func shakes(all []tap.Record) (n int) {
 	return n
 }
 
+// If a server asks for a certificate and our client has none, the connection works.
 func (c *cell) clientCertOptional() {
 	c.ask = "optional"
 	c.connect()
@@ -559,8 +575,9 @@ func (c *cell) clientCertOptional() {
 	c.finish()
 }
 
-// In TLS 1.2 the handshake fails. In TLS 1.3 the handshake is done before the server refuses, and
-// the first Read fails.
+// If a server requires a certificate and our client has none, the error has the alert of the server
+// and names the cause. In TLS 1.2 the handshake fails. In TLS 1.3 our handshake ends before the
+// server refuses, so the first Read fails.
 func (c *cell) clientCertRequired() {
 	c.ask = "required"
 	err := c.begin()
@@ -576,5 +593,5 @@ func (c *cell) clientCertRequired() {
 		c.Errorf("%v; want kind %s, with the alert and its cause", err, kind)
 	}
 	c.Log(err)
-	c.them.end() // it may be there, waiting for the next
+	c.them.end() // the server may wait for a further client
 }

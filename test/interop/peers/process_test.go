@@ -15,7 +15,8 @@ import (
 )
 
 // A process is a program that carries one connection. It sends its standard input, and writes
-// received data to its standard output. The end of the test kills it, or the limit for hangs.
+// received data to its standard output. The process is killed at the end of the test, or when
+// testkit.Patience has passed.
 type process struct {
 	name string
 	cmd  *exec.Cmd
@@ -45,7 +46,7 @@ func start(t *testing.T, name string, args ...string) *process {
 	testkit.Must(t, err)
 	testkit.Must(t, testd.Spawn(p.cmd, func() {
 		defer close(p.done)
-		_ = p.cmd.Wait() // what it says is in ProcessState
+		_ = p.cmd.Wait() // the result is in ProcessState
 	}))
 	outW.Close()
 	timer := time.AfterFunc(testkit.Patience, func() { p.cmd.Process.Kill() })

@@ -15,8 +15,9 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A server renews its certificate 1,000 times while programs of four kinds connect and leave. None
-// of them is refused or reset. A client after the last renewal gets the last certificate.
+// A server renews its certificate 1,000 times, while clients of several kinds connect again and
+// again. No client is refused or reset. A client that connects after the last renewal gets the
+// newest certificate.
 func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	t.Parallel()
 	const renewals, accepting, leastVisits = 1000, 4, 5
@@ -42,7 +43,7 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 					select {
 					case <-over:
 					default:
-						t.Errorf("a client is lost: %v", err)
+						t.Errorf("our server loses a client: %v", err)
 					}
 					return
 				}
@@ -60,7 +61,7 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 		kinds[v.name] = func() error {
 			printed, err := v.visit(port, "localhost", ca.File, nil)
 			if err == nil && !strings.HasSuffix(printed, ourPage) {
-				err = fmt.Errorf("it has printed %q", printed)
+				err = fmt.Errorf("the client has printed %q", printed)
 			}
 			return err
 		}
@@ -75,7 +76,7 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	}
 	var (
 		coming  sync.WaitGroup
-		waitFor atomic.Int64 // kinds that have not come often enough
+		waitFor atomic.Int64 // how many kinds have not connected often enough
 		renewed = make(chan struct{})
 	)
 	waitFor.Store(int64(len(kinds)))
@@ -88,7 +89,7 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 				}
 				select {
 				case <-renewed:
-					t.Logf("%s has come %d times", name, n)
+					t.Logf("%s has connected %d times", name, n)
 					return
 				default:
 				}
@@ -116,14 +117,14 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	last, err := page(port, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"})
 	testkit.Must(t, err)
 	if want := pair[(done-1)%2].Cert.Subject.CommonName; last != want {
-		t.Errorf("behind the last renewal a client gets %s, want %s", last, want)
+		t.Errorf("after the last renewal a client gets %s, want %s", last, want)
 	}
 	close(over)
 	testkit.Must(t, m.CloseServerContext(m.ctx, ctx))
 	accepts.Wait()
 }
 
-// page gets our page. The result is the common name of the server.
+// page connects, gets our page, and returns the common name of the server.
 func page(port int, cfg *tls.Config) (string, error) {
 	c, err := tls.Dial("tcp", testkit.Addr(port), cfg)
 	if err != nil {

@@ -2,7 +2,8 @@ package peers
 
 import "crypto/tls"
 
-// The cells that a peer cannot do, with the reasons. All other cells must pass.
+// The table unable lists the cells that a peer cannot do, with the reasons. All other cells must
+// pass.
 type role string
 
 const (
@@ -14,12 +15,12 @@ const (
 var unable = []struct {
 	peer string // "" is all
 	role role   // the peer's
-	what string // beginning of the case's name
+	what string // the name of the case; "" is all
 	v    uint16 // 0: both
 	why  string
 }{
 	{"curl", asServer, "", 0, "curl is no server"},
-	{"curl", asClient, oneByte, 0, "curl writes as much at once as it has"},
+	{"curl", asClient, oneByte, 0, "curl writes all its data at once"},
 	{"curl", asClient, halfClosed, 0, "curl closes both directions at once"},
 	{"curl", asClient, keyUpdate, 0, "curl has no command for it"},
 	{"curl", asClient, renegotiated, 0, "curl has no command for it"},
@@ -32,14 +33,14 @@ var unable = []struct {
 		"has ended the handshake"},
 	{"", asServer, resumed, 0, "each server here takes one connection; see test/conformance"},
 
-	{"", either, keyUpdate, tls.VersionTLS12, "TLS 1.2 has none"},
-	{"crypto/tls", either, keyUpdate, 0, "crypto/tls cannot be told to; a forged one is " +
-		"tested in package openssl"},
-	{"Python", either, keyUpdate, 0, "Python's ssl cannot be told to"},
-	{"Node", either, keyUpdate, 0, "Node's tls cannot be told to"},
+	{"", either, keyUpdate, tls.VersionTLS12, "TLS 1.2 has no KeyUpdate"},
+	{"crypto/tls", either, keyUpdate, 0, "crypto/tls has no call for it; package openssl " +
+		"tests a forged KeyUpdate"},
+	{"Python", either, keyUpdate, 0, "Python's ssl has no call for it"},
+	{"Node", either, keyUpdate, 0, "Node's tls has no call for it"},
 	{"GnuTLS", asServer, keyUpdate, 0, "gnutls-serv has no command for it"},
 
-	{"", either, retried, tls.VersionTLS12, "TLS 1.2 has none"},
+	{"", either, retried, tls.VersionTLS12, "TLS 1.2 has no HelloRetryRequest"},
 
 	{"GnuTLS", asServer, oneByte, 0, "gnutls-serv answers line by line"},
 	{"openssl", asServer, halfClosed, 0, "s_server leaves when its input ends"},
@@ -49,10 +50,10 @@ var unable = []struct {
 	{"GnuTLS", asServer, largestPeers, 0, "gnutls-serv answers line by line"},
 
 	{"GnuTLS", asServer, halfClosed, 0, "gnutls-serv only echoes"},
-	{"", either, halfClosing, 0, "our interface has no call for it: tls.Close frees the " +
-		"handle"},
+	{"", either, halfClosing, 0, "these tests do not call tls.Shutdown; package session " +
+		"tests it"},
 
-	{"", either, renegotiated, tls.VersionTLS13, "TLS 1.3 has none"},
+	{"", either, renegotiated, tls.VersionTLS13, "TLS 1.3 has no renegotiation"},
 	{"crypto/tls", either, renegotiated, 0, "crypto/tls cannot begin one"},
 	{"Python", either, renegotiated, 0, "Python's ssl cannot begin one"},
 	{"Node", asServer, renegotiated, 0, "a server of Node's tls cannot begin one"},
@@ -61,6 +62,7 @@ var unable = []struct {
 	{"", asClient, certRequired, 0, "see TestCertificatesOfForeignClients"},
 }
 
+// cannot says why a peer in a role cannot do a case in a version, or returns "".
 func cannot(p peer, r role, what string, v uint16) string {
 	for _, u := range unable {
 		if (u.peer == "" || u.peer == p.String()) && (u.role == either || u.role == r) &&

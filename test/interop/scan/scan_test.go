@@ -26,12 +26,14 @@ import (
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
-// scanTime ends a scan that hangs. One takes 30 s on a quiet machine, and 4 min on a busy one.
+// scanTime is the time after which a scan is ended. A scan takes 30 s on a quiet machine, and 4 min
+// on a busy one.
 const scanTime = 15 * time.Minute
 
-// command finds a scanner. A root that lacks it uses the machine's scanner with the machine's file
-// system; TLSD_TEST_HOST is the path of that file system. Without a scanner the test is skipped;
-// with TLSD_TEST_STRICT=1 it fails.
+// command returns the command for a scanner. make libssl-matrix runs the tests in the file system
+// of another Debian release, which may lack the scanner. If so, command takes the machine's
+// scanner, and runs it in the machine's file system (TLSD_TEST_HOST is its path). If there is no
+// scanner at all, the test is skipped, or fails if TLSD_TEST_STRICT is 1.
 func command(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	if path, err := exec.LookPath(name); err == nil {
@@ -48,9 +50,9 @@ func command(t *testing.T, name string, args ...string) *exec.Cmd {
 	return nil
 }
 
-// run runs a scanner to its end. The scanner has no home folder, so it finds no configuration. On a
-// busy machine testssl.sh must wait for answers (MAX_WAITSOCK, seconds). Otherwise it takes a late
-// answer for a bug of the server.
+// run runs a scanner to its end, and returns its output. The scanner has no home folder, so it
+// finds no configuration. MAX_WAITSOCK is how many seconds testssl.sh waits for an answer. On a
+// busy machine it would otherwise take a late answer for a bug of the server.
 func run(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), scanTime)
@@ -74,8 +76,9 @@ func run(t *testing.T, cmd *exec.Cmd) string {
 	return out.String()
 }
 
-// serve accepts every client until the test ends. A client that completes its handshake may send
-// something, and its connection is closed. It returns the port and the version of OpenSSL.
+// serve starts a server that accepts every client until the test ends. After its handshake a client
+// may send something. Then the server closes the connection. serve returns the port and the version
+// of OpenSSL.
 func serve(t *testing.T, ca *testcert.CA, key testcert.KeyType) (port int, version string) {
 	t.Helper()
 	cert := ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
@@ -117,7 +120,7 @@ func accept(ctx context.Context, c *client.Client, h client.Handle, port int) er
 			go func() {
 				short, stop := context.WithTimeout(ctx, time.Second)
 				defer stop()
-				c.Read(short, conn, 1<<10) // whatever it is
+				c.Read(short, conn, 1<<10) // the client may send anything
 				c.CloseConn(context.WithoutCancel(ctx), conn)
 			}()
 		case errors.As(err, &e) && (e.Kind == client.KindHandshake ||
@@ -128,7 +131,7 @@ func accept(ctx context.Context, c *client.Client, h client.Handle, port int) er
 	}
 }
 
-// expectAGoodClient checks that the scan has left nothing that keeps others out.
+// expectAGoodClient checks that the server still serves a good client after the scan.
 func expectAGoodClient(t *testing.T, port int, ca *testcert.CA) {
 	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: testkit.Patience},
 		Config: &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}}
@@ -147,14 +150,15 @@ func expectAGoodClient(t *testing.T, port int, ca *testcert.CA) {
 	}
 }
 
-// A finding is a finding of a scanner, and why it is right.
+// A finding is what a scanner reports, and the reason why the report is right.
 type finding struct {
 	what string
 	why  string
-	only string // the versions of OpenSSL that have it: "3.0 3.5"; empty: all
+	only string // versions of OpenSSL that have it: "3.0 4" is 3.0 and all 4.x; empty: all
 }
 
-// compare compares the findings with a table, and with findings that a scanner has only sometimes.
+// compare checks that the findings of a scan are those of a table. The findings in sometimes are
+// allowed, and may be missing.
 func compare(t *testing.T, version string, found []string, table []finding, sometimes ...finding) {
 	t.Helper()
 	var explained []string
@@ -165,28 +169,29 @@ func compare(t *testing.T, version string, found []string, table []finding, some
 	}
 	for _, f := range table {
 		if f.why == "" {
-			t.Errorf("%q is not explained", f.what)
+			t.Errorf("the table has %q without a reason", f.what)
 		}
 		if !f.holds(version) {
 			continue
 		}
 		explained = append(explained, f.what)
 		if !slices.Contains(found, f.what) {
-			t.Errorf("%q is expected and was not found", f.what)
+			t.Errorf("the scanner has not found %q, which the table has", f.what)
 		}
 	}
 	for _, f := range found {
 		if !slices.Contains(explained, f) {
-			t.Errorf("%q was found and is not explained", f)
+			t.Errorf("the scanner has found %q, which the table lacks", f)
 		}
 	}
 	if len(found) == 0 {
-		t.Error("nothing was found: has anything been scanned?")
+		t.Error("the scanner has found nothing; has it scanned the server?")
 	}
 	t.Logf("in figures: %s, %s: %d findings, %d in the table", t.Name(), version, len(found),
 		len(explained))
 }
 
+// holds says whether a finding is expected with a version of OpenSSL, such as "OpenSSL 3.5.4".
 func (f finding) holds(version string) bool {
 	if f.only == "" {
 		return true

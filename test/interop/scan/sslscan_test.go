@@ -13,14 +13,14 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// sslscan finds what our server has, and nothing bad.
+// sslscan finds exactly the versions, suites and groups that our server must have, and no weakness.
 
 // Reasons that occur more than once.
 const (
 	safe   = "what RFC 9325 recommends"
 	modern = "a suite of TLS 1.3"
 	aead   = "authenticated encryption with ephemeral keys; the suites with CBC are left out"
-	group  = "OpenSSL's default"
+	group  = "one of OpenSSL's default groups"
 	finite = "OpenSSL's default: the groups of RFC 7919 for TLS 1.3; clients prefer curves"
 )
 
@@ -56,7 +56,7 @@ var withCert = map[string][]finding{
 	},
 }
 
-// report is the part of sslscan's XML about the server.
+// report is the part of sslscan's XML that the test reads.
 type report struct {
 	Test struct {
 		Protocols []struct {
@@ -109,8 +109,8 @@ func (r report) findings() (found []string) {
 		found = append(found, c.Version+" "+c.Status+" "+c.Name)
 	}
 	for _, g := range s.Groups {
-		// For TLS 1.2 sslscan names one group, depending on its own release. The groups are
-		// those of TLS 1.3.
+		// Only groups of TLS 1.3 count. For TLS 1.2 sslscan names one group, which depends
+		// on the release of sslscan.
 		if g.Version == "TLSv1.3" {
 			found = append(found, g.Version+" group "+g.Name)
 		}
@@ -118,6 +118,7 @@ func (r report) findings() (found []string) {
 	return found
 }
 
+// sslscan finds in our server exactly what the tables always and withCert have.
 func TestSslscan(t *testing.T) {
 	t.Parallel()
 	for name, key := range map[string]testcert.KeyType{"ECDSA": testcert.ECDSA,
@@ -132,11 +133,11 @@ func TestSslscan(t *testing.T) {
 			out := run(t, cmd)
 			text, err := os.ReadFile(file)
 			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
+				t.Fatalf("sslscan has written no report: %v\n%s", err, out)
 			}
 			var r report
 			if err := xml.Unmarshal(text, &r); err != nil {
-				t.Fatalf("%v\n%s", err, text)
+				t.Fatalf("the report of sslscan is no XML: %v\n%s", err, text)
 			}
 			compare(t, version, r.findings(), slices.Concat(always, withCert[name]))
 		})

@@ -13,34 +13,34 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// testssl.sh finds what our server has, and nothing bad.
+// testssl.sh finds no weakness in our server, and has really looked for the weaknesses in passed.
 
-// Findings of testssl.sh that are worse than OK or informative.
+// testsslFindings are the expected findings that testssl.sh rates worse than OK and INFO.
 var testsslFindings = []finding{
 	{"engine_problem WARN", "about the scanner: its openssl has no engine for GOST", ""},
-	{"cert_revocation HIGH", "the certificate is one of this test, whose authority has no " +
-		"list of revocations", ""},
+	{"cert_revocation HIGH", "about the test: its CA has no list of revoked " +
+		"certificates", ""},
 }
 
-// A finding that testssl.sh has only sometimes.
+// testssl.sh has this finding only sometimes.
 var testsslSometimes = finding{"sessionresumption_ticket WARN",
-	"about the scanner: its s_client leaves at the end of its input, and may not wait for " +
-		"the ticket, which in TLS 1.3 comes behind the handshake", ""}
+	"about the scanner: in TLS 1.3 the ticket comes after the handshake, and its s_client " +
+		"may end before", ""}
 
-// passed are checks that testssl.sh must have done with a good result. If they were left out, their
-// silence would mean nothing.
+// passed are checks that testssl.sh must report as OK. Without this list, a check that testssl.sh
+// has left out would count as good.
 var passed = []string{"SSLv2", "SSLv3", "TLS1_2", "TLS1_3", "cipherlist_NULL", "cipherlist_aNULL",
 	"cipherlist_EXPORT", "cipherlist_LOW",
 	"cipher_order", "cert_trust", "cert_chain_of_trust", "heartbleed", "CCS", "ROBOT",
 	"secure_renego", "secure_client_renego", "CRIME_TLS", "POODLE_SSL",
 	"fallback_SCSV", "SWEET32", "FREAK", "DROWN", "LOGJAM", "BEAST", "LUCKY13", "RC4"}
 
+// testssl.sh reports OK for each check in passed, and nothing bad besides testsslFindings.
 func TestTestssl(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Test CA")
 	file := filepath.Join(t.TempDir(), "report.json")
-	// Protocols, suites, forward secrecy, preferences, defaults, vulnerabilities, RC4. No check
-	// that asks the network outside.
+	// No check that needs the network is run.
 	cmd := command(t, "testssl", "--protocols", "--standard", "--fs", "--server-preference",
 		"--server-defaults", "--vulnerable", "--rc4",
 		"--nodns=none", "--ip=127.0.0.1", "--warnings=off", "--quiet", "--color=0",
@@ -51,11 +51,11 @@ func TestTestssl(t *testing.T) {
 	out := run(t, cmd)
 	text, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("testssl.sh has written no report: %v\n%s", err, out)
 	}
 	var report []struct{ ID, Severity, Finding string }
 	if err := json.Unmarshal(text, &report); err != nil {
-		t.Fatalf("%v\n%s", err, text)
+		t.Fatalf("the report of testssl.sh is no JSON: %v\n%s", err, text)
 	}
 	var found, good []string
 	for _, r := range report {
@@ -71,7 +71,7 @@ func TestTestssl(t *testing.T) {
 	compare(t, version, found, testsslFindings, testsslSometimes)
 	for _, id := range passed {
 		if !slices.Contains(good, id) {
-			t.Errorf("testssl.sh does not say OK to %s", id)
+			t.Errorf("testssl.sh does not report OK for the check %s", id)
 		}
 	}
 	if t.Failed() {

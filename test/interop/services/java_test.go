@@ -14,9 +14,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Java has a TLS of its own (JSSE). testdata/Peer.java is a program over it, in both roles.
+// Java has a TLS implementation of its own (JSSE). testdata/Peer.java uses it, as a client or as a
+// server.
 
-// java gives the command of the peer in a role.
+// java returns the arguments of Java that run Peer.java in a role. own is the peer's certificate;
+// nil: none.
 func (s *service) java(w *world, role string, port int, own *testcert.Cert) []string {
 	s.t.Helper()
 	source, err := os.ReadFile("testdata/Peer.java")
@@ -34,7 +36,8 @@ func (s *service) java(w *world, role string, port int, own *testcert.Cert) []st
 		s.file("ca.pem", string(w.ca.PEM())), identity}
 }
 
-// needJava finds a Java with a compiler, which can run a source file.
+// needJava returns the path of java. The test also needs javac, because Java runs Peer.java from
+// its source.
 func needJava(t *testing.T) string {
 	t.Helper()
 	java := need(t, "java")
@@ -44,6 +47,8 @@ func needJava(t *testing.T) string {
 	return java
 }
 
+// A Java client talks with our server. Each side sees the other's certificate (the client's only if
+// it has one), and both agree on TLS 1.3 and h2.
 func TestJavaIsOurServersClient(t *testing.T) {
 	t.Parallel()
 	java := needJava(t)
@@ -65,24 +70,25 @@ func TestJavaIsOurServersClient(t *testing.T) {
 			args := s.java(w, "client", port, w.clients[which])
 			s.begin(java, args...)
 			t.Cleanup(func() {
-				s.cmd.Process.Kill() // it has ended, unless the test has failed
+				s.cmd.Process.Kill() // Java has ended, unless the test has failed
 				<-s.done
 			})
 			h, err := m.Accept(m.ctx, ctx, "", 0)
 			if err != nil {
-				t.Fatalf("%v\n%s", err, s.said())
+				t.Fatalf("Accept of the Java client: %v\n%s", err, s.said())
 			}
 			if got := m.fact(h, "subject") + " " + m.fact(h, "verified"); got != want {
 				t.Errorf("subject and verified: %q, want %q", got, want)
 			}
 			if got := m.hear(h, isLine); got != "TLSv1.3 h2 CN=localhost\n" ||
 				m.fact(h, "alpn") != "h2" {
-				t.Errorf("to Java we are %q, and ALPN is %q", got,
+				t.Errorf("Java reports %q of our server, and ALPN is %q", got,
 					m.fact(h, "alpn"))
 			}
 			m.say(h, "good bye\n")
 			if <-s.done; s.said() != "good bye\n" || !s.cmd.ProcessState.Success() {
-				t.Errorf("%v: %s", s.cmd.ProcessState, s.said())
+				t.Errorf("Java prints %q, want \"good bye\"; %v", s.said(),
+					s.cmd.ProcessState)
 			}
 		})
 	}
@@ -90,6 +96,8 @@ func TestJavaIsOurServersClient(t *testing.T) {
 
 func isLine(got string) bool { return strings.HasSuffix(got, "\n") }
 
+// A Java server requires a certificate of our client. It sees the name of a good certificate, and
+// refuses other clients by an alert.
 func TestJavaKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	java := needJava(t)
@@ -110,7 +118,7 @@ func TestJavaKnowsItsClients(t *testing.T) {
 			if got := m.hear(h,
 				isLine); got != "TLSv1.3 http/1.1 CN="+clientName+"\n" ||
 				m.fact(h, "alpn") != "http/1.1" {
-				t.Errorf("to Java we are %q, and ALPN is %q", got,
+				t.Errorf("Java reports %q of our client, and ALPN is %q", got,
 					m.fact(h, "alpn"))
 			}
 			m.say(h, "good bye\n")

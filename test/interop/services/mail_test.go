@@ -14,18 +14,21 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Mail servers begin in plain text and change to TLS (RFC 3207, RFC 9051 section 6.2.1).
+// A connection to a mail server begins in plain text. After the command STARTTLS it changes to TLS
+// (RFC 3207, RFC 9051 section 6.2.1).
 
-// lastLine is the last line of a reply of SMTP: after the code there is no hyphen (RFC 5321 section
-// 4.2.1).
+// lastLine says whether the text ends with the last line of an SMTP reply. In this line no hyphen
+// follows the code (RFC 5321 section 4.2.1).
 var lastLine = regexp.MustCompile(`(?m)^[0-9]{3} .*\r\n\z`).MatchString
 
+// Our client sends STARTTLS to postfix in plain text, does the handshake, and begins a mail over
+// TLS. Without STARTTLS postfix refuses the mail.
 func TestPostfixChangesToTLS(t *testing.T) {
 	t.Parallel()
 	postfix := need(t, "postfix")
 	needRoot(t, "postfix starts as root")
 	w := newWorld(t)
-	s := newService(t, "root") // which gives its processes to the user postfix
+	s := newService(t, "root") // postfix starts as root, and then changes to the user postfix
 	cert, key, _ := s.identity(w)
 	port := testkit.Port(t)
 	mail := newService(t, "postfix")
@@ -52,7 +55,7 @@ rewrite unix - - n - - trivial-rewrite
 proxymap unix - - n - - proxymap
 `, port))
 	s.serve(port, syscall.SIGTERM, postfix, "-c", s.dir, "start-fg")
-	t.Cleanup(func() { // what the script has started lives on without it
+	t.Cleanup(func() { // The script postfix ends, but its master goes on.
 		text, err := os.ReadFile(s.path("queue/pid/master.pid"))
 		testkit.Must(t, err)
 		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
@@ -75,7 +78,7 @@ proxymap unix - - n - - proxymap
 	reply("220 localhost ESMTP Postfix", m.hearPlain(h, lastLine))
 	m.sayPlain(h, "EHLO client.test\r\n")
 	if got := m.hearPlain(h, lastLine); !strings.Contains(got, "STARTTLS\r\n") {
-		t.Errorf("the server does not offer TLS: %q", got)
+		t.Errorf("the server does not offer STARTTLS: %q", got)
 	}
 	m.sayPlain(h, "MAIL FROM:<a@client.test>\r\n")
 	reply("530 5.7.0 Must issue a STARTTLS command first", m.hearPlain(h, lastLine))
@@ -83,12 +86,12 @@ proxymap unix - - n - - proxymap
 	reply("220 2.0.0 Ready to start TLS", m.hearPlain(h, lastLine))
 	testkit.Must(t, m.Handshake(m.ctx, h))
 	if got := m.fact(h, "version") + " " + m.fact(h, "verified"); got != "TLSv1.3 1" {
-		t.Errorf("version and verified: %s", got)
+		t.Errorf("version and verified are %q, want TLSv1.3 and 1", got)
 	}
 	m.say(h, "EHLO client.test\r\n")
 	if got := m.hear(h, lastLine); !strings.HasPrefix(got, "250-") ||
 		strings.Contains(got, "STARTTLS") {
-		t.Errorf("under TLS the server says %q", got)
+		t.Errorf("after EHLO over TLS the server says %q; want 250- without STARTTLS", got)
 	}
 	m.say(h, "MAIL FROM:<a@client.test>\r\n")
 	reply("250 ", m.hear(h, lastLine))
@@ -97,8 +100,8 @@ proxymap unix - - n - - proxymap
 	testkit.Must(t, m.CloseConn(m.ctx, h))
 }
 
-// dovecotConf is a configuration for a version of Dovecot. Since 2.4 some settings have other
-// names, and the first one has to be the version that the configuration is for.
+// dovecotConf returns the configuration for a version of Dovecot. Since version 2.4 some settings
+// have other names, and the first setting must be the version.
 func dovecotConf(version, dir, mail, cert, key string, port int) string {
 	differs := `dovecot_config_version = 2.4.0
 dovecot_storage_version = 2.4.0
@@ -149,6 +152,7 @@ service imap-login {
 `, dir, mail, port)
 }
 
+// Our client sends STARTTLS to dovecot in plain text, does the handshake, and logs in over TLS.
 func TestDovecotChangesToTLS(t *testing.T) {
 	t.Parallel()
 	dovecot := need(t, "dovecot")
@@ -169,7 +173,7 @@ func TestDovecotChangesToTLS(t *testing.T) {
 		return regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(tag) + ` .*\r\n\z`).MatchString
 	}
 	if got := m.hearPlain(h, tagged("*")); !strings.Contains(got, "STARTTLS") {
-		t.Errorf("the server does not offer TLS: %q", got)
+		t.Errorf("the server does not offer STARTTLS: %q", got)
 	}
 	m.sayPlain(h, "b STARTTLS\r\n")
 	m.hearPlain(h, tagged("b"))
@@ -181,7 +185,7 @@ func TestDovecotChangesToTLS(t *testing.T) {
 	} {
 		m.say(h, c.tag+" "+c.command+"\r\n")
 		if got := m.hear(h, tagged(c.tag)); !strings.Contains(got, c.says) {
-			t.Errorf("%s: %q, want %q", c.command, got, c.says)
+			t.Errorf("to %s the server says %q, want %q", c.command, got, c.says)
 		}
 	}
 	testkit.Must(t, m.CloseConn(m.ctx, h))

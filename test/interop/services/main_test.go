@@ -24,8 +24,8 @@ import (
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
-// need finds a program, in PATH or in one of these folders. Without the program the test is
-// skipped; under make services it fails.
+// need returns the path of a program, which it finds in one of these folders, in /usr/sbin, or in
+// PATH. Without the program the test is skipped. Under make services it fails.
 func need(t *testing.T, program string, folders ...string) string {
 	t.Helper()
 	for _, pattern := range append(folders, "/usr/sbin") {
@@ -45,7 +45,7 @@ func need(t *testing.T, program string, folders ...string) string {
 	return ""
 }
 
-// needRoot skips a test whose server begins as root.
+// needRoot skips a test whose server must start as root, unless root runs the test.
 func needRoot(t *testing.T, why string) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -53,10 +53,10 @@ func needRoot(t *testing.T, why string) {
 	}
 }
 
-// A service is a server: its folder, its user, and its process.
+// A service is a server or another program, with its folder, its user and its process.
 type service struct {
 	t    *testing.T
-	root string // the folder that is its file system; empty: the machine's
+	root string // the folder that the process has as its root; empty: /
 	dir  string
 	uid  int
 	name string
@@ -68,7 +68,7 @@ type service struct {
 	log bytes.Buffer
 }
 
-// nobody is the number of the user nobody in a root.
+// nobody is the uid of the user nobody in another root.
 const nobody = 65534
 
 // newService prepares a server that runs as a user. If the tester is not root, the server runs as
@@ -86,7 +86,8 @@ func newService(t *testing.T, account string) *service {
 	return s
 }
 
-// within moves the service into a root. The service must have no files yet.
+// within gives the service another root: a folder with the file system of another release. The
+// service must have no files yet.
 func (s *service) within(root string) {
 	s.t.Helper()
 	if root == "" {
@@ -102,10 +103,10 @@ func (s *service) within(root string) {
 // path is the path of a file of the service, as its programs see it.
 func (s *service) path(name string) string { return filepath.Join(s.dir, name) }
 
-// outside is the path of the file for the test.
+// outside is the path of the same file as the test sees it.
 func (s *service) outside(name string) string { return filepath.Join(s.root, s.path(name)) }
 
-// folder makes a folder that belongs to the server.
+// folder makes a folder that belongs to the service, and returns its path.
 func (s *service) folder(name string) string {
 	s.t.Helper()
 	testkit.Must(s.t, os.MkdirAll(s.outside(name), 0o700))
@@ -113,7 +114,7 @@ func (s *service) folder(name string) string {
 	return s.path(name)
 }
 
-// file writes a file that only the server may read.
+// file writes a file that only the service may read, and returns its path.
 func (s *service) file(name, text string) string {
 	s.t.Helper()
 	testkit.Must(s.t, os.WriteFile(s.outside(name), []byte(text), 0o600))
@@ -121,14 +122,14 @@ func (s *service) file(name, text string) string {
 	return s.path(name)
 }
 
-// newServer is a world, and a server of it. The server runs as nobody, and is to listen on the
-// port.
+// newServer returns certificates, a service that runs as nobody, and a free port for it.
 func newServer(t *testing.T) (w *world, s *service, port int) {
 	t.Helper()
 	return newWorld(t), newService(t, "nobody"), testkit.Port(t)
 }
 
-// identity puts the server's certificate, its key and the CA into its folder.
+// identity writes the server's certificate, its key and the CA into the folder of the service. It
+// returns their paths.
 func (s *service) identity(w *world) (cert, key, ca string) {
 	s.t.Helper()
 	return s.file("server.crt", string(w.cert.CertPEM)),
@@ -157,12 +158,12 @@ func (s *service) begin(program string, args ...string) {
 	s.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"LC_ALL=C", "HOME=" + s.dir}
 	s.cmd.Stdout, s.cmd.Stderr = s, s
-	s.cmd.WaitDelay = time.Second // its children may have its output
+	s.cmd.WaitDelay = time.Second // children of the process may keep its output open
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: s.root}
 	if s.uid != os.Getuid() {
 		who := &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}
 		s.cmd.SysProcAttr.Credential = who
-	} else if s.root != "" { // only in a namespace of its own a user may change the root
+	} else if s.root != "" { // a user may change the root only in a new user namespace
 		s.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
 		s.cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: nobody,
 			HostID: s.uid, Size: 1}}
@@ -170,11 +171,11 @@ func (s *service) begin(program string, args ...string) {
 	done := s.done
 	testkit.Must(s.t, testd.Spawn(s.cmd, func() {
 		defer close(done)
-		_ = s.cmd.Wait() // what it says is in ProcessState
+		_ = s.cmd.Wait() // the result is in ProcessState
 	}))
 }
 
-// run runs a program to its end, which must be a success.
+// run runs a program to its end. If the program fails, the test ends.
 func (s *service) run(program string, args ...string) {
 	s.t.Helper()
 	s.begin(program, args...)
@@ -185,12 +186,13 @@ func (s *service) run(program string, args ...string) {
 	}
 }
 
-// serve starts a server, and waits until it listens. A signal ends it with the test.
-func (s *service) serve(port int, end syscall.Signal, program string, args ...string) {
+// serve starts a server, and waits until it listens. The signal stop is sent to the server at the
+// end of the test.
+func (s *service) serve(port int, stop syscall.Signal, program string, args ...string) {
 	s.t.Helper()
 	s.begin(program, args...)
 	s.t.Cleanup(func() {
-		_ = s.cmd.Process.Signal(end) // it fails if the process has ended
+		_ = s.cmd.Process.Signal(stop) // Signal fails if the process has ended
 		select {
 		case <-s.done:
 		case <-time.After(testkit.Patience):
@@ -216,7 +218,7 @@ func (s *service) serve(port int, end syscall.Signal, program string, args ...st
 type world struct {
 	ca      *testcert.CA
 	cert    *testcert.Cert            // of servers
-	clients map[string]*testcert.Cert // nil: none
+	clients map[string]*testcert.Cert // of clients; nil: no certificate
 }
 
 const clientName = "somebody"
@@ -250,8 +252,9 @@ func newMine(t *testing.T, d *testd.Daemon) mine {
 	return mine{d.Dial(t), t, ctx}
 }
 
-// dial connects to a server that has the world's certificate, without a handshake. cert is the
-// client's certificate; it may be nil.
+// dial connects to a server that has the world's certificate. It does no handshake. cert is the
+// client's certificate; nil: none. The parameter options has names of options, each followed by its
+// value.
 func (m mine) dial(w *world, port int, cert *testcert.Cert, options ...string) client.Handle {
 	m.t.Helper()
 	h, err := m.NewClient(m.ctx, "localhost", port)
@@ -279,13 +282,13 @@ func (m mine) say(h client.Handle, text string) {
 	testkit.Must(m.t, err)
 }
 
-// hear reads until the text is complete.
+// hear reads until the function whole finds the text complete.
 func (m mine) hear(h client.Handle, whole func(string) bool) string {
 	m.t.Helper()
 	return m.until(whole, func() ([]byte, error) { return m.Read(m.ctx, h, 1<<14) })
 }
 
-// sayPlain and hearPlain are the same before the handshake.
+// sayPlain and hearPlain write and read plain text before the handshake.
 func (m mine) sayPlain(h client.Handle, text string) {
 	m.t.Helper()
 	_, err := m.WritePlain(m.ctx, h, []byte(text))
@@ -308,13 +311,13 @@ func (m mine) until(whole func(string) bool, read func() ([]byte, error)) string
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
-			m.t.Fatalf("%v, after %q", err, got)
+			m.t.Fatalf("reading after %q: %v", got, err)
 		}
 		got += string(data)
 	}
 }
 
-// failed checks the error of a call.
+// failed checks that a call has failed with an error of this kind and with these texts.
 func failed(t *testing.T, err error, kind client.Kind, says ...string) {
 	t.Helper()
 	var e *client.Error

@@ -12,11 +12,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Servers that want certificates of their clients. In TLS 1.3 a client's handshake ends before the
-// server checks the certificate. So the first Read fails.
+// These servers require certificates of their clients. In TLS 1.3 a client's handshake ends before
+// the server checks the certificate. So if the server refuses our client, the first Read fails.
 
-// alerts are the alerts with which a server refuses a client (RFC 8446 section 6.2), and further
-// text of our error.
+// alerts has the texts of our error for each bad certificate: the alert by which a server refuses a
+// client (RFC 8446 section 6.2), and the cause if our side knows it.
 var alerts = map[string][]string{
 	"an expired one":    {"the peer sent the alert certificate_expired (45)"},
 	"one of another CA": {"the peer sent the alert unknown_ca (48)"},
@@ -24,7 +24,7 @@ var alerts = map[string][]string{
 		"client certificate, and none is set"},
 }
 
-// eachClient connects with each certificate.
+// eachClient connects a client with each certificate, and calls talk after its handshake.
 func (w *world) eachClient(t *testing.T, port int,
 	talk func(m mine, h client.Handle, which string)) {
 	t.Helper()
@@ -35,16 +35,16 @@ func (w *world) eachClient(t *testing.T, port int,
 			h := m.dial(w, port, cert)
 			testkit.Must(t, m.Handshake(m.ctx, h))
 			if v := m.fact(h, "version"); v != "TLSv1.3" {
-				t.Errorf("version %s", v)
+				t.Errorf("the version is %s, want TLSv1.3", v)
 			}
 			talk(m, h, which)
-			m.CloseConn(m.ctx, h) // it may be broken already
+			m.CloseConn(m.ctx, h) // fails if the server has cut the connection
 		})
 	}
 }
 
-// refused is talk for a server that ends the connection of a refused client. The server must answer
-// the question of other clients.
+// refused returns a function talk for eachClient. The server must refuse a client with a bad
+// certificate by an alert, and must answer the question of a client with a good one.
 func refused(question, answer string) func(mine, client.Handle, string) {
 	return func(m mine, h client.Handle, which string) {
 		m.t.Helper()
@@ -58,6 +58,7 @@ func refused(question, answer string) func(mine, client.Handle, string) {
 	}
 }
 
+// redis serves our client if its certificate is good, and refuses it otherwise.
 func TestRedisKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	redis := need(t, "redis-server")
@@ -70,6 +71,8 @@ func TestRedisKnowsItsClients(t *testing.T) {
 	w.eachClient(t, port, refused("SET name value\r\nGET name\r\n", "+OK\r\n$5\r\nvalue\r\n"))
 }
 
+// mosquitto serves our client if its certificate is good, and takes the name from the certificate.
+// Otherwise it refuses the client.
 func TestMosquittoKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	mosquitto := need(t, "mosquitto")
@@ -90,11 +93,12 @@ log_dest stderr
 	w.eachClient(t, port, refused("\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x",
 		"\x20\x02\x00\x00"))
 	if !strings.Contains(s.said(), "u'"+clientName+"'") {
-		t.Error("the broker does not know the name of the certificate")
+		t.Error("mosquitto's log lacks the name in the client's certificate")
 	}
 }
 
-// nginx does the handshake with every client, and reports the certificate over HTTP.
+// nginx does the handshake with every client. Its answer over HTTP names the certificate of the
+// client, or says what is wrong with it. The last part checks which protocol ALPN chooses.
 func TestNginxKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	nginx := need(t, "nginx")
@@ -137,7 +141,7 @@ http {
 		h := m.dial(w, port, nil, "alpn", offered)
 		testkit.Must(t, m.Handshake(m.ctx, h))
 		if got := m.fact(h, "alpn"); got != agreed {
-			t.Errorf("of %q the handshake has agreed on %q, want %q", offered,
+			t.Errorf("our client offers %q, and ALPN chooses %q, want %q", offered,
 				got, agreed)
 		}
 	}

@@ -22,16 +22,16 @@ import (
 	"tlsd/rpc/client"
 )
 
-// A client of PostgreSQL asks for TLS in plain text. It sends a message of eight bytes, and the
-// server answers with one byte (its manual, "SSL Session Encryption"). Since version 17 a client
-// may begin with TLS at once, if ALPN says postgresql.
+// A client of PostgreSQL asks for TLS in plain text: it sends a message of eight bytes, and the
+// server answers with one byte (PostgreSQL's manual, "SSL Session Encryption"). Since version 17 a
+// client may begin with TLS at once, if it offers the protocol postgresql by ALPN.
 
 const superuser, secret = "postgres", "a password of this test"
 
 const installed = "/usr/lib/postgresql/*/bin"
 
-// postgresRoot gives the root that has PostgreSQL 17: "" for the machine, or the root that
-// scripts/postgresql.sh has made.
+// postgresRoot returns a folder that has PostgreSQL 17 or newer installed: "" if the machine has
+// it, or else the root that scripts/postgresql.sh has made. Without either, the test is skipped.
 func postgresRoot(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command(need(t, "postgres", installed), "--version").Output()
@@ -45,19 +45,18 @@ func postgresRoot(t *testing.T) string {
 	}
 	root := os.Getenv("TLSD_TEST_POSTGRESQL")
 	if why, none := strings.CutPrefix(root, "-"); none || root == "" {
-		t.Skipf("PostgreSQL %d knows no TLS at once; make services found no 17: %s",
+		t.Skipf("PostgreSQL %d cannot begin with TLS; make services found no 17: %s",
 			version, why)
 	}
 	return root
 }
 
-// startPostgres starts a server that accepts connections with TLS only. The user somebody proves
-// itself by a certificate, other users by the password. root is the root where the server is
-// installed.
+// startPostgres starts a server that accepts connections with TLS only. The user somebody logs in
+// by a certificate, other users by the password. root is what postgresRoot returns, or "".
 func startPostgres(t *testing.T, w *world, root string) (port int) {
 	t.Helper()
 	bin := filepath.Dir(need(t, "postgres", filepath.Join(root, installed)))
-	bin = strings.TrimPrefix(bin, root) // as it is seen there
+	bin = strings.TrimPrefix(bin, root) // the path inside root
 	initdb, postgres := bin+"/initdb", bin+"/postgres"
 	s := newService(t, "nobody")
 	s.within(root)
@@ -83,6 +82,9 @@ func startPostgres(t *testing.T, w *world, root string) (port int) {
 	return port
 }
 
+// Our client asks PostgreSQL for TLS in plain text, does the handshake, and logs in over TLS, by
+// password and by certificate. The fact sha256 is the right channel binding for the login by
+// password. With a wrong binding or a bad certificate the server refuses the client.
 func TestPostgresChangesToTLS(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -103,11 +105,11 @@ func TestPostgresChangesToTLS(t *testing.T) {
 		s := upgraded(t, "none")
 		s.startup(superuser)
 		if why := s.authenticate(s.endPoint()); why != "" {
-			t.Fatal(why)
+			t.Fatalf("the server refuses the login: %s", why)
 		}
 		if got := s.query("select version || ' ' || bits from pg_stat_ssl where pid = " +
 			"pg_backend_pid()"); got != "TLSv1.3 256" {
-			t.Errorf("the server speaks %q with us", got)
+			t.Errorf("the server reports %q, want TLSv1.3 256", got)
 		}
 		s.query("create role " + clientName + " login")
 		testkit.Must(t, s.CloseConn(s.ctx, s.h))
@@ -118,7 +120,7 @@ func TestPostgresChangesToTLS(t *testing.T) {
 		other := sha256.Sum256(w.ca.Cert.Raw)
 		if why := s.authenticate(other[:]); !strings.Contains(why, "channel binding "+
 			"check failed") {
-			t.Errorf("the server says %q", why)
+			t.Errorf("with a wrong channel binding the server says %q", why)
 		}
 	})
 	t.Run("by certificate", func(t *testing.T) {
@@ -128,7 +130,7 @@ func TestPostgresChangesToTLS(t *testing.T) {
 		if got := s.query(
 			"select client_dn from pg_stat_ssl where pid = pg_backend_pid()"); got !=
 			"/CN="+clientName {
-			t.Errorf("to the server we are %q", got)
+			t.Errorf("the server sees %q, want the client's certificate", got)
 		}
 	})
 	for _, which := range []string{"an expired one", "one of another CA"} {
@@ -140,6 +142,8 @@ func TestPostgresChangesToTLS(t *testing.T) {
 	}
 }
 
+// Our client begins with TLS at once and offers the protocol postgresql, and PostgreSQL serves it.
+// A client that offers another protocol is refused.
 func TestPostgresBeginsWithTLS(t *testing.T) {
 	t.Parallel()
 	root := postgresRoot(t)
@@ -149,17 +153,17 @@ func TestPostgresBeginsWithTLS(t *testing.T) {
 	h := m.dial(w, port, nil, "alpn", "postgresql")
 	testkit.Must(t, m.Handshake(m.ctx, h))
 	if got := m.fact(h, "alpn"); got != "postgresql" {
-		t.Errorf("the handshake has agreed on %q", got)
+		t.Errorf("ALPN has chosen %q, want postgresql", got)
 	}
 	s := session{m, h}
 	s.startup(superuser)
 	if why := s.authenticate(s.endPoint()); why != "" {
-		t.Fatal(why)
+		t.Fatalf("the server refuses the login: %s", why)
 	}
 	got := s.query("select ssl, current_setting('server_version_num')::int >= 170000 " +
 		"from pg_stat_ssl where pid = pg_backend_pid()")
 	if got != "t t" {
-		t.Errorf("the server says %q of the connection", got)
+		t.Errorf("TLS and version 17 or newer: the server says %q, want t t", got)
 	}
 	testkit.Must(t, s.CloseConn(s.ctx, s.h))
 
@@ -173,8 +177,8 @@ type session struct {
 	h client.Handle
 }
 
-// endPoint is the channel binding tls-server-end-point (RFC 5929 section 4) for certificates that
-// are signed with SHA-256.
+// endPoint returns the channel binding tls-server-end-point (RFC 5929 section 4). This is the hash
+// of the server's certificate, here SHA-256, with which the certificate is signed.
 func (s session) endPoint() []byte {
 	sum, err := hex.DecodeString(s.fact(s.h, "sha256"))
 	testkit.Must(s.t, err)
@@ -187,7 +191,7 @@ func (s session) send(kind string, body []byte) {
 		uint32(4+len(body))))+string(body))
 }
 
-// receive gives the next message.
+// receive returns the next message.
 func (s session) receive() (kind byte, body []byte) {
 	s.t.Helper()
 	take := func(n int) []byte {
@@ -212,7 +216,8 @@ func (s session) startup(user string) {
 		"user\x00"+user+"\x00database\x00postgres\x00\x00"...))
 }
 
-// ready reads until the server waits for a query. It gives the fields of the rows before that.
+// ready reads until the server waits for a query. It returns the fields of all rows that it has
+// read.
 func (s session) ready() (fields []string) {
 	s.t.Helper()
 	for {
@@ -237,8 +242,8 @@ func (s session) query(sql string) string {
 	return strings.Join(s.ready(), " ")
 }
 
-// authenticate proves the password by SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). It gives the
-// server's objection.
+// authenticate logs in by SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), with the password and a channel
+// binding. If the server refuses the login, authenticate returns the server's reason.
 func (s session) authenticate(binding []byte) (why string) {
 	s.t.Helper()
 	const mechanism, gs2, nonce = "SCRAM-SHA-256-PLUS", "p=tls-server-end-point,,", "cnonce"

@@ -1,7 +1,7 @@
 // peer.js ROLE PORT [NAME=VALUE]... - a peer of Node's tls, driven by a test.
 //
-// It takes the same arguments as peer.py, and behaves in the same way. With command=1 a standard input of
-// "R\n" makes it renegotiate.
+// It takes the same arguments as peer.py, and behaves in the same way. With command=1 it takes the
+// input "R\n" as a command to renegotiate.
 "use strict";
 const fs = require("fs");
 const tls = require("tls");
@@ -31,7 +31,8 @@ const settings = {
   ...(option.ask && { requestCert: true, rejectUnauthorized: option.ask === "required" }),
 };
 
-// carry sends what comes in, and gives out what is received, until both have ended.
+// carry sends its standard input, and writes received data to its standard output, until both
+// directions have ended.
 async function carry(socket) {
   socket.setNoDelay(true);
   say("ready");
@@ -58,7 +59,8 @@ function connect(session, then) {
   return socket;
 }
 
-// first makes a connection, and goes on with its session. In TLS 1.3 the ticket comes behind the handshake.
+// first makes a connection, and calls then with its TLS session. In TLS 1.3 the ticket comes after
+// the handshake.
 function first(then) {
   let session;
   const socket = connect(undefined, () => socket.write("ticket"));

@@ -1,14 +1,19 @@
 # peer.py ROLE PORT [NAME=VALUE]... - a peer of Python's ssl, driven by a test.
 #
-# ROLE is client or server, for one connection with 127.0.0.1. What comes in on standard
-# input is sent, what is received goes to standard output. The end of input is a close_notify;
-# what the other sends after it is still received. Standard error has "ready" after the handshake, and
-# how it ended.
+# ROLE is client or server. The peer has one connection, with 127.0.0.1. It sends its standard
+# input, and writes received data to its standard output. At the end of its input it sends
+# close_notify, and goes on receiving. To standard error it writes "ready" after the handshake, and
+# at the end a line that begins with "ended: ".
 #
-#   version=1.2   the one version        group=NAME  the one group, of a server
-#   ca=FILE       whom to trust          cert=FILE key=FILE
-#   ask=optional  ask clients for a certificate; ask=required: insist on it
-#   most=N        bytes of a write       resume=1  a client connects twice, the second time with the ticket of the first
+#   version=1.2   the only version of TLS
+#   ca=FILE       the CA to trust
+#   cert=FILE     the certificate of a server
+#   key=FILE      its key
+#   group=NAME    the only group of a server
+#   ask=optional  a server asks clients for a certificate; ask=required: it requires one
+#   most=N        the most bytes of a write
+#   resume=1      a client connects twice, and resumes the first TLS session on the second
+#                 connection
 import select
 import socket
 import ssl
@@ -25,7 +30,7 @@ def say(text):
 
 
 class Connection:
-    """TLS over a socket by way of two buffers, so that both directions can be looked at in one loop."""
+    """TLS over a socket. Two buffers lie between them, so that one loop can serve both directions."""
 
     def __init__(self, context, sock, **kind):
         self.sock = sock
@@ -60,7 +65,7 @@ class Connection:
                 raise
 
     def read(self):
-        """Gives what is there, and whether that is the end."""
+        """Returns the data that has come, and whether the peer has ended its direction."""
         parts = []
         while True:
             try:
@@ -111,7 +116,7 @@ def connect(context, session=None):
 
 
 def first(context):
-    """Makes a connection and gives its session. In TLS 1.3 the ticket comes with the first data."""
+    """Makes a connection and returns its TLS session. In TLS 1.3 the ticket comes with the first data."""
     c = connect(context)
     c.write(b"ticket")
     ended = False
@@ -143,7 +148,7 @@ def give(data, ended):
 
 def carry(c):
     stdin, done = sys.stdin.buffer.raw, False
-    data, ended = c.read()  # what has come with the end of the handshake
+    data, ended = c.read()  # data may have come with the end of the handshake
     give(data, ended)
     while not (done and ended):
         waits = [] if done else [stdin]
