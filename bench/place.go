@@ -12,7 +12,8 @@ import (
 // The cost of a message depends on the CPUs of its sender and its receiver. On one CPU the kernel
 // switches from one process to the other. On two CPUs the kernel must wake the receiver's CPU. If
 // that CPU sleeps, the message takes several times as long. By default the kernel chooses the CPUs,
-// and its choice is not known. So the steps are also measured on CPUs that the benchmark chooses.
+// and its choice is not known. So the way of a message (hops.go) is also measured on CPUs that the
+// benchmark chooses.
 const (
 	oneCPU  = "one CPU"  // all processes
 	twoCPUs = "two CPUs" // the measured program on the first CPU, all others on the second

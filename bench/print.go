@@ -158,7 +158,7 @@ func (r *results) printCPU(w io.Writer) {
 	}
 	if len(t) > 1 {
 		t.print(w)
-		fmt.Fprint(w, "\nsum = client + tlsd or proxy + sink.\n\n")
+		fmt.Fprint(w, "\nsum = client + (tlsd or proxy) + sink.\n\n")
 	}
 }
 

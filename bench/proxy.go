@@ -17,9 +17,10 @@ type proxy struct {
 	port int
 }
 
-// A proxyKind describes one of the proxies and its command line. A proxy has its default settings,
-// except for what the works need (the sink's certificate, many connections), and two settings that
-// make it faster: no Nagle delay, and larger buffers where they can be set.
+// A proxyKind describes one of the proxies and its command line. A proxy runs with its default
+// settings, except for two groups. The measurements need some: the sink's certificate, and a limit
+// for many connections. Two make the proxy faster: no Nagle delay, and larger buffers if the proxy
+// has a setting for them.
 type proxyKind struct {
 	name, exe, pkg string
 	versionArg     string
@@ -110,8 +111,8 @@ func (k *proxyKind) start(ctx context.Context, a *arena) (*proxy, error) {
 	return &proxy{p, port}, nil
 }
 
-// pattern returns a function that finds the first match of the expression, and drops the word
-// "version" before it.
+// pattern returns a function that finds the first match of the expression. If the match begins with
+// "version ", the function leaves this word out.
 func pattern(expression string) func(string) string {
 	re := regexp.MustCompile(expression)
 	return func(s string) string { return strings.TrimPrefix(re.FindString(s), "version ") }

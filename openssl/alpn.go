@@ -39,7 +39,7 @@ func (l *Library) offerALPN(ssl uintptr, list []byte) bool {
 }
 
 // selectALPN is the callback of all server contexts. C must not keep a pointer to Go's memory. So
-// the context's settings are in l.servers, and OpenSSL passes their key, number. The chosen
+// the context's settings are in l.servers, and the last parameter is their key. The chosen
 // protocol needs no memory of its own: *out points into the client's list.
 func (l *Library) selectALPN(_, out, outLen, in, inLen, number uintptr) (result uintptr) {
 	result = alpnFatal

@@ -25,8 +25,8 @@ func (l *Library) exclusive(f func()) queue {
 	return l.exclusiveFor("", 0, func(*thread) { f() })
 }
 
-// exclusiveFor is exclusive, and also tells the Watcher the method and the connection's tag. f gets
-// the thread, and may use its BIO pair and its memory.
+// exclusiveFor does what exclusive does. It also tells the Watcher the method and the connection's
+// tag. f gets the thread, and may use its BIO pair and its memory.
 func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue {
 	t := l.gate.enter()
 	runtime.LockOSThread()
@@ -45,8 +45,8 @@ func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue 
 	return l.drain()
 }
 
-// A thread is the permission for one OS thread to be in the library, with memory for the stay. A
-// goroutine has it for one stay, and then gives it back to the gate.
+// The type thread is no OS thread. It is a permission that the gate lends: one OS thread may be in
+// the library with it, and use its memory. A goroutine has it for one stay, and then gives it back.
 type thread struct {
 	number int
 	// bio and far are the two ends of a BIO pair. An SSL writes to bio, and Go takes the bytes

@@ -33,7 +33,7 @@ func (c *Conn) Close() error {
 // send session tickets that no call reads. So CloseContext ends the outgoing direction of the
 // socket and discards incoming data. It does so until the peer's system has acknowledged
 // everything, usually for one round trip, or until ctx is done. If ctx is done already,
-// CloseContext sends only what the system takes at once. For the end of ctx it returns no error.
+// CloseContext sends only what the system takes at once. A ctx that is done is no error.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	return c.closeOnce(ctx, orderly)
 }
@@ -124,9 +124,8 @@ func (c *Conn) writeFailed() bool {
 }
 
 // inFlight says whether bytes are on their way: the peer's system has not acknowledged them. If
-// there are none, our system has nothing left to send, so closing the socket at once loses nothing.
-// (If bytes from the peer are unread, closing the socket resets the connection. So the peer learns
-// that these bytes are lost.)
+// there are none, closing the socket at once loses no outgoing bytes. It may lose incoming bytes
+// that are unread. Then the system resets the connection, so the peer learns of the loss.
 func (c *Conn) inFlight() (yes bool) {
 	err := c.raw.Control(func(fd uintptr) { yes = unacknowledged(fd) > 0 })
 	return yes && err == nil

@@ -29,8 +29,7 @@
 //     the subject and the trust store.
 //   - A client resumes TLS sessions only from the cache in its settings. It does not use sessions
 //     of connections whose settings differ from its own.
-//   - After Close and Free, nothing of a Conn or a Context is allocated any more, even if it has
-//     failed.
+//   - Close and Free release all memory of a Conn and a Context, also after a failure.
 //   - Nothing is logged. No error contains payload, a key or a password.
 //
 // Reads and Writes that need not wait allocate nothing. One that waits allocates a little memory,
@@ -78,8 +77,9 @@
 //     SSL_OP_IGNORE_UNEXPECTED_EOF is set. With this option the end looks like close_notify. Only
 //     the BIO that the SSL reads from shows the difference.
 //   - With SSL_MODE_AUTO_RETRY one SSL_read goes on as long as the peer sends messages without
-//     data, and collects the answers in memory without a limit. Without this mode SSL_read may ask
-//     for a wait although its buffer has data. In this case errno is not EAGAIN.
+//     data, and collects the answers in memory without a limit. So this mode is off. Then SSL_read
+//     may return SSL_ERROR_WANT_READ although the SSL has unread data in its own buffer. errno is
+//     not EAGAIN in this case, and the call must be repeated at once.
 //   - In the middle of a message of the handshake layer, SSL_write and SSL_do_handshake read the
 //     socket. They may read data that a Read waits for, so they wake the Read (wakeReader in
 //     io.go).

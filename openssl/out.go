@@ -84,10 +84,10 @@ func (c *Conn) attach(t *thread) bool {
 	return true
 }
 
-// collect takes the SSL's output out of the pair. The result sound says whether the output agrees
-// with OpenSSL's reports. For a Write it must consist of whole records, at least as many as
-// SSL_write has sealed. For a Handshake or shutdown it must have the size that OpenSSL reports. The
-// output of a Read is not checked.
+// collect takes the SSL's output out of the pair. It returns true if the output agrees with
+// OpenSSL's reports. The output of a Write must consist of whole records, at least as many as
+// SSL_write has sealed. The output of a Handshake or shutdown must have the size that OpenSSL
+// reports. The output of a Read is not checked.
 func (o *op) collect(t *thread) (sound bool) {
 	c := o.c
 	n, want := 0, 0

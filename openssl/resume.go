@@ -19,14 +19,14 @@ import (
 //   - A session is not offered later than an hour after the full handshake that has verified the
 //     server. A resumed connection gets new sessions, and they have the time of the same full
 //     handshake. Otherwise a chain of resumptions would never verify the server again.
-//   - Only one handshake at a time offers a session. With TLS 1.3 a session is offered only once
-//     (RFC 8446 appendix C.4).
+//   - No two handshakes offer the same session at the same time. With TLS 1.3 a session is offered
+//     only once (RFC 8446 appendix C.4).
 //   - A connection whose handshake fails leaves nothing in the cache.
 
 const (
 	mostSessions = 64 // in a cache
-	// sessions with one key in a cache; also sessions that a connection gets before it puts
-	// them into the cache
+	// A cache has at most so many sessions with the same sessionKey. A connection keeps at most
+	// so many that are not in the cache yet.
 	mostOfOneKey   = 4
 	oldestSession  = time.Hour // an older session is not offered
 	keepsReference = 1         // the result of keepSession if the reference is ours now
@@ -36,8 +36,8 @@ const (
 // them. The zero value is an empty cache. The number of sessions and their age are limited. Only
 // connections of one Library may use the same cache. Call Free when the cache is no longer needed.
 type SessionCache struct {
-	// mu guards the fields below. Never call exclusive while mu is held: add and take lock mu
-	// inside exclusive.
+	// mu guards the fields below. Never call exclusive while mu is held, because the methods
+	// add and take, which lock mu, run inside exclusive.
 	mu     sync.Mutex
 	lib    *Library // nil before the first session
 	freed  bool
@@ -209,12 +209,13 @@ func (c *Conn) keepFresh() {
 	}
 }
 
-// settleOffer frees the offered session. If the server has not resumed it, the server was verified
-// now, and settleOffer sets r.since. With TLS 1.2 a session can be resumed several times. So if the
-// server has resumed the session, settleOffer puts the connection's present session into the cache.
-// This may be a newer one than the offered session: the server may have renewed the ticket, and
-// OpenSSL does not call keepSession for that. The caller holds c.mu, and the handshake has
-// succeeded.
+// settleOffer frees the offered session. The caller holds c.mu, and the handshake has succeeded.
+//
+//   - If the server has not resumed the session, the server was verified now, and r.since is now.
+//   - If it has resumed a session of TLS 1.2, the connection's present session goes into the cache,
+//     because such a session can be resumed several times. It may be newer than the offered one:
+//     the server may have renewed the ticket, and OpenSSL does not call keepSession for that.
+//   - If it has resumed a session of TLS 1.3, nothing is left to do: the server sends new sessions.
 func (c *Conn) settleOffer() {
 	r := c.resume
 	if r == nil {

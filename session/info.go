@@ -72,8 +72,8 @@ func (f Facts) pick(name string, known []string) (any, error) {
 	return f[name], nil
 }
 
-// facts returns the facts of a connection. If name is the name of an address, it returns only the
-// addresses. Otherwise it fails before the handshake.
+// facts returns the facts of a connection. If name is peer-address or local-address, it returns
+// only these two. For every other fact the handshake must be done.
 func (c *connection) facts(name string) (Facts, error) {
 	f := Facts{"peer-address": c.remote, "local-address": c.local}
 	if _, ok := f[name]; ok {

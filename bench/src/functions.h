@@ -17,11 +17,11 @@ static inline void *plugin_open(const char *path)
 	return so;
 }
 
-/* Finds a function by its name. where points to a function pointer, which gets the address. */
-static inline void plugin_find(void *so, const char *name, void *where)
+/* Stores the address of the function with this name in *(void **)pointer. */
+static inline void plugin_find(void *so, const char *name, void *pointer)
 {
-	*(void **)where = dlsym(so, name);
-	if (!*(void **)where)
+	*(void **)pointer = dlsym(so, name);
+	if (!*(void **)pointer)
 		die("plugin: %s", dlerror());
 }
 

@@ -18,7 +18,8 @@
 static char ahead[HOP_MOST];
 static size_t at, have;
 
-/* Reads into the array ahead if all in it was taken. Returns false at the end of the frames. */
+/* If all bytes of the array `ahead` were taken, fill reads new ones into it. It returns false at
+ * the end of the frames. */
 static bool fill(void)
 {
 	ssize_t got;

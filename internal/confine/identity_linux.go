@@ -22,7 +22,8 @@ import (
 //     parent's memory.
 //   - When the user changes, the kernel makes the process dumpable as fs.suid_dumpable says. So
 //     Become makes the process undumpable again at once. If fs.suid_dumpable is 1 (for debugging),
-//     the user has a moment to open the process's memory, and the report of notTraceable says so.
+//     the user has a moment to open the process's memory. Become then notes that the measure
+//     notTraceable is not on, and why.
 //   - The result is checked for each thread: the four user numbers (real, effective, saved,
 //     filesystem), the four group numbers, the groups and the capabilities. It is an error if the
 //     process can become root again.

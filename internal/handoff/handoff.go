@@ -328,7 +328,8 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 	switch {
 	case err != nil:
 	case flags&unix.MSG_CTRUNC != 0 && len(fds) == 0:
-		// oob has room for a descriptor, so the process had none free (recvmsg(2)).
+		// The kernel has cut a descriptor off, although oob has room for one. So the
+		// process has no descriptor number free (recvmsg(2)).
 		err = ErrNotTaken
 	case flags&unix.MSG_CTRUNC != 0 || len(fds) > 1:
 		err = errors.New("a message carries more than one descriptor")

@@ -42,7 +42,7 @@ func (w *Writer) Close() error {
 }
 
 // use returns the current connection. If conn is not nil, conn first becomes the current
-// connection. After Close, use closes conn, and fails.
+// connection; if Close was called before, use closes conn instead, and fails.
 func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -187,8 +187,8 @@ func (s *Supervisor) closeSession(sess *session) {
 	}
 	s.mu.Unlock()
 	close(sess.gone)
-	// The session is no longer counted when its caller sees the end. So the caller can connect
-	// again at once.
+	// A caller that sees the end may connect again at once. So the session must not be counted
+	// any more when its connection is closed.
 	sess.closeCaller()
 	s.endActive()
 }

@@ -3,14 +3,13 @@ package supervisor
 import (
 	"os"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
 // The service manager's watchdog (sd_watchdog_enabled(3)) restarts a daemon that sends no sign of
-// life in time. The supervisor's main loop sends the sign, after it has got the lock s.mu, and if
-// no fork(2) hangs. A goroutine that only sends signs would send them even if everything else
-// hangs.
+// life in time. The supervisor's main loop sends the sign. Before each sign the loop locks and
+// unlocks s.mu, and checks that no start of a process hangs. So a supervisor that hangs sends none.
 
 // heartbeat returns the time between two signs of life: half of the service manager's timeout. It
 // returns 0 if the service manager expects none.
@@ -46,18 +45,33 @@ func (s *Supervisor) signOfLife() {
 	}
 }
 
-// A forkWatch notes when the start of a process began, in ns since 1970; 0: no start is under way.
-type forkWatch struct{ since atomic.Int64 }
+// A forkWatch notices that no start of a process makes progress. The Go runtime starts one process
+// after the other, so one start that hangs holds up all later ones.
+type forkWatch struct {
+	mu      sync.Mutex
+	running int       // starts that have begun and not ended
+	since   time.Time // when the first of them began, or when another start ended after that
+}
 
-// track calls make, a function that starts a process. If several starts run at the same time, only
-// the newest is noted. That is enough, because the Go runtime starts one process after the other.
+// track calls make, a function that starts a process.
 func (f *forkWatch) track(make func() error) error {
-	f.since.Store(time.Now().UnixNano())
-	defer f.since.Store(0)
+	f.change(1)
+	defer f.change(-1)
 	return make()
 }
 
+func (f *forkWatch) change(by int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if by < 0 || f.running == 0 {
+		f.since = time.Now()
+	}
+	f.running += by
+}
+
+// hangs says whether starts are running, and none has ended for startTimeout.
 func (f *forkWatch) hangs() bool {
-	since := f.since.Load()
-	return since != 0 && time.Since(time.Unix(0, since)) > startTimeout
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.running > 0 && time.Since(f.since) > startTimeout
 }

@@ -90,12 +90,18 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 		t.Error("the watchdog is not fed any more")
 	}
 	// a fork that does not return
-	d.forking.since.Store(time.Now().Add(-2 * startTimeout).UnixNano())
+	d.forking.change(1)
+	d.forking.ago(2 * startTimeout)
+	d.forking.change(1) // a start behind the one that hangs is no progress
 	fed(bound)
 	if fed(3 * bound) {
 		t.Error("the watchdog is fed by a supervisor that can start no worker")
 	}
-	d.forking.since.Store(0)
+	d.forking.change(-1)
+	if !fed(testkit.Patience) {
+		t.Error("the watchdog is not fed, although a start has ended")
+	}
+	d.forking.change(-1)
 	c := d.dial()
 	c.pid()
 	d.stop()
@@ -197,4 +203,11 @@ func TestRequirementsAreCheckedBeforeACallerIsServed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// ago pretends that the last progress was made this long ago.
+func (f *forkWatch) ago(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.since = time.Now().Add(-d)
 }

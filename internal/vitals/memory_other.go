@@ -8,8 +8,8 @@ import (
 	"os"
 )
 
-// memory makes the file of a page: a temporary file without a name. Nothing keeps the worker from
-// changing the file's size. On Linux a seal does.
+// memory makes the file of a page: a temporary file without a name. The worker can change the size
+// of this file. On Linux a seal forbids that (F_SEAL_SHRINK in fcntl(2)).
 func memory(size int64) (*os.File, error) {
 	f, err := os.CreateTemp("", "tlsd-vitals")
 	if err != nil {

@@ -1,6 +1,7 @@
 /*
  * channel.h - what the plugin knows of each handle of a session: a struct channel. For a connection
- * it has the data channel and the state of the two directions. For a context it has the descriptor.
+ * it has the data channel and the state of the two directions. For a context it has the
+ * descriptor that is readable while a client waits (tls.Signal).
  *
  * A data channel is one end of a pair of stream sockets; tlsd has the other end. tlsd receives
  * bytes from the channel, and writes them to the TLS connection. It reads bytes from the TLS

@@ -5,9 +5,9 @@
  * own. So one of the waiting threads is the leader. It reads answers and gives each to its call.
  * When it has its own answer, it wakes another waiting thread, which becomes the leader.
  *
- * While a thread waits to send or to read, it does not hold mu. tlsd may receive nothing until its
- * answers are read, but a sender need not read them. tlsd has answers only to calls that were sent.
- * The threads of these calls wait for them, so one of these threads is the leader and reads.
+ * While a thread waits to send or to read, it does not hold mu. A sender only sends, although tlsd
+ * may receive nothing more until somebody reads its answers. The leader reads them: tlsd has
+ * answers only to calls that were sent, and of the threads of these calls one is the leader.
  *
  * A call counts as sent from the beginning of its sending. From then on only two things end it: the
  * leader reads its answer, or session_lose ends all calls. If the sending fails, the sender shuts
@@ -21,9 +21,9 @@
  * request, and tlsd then answers the call.
  *
  * The leader never waits to send the cancel request. It sends only if no other thread is sending,
- * and if there is room. A Unix stream socket takes a line that is this short completely, or not at
- * all. A leader that cannot send tries again at every tick. If the cancelled call has no answer
- * after CANCEL_WAIT_MS, the leader ends the session.
+ * and if there is room. The line is short, and a Unix stream socket takes a short line as a whole
+ * or not at all. A leader that cannot send tries again at every tick. If the cancelled call has no
+ * answer after CANCEL_WAIT_MS, the leader ends the session.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -72,7 +72,7 @@ static bool send_cancel(struct session *s, struct call *c)
 
 /* A wait of the leader, or of the sender of c. */
 struct control_wait {
-	struct wait wait; /* first, because its functions look cast its address to a control_wait */
+	struct wait wait; /* must be first: wait.look casts its address to a control_wait */
 	struct process *p;
 	struct session *s;
 	int64_t by; /* the leader's own deadline; 0: none */
@@ -147,9 +147,9 @@ static void await(struct process *p, struct session *s, struct call *c)
 
 /* --- sending --- */
 
-/* The function look of a sender's wait. If the sender's call is cancelled, the wait has the
- * deadline of the call. If there is no leader, it wakes a thread to lead, because tlsd may not
- * receive until answers are read. */
+/* Is wait.look of a sender. If the sender's call is cancelled, the wait ends at cancel_by. If there
+ * is no leader, the function wakes a thread to lead, because tlsd may receive nothing more until
+ * somebody reads its answers. */
 static void look_from_sending(struct wait *w)
 {
 	struct control_wait *out = (struct control_wait *)w;
@@ -161,8 +161,8 @@ static void look_from_sending(struct wait *w)
 	pthread_mutex_unlock(&out->p->mu);
 }
 
-/* Writes the request. If it closes a handle, cancel requests for the calls that wait on this handle
- * go first. */
+/* Writes the request. If the request closes a handle, a $/cancelRequest for each call that waits on
+ * this handle comes before it. */
 static void write_request(struct text *out, const struct session *s, const struct call *c)
 {
 	for (const struct call *w = c->method->closes ? s->calls : NULL; w; w = w->next) {
