@@ -1,6 +1,7 @@
 package openssl_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -141,6 +142,36 @@ func TestAReadGetsTheDataThatAWriteHasReadFromTheSocket(t *testing.T) {
 			}
 		})
 	}
+}
+
+// If SSL_in_init lies, each Write wakes the Read that waits. No data is lost or repeated.
+func TestAReadThatIsWokenForNothingGoesOn(t *testing.T) {
+	t.Parallel()
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		openssl.PretendInMessage(c)
+		echo := make(chan error, 1)
+		go func() {
+			_, err := io.Copy(peer, peer)
+			echo <- errors.Join(err, peer.CloseWrite())
+		}()
+		data, written := pattern(1<<20), make(chan error, 1)
+		go func() {
+			for rest := data; len(rest) > 0; {
+				n := min(len(rest), 3000)
+				if _, err := c.Write(bounded(t), rest[:n]); err != nil {
+					written <- err
+					return
+				}
+				rest = rest[n:]
+			}
+			written <- c.CloseWrite(bounded(t))
+		}()
+		got, err := io.ReadAll(stream{bounded(t), c})
+		if err = errors.Join(err, <-written, <-echo); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes came back, %v; want the %d bytes sent", len(got), err,
+				len(data))
+		}
+	})
 }
 
 // keepBusy occupies all processors of Go until stop is called.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/ebitengine/purego"
 )
 
 // The parts of the package that tests need.
@@ -101,4 +103,12 @@ func InMessage(c *Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.inMessage
+}
+
+// PretendInMessage replaces SSL_in_init by a function that always returns 1. The Conn's Library must
+// have no other Conn.
+func PretendInMessage(c *Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lib.sym.sslInInit = purego.NewCallback(func() uintptr { return 1 })
 }

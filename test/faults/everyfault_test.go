@@ -178,6 +178,9 @@ func survey(t *testing.T, pool chan *rig, functions []function) map[string][]str
 				s.name, v.end, v.op, s.ends)
 		}
 		for _, h := range hits {
+			if byChance[h.Function] != "" {
+				continue
+			}
 			reached[s.name] = append(reached[s.name], h.Function)
 			called[h.Function] = true
 		}
@@ -186,6 +189,7 @@ func survey(t *testing.T, pool chan *rig, functions []function) map[string][]str
 	for _, f := range functions {
 		why := elsewhere[f.name]
 		switch {
+		case byChance[f.name] != "":
 		case why == "" && !called[f.name]:
 			t.Errorf("no scenario calls %s: its faults are not tried", f.name)
 		case why != "" && called[f.name]:
@@ -206,6 +210,13 @@ var elsewhere = map[string]string{
 	"ERR_get_error_line_data":            "called only if ERR_get_error_all is missing (1.1.1)",
 	"ERR_get_error": "called only if libcrypto has neither ERR_get_error_all nor " +
 		"ERR_get_error_line_data",
+}
+
+// byChance are the functions that a scenario calls in some runs only, and why. Their faults are not
+// tried.
+var byChance = map[string]string{
+	"SSL_in_init": "called by a Read that must wait, so the speed of the peer decides; " +
+		"package openssl, TestAReadThatIsWokenForNothingGoesOn, has a wrong result",
 }
 
 // clean are the kinds of error that a fault in the library may cause. A scenario may also end with
