@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A placed is a text of a chart with the rectangle that it covers. The rectangle is an estimate. y
-// grows downwards, so bottom is larger than top.
+// A placed is a text of a chart, with an estimate of the rectangle that the text covers. The
+// coordinates grow downwards, so bottom is larger than top.
 type placed struct {
 	Class     string  `xml:"class,attr"`
 	Anchor    string  `xml:"text-anchor,attr"`

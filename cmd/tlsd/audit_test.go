@@ -8,7 +8,8 @@ import (
 )
 
 // If the queue to the supervisor is full, note drops the event, and does not wait. The next event
-// that fits into the queue has the number of dropped events. If no event follows, end sends it.
+// that fits into the queue has the number of dropped events. If no event follows, end sends the
+// number.
 func TestAuditDoesNotWaitAndCounts(t *testing.T) {
 	t.Parallel()
 	w := &workerProcess{outbox: make(chan handoff.FromWorker, 1)}

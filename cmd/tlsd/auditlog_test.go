@@ -31,7 +31,8 @@ func (s *sink) String() string {
 	return s.text.String()
 }
 
-// audited opens an audit log a in a file. audit writes audit lines, and log is tlsd's main log.
+// audited opens an audit log in a file. It returns the auditLog, a logger that writes audit lines,
+// and the main log.
 func audited(t *testing.T) (a *auditLog, audit *zap.Logger, log *sink) {
 	t.Helper()
 	log = &sink{}
@@ -52,7 +53,7 @@ func content(t *testing.T, path string) string {
 	return string(text)
 }
 
-// With an audit log, an audit line does not also go to the main log.
+// If audit lines have a file of their own, they do not go to the main log as well.
 func TestAuditLinesGoToTheirFileAlone(t *testing.T) {
 	t.Parallel()
 	a, audit, log := audited(t)

@@ -89,8 +89,8 @@ func TestTheSystemsFileIsReadUnlessAnotherIsNamed(t *testing.T) {
 	}
 }
 
-// If the configuration file has a mistake, the error names the file, the line and the setting, and
-// says what is wanted.
+// If the configuration file has a mistake, the error says where and what it is. If tlsd cannot use
+// the file at all, the error says why.
 func TestAMistakeInTheFileIsExplained(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ text, want string }{

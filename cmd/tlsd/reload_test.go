@@ -9,8 +9,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// A reloading is a reloader for tests: found are the settings that it reads at the next SIGHUP, and
-// out is the log.
+// A reloading is a reloader for tests. At the next SIGHUP it reads the settings in found, or gets
+// the error in foundErr. out has the log.
 type reloading struct {
 	*reloader
 	found    *options

@@ -105,8 +105,8 @@ func TestHelpIsTheManual(t *testing.T) {
 }
 
 // standIn starts a stand-in for tlsd, and returns the path of its socket. It takes one connection,
-// greets like tlsd, answers as many calls as the parameter answers says, each with 7, and hangs up.
-// If answers is negative, it sends nothing, not even the greeting.
+// greets like tlsd, answers calls with 7, and hangs up. The parameter answers is the number of
+// calls that it answers. If answers is negative, it sends nothing, not even the greeting.
 func standIn(t *testing.T, answers int) (path string) {
 	path = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)

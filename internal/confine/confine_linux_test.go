@@ -8,9 +8,9 @@ import (
 	"github.com/landlock-lsm/go-landlock/landlock"
 )
 
-// Without a request in the environment, Restart confines nothing. If the program was executed
-// again, the environment has the reports of the measures. Restart returns them, and removes the
-// variable.
+// Without a request in the environment, Restart confines nothing. In a program that has executed
+// itself again, the environment has the reports of the measures: Restart returns them. In all cases
+// it removes the variable.
 func TestWithoutARequestNothingIsConfined(t *testing.T) {
 	// Not parallel: it sets the environment.
 	for state, want := range map[string]Measures{

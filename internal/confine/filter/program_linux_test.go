@@ -76,7 +76,7 @@ func TestFilter(t *testing.T) {
 			[6]uint64{}, no},
 		{"futex", native, unix.SYS_FUTEX, [6]uint64{}, yes},
 		{"openat", native, unix.SYS_OPENAT, [6]uint64{}, yes},
-		{"one that a later kernel may have", native, 4000, [6]uint64{}, absent},
+		{"a system call of a later kernel", native, 4000, [6]uint64{}, absent},
 		{"flags of a descriptor", native, unix.SYS_FCNTL, [6]uint64{3, unix.F_SETFL}, yes},
 		{"an owner of a descriptor", native, unix.SYS_FCNTL, [6]uint64{3, unix.F_SETOWN},
 			no},
