@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// A placed text is a text of a chart and about the place that it takes. bottom is below top.
+// A placed is a text of a chart, with an estimate of the rectangle that the text covers. The
+// coordinates grow downwards, so bottom is larger than top.
 type placed struct {
 	Class     string  `xml:"class,attr"`
 	Anchor    string  `xml:"text-anchor,attr"`
@@ -20,9 +21,9 @@ type placed struct {
 	left, top, right, bottom float64
 }
 
-// place sets the place from the attributes. The widths are those of a wide font.
+// place estimates the rectangle from the attributes. It assumes a wide font.
 func (p *placed) place(t *testing.T) {
-	const above, below = 9, 2 // the base line
+	const above, below = 9, 2 // distances from the base line
 	width := widthOf(p.Text)
 	if strings.Contains(p.Class, "head") { // larger, and bold
 		width *= 4.0 / 3
@@ -45,6 +46,7 @@ func (p *placed) covers(q *placed) bool {
 	return p.left < q.right && q.left < p.right && p.top < q.bottom && q.top < p.bottom
 }
 
+// No text of a chart is cut at the edge, and no two texts overlap.
 func TestTextsOfAChartAreInsideItAndApart(t *testing.T) {
 	t.Parallel()
 	for name, svg := range committed(t).chartFiles() {
@@ -68,18 +70,18 @@ func TestTextsOfAChartAreInsideItAndApart(t *testing.T) {
 			}
 			for _, q := range chart.Texts[:i] {
 				if p.covers(q) {
-					t.Errorf("%s: %q covers %q", name, p.Text, q.Text)
+					t.Errorf("%s: %q and %q overlap", name, p.Text, q.Text)
 				}
 			}
 		}
 	}
 }
 
-// The signs of the proxies are grey, and a bar may lie under them.
+// The signs of the proxies are grey. On a bar, a sign can be seen only if a halo lies under it.
 func TestEachSignOverABarHasAHalo(t *testing.T) {
 	t.Parallel()
 	svg := string(committed(t).chartFiles()["ratios.svg"])
-	_, rows, _ := strings.Cut(svg, ">socat</text>") // the last of the legend
+	_, rows, _ := strings.Cut(svg, ">socat</text>") // the last entry of the legend
 	sign := regexp.MustCompile(`<path class="others" d="([^"]+)"/>`)
 	signs := sign.FindAllStringSubmatchIndex(rows, -1)
 	if len(signs) < 20 {
@@ -93,7 +95,7 @@ func TestEachSignOverABarHasAHalo(t *testing.T) {
 	}
 }
 
-// A row of the comparison and a row of growth may measure the same.
+// If two rows of the results have the same series and the same At, the curve shows only the first.
 func TestACurveHasOnePointForEachNumber(t *testing.T) {
 	t.Parallel()
 	first, second, less := &rowResult{Series: "s", At: 1000}, &rowResult{Series: "s", At: 1000},
@@ -101,7 +103,7 @@ func TestACurveHasOnePointForEachNumber(t *testing.T) {
 	r := &results{Rows: []*rowResult{first, second, less}}
 	got := r.series("s")
 	if len(got) != 2 || got[0] != less || got[1] != first || got[1] != r.firstAt("s", 1000) {
-		t.Errorf("the series has %d rows; want that of 100, and the first of 1000",
+		t.Errorf("the series has %d rows; want the row at 100, then the first at 1000",
 			len(got))
 	}
 }

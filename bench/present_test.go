@@ -13,6 +13,7 @@ import (
 
 const theText = "../BENCHMARKS.md"
 
+// committed returns the results in results.json.
 func committed(t *testing.T) *results {
 	t.Helper()
 	r, err := loadResults("results.json")
@@ -22,6 +23,7 @@ func committed(t *testing.T) *results {
 	return r
 }
 
+// The tables of BENCHMARKS.md have the figures of bench/results.json, and no section is empty.
 func TestTheTextsTablesAreThoseOfTheResults(t *testing.T) {
 	t.Parallel()
 	have, err := os.ReadFile(theText)
@@ -33,7 +35,7 @@ func TestTheTextsTablesAreThoseOfTheResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(have, want) {
-		t.Errorf("%s has other tables than bench/results.json; make bench-text "+
+		t.Errorf("%s has other tables than bench/results.json: run make bench-text "+
 			"RESULTS=bench/results.json", theText)
 	}
 	for _, s := range sections {
@@ -44,11 +46,12 @@ func TestTheTextsTablesAreThoseOfTheResults(t *testing.T) {
 	}
 }
 
+// The charts have the figures of bench/results.json, and BENCHMARKS.md shows each of them.
 func TestTheChartsAreThoseOfTheResults(t *testing.T) {
 	t.Parallel()
 	charts := committed(t).chartFiles()
 	if len(charts) != 2 {
-		t.Errorf("%d charts, want 2", len(charts))
+		t.Errorf("the results make %d charts, want 2", len(charts))
 	}
 	shown, err := os.ReadFile(theText)
 	if err != nil {
@@ -59,7 +62,7 @@ func TestTheChartsAreThoseOfTheResults(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		} else if !bytes.Equal(have, want) {
-			t.Errorf("charts/%s is not that of bench/results.json; make bench-text "+
+			t.Errorf("charts/%s differs from bench/results.json: run make bench-text "+
 				"RESULTS=bench/results.json", name)
 		}
 		if !bytes.Contains(shown, []byte("](bench/charts/"+name+")")) {
@@ -68,6 +71,8 @@ func TestTheChartsAreThoseOfTheResults(t *testing.T) {
 	}
 }
 
+// Each chart is well-formed XML, has colours for light and dark screens, and names its units, the
+// goal and the kind of its scale.
 func TestChartsAreXMLWithBothColourSchemesAndUnits(t *testing.T) {
 	t.Parallel()
 	for name, svg := range committed(t).chartFiles() {
@@ -92,15 +97,18 @@ func TestChartsAreXMLWithBothColourSchemesAndUnits(t *testing.T) {
 	}
 }
 
+// If a text lacks the mark where a table begins, the error names the mark.
 func TestATextWithoutAMarkIsRefused(t *testing.T) {
 	t.Parallel()
 	r := committed(t)
 	if _, err := r.into([]byte("# no marks\n")); err == nil ||
 		!strings.Contains(err.Error(), "<!-- bench: run -->") {
-		t.Errorf("the error is %v", err)
+		t.Errorf("the error is %v; want one that names the missing mark", err)
 	}
 }
 
+// A run may measure only some groups. In the text, the sections of the other groups stay as they
+// are.
 func TestASectionThatWasNotMeasuredStaysAsItIs(t *testing.T) {
 	t.Parallel()
 	have, err := os.ReadFile(theText)
@@ -128,6 +136,7 @@ func TestASectionThatWasNotMeasuredStaysAsItIs(t *testing.T) {
 		t.Error("the section growth has changed, although nothing was measured for it")
 	}
 	if section(got, "speeds") == section(have, "speeds") {
-		t.Error("the section speeds is the same without some of its rows")
+		t.Error("the section speeds is the same, although the results lack some of its " +
+			"rows")
 	}
 }

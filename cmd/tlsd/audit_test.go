@@ -7,7 +7,9 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// An event for which the queue to the supervisor has no room is counted, and delays no call.
+// If the queue to the supervisor is full, note drops the event, and does not wait. The next event
+// that fits into the queue has the number of dropped events. If no event follows, end sends the
+// number.
 func TestAuditDoesNotWaitAndCounts(t *testing.T) {
 	t.Parallel()
 	w := &workerProcess{outbox: make(chan handoff.FromWorker, 1)}
@@ -18,7 +20,7 @@ func TestAuditDoesNotWaitAndCounts(t *testing.T) {
 		case msg := <-w.outbox:
 			return msg.Audit
 		default:
-			t.Fatal("there is no message")
+			t.Fatal("the queue has no message")
 			return nil
 		}
 	}
@@ -26,21 +28,21 @@ func TestAuditDoesNotWaitAndCounts(t *testing.T) {
 		note(audit.Event{Name: "x\n"})
 	}
 	if a := next(); a.Session != 7 || a.Event.Name != `x\n` || a.Missed != 0 {
-		t.Errorf("first %+v", a)
+		t.Errorf("the first message is %+v; want session 7, the name x\\n, none dropped", a)
 	}
 	note(audit.Event{Name: "y"})
 	if a := next(); a.Event.Name != "y" || a.Missed != 2 {
-		t.Errorf("second %+v", a)
+		t.Errorf("the second message is %+v; want the event y, and 2 dropped", a)
 	}
 	note(audit.Event{Name: "z"})
 	note(audit.Event{Name: "left out"})
 	next()
 	end()
 	if a := next(); a.Event != nil || a.Missed != 1 {
-		t.Errorf("last %+v", a)
+		t.Errorf("end sends %+v; want no event, and 1 dropped", a)
 	}
 	end()
 	if len(w.outbox) != 0 {
-		t.Error("a count is told twice")
+		t.Error("end sends a number that it has sent before")
 	}
 }

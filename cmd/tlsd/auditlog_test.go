@@ -31,7 +31,8 @@ func (s *sink) String() string {
 	return s.text.String()
 }
 
-// audited is an audit log in a file, and the log beside it.
+// audited opens an audit log in a file. It returns the auditLog, a logger that writes audit lines,
+// and the main log.
 func audited(t *testing.T) (a *auditLog, audit *zap.Logger, log *sink) {
 	t.Helper()
 	log = &sink{}
@@ -52,6 +53,7 @@ func content(t *testing.T, path string) string {
 	return string(text)
 }
 
+// If audit lines have a file of their own, they do not go to the main log as well.
 func TestAuditLinesGoToTheirFileAlone(t *testing.T) {
 	t.Parallel()
 	a, audit, log := audited(t)
@@ -60,14 +62,15 @@ func TestAuditLinesGoToTheirFileAlone(t *testing.T) {
 	got := content(t, a.path)
 	if strings.Count(got, "\n") != 1 ||
 		!strings.Contains(got, `"logger":"audit","msg":"denied","uid":5}`) {
-		t.Errorf("the file has %q", got)
+		t.Errorf("the audit log has %q; want one line", got)
 	}
 	if log.String() != "" {
-		t.Errorf("the log has %q", log)
+		t.Errorf("the main log has %q; want nothing", log)
 	}
 }
 
-// A program that rotates files moves the file away, and sends SIGHUP.
+// A program that rotates logs moves the audit log away, and sends SIGHUP. Then reopen makes a new
+// file, and later lines go there. reopen follows no symbolic link.
 func TestAnAuditLogThatWasMovedIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	a, audit, log := audited(t)
@@ -99,17 +102,20 @@ func TestAnAuditLogThatWasMovedIsMadeAnew(t *testing.T) {
 	a.close()
 	if got := content(t, a.path+".1"); strings.Contains(got, "three") ||
 		strings.Contains(got, "four") {
-		t.Errorf("the file that was moved has %q", got)
+		t.Errorf("the moved file has %q; want no line that came after reopen", got)
 	}
 	if !strings.Contains(log.String(), "audit log opened again") ||
 		!strings.Contains(log.String(), "cannot be opened again") {
-		t.Errorf("the log has %q", log)
+		t.Errorf("the main log has %q; want that a file was opened again, and that the "+
+			"link cannot be", log)
 	}
 	if st, err := os.Stat(a.path + ".1"); err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("its mode is %v (%v)", st.Mode(), err)
+		t.Errorf("the audit log's mode is %v (%v), want 0600", st.Mode(), err)
 	}
 }
 
+// If audit lines cannot be written, the main log says so once, and not for each line. When lines
+// can be written again, both logs have the number of lost lines.
 func TestAFullDiskIsLoggedOnceAndLostAuditLinesAreCounted(t *testing.T) {
 	t.Parallel()
 	a, audit, log := audited(t)
@@ -130,7 +136,7 @@ func TestAFullDiskIsLoggedOnceAndLostAuditLinesAreCounted(t *testing.T) {
 	const once = "audit lines cannot be written"
 	if strings.Count(log.String(), once) != 1 ||
 		!strings.Contains(log.String(), "no space left on device") {
-		t.Errorf("the log has %q", log)
+		t.Errorf("the main log has %q; want %q once, and why", log, once)
 	}
 	a.file.Swap(good).Close()
 	audit.Info("kept")
@@ -138,12 +144,12 @@ func TestAFullDiskIsLoggedOnceAndLostAuditLinesAreCounted(t *testing.T) {
 	got := content(t, a.path)
 	if !strings.Contains(got, `"kept"`) ||
 		!strings.Contains(got, `because they could not be written","entries":5`) {
-		t.Errorf("the file has %q", got)
+		t.Errorf("the audit log has %q; want the kept line, and 5 lost lines", got)
 	}
 	if !strings.Contains(log.String(), `lost","path":"`+a.path+`","entries":5`) {
-		t.Errorf("the log has %q", log)
+		t.Errorf("the main log has %q; want 5 lost lines", log)
 	}
 	if none := (*auditLog)(nil); none.losses() != 0 {
-		t.Error("without a file, lines are lost")
+		t.Error("without an audit log, losses is not 0")
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// configOf writes a configuration file and gives its path.
+// configOf writes a configuration file and returns its path.
 func configOf(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "tlsd.toml")
@@ -21,6 +21,8 @@ func configOf(t *testing.T, text string) string {
 	return path
 }
 
+// A flag has precedence over an environment variable, the variable over the configuration file, and
+// the file over the default. origin says where each value comes from.
 func TestFlagOverEnvironmentOverFileOverDefault(t *testing.T) {
 	t.Parallel()
 	file := configOf(t, "# ours\nspare = 5\nmax-calls = 6\nmax-pending = 7\n")
@@ -31,7 +33,8 @@ func TestFlagOverEnvironmentOverFileOverDefault(t *testing.T) {
 	}
 	if o.spare != 2 || o.limits.Calls != 4 || o.limits.Pending != 7 ||
 		o.limits.Handles != 65536 {
-		t.Errorf("%+v", o)
+		t.Errorf("the settings are %+v; want spare 2, max-calls 4, max-pending 7, and the "+
+			"default max-handles", o)
 	}
 	want := map[string]string{"spare": "--spare", "max-calls": "TLSD_MAX_CALLS",
 		"max-pending": file + ":4", "config": "TLSD_CONFIG"}
@@ -40,6 +43,8 @@ func TestFlagOverEnvironmentOverFileOverDefault(t *testing.T) {
 	}
 }
 
+// In the configuration file, a number needs no quotes, other values are strings, and a list is an
+// array or a string with commas.
 func TestTheFileHasNumbersTextsAndLists(t *testing.T) {
 	t.Parallel()
 	file := configOf(t, `
@@ -60,15 +65,16 @@ readable = ["/usr", "/etc"]`)
 		!reflect.DeepEqual(o.allowUID, []uint32{7, 0}) ||
 		!reflect.DeepEqual(o.allowGID, []uint32{8, 9}) ||
 		!reflect.DeepEqual(o.readable, []string{"/usr", "/etc"}) {
-		t.Errorf("%+v", o)
+		t.Errorf("the settings differ from those in the file: %+v", o)
 	}
 	// A flag replaces the file's list.
 	o, err = parse(nil, "--config", file, "--allow-uid", "3")
 	if err != nil || !reflect.DeepEqual(o.allowUID, []uint32{3}) {
-		t.Errorf("%v, %v", o.allowUID, err)
+		t.Errorf("the flag --allow-uid 3 gives %v, %v; want [3]", o.allowUID, err)
 	}
 }
 
+// Without --config, tlsd reads the system's configuration file. "--config none" means no file.
 func TestTheSystemsFileIsReadUnlessAnotherIsNamed(t *testing.T) {
 	t.Parallel()
 	system, own := configOf(t, "spare = 3"), configOf(t, "spare = 4")
@@ -78,11 +84,13 @@ func TestTheSystemsFileIsReadUnlessAnotherIsNamed(t *testing.T) {
 	}{{nil, 3}, {[]string{"--config", own}, 4}, {[]string{"--config", "none"}, 1}} {
 		o, err := parseOptions(tt.args, nil, system)
 		if err != nil || o.spare != tt.want {
-			t.Errorf("%q: %d, %v; want %d", tt.args, o.spare, err, tt.want)
+			t.Errorf("%q: spare is %d, %v; want %d", tt.args, o.spare, err, tt.want)
 		}
 	}
 }
 
+// If the configuration file has a mistake, the error says where and what it is. If tlsd cannot use
+// the file at all, the error says why.
 func TestAMistakeInTheFileIsExplained(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ text, want string }{
@@ -107,7 +115,7 @@ func TestAMistakeInTheFileIsExplained(t *testing.T) {
 	const absent = "configuration file: /none/such: /none: no such file"
 	if _, err := parse(nil, "--config", "/none/such"); err == nil ||
 		!strings.Contains(err.Error(), absent) {
-		t.Errorf("%v", err)
+		t.Errorf("a file that is not there: %v; want %q", err, absent)
 	}
 	open := configOf(t, "spare = 2")
 	if err := os.Chmod(open, 0o666); err != nil {
@@ -115,11 +123,11 @@ func TestAMistakeInTheFileIsExplained(t *testing.T) {
 	}
 	if _, err := parse(nil, "--config", open); err == nil ||
 		!strings.Contains(err.Error(), "chmod go-w") {
-		t.Errorf("a file that anybody can write to: %v", err)
+		t.Errorf("a file that anybody can write to: %v; want the advice chmod go-w", err)
 	}
 }
 
-// Help and version work with any settings.
+// --help and --version work even if the other settings are wrong.
 func TestHelpNeedsNoGoodSettings(t *testing.T) {
 	t.Parallel()
 	for _, flag := range []string{"--help", "--version", "-h"} {
@@ -130,7 +138,7 @@ func TestHelpNeedsNoGoodSettings(t *testing.T) {
 	}
 }
 
-// The output of --print-config is a configuration file with the same settings.
+// If tlsd reads the output of --print-config as its configuration file, it has the same settings.
 func TestPrintedSettingsCanBeReadAgain(t *testing.T) {
 	t.Parallel()
 	first, err := parse([]string{"TLSD_MAX_MESSAGE=3MiB"}, "--socket", "/x/y", "--allow-uid",
@@ -146,17 +154,18 @@ func TestPrintedSettingsCanBeReadAgain(t *testing.T) {
 		t.Fatalf("%v\n%s", err, &b)
 	}
 	if d := differences(first, second); len(d) > 0 {
-		t.Errorf("%v differ:\n%s", d, &b)
+		t.Errorf("these settings differ after they were printed and read: %v\n%s", d, &b)
 	}
 	for _, line := range []string{`max-message = "3MiB" +# from TLSD_MAX_MESSAGE`, `allow-uid = \[1, 2\] +# from --allow-uid`, `drain-timeout = "12h" +# from --drain-timeout`,
 		`max-handles = 65536 +# default`, `# policy is not set +# default: none`, `socket-mode = "0666" +# default`} {
 		if !regexp.MustCompile(`(?m)^` + line).Match(b.Bytes()) {
-			t.Errorf("there is no line %q:\n%s", line, &b)
+			t.Errorf("no line matches %q:\n%s", line, &b)
 		}
 	}
 }
 
-// Tlsd starts with each variable that the plugin, the client or a script of this source tree reads.
+// tlsd refuses to start if it does not know a variable TLSD_*. It must know each such variable that
+// the plugin, the client or a script of this source tree reads.
 func TestEveryVariableOfTheProjectIsKnown(t *testing.T) {
 	t.Parallel()
 	var files []string
@@ -187,6 +196,7 @@ func TestEveryVariableOfTheProjectIsKnown(t *testing.T) {
 	}
 }
 
+// shortTime writes 10m, where the method String writes 10m0s.
 func TestTimesHaveNoZeroPartsAtTheirEnd(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

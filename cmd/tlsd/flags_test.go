@@ -23,34 +23,40 @@ func TestDefaults(t *testing.T) {
 	if o.socket != "" || o.socketMode != 0o600 || len(o.allowUID)+len(o.allowGID) != 0 ||
 		o.isolation != "session" || o.spare != 1 || o.workers < 1 || o.libssl != "" ||
 		o.idleExit != 0 || o.readyFD != -1 {
-		t.Errorf("defaults: %+v", o)
+		t.Errorf("the settings without flags are %+v", o)
 	}
-	// The help's defaults of numbers and times are the real defaults.
+	// The help names the real defaults.
 	for _, f := range flagTable(o) {
 		switch v := f.value.(type) {
 		case *duration:
 			want, err := time.ParseDuration(strings.TrimSuffix(f.preset, ", never"))
 			if err != nil || want != *v.p {
-				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, *v.p)
+				t.Errorf("--%s: the help says %q; the default is %v", f.name,
+					f.preset, *v.p)
 			}
 		case *number:
 			if f.name != "workers" && f.name != "ready-fd" &&
 				f.name != "max-sessions-per-uid" && v.String() != f.preset {
-				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
+				t.Errorf("--%s: the help says %q; the default is %v", f.name,
+					f.preset, v)
 			}
 		case *size:
 			n, _ := strings.CutSuffix(strings.TrimSuffix(f.preset, ", none"), "MiB")
 			if n != fmt.Sprint(*v.p>>20) || *v.p&(1<<20-1) != 0 {
-				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
+				t.Errorf("--%s: the help says %q; the default is %v", f.name,
+					f.preset, v)
 			}
 		case *choice:
 			if !strings.HasPrefix(f.preset, *v.p) {
-				t.Errorf("--%s: the help says %q; it is %v", f.name, f.preset, v)
+				t.Errorf("--%s: the help says %q; the default is %v", f.name,
+					f.preset, v)
 			}
 		}
 	}
 }
 
+// Each setting can be given as a flag, as an environment variable, and in the configuration file.
+// If a flag is given, the variable is not even read.
 func TestEachFlagAndItsVariableSetTheSetting(t *testing.T) {
 	t.Parallel()
 	modeAndGroup := func(o *options) any { return []int{int(o.socketMode), o.socketGroup} }
@@ -148,7 +154,7 @@ func TestEachFlagAndItsVariableSetTheSetting(t *testing.T) {
 			{nil, []string{"-" + tt.flag + "=" + tt.value}},
 			{[]string{variable + "=" + tt.value}, nil},
 			{nil, []string{"--config", configOf(t, tt.flag+` = "`+tt.value+`"`)}},
-			// the flag wins
+			// the flag replaces a variable that has a wrong value
 			{[]string{variable + "=nonsense"}, []string{"--" + tt.flag, tt.value}},
 		} {
 			o, err := parse(how.env, how.args...)
@@ -161,18 +167,20 @@ func TestEachFlagAndItsVariableSetTheSetting(t *testing.T) {
 	}
 	for _, f := range flagTable(&options{}) {
 		if !tested[f.name] {
-			t.Errorf("--%s is not tested", f.name)
+			t.Errorf("this test has no row for --%s", f.name)
 		}
 	}
 }
 
+// A flag that is given twice adds to its list. The list of its environment variable is not added.
 func TestARepeatedFlagAddsToItsList(t *testing.T) {
 	t.Parallel()
 	o, err := parse([]string{"TLSD_ALLOW_UID=9"}, "--allow-uid", "1,2", "--allow-uid", "3",
 		"--socket-mode", "600")
 	if err != nil || !reflect.DeepEqual(o.allowUID, []uint32{1, 2, 3}) ||
 		o.socketMode != 0o600 {
-		t.Errorf("%+v, %v", o, err)
+		t.Errorf("the settings are %+v, %v; want the users 1, 2 and 3, and the mode 0600",
+			o, err)
 	}
 }
 
@@ -233,6 +241,8 @@ func TestWrongUsageIsExplained(t *testing.T) {
 	}
 }
 
+// By default root's socket is in /run, and the socket of any other user in $XDG_RUNTIME_DIR.
+// Without this variable, the user must name a socket.
 func TestDefaultSocket(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -249,7 +259,7 @@ func TestDefaultSocket(t *testing.T) {
 	for _, tt := range tests {
 		got, err := defaultSocket(tt.uid, func(name string) string {
 			if name != "XDG_RUNTIME_DIR" {
-				t.Errorf("asks for %s", name)
+				t.Errorf("defaultSocket reads the variable %s", name)
 			}
 			return tt.dir
 		})
@@ -271,7 +281,8 @@ func TestHelpHasEveryFlagWithinTheScreen(t *testing.T) {
 	}
 	for line := range strings.Lines(b.String()) {
 		if len([]rune(line)) > 120 {
-			t.Errorf("a line of %d characters: %s", len(line), line)
+			t.Errorf("a line of the help has %d characters, want 120 at most: %s",
+				len(line), line)
 		}
 	}
 }

@@ -13,12 +13,13 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A gate is an output of a log. It takes nothing while it is shut, and its room may be limited.
+// A gate is an output of a log. Until it is opened, Write waits, as if nobody read the output. If
+// its room is used up, Write fails, as on a full disk.
 type gate struct {
 	open chan struct{} // closed when the gate is open
 
 	mu   sync.Mutex // guards the rest
-	room int        // bytes; -1: no bound
+	room int        // bytes; -1: no limit
 	text bytes.Buffer
 }
 
@@ -57,10 +58,13 @@ func TestTheLogKeepsWhatIsWrittenInOrder(t *testing.T) {
 	}
 	q.close()
 	if got := g.String(); got != want.String() {
-		t.Errorf("%d bytes arrive, want %d", len(got), want.Len())
+		t.Errorf("the output has %d bytes, want %d, in the order of the writes", len(got),
+			want.Len())
 	}
 }
 
+// If nobody reads the log, writers do not wait. The queue keeps entries up to its limit, and the
+// log has the number of lost entries at its end.
 func TestLoggingDoesNotWaitForTheReader(t *testing.T) {
 	t.Parallel()
 	g := newGate(-1)
@@ -81,12 +85,12 @@ func TestLoggingDoesNotWaitForTheReader(t *testing.T) {
 	kept := strings.Count(g.String(), entry)
 	if !strings.HasSuffix(g.String(), fmt.Sprintf("\nlost %d\n", entries-kept)) ||
 		kept < queueBytes/1000 || kept > 2*queueBytes/1000 {
-		t.Errorf("%d of %d are kept, and it ends with %q", kept, entries,
+		t.Errorf("the log has %d of %d entries, and ends with %q", kept, entries,
 			g.String()[g.text.Len()-20:])
 	}
 }
 
-// Entry three is cut after 5 bytes. Entry four must not continue its line.
+// A full disk cuts off entry three after 5 bytes. Entry four must begin a new line.
 func TestAnEntryAfterAFullDiskBeginsANewLine(t *testing.T) {
 	t.Parallel()
 	g := newGate(10)
@@ -95,7 +99,7 @@ func TestAnEntryAfterAFullDiskBeginsANewLine(t *testing.T) {
 	close(g.open)
 	fmt.Fprint(q, "entry one\n")
 	fmt.Fprint(q, "entry two\n")
-	testkit.Until(t, "the second is lost", func() bool {
+	testkit.Until(t, "entry two counts as lost", func() bool {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		return q.lost == 1
@@ -104,7 +108,7 @@ func TestAnEntryAfterAFullDiskBeginsANewLine(t *testing.T) {
 	g.room = 15
 	g.mu.Unlock()
 	fmt.Fprint(q, "entry three\n")
-	testkit.Until(t, "the third is lost", func() bool {
+	testkit.Until(t, "entry three counts as lost", func() bool {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		return q.lost == 2
@@ -115,10 +119,11 @@ func TestAnEntryAfterAFullDiskBeginsANewLine(t *testing.T) {
 	fmt.Fprint(q, "entry four\n")
 	q.close()
 	if got, want := g.String(), "entry one\nentry\nentry four\nlost 2\n"; got != want {
-		t.Errorf("%q, want %q", got, want)
+		t.Errorf("the output has %q, want %q", got, want)
 	}
 }
 
+// If the reader of the log has ended, entries are lost, and nothing else fails.
 func TestAReaderThatIsGoneCostsEntriesOnly(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
@@ -135,7 +140,7 @@ func TestAReaderThatIsGoneCostsEntriesOnly(t *testing.T) {
 	}
 }
 
-// A full log leaves room for the audit.
+// If the queue has no more room for the log, it still has room for audit lines.
 func TestTheAuditHasRoomOfItsOwn(t *testing.T) {
 	t.Parallel()
 	g := newGate(-1)
@@ -146,12 +151,12 @@ func TestTheAuditHasRoomOfItsOwn(t *testing.T) {
 	}
 	const line = "an audit line\n"
 	q.forAudit().Write([]byte(line))
-	for range 3 * auditBytes / len(entry) { // this room is limited, too
+	for range 3 * auditBytes / len(entry) { // the room for audit lines is limited, too
 		q.forAudit().Write(entry)
 	}
 	q.mu.Lock()
 	if waits := len(q.waiting); waits > queueBytes+auditBytes {
-		t.Errorf("%d bytes wait", waits)
+		t.Errorf("%d bytes wait in the queue, which is more than its limits", waits)
 	}
 	q.mu.Unlock()
 	close(g.open)

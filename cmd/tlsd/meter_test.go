@@ -11,6 +11,8 @@ import (
 	"tlsd/session"
 )
 
+// The page has each certificate that a server shows, once, from its first use to the end of its
+// last use.
 func TestTheSlotsHaveTheCertificatesThatServersShow(t *testing.T) {
 	t.Parallel()
 	page, file, err := vitals.New(1)
@@ -20,9 +22,9 @@ func TestTheSlotsHaveTheCertificatesThatServersShow(t *testing.T) {
 	defer page.Close()
 	defer file.Close()
 	m := meter{page, new(certificateSlots)}
-	show := func(serial, end, uses int) {
+	show := func(serial, notAfter, change int) {
 		m.Shows(session.Certificate{Serial: big.NewInt(int64(serial)),
-			NotAfter: time.Unix(int64(end), 0)}, uses)
+			NotAfter: time.Unix(int64(notAfter), 0)}, change)
 	}
 	shown := func(want ...string) {
 		t.Helper()
@@ -31,22 +33,22 @@ func TestTheSlotsHaveTheCertificatesThatServersShow(t *testing.T) {
 			got = append(got, fmt.Sprint(c.Serial, " ", c.NotAfter))
 		}
 		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("shown are %q, want %q", got, want)
+			t.Errorf("the page has the certificates %q, want %q", got, want)
 		}
 	}
 	show(1, 100, 1)
-	show(1, 100, 1) // by another context
-	show(1, 200, 1) // of another issuer
+	show(1, 100, 1) // a second context uses it
+	show(1, 200, 1) // another issuer may use the same serial number
 	shown("1 100", "1 200")
 	show(1, 100, -1)
 	shown("1 100", "1 200")
 	show(1, 100, -1)
-	show(1, 100, -1) // one too many
+	show(1, 100, -1) // more ends than uses
 	shown("1 200")
 	show(1, 200, -1)
 	shown()
 
-	// If there are more certificates than slots, the certificates that expire first stay.
+	// If there are more certificates than slots, the page has those that expire first.
 	for i := range 2 * vitals.Certificates {
 		show(i, 1000-i, 1)
 	}

@@ -14,7 +14,8 @@ import (
 	"tlsd/session"
 )
 
-// observed makes a session's observer with a clock of its own, and the log that it writes to.
+// observed returns an observer of session 7, and the log to which it writes. The observer's clock
+// begins at now, and only the test moves it.
 func observed(now time.Time) (*observerOfTest, *observer.ObservedLogs) {
 	core, logs := observer.New(zap.DebugLevel)
 	o := &observerOfTest{newObserver(zap.New(core), 7), now}
@@ -27,6 +28,9 @@ type observerOfTest struct {
 	clock time.Time
 }
 
+// A session cannot fill the log. Beyond observerBurst lines at once, and observerRate lines a
+// second, lines about handshakes are dropped. A later line has their number. Texts of peers are
+// cut, and control characters escaped.
 func TestLinesOfASessionAreBounded(t *testing.T) {
 	t.Parallel()
 	o, logs := observed(time.Unix(1e9, 0))
@@ -37,13 +41,12 @@ func TestLinesOfASessionAreBounded(t *testing.T) {
 		o.HandshakeDone(scan)
 	}
 	if n := logs.Len(); n != observerBurst {
-		t.Fatalf("1000 failures at once are %d lines, want %d", n, observerBurst)
+		t.Fatalf("1000 failed handshakes at once make %d lines, want %d", n, observerBurst)
 	}
-	// A certificate that could not be reloaded is logged once, so the limit must not drop the
-	// line.
+	// Lines about certificates have a limit of their own, so that handshakes do not use it up.
 	o.Reloaded("/cert", "/key", errors.New("no PEM"))
 	if n := logs.FilterMessage("certificate not reloaded").Len(); n != 1 {
-		t.Errorf("beside many handshakes, %d lines tell of the certificate", n)
+		t.Errorf("after 1000 handshakes, %d lines name the certificate; want 1", n)
 	}
 	o.clock = o.clock.Add(time.Second)
 	for range 1000 {
@@ -51,7 +54,8 @@ func TestLinesOfASessionAreBounded(t *testing.T) {
 	}
 	all := logs.TakeAll()
 	if len(all) != observerBurst+1+observerRate {
-		t.Fatalf("%d lines a second later, want %d", len(all), observerBurst+1+observerRate)
+		t.Fatalf("a second later there are %d lines, want %d", len(all),
+			observerBurst+1+observerRate)
 	}
 	line := all[observerBurst+1]
 	fields := line.ContextMap()
@@ -61,19 +65,22 @@ func TestLinesOfASessionAreBounded(t *testing.T) {
 		fields["skipped"] != true || fields["kind"] != "handshake" ||
 		fields["missed"] != uint64(1000-observerBurst) ||
 		len(failure) > longestText+10 || strings.ContainsAny(failure, "\n\x1b") {
-		t.Errorf("%s %v", line.Message, fields)
+		t.Errorf("the line after the dropped lines is %q with %v", line.Message, fields)
 	}
 	o.Over(session.Totals{Handles: 1, Received: 2, Sent: 3})
 	if last := logs.TakeAll(); len(last) != 1 ||
 		last[0].ContextMap()["missed"] != uint64(1000-observerRate) {
-		t.Errorf("%v", last)
+		t.Errorf("at its end, the session logs %v; want one line with the number of "+
+			"dropped lines", last)
 	}
 	if o.totals == nil || o.totals.Handles != 1 || o.totals.Received != 2 ||
 		o.totals.Sent != 3 {
-		t.Errorf("%+v", o.totals)
+		t.Errorf("the totals are %+v; want 1 handle, 2 and 3 bytes", o.totals)
 	}
 }
 
+// If a certificate has expired or will soon, or if other users can read its key, its log line is a
+// warning.
 func TestCertificatesThatNeedCareAreWarnings(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1e9, 0)
@@ -100,7 +107,8 @@ func TestCertificatesThatNeedCareAreWarnings(t *testing.T) {
 			fields["serial"] != "1f" ||
 			(line.Level == zap.WarnLevel) != (c.says != "") ||
 			!strings.Contains(warning, c.says) || (warning == "") != (c.says == "") {
-			t.Errorf("%s: %v %s %v", c.name, line.Level, line.Message, fields)
+			t.Errorf("%s: the line is %v %s %v; want the warning %q", c.name,
+				line.Level, line.Message, fields, c.says)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func TestSampleOfTheFileIsTheTable(t *testing.T) {
 			settings.WriteString(setting)
 		}
 	}
-	// Each sample is a value that its setting takes.
+	// Each setting accepts its value in the sample.
 	var o options
 	table := flagTable(&o)
 	values, err := parseConfig([]byte(settings.String()), table)
@@ -134,8 +134,8 @@ func TestCompletionsAreTheTable(t *testing.T) {
 	testpages.Hold(t, folder+"completions/tlsd.fish", strings.Join(fish, ""))
 }
 
-// sentence makes a sentence for a page from a text of the help. If the text begins with a value,
-// the first letter stays small.
+// sentence turns a text of the help into a sentence of a manual page. Its first letter becomes a
+// capital, unless the text begins with a value and a colon, such as "auto:".
 func sentence(s string) string {
 	if first, _, _ := strings.Cut(s, " "); strings.HasSuffix(first, ":") &&
 		first != "Default:" {
@@ -144,7 +144,7 @@ func sentence(s string) string {
 	return testpages.Text(strings.ToUpper(s[:1]) + s[1:] + ".")
 }
 
-// kind is the kind of value that the file takes for a setting.
+// kind describes the value of a setting in the configuration file.
 func (f flagInfo) kind() string {
 	switch f.value.(type) {
 	case *number:
@@ -157,7 +157,7 @@ func (f flagInfo) kind() string {
 	return "\"" + f.arg + "\""
 }
 
-// example is a value for the sample: the default, if it is one.
+// example returns the value of a setting in the sample: if possible, the default.
 func (f flagInfo) example() string {
 	switch v := f.value.(type) {
 	case *number:

@@ -9,8 +9,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// reloading has the state of a daemon that SIGHUP changes, and the settings that the next SIGHUP
-// reads.
+// A reloading is a reloader for tests. At the next SIGHUP it reads the settings in found, or gets
+// the error in foundErr. out has the log.
 type reloading struct {
 	*reloader
 	found    *options
@@ -36,7 +36,7 @@ func newReloading(t *testing.T) *reloading {
 	return r
 }
 
-// sighup carries out SIGHUP, which reads these flags, and returns the log.
+// sighup does what tlsd does at SIGHUP if its flags are args then. It returns the new log lines.
 func (r *reloading) sighup(t *testing.T, args ...string) string {
 	t.Helper()
 	var err error
@@ -48,43 +48,48 @@ func (r *reloading) sighup(t *testing.T, args ...string) string {
 	return r.out.String()
 }
 
+// SIGHUP sets the log level that the settings have now. A line says that it has changed, unless the
+// new level hides the line.
 func TestTheLogLevelChangesAtRunTime(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
 	log := r.sighup(t, "--log-level", "debug")
 	if !strings.Contains(log, `"changed":["log-level"]`) || r.level.Level() != zap.DebugLevel {
-		t.Errorf("level %v, log %s", r.level, log)
+		t.Errorf("the level is %v, the log %s; want debug, and the change", r.level, log)
 	}
 	if log := r.sighup(t, "--log-level", "error"); log != "" ||
 		r.level.Level() != zap.ErrorLevel {
-		t.Errorf("level %v, log %s", r.level, log)
+		t.Errorf("the level is %v, the log %s; want error, and no line", r.level, log)
 	}
 	if r.sighup(t); r.level.Level() != zap.InfoLevel {
-		t.Errorf("level %v, want the default's", r.level)
+		t.Errorf("without a setting, the level is %v; want info", r.level)
 	}
 }
 
+// If a setting has changed that SIGHUP cannot change, each SIGHUP logs a warning with its name,
+// until tlsd is restarted or the setting is as before.
 func TestSettingsThatNeedARestartAreNamedUntilThen(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
-	for range 2 { // at the second SIGHUP they are still changed
+	for range 2 { // the second SIGHUP warns again
 		log := r.sighup(t, "--max-sessions", "5", "--spare", "2")
 		if !strings.Contains(log, `"settings":["spare","max-sessions"]`) ||
 			!strings.Contains(log, `"level":"warn"`) {
-			t.Errorf("log: %s", log)
+			t.Errorf("the log is %s; want a warning with spare and max-sessions", log)
 		}
 	}
 	if log := r.sighup(t); strings.Contains(log, "warn") {
-		t.Errorf("nothing differs any more: %s", log)
+		t.Errorf("the settings are as before, but SIGHUP warns: %s", log)
 	}
 }
 
+// If the settings have a mistake at SIGHUP, tlsd logs the error and keeps all its settings.
 func TestBadSettingsChangeNothing(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
 	r.foundErr = errors.New("spares is not known")
 	log := r.sighup(t, "--log-level", "debug")
 	if !strings.Contains(log, "spares is not known") || r.level.Level() != zap.InfoLevel {
-		t.Errorf("level %v, log %s", r.level, log)
+		t.Errorf("the level is %v, the log %s; want info, and the error", r.level, log)
 	}
 }

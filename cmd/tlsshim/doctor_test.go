@@ -16,7 +16,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// healthy has the facts of a machine without problems.
+// healthy returns the facts of a machine without problems.
 func healthy() facts {
 	return facts{
 		env:     map[string]string{},
@@ -40,7 +40,8 @@ func healthy() facts {
 	}
 }
 
-// unreached has the facts of a machine with one socket that does not answer.
+// unreached returns a change of the facts: the only socket that was tried has this path and file,
+// and failed with err.
 func unreached(path string, file fileFact, err error) func(*facts) {
 	return func(f *facts) {
 		*f = facts{env: f.env, uid: f.uid, tlsd: f.tlsd, plugin: f.plugin,
@@ -48,6 +49,7 @@ func unreached(path string, file fileFact, err error) func(*facts) {
 	}
 }
 
+// For each problem, the doctor has a finding with a text and a remedy.
 func TestEachProblemIsFoundAndMended(t *testing.T) {
 	t.Parallel()
 	socket := fileFact{mode: os.ModeSocket | 0o600, uid: 7, gid: 8}
@@ -58,7 +60,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*facts)
-		want   finding // one of the findings; its Text and Mend contain these
+		want   finding // of one finding; Text and Mend are parts of its texts
 	}{
 		{"no daemon", unreached("/run/x", fileFact{err: fs.ErrNotExist}, syscall.ENOENT),
 			finding{"socket", fail, "/run/x: there is no such file",
@@ -295,7 +297,8 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 			}
 			for _, g := range r.Findings {
 				if (g.Mend == "") != (g.Status == ok) {
-					t.Errorf("%+v: only a problem has a remedy", g)
+					t.Errorf("%+v: want a remedy for a problem, and none for "+
+						"a finding that is ok", g)
 				}
 				if strings.Contains(g.Text, "%!") ||
 					strings.Contains(g.Mend, "%!") {
@@ -303,15 +306,18 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 				}
 			}
 			if r.Usable != (f.answers && tt.want.Status != fail) {
-				t.Errorf("usable: %v", r.Usable)
+				t.Errorf("Usable is %v; want true if tlsd answers and no finding "+
+					"fails", r.Usable)
 			}
 			if r.Socket != "" != f.answers {
-				t.Errorf("socket %q", r.Socket)
+				t.Errorf("Socket is %q; want a path only if tlsd answers", r.Socket)
 			}
 		})
 	}
 }
 
+// found looks for a program at the chosen path, beside tlsshim, where it is installed, and in the
+// absolute folders of $PATH. It names each file once.
 func TestProgramsAreFoundBesideAndOnPath(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -342,6 +348,8 @@ func TestProgramsAreFoundBesideAndOnPath(t *testing.T) {
 	}
 }
 
+// The doctor names the modules of nsswitch.conf that other programs ask for addresses, and tlsd
+// does not.
 func TestModulesThatTLSDDoesNotAsk(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string][]string{

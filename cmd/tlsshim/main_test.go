@@ -26,6 +26,7 @@ type outcome struct {
 	stdout, stderr string
 }
 
+// start runs tlsshim in this process, and returns what it did.
 func start(ctx context.Context, stdin string, env map[string]string, args ...string) outcome {
 	var stdout, stderr bytes.Buffer
 	status := run(ctx, args, strings.NewReader(stdin), &stdout, &stderr,
@@ -103,10 +104,10 @@ func TestHelpIsTheManual(t *testing.T) {
 	}
 }
 
-// A standIn listens at a socket. It greets like tlsd, answers calls with 7, and hangs up. The
-// parameter calls is the number of these calls. If it is negative, the stand-in only reads, and
-// sends not even a greeting.
-func standIn(t *testing.T, calls int) (path string) {
+// standIn starts a stand-in for tlsd, and returns the path of its socket. It takes one connection,
+// greets like tlsd, answers calls with 7, and hangs up. The parameter answers is the number of
+// calls that it answers. If answers is negative, it sends nothing, not even the greeting.
+func standIn(t *testing.T, answers int) (path string) {
 	path = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -122,14 +123,14 @@ func standIn(t *testing.T, calls int) (path string) {
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(2 * time.Minute))
 		in := bufio.NewScanner(conn)
-		for id := 1; id <= calls+1 && in.Scan(); id++ {
+		for id := 1; id <= answers+1 && in.Scan(); id++ {
 			result := "7"
 			if id == 1 {
 				result = `{"version":1,"capabilities":["data"],"server":{"name":"stand-in","version":"0","pid":1}}`
 			}
 			fmt.Fprintf(conn, `{"jsonrpc":"2.0","id":%d,"result":%s}`+"\n", id, result)
 		}
-		if calls < 0 {
+		if answers < 0 {
 			io.Copy(io.Discard, conn) // no answer until the caller has gone
 		}
 	}()
@@ -137,16 +138,19 @@ func standIn(t *testing.T, calls int) (path string) {
 	return path
 }
 
+// If its session is lost, the shell says so once and ends, although its input has more lines.
 func TestAShellEndsWhenItsSessionIsLost(t *testing.T) {
 	t.Parallel()
 	got := start(t.Context(), "NewClient h 1\nBackend\nLastError\n", nil, "shell", "--socket",
 		standIn(t, 1))
 	if got.status != exitFailed || got.stdout != "7\n" ||
 		strings.Count(got.stderr, "session is lost") != 1 {
-		t.Errorf("%+v, want one result and one error", got)
+		t.Errorf("%+v; want one result, and one error", got)
 	}
 }
 
+// A wrong line does not end the shell. The error has the number of the line; empty lines and
+// comments count.
 func TestAShellCountsItsLines(t *testing.T) {
 	t.Parallel()
 	const lines = "\n# a comment\n  \nNewClient h 1\nnonsense\n" +
@@ -156,10 +160,11 @@ func TestAShellCountsItsLines(t *testing.T) {
 		strings.Count(got.stderr, ": line ") != 2 ||
 		!strings.Contains(got.stderr, "line 5: no method") ||
 		!strings.Contains(got.stderr, "line 7: a single quote") {
-		t.Errorf("%+v", got)
+		t.Errorf("%+v; want three results, and errors in the lines 5 and 7", got)
 	}
 }
 
+// If a result cannot be written, such as to a full disk, tlsshim fails.
 func TestResultsThatCannotBeWrittenAreAnError(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -175,11 +180,13 @@ func TestResultsThatCannotBeWrittenAreAnError(t *testing.T) {
 			func(string) string { return "" })
 		if status != exitFailed ||
 			!strings.Contains(stderr.String(), "no space left on device") {
-			t.Errorf("%q: status %d, %q", args, status, &stderr)
+			t.Errorf("%q: status %d, %q; want status %d, and why", args, status,
+				&stderr, exitFailed)
 		}
 	}
 }
 
+// If a daemon accepts the connection, but never answers, each subcommand ends after --timeout.
 func TestAHangingDaemonIsGivenUpAfterTheTimeout(t *testing.T) {
 	t.Parallel()
 	for _, args := range []string{"call Backend", "status", "doctor", "shell"} {
@@ -201,7 +208,7 @@ func TestAHangingDaemonIsGivenUpAfterTheTimeout(t *testing.T) {
 	}
 }
 
-// A blockedReader is a terminal without input, until it is released.
+// A blockedReader is standard input on which nobody types. If the channel is closed, Read ends.
 type blockedReader chan struct{}
 
 func (r blockedReader) Read([]byte) (int, error) { <-r; return 0, errors.New("released") }
@@ -218,7 +225,8 @@ func TestAnInterruptEndsTheWaitForInput(t *testing.T) {
 			func(string) string { return "" })
 		close(stdin)
 		if status != exitInterrupted {
-			t.Errorf("%q: status %d, %q", args, status, &stderr)
+			t.Errorf("%q: status %d, %q; want status %d", args, status, &stderr,
+				exitInterrupted)
 		}
 	}
 }
@@ -234,11 +242,12 @@ func TestAnInterruptedCommandReportsOnlyTheInterrupt(t *testing.T) {
 			strings.Fields(args)...)
 		if got.status != exitInterrupted || got.stdout != "" ||
 			got.stderr != "tlsshim: interrupted\n" {
-			t.Errorf("%q: %+v", args, got)
+			t.Errorf("%q: %+v; want only the line \"interrupted\"", args, got)
 		}
 	}
 }
 
+// If no tlsd can be reached, the error has the path that was tried, the cause, and a remedy.
 func TestTheErrorWithoutADaemonSaysWhatWasTriedAndWhatToDo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -258,7 +267,8 @@ func TestTheErrorWithoutADaemonSaysWhatWasTriedAndWhatToDo(t *testing.T) {
 			got := start(t.Context(), "Backend\n",
 				map[string]string{"TLSD_SOCKET": tt.path}, strings.Fields(args)...)
 			if got.status != exitNoDaemon || got.stdout != "" {
-				t.Errorf("%s, %s: %+v", tt.path, args, got)
+				t.Errorf("%s, %s: %+v; want status %d, and no result", tt.path,
+					args, got, exitNoDaemon)
 			}
 			for _, want := range []string{tt.path, tt.why, tt.mend} {
 				if !strings.Contains(got.stderr, want) {
@@ -270,7 +280,7 @@ func TestTheErrorWithoutADaemonSaysWhatWasTriedAndWhatToDo(t *testing.T) {
 	}
 }
 
-// The manual says that a flag goes before or after the subcommand.
+// A flag can stand before or after the subcommand.
 func TestTheAdminSocketGoesBeforeOrAfter(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a")
@@ -279,12 +289,13 @@ func TestTheAdminSocketGoesBeforeOrAfter(t *testing.T) {
 	} {
 		got := start(t.Context(), "", nil, args...)
 		if got.status != exitNoDaemon || !strings.Contains(got.stderr, path) {
-			t.Errorf("%q: %+v", args, got)
+			t.Errorf("%q: %+v; want an error about the socket %s", args, got, path)
 		}
 	}
 }
 
-// To a monitor, a refusal is not the same as an unhealthy daemon.
+// If tlsd refuses to say whether it is healthy, the exit status of tlsshim health is another one
+// than for an unhealthy daemon. So a monitor can tell the two cases apart.
 func TestARefusalIsNoStateOfHealth(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a")
@@ -308,11 +319,11 @@ func TestARefusalIsNoStateOfHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.status != exitRefused || got.stderr != "tlsshim: too many clients\n" {
-		t.Errorf("%+v", got)
+		t.Errorf("%+v; want status %d, and the refusal", got, exitRefused)
 	}
 }
 
-// The log of an exporter says once why there are no metrics, and not at each request.
+// If tlsd cannot be reached, the exporter says why once, and not at each request for metrics.
 func TestTheExporterSaysWhyOnce(t *testing.T) {
 	t.Parallel()
 	var stderr bytes.Buffer
@@ -323,18 +334,18 @@ func TestTheExporterSaysWhyOnce(t *testing.T) {
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 		if !strings.Contains(w.Body.String(), "tlsd_up 0") {
-			t.Errorf("the metrics are %s", w.Body)
+			t.Errorf("the metrics are %s; want tlsd_up 0", w.Body)
 		}
 	}
 	if got := stderr.String(); strings.Count(got, "\n") != 1 ||
 		!strings.Contains(got, "no such file") {
-		t.Errorf("it says %q", got)
+		t.Errorf("the exporter says %q; want one line with the cause", got)
 	}
 	left, leave := context.WithCancel(t.Context())
 	leave()
 	handler.ServeHTTP(httptest.NewRecorder(),
 		httptest.NewRequest("GET", "/metrics", nil).WithContext(left))
 	if got := stderr.String(); strings.Count(got, "\n") != 1 {
-		t.Errorf("after a client has left, it says %q", got)
+		t.Errorf("after a client has left, the exporter says %q; want no new line", got)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
+// parseCalls makes calls from the words of a command line. "--" separates the calls, and the paths
+// of files become absolute.
 func TestWordsBecomeCalls(t *testing.T) {
 	t.Parallel()
 	wd, err := os.Getwd()
@@ -69,7 +71,7 @@ func TestWordsBecomeCalls(t *testing.T) {
 		stdin := func() ([]byte, error) { return []byte("of standard input"), nil }
 		got, err := parseCalls(tt.words, source{stdin: stdin})
 		if err != nil || len(got) != len(tt.want) {
-			t.Errorf("%q: %d calls, %v", tt.words, len(got), err)
+			t.Errorf("%q: the words become %d calls, %v", tt.words, len(got), err)
 			continue
 		}
 		for i, w := range tt.want {
@@ -80,12 +82,15 @@ func TestWordsBecomeCalls(t *testing.T) {
 					g.args, g.data, w)
 			}
 			if hasBlob := w.method == "tls.Write"; (g.data != nil) != hasBlob {
-				t.Errorf("%q: data is nil: %v", tt.words, g.data == nil)
+				t.Errorf("%q: want data for tls.Write only; data is nil: %v",
+					tt.words, g.data == nil)
 			}
 		}
 	}
 }
 
+// If the words of a command line are no call, the error names the argument, and says what is
+// wanted.
 func TestWordsThatAreNoCallAreExplained(t *testing.T) {
 	t.Parallel()
 	large := filepath.Join(t.TempDir(), "large")
@@ -127,12 +132,12 @@ func TestWordsThatAreNoCallAreExplained(t *testing.T) {
 	}
 	if _, err := parseCalls([]string{"NewServerContext", "", "k"}, source{}); err == nil ||
 		!strings.Contains(err.Error(), "the path is empty") {
-		t.Errorf("error %v", err)
+		t.Errorf("an empty path: error %v", err)
 	}
 	broken := errors.New("input/output error")
 	src := source{stdin: func() ([]byte, error) { return nil, broken }}
 	if _, err := parseCalls([]string{"Write", "1", "-"}, src); !errors.Is(err, broken) {
-		t.Errorf("error %v, want %v", err, broken)
+		t.Errorf("broken standard input: error %v, want %v", err, broken)
 	}
 }
 
@@ -174,6 +179,8 @@ func TestLinesAreSplitAsInAShell(t *testing.T) {
 	}
 }
 
+// tlsshim writes control characters of peers as visible text. Only the bytes of Read are written
+// unchanged.
 func TestOutputCannotForgeLinesOrMoveTheCursor(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

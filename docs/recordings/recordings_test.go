@@ -12,10 +12,11 @@ import (
 	"testing"
 )
 
-// An absolute path, up to its second folder.
+// absolute finds absolute paths, and takes the first two names of each.
 var absolute = regexp.MustCompile(`[\s'"=](/\w+(?:/\w+)?)`)
 
-// Each picture is small XML, has the colours for both kinds of screens, and shows its command.
+// Each picture is well-formed XML of at most 60 KiB, and shows its command. It has colours for
+// light and dark screens, and names no path of the machine that recorded it.
 func TestPicturesAreSmallAndReadableOnEachScreen(t *testing.T) {
 	t.Parallel()
 	for _, r := range recordings {
@@ -34,7 +35,8 @@ func TestPicturesAreSmallAndReadableOnEachScreen(t *testing.T) {
 		}
 		for _, path := range absolute.FindAllStringSubmatch(string(text), -1) {
 			if path[1] != "/tmp/demo" && path[1] != "/CN" { // a certificate's subject
-				t.Errorf("%s names %s, a path of a machine", r.file, path[1])
+				t.Errorf("%s names %s, a path of the machine that recorded it",
+					r.file, path[1])
 			}
 		}
 		for dec := xml.NewDecoder(bytes.NewReader(text)); ; {
@@ -61,13 +63,14 @@ func TestThePictureOfTheCrashShowsTheErrorAndWhatFollows(t *testing.T) {
 		"the script has ended in good order"} {
 		i := strings.Index(string(text[at:]), want)
 		if i < 0 {
-			t.Fatalf("%q does not follow", want)
+			t.Fatalf("crash.svg lacks %q, or has it too early", want)
 		}
 		at += i
 	}
 }
 
-// What differs in each run or machine is replaced, and a long line is cut.
+// In a picture, fixed values replace process numbers, temporary folders and ports, which differ in
+// each run. Long lines are cut.
 func TestAPictureHasNothingOfTheMachine(t *testing.T) {
 	t.Parallel()
 	got := shown("\x1b[1mprocess 123\x1b[0m listens on /var/folders/x/tmp.aB3/s\r\n" +

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// played is a stand-in for a daemon. It answers from memory.
+// played is a stand-in for a daemon. Its answers are fixed.
 type played struct {
 	mu      sync.Mutex
 	orders  []string
@@ -54,7 +54,7 @@ func (p *played) Drain() int                            { return 3 }
 func (p *played) Health() Health                        { return Health{Healthy: true} }
 func (p *played) Metrics() []Family                     { return []Family{{Name: "m"}} }
 
-// serve serves a played daemon until the test ends.
+// serve serves a played daemon until the test ends, and returns the path of its socket.
 func serve(t *testing.T) (*played, string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "adm")
@@ -70,7 +70,7 @@ func serve(t *testing.T) (*played, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// so that the client's user decides, and not the file's mode
+	// Each user can connect, so the server alone decides which users it serves.
 	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +109,8 @@ func ask(t *testing.T, path, method string, params, result any) error {
 	return Ask(ctx, path, method, params, result)
 }
 
+// The server answers each method. It calls Ordered for requests that change something, and for no
+// others.
 func TestEachMethodIsAnswered(t *testing.T) {
 	t.Parallel()
 	p, path := serve(t)
@@ -137,7 +139,7 @@ func TestEachMethodIsAnswered(t *testing.T) {
 	defer p.mu.Unlock()
 	got := strings.Join(p.orders, "; ")
 	if got != "end session 7: so; log-level debug; drain " {
-		t.Errorf("the orders are %q", got)
+		t.Errorf("Ordered is called for %q", got)
 	}
 }
 
@@ -177,7 +179,7 @@ func TestBadRequestsAreExplained(t *testing.T) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.orders) != 0 {
-		t.Errorf("bad requests count as orders: %q", p.orders)
+		t.Errorf("Ordered is called for bad requests: %q", p.orders)
 	}
 }
 
@@ -206,11 +208,12 @@ func hear(t *testing.T, conn net.Conn) string {
 func TestSlowClientsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	p, path := serve(t)
-	for range MaxClients - 6 { // a client that has left may still count
+	// fewer than MaxClients, because a client that has left may still count
+	for range MaxClients - 6 {
 		dial(t, path)
 	}
 	deaf := dial(t, path)
-	// The write below fails when the buffers are full.
+	// Write fails below when the server has stopped reading and all buffers are full.
 	deaf.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 	for {
 		if _, err := deaf.Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"health"}` +
@@ -227,7 +230,7 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 	for range 3 {
 		var h Health
 		if err := ask(t, path, MethodHealth, nil, &h); err != nil || !h.Healthy {
-			t.Fatalf("%+v, %v", h, err)
+			t.Fatalf("beside slow clients, health is answered with %+v, %v", h, err)
 		}
 	}
 	close(p.release)
@@ -236,6 +239,8 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 	}
 }
 
+// The server serves at most MaxClients clients at a time. It refuses one more with an error of kind
+// limit.
 func TestClientsAreCounted(t *testing.T) {
 	t.Parallel()
 	_, path := serve(t)
@@ -247,7 +252,7 @@ func TestClientsAreCounted(t *testing.T) {
 	var refused *wire.Error
 	if err := ask(t, path, MethodHealth, nil, new(Health)); !errors.As(err, &refused) ||
 		refused.Data.Kind != kind.Limit {
-		t.Errorf("one client too many is told %v", err)
+		t.Errorf("one client too many gets %v; want an error of kind limit", err)
 	}
 }
 
@@ -259,8 +264,8 @@ func TestOnlyRootAndTheDaemonsUserAreServed(t *testing.T) {
 	p, path := serve(t)
 	errs := make(chan error, 1)
 	go func() {
-		// The kernel notes the user of the connecting thread. The thread ends with the
-		// goroutine.
+		// The server sees the user of the thread that connects. The goroutine does not
+		// unlock the thread, so no other goroutine runs as this user.
 		runtime.LockOSThread()
 		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 4711, 4711,
 			4711); errno != 0 {
@@ -286,16 +291,17 @@ func TestOnlyRootAndTheDaemonsUserAreServed(t *testing.T) {
 	}()
 	var refused *wire.Error
 	if err := <-errs; !errors.As(err, &refused) || refused.Data.Kind != kind.Denied {
-		t.Errorf("another user is told %v", err)
+		t.Errorf("another user gets %v; want an error of kind denied", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.denied) != 1 || p.denied[0].UID != 4711 || len(p.orders) != 0 {
-		t.Errorf("denied: %v, orders: %v", p.denied, p.orders)
+		t.Errorf("Denied is called for %v, Ordered for %q; want one call of Denied",
+			p.denied, p.orders)
 	}
 }
 
-// The text of a peer must not make an answer many times longer than the text.
+// A peer's text could make an answer six times longer if each < in it became \u003c.
 func TestAnswersHaveNoEscapesForHTML(t *testing.T) {
 	t.Parallel()
 	for _, line := range [][]byte{

@@ -7,14 +7,15 @@ import (
 	"time"
 )
 
+// After a burst, the limiter holds events back. The next event that may pass has their number.
 func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
 	l := NewLimiter(3, 2)
-	take := func(missed, before uint64, ok bool) {
+	take := func(missed, wantMissed uint64, wantOK bool) {
 		t.Helper()
-		if b, o := l.Take(now, missed); b != before || o != ok {
-			t.Fatalf("%d, %v; want %d, %v", b, o, before, ok)
+		if n, ok := l.Take(now, missed); n != wantMissed || ok != wantOK {
+			t.Fatalf("Take returns %d, %v; want %d, %v", n, ok, wantMissed, wantOK)
 		}
 	}
 	take(0, 0, true)
@@ -34,21 +35,22 @@ func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	}
 	now = now.Add(time.Second)
 	if l.Idle(now) {
-		t.Error("it has not recovered yet")
+		t.Error("Idle is true before the burst is available again")
 	}
-	now = now.Add(time.Hour) // and no more than the burst
+	now = now.Add(time.Hour) // makes the burst available again, and no more
 	if !l.Idle(now) {
-		t.Error("it has recovered")
+		t.Error("Idle is false an hour later")
 	}
 	take(0, 0, true)
 	take(0, 0, true)
 	take(0, 0, true)
 	take(0, 0, false)
-	now = now.Add(-time.Hour) // a clock that goes back gives nothing
+	now = now.Add(-time.Hour) // if the clock goes back, no event may pass
 	take(0, 0, false)
 }
 
-// A line about left-out events takes the place of another line. It is no event.
+// The limit counts a line that reports left-out events, because it is a line. If the limit holds
+// the report back, the number of left-out events does not grow: the report is no event.
 func TestAReportIsNoEvent(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
@@ -57,10 +59,10 @@ func TestAReportIsNoEvent(t *testing.T) {
 		t.Errorf("the first report: %d, %v; want 5", n, ok)
 	}
 	if n, ok := l.TakeReport(now, 7); ok {
-		t.Errorf("the limit does not hold for the second report: %d", n)
+		t.Errorf("the limit of one lets the second report pass: %d", n)
 	}
 	if n, ok := l.Take(now.Add(time.Second), 0); !ok || n != 7 {
-		t.Errorf("%d, %v were left out; want 7", n, ok)
+		t.Errorf("Take returns %d, %v; want 7 left-out events", n, ok)
 	}
 }
 
@@ -73,13 +75,14 @@ func TestTheCountOfLeftOutEventsDoesNotOverflow(t *testing.T) {
 	l.Take(now, 0) // left out
 	l.Miss(math.MaxUint64)
 	if _, ok := l.Take(now, 5); ok {
-		t.Error("the limit does not hold")
+		t.Error("the limit of one lets the third event pass")
 	}
 	if n, ok := l.Take(now.Add(time.Second), 7); !ok || n != math.MaxUint64 {
-		t.Errorf("%d, %v were left out; want the largest number", n, ok)
+		t.Errorf("Take returns %d, %v; want the largest number", n, ok)
 	}
 }
 
+// Clean escapes control characters and hidden characters, and cuts texts of more than 512 bytes.
 func TestEventsAreFitForALog(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

@@ -8,6 +8,9 @@ import (
 	"github.com/landlock-lsm/go-landlock/landlock"
 )
 
+// Without a request in the environment, Restart confines nothing. In a program that has executed
+// itself again, the environment has the reports of the measures: Restart returns them. In all cases
+// it removes the variable.
 func TestWithoutARequestNothingIsConfined(t *testing.T) {
 	// Not parallel: it sets the environment.
 	for state, want := range map[string]Measures{
@@ -27,7 +30,8 @@ func TestWithoutARequestNothingIsConfined(t *testing.T) {
 	}
 }
 
-// The rights of the kernel's versions are those of go-landlock's list, without the network.
+// For each version of Landlock, handled has the rights of the list in package go-landlock, except
+// for the rights of the network.
 func TestRightsAreThoseOfTheKernelsVersion(t *testing.T) {
 	t.Parallel()
 	for i, c := range []landlock.Config{
@@ -37,16 +41,19 @@ func TestRightsAreThoseOfTheKernelsVersion(t *testing.T) {
 		got := handled(i + 1)
 		if got.HandledAccessFS != uint64(c.HandledAccessFS) ||
 			got.Scoped != uint64(c.Scoped) {
-			t.Errorf("version %d: %+v; want %v", i+1, got, c)
+			t.Errorf("version %d of Landlock: handled returns %+v; want %v", i+1, got,
+				c)
 		}
 	}
 }
 
+// Landlock before version 3 cannot forbid to truncate files. truncation then returns an error,
+// which the caller reports.
 func TestLandlockThatDoesNotKnowTruncationIsSaid(t *testing.T) {
 	t.Parallel()
 	for version, ok := range map[int]bool{1: false, 2: false, 3: true, 7: true} {
 		if err := truncation(version); (err == nil) != ok {
-			t.Errorf("version %d: %v", version, err)
+			t.Errorf("version %d of Landlock: truncation returns %v", version, err)
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"tlsd/internal/testpages"
 )
 
-// assembled is the program that the lists say.
+// assembled returns the program that package filter makes from its lists of system calls.
 func assembled(t *testing.T, goarch string, pid uint32) []bpf.RawInstruction {
 	t.Helper()
 	list, err := filter.Program(goarch, pid)
@@ -28,9 +28,9 @@ func assembled(t *testing.T, goarch string, pid uint32) []bpf.RawInstruction {
 	return raw
 }
 
-// The programs in the files are those of the lists, for each architecture. The arguments in the
-// lists have the values of the machine that runs this test. So on arm64 it also shows that both
-// architectures have the same values.
+// For each architecture, a generated file has the program that package filter makes from its lists.
+// The lists take the values of arguments from the machine that runs the test. So a run on arm64
+// also shows that these values are the same on both architectures.
 func TestWrittenProgramIsThatOfTheLists(t *testing.T) {
 	t.Parallel()
 	for _, goarch := range []string{"amd64", "arm64"} {
@@ -51,7 +51,7 @@ func TestWrittenProgramIsThatOfTheLists(t *testing.T) {
 	}
 }
 
-// What a worker installs is the program of the lists, with the worker's own number.
+// A worker installs the program that package filter makes, with the worker's own process ID.
 func TestInstalledProgramIsThatOfTheLists(t *testing.T) {
 	t.Parallel()
 	for _, pid := range []int{1, 4711, 1 << 22} {
@@ -65,8 +65,8 @@ func TestInstalledProgramIsThatOfTheLists(t *testing.T) {
 				K: in.K})
 		}
 		if !slices.Equal(list, want) {
-			t.Errorf("process %d: the program is not that of the lists: run make pages",
-				pid)
+			t.Errorf("process %d: the program differs from that of package filter: "+
+				"run make pages", pid)
 		}
 	}
 }

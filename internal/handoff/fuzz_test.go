@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzMessages: encoding a decoded message gives the same message. No bytes of a worker can harm
-// the decoder.
+// FuzzMessages: If a decoded message is encoded and decoded again, it is the same. No bytes of a
+// worker can crash the decoder.
 func FuzzMessages(f *testing.F) {
 	for _, s := range []string{
 		`{}`, `null`,
@@ -27,6 +27,7 @@ func FuzzMessages(f *testing.F) {
 	})
 }
 
+// roundTrip decodes data into first, encodes first, and decodes the result into second.
 func roundTrip(t *testing.T, data []byte, first, second any) {
 	t.Helper()
 	if decode(data, first) != nil {

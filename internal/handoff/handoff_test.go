@@ -14,7 +14,7 @@ import (
 	"tlsd/internal/testalloc"
 )
 
-// channel makes both ends in one process.
+// channel makes a channel between a supervisor and a worker. This process has both ends.
 func channel(t *testing.T) (supervisor, worker *Conn) {
 	t.Helper()
 	supervisor, f, err := Pair()
@@ -34,7 +34,7 @@ func channel(t *testing.T) (supervisor, worker *Conn) {
 	return supervisor, worker
 }
 
-// accepted makes a connection and returns both ends.
+// accepted makes the connection of a caller, and returns both ends. ours is the accepted end.
 func accepted(t *testing.T) (ours, callers *net.UnixConn) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"),
@@ -69,6 +69,8 @@ func flags(t *testing.T, c *net.UnixConn) (nonblock, cloexec bool) {
 	return nonblock, cloexec
 }
 
+// A worker receives the connection of a session with the message. The supervisor can then close its
+// own copy.
 func TestConnectionIsHandedOver(t *testing.T) {
 	t.Parallel()
 	sup, work := channel(t)
@@ -97,12 +99,14 @@ func TestConnectionIsHandedOver(t *testing.T) {
 	if _, err := conn.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	conn.Close() // the last copy
+	conn.Close() // no other copy of this end is open
 	if got, err := io.ReadAll(callers); string(got) != "hello" || err != nil {
 		t.Errorf("the caller reads %q, %v", got, err)
 	}
 }
 
+// Each Receive returns one message, exactly as it was sent. Send refuses a message of more than
+// MaxMessage bytes.
 func TestMessagesKeepTheirBounds(t *testing.T) {
 	t.Parallel()
 	sup, work := channel(t)
@@ -127,7 +131,8 @@ func TestMessagesKeepTheirBounds(t *testing.T) {
 	}
 	var msg ToWorker
 	if err := work.Receive(&msg); err != nil || len(msg.Config) != MaxMessage-18 {
-		t.Errorf("%d bytes, %v", len(msg.Config), err)
+		t.Errorf("a message that nearly has MaxMessage bytes: %d bytes are received, %v",
+			len(msg.Config), err)
 	}
 }
 
@@ -154,11 +159,14 @@ func TestAShortMessageTakesLittleMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}); got > MaxMessage/16 {
-			t.Errorf("%s of two bytes takes %d bytes of memory", end.name, got)
+			t.Errorf("%s of a message of two bytes takes %d bytes of memory", end.name,
+				got)
 		}
 	}
 }
 
+// After CloseSend, the receiver gets all messages that were sent before, and then io.EOF. It can
+// still send.
 func TestEndIsSeenAfterTheLastMessage(t *testing.T) {
 	t.Parallel()
 	sup, work := channel(t)
@@ -171,7 +179,7 @@ func TestEndIsSeenAfterTheLastMessage(t *testing.T) {
 		t.Fatal(msg, err)
 	}
 	if _, err := work.ReceiveConn(&msg); !errors.Is(err, io.EOF) {
-		t.Fatalf("%v; want EOF", err)
+		t.Fatalf("after the last message: %v; want EOF", err)
 	}
 	if err := work.Send(FromWorker{Ready: &Ready{Backend: "x"}}, nil); err != nil {
 		t.Fatal("the worker's last message cannot be sent:", err)
@@ -182,11 +190,11 @@ func TestEndIsSeenAfterTheLastMessage(t *testing.T) {
 		t.Fatal(last, err)
 	}
 	if err := sup.Receive(&last); !errors.Is(err, io.EOF) {
-		t.Fatalf("%v; want EOF", err)
+		t.Fatalf("after the last message: %v; want EOF", err)
 	}
 }
 
-// raw sends a packet and descriptors. Send would refuse them.
+// raw sends a packet with descriptors, even if Send would refuse them.
 func (c *Conn) raw(t *testing.T, packet string, fds ...int) {
 	t.Helper()
 	var oob []byte
@@ -198,6 +206,8 @@ func (c *Conn) raw(t *testing.T, packet string, fds ...int) {
 	}
 }
 
+// If a message cannot be read, or has wrong descriptors with it, ReceiveConn returns an error. No
+// descriptor of the message stays open.
 func TestStrangeMessagesAreErrorsAndLeaveNothingOpen(t *testing.T) {
 	// Not parallel: it counts the process's descriptors.
 	pipeR, pipeW, err := os.Pipe()
@@ -250,7 +260,7 @@ func TestStrangeMessagesAreErrorsAndLeaveNothingOpen(t *testing.T) {
 			t.Errorf("%s: %v, %v; want an error with %q", tt.name, conn, err, tt.want)
 		}
 	}
-	// The supervisor takes no descriptors at all.
+	// The supervisor takes no descriptors from a worker.
 	work.raw(t, `{"ended":{"number":1}}`, sock, sock)
 	var msg FromWorker
 	if err := sup.Receive(&msg); err != nil {
@@ -261,8 +271,8 @@ func TestStrangeMessagesAreErrorsAndLeaveNothingOpen(t *testing.T) {
 	}
 }
 
-// If the process has no free descriptor, it gets the message without the connection. It gets the
-// next message and its connection.
+// If a worker has too few free descriptors, ReceiveConn returns the message, and ErrNotTaken in
+// place of the connection. As soon as descriptors are free, it returns connections again.
 func TestWithoutAFreeDescriptorAConnectionIsNotTaken(t *testing.T) {
 	// Not parallel: the limit is that of the process.
 	sup, work := channel(t)
@@ -271,13 +281,14 @@ func TestWithoutAFreeDescriptorAConnectionIsNotTaken(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}
-	free, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0) // the lowest that is free
+	free, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0) // the lowest free descriptor
 	if err != nil {
 		t.Fatal(err)
 	}
 	unix.Close(free)
 	before := openFiles(t)
-	// At first no descriptor is free. Then one is free, and two are needed for a moment.
+	// With the first limit, no descriptor is free. With the second limit, one is free, but
+	// ReceiveConn needs two for a moment.
 	for number, limit := range []int{0, free + 1} {
 		if err := sup.Send(ToWorker{Session: &Session{Number: uint64(number)}},
 			ours); err != nil {
@@ -295,7 +306,8 @@ func TestWithoutAFreeDescriptorAConnectionIsNotTaken(t *testing.T) {
 		}
 		if conn != nil || !errors.Is(err, ErrNotTaken) || msg.Session == nil ||
 			msg.Session.Number != uint64(number) {
-			t.Errorf("limit %d: %v, %v, %+v", limit, conn, err, msg)
+			t.Errorf("with the limit %d, ReceiveConn returns %v, %v, and %+v; want "+
+				"ErrNotTaken and the message", limit, conn, err, msg)
 		}
 	}
 	if after := openFiles(t); after != before {
@@ -316,7 +328,7 @@ func TestWithoutAFreeDescriptorAConnectionIsNotTaken(t *testing.T) {
 	}
 }
 
-// set sets a limit. Its type is int64 on some systems, and uint64 on the others.
+// set sets a limit. The field has the type int64 on some systems, and uint64 on the others.
 func set[T int64 | uint64](limit *T, n int) { *limit = T(n) }
 
 func openFiles(t *testing.T) int {
@@ -328,7 +340,8 @@ func openFiles(t *testing.T) int {
 	return len(entries)
 }
 
-// A channel that nobody reads takes as many messages as fit, and TrySend does not wait.
+// If nobody reads from a channel, TrySend sends as many messages as fit into it. Then TrySend fails
+// with EAGAIN, and does not wait.
 func TestTrySendDoesNotWait(t *testing.T) {
 	t.Parallel()
 	ours, theirs, err := Pair()

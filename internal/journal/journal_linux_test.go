@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A journal is a socket in place of the socket of systemd's journal.
+// A journal is a stand-in for systemd's journal: a socket that gets its entries.
 type journal struct {
 	t    *testing.T
 	path string
@@ -33,6 +33,7 @@ func listen(t *testing.T, path string) *journal {
 	return &journal{t, path, conn}
 }
 
+// start starts a journal, and opens a Writer that writes to it.
 func start(t *testing.T) (*journal, *Writer) {
 	t.Helper()
 	j := listen(t, t.TempDir()+"/socket")
@@ -44,7 +45,7 @@ func start(t *testing.T) (*journal, *Writer) {
 	return j, w
 }
 
-// next is the next datagram, and the file that comes with it.
+// next receives a datagram, and the file that may come with it.
 func (j *journal) next() (entry []byte, file *os.File) {
 	j.t.Helper()
 	buf, oob := make([]byte, 1<<18), make([]byte, 64)
@@ -86,6 +87,7 @@ func fields(t *testing.T, entry []byte) map[string]string {
 	return got
 }
 
+// A line of the log in JSON becomes one entry: its text, its priority, and a field for each key.
 func TestALineIsAnEntryWithPriorityAndFields(t *testing.T) {
 	t.Parallel()
 	j, w := start(t)
@@ -112,7 +114,7 @@ func TestALineIsAnEntryWithPriorityAndFields(t *testing.T) {
 		}
 		entry, _ := j.next()
 		if got := fields(t, entry); !maps.Equal(got, want) {
-			t.Errorf("%s is %q, want %q", line, got, want)
+			t.Errorf("the line %s becomes the entry %q, want %q", line, got, want)
 		}
 	}
 }
@@ -139,20 +141,21 @@ func TestNoTextBeginsAFieldOfItsOwn(t *testing.T) {
 	}
 	if text := got["MESSAGE"]; strings.ContainsAny(text, "\n\x00") ||
 		!strings.Contains(text, `said="b session=6"`) {
-		t.Errorf("the message is %q", text)
+		t.Errorf("the text of the entry is %q; want one line", text)
 	}
 	for name := range got {
 		if name != "MESSAGE" && name != "PRIORITY" && name != "SYSLOG_IDENTIFIER" &&
 			name != "SESSION" && !strings.HasPrefix(name, "TLSD_") {
-			t.Errorf("a field %q", name)
+			t.Errorf("the line could set the field %q", name)
 		}
 	}
 }
 
+// An entry that is too long for a datagram comes in a sealed file.
 func TestALongEntryComesInAFileThatNobodyCanChange(t *testing.T) {
 	t.Parallel()
 	j, w := start(t)
-	if err := w.conn.SetWriteBuffer(1); err != nil { // the least that the system has
+	if err := w.conn.SetWriteBuffer(1); err != nil { // the system's smallest buffer
 		t.Fatal(err)
 	}
 	long := strings.Repeat("long ", 20000)
@@ -163,12 +166,13 @@ func TestALongEntryComesInAFileThatNobodyCanChange(t *testing.T) {
 	}
 	entry, file := j.next()
 	if len(entry) > 0 || file == nil {
-		t.Fatalf("a datagram of %d bytes, file %v", len(entry), file)
+		t.Fatalf("the datagram has %d bytes, and its file is %v; want only a file",
+			len(entry), file)
 	}
 	seals, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0)
 	const want = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_SEAL
 	if err != nil || seals != want {
-		t.Errorf("it has the seals %#x, want %#x (%v)", seals, want, err)
+		t.Errorf("the file has the seals %#x, want %#x (%v)", seals, want, err)
 	}
 	content, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<20))
 	if err != nil {
@@ -177,17 +181,18 @@ func TestALongEntryComesInAFileThatNobodyCanChange(t *testing.T) {
 	got := fields(t, content)
 	if got["TLSD_WHY"] != long || got["PRIORITY"] != "4" ||
 		len(got["MESSAGE"]) > longestMessage+3 {
-		t.Errorf("%d bytes, priority %s, a message of %d", len(got["TLSD_WHY"]),
-			got["PRIORITY"], len(got["MESSAGE"]))
+		t.Errorf("TLSD_WHY has %d bytes, the priority is %s, the text has %d bytes",
+			len(got["TLSD_WHY"]), got["PRIORITY"], len(got["MESSAGE"]))
 	}
 	if entry, _ := j.next(); fields(t, entry)["MESSAGE"] != "next" {
-		t.Errorf("the next is %q", entry)
+		t.Errorf("the next entry is %q", entry)
 	}
 }
 
+// If the journal has stopped reading, Write waits. Close ends this wait.
 func TestAWriteToAStuckJournalWaitsUntilClose(t *testing.T) {
 	t.Parallel()
-	const entries = 2000 // more than a socket's queue
+	const entries = 2000 // more than fit into a socket's queue
 	j, w := start(t)
 	written := make(chan error, 1)
 	go func() {
@@ -201,7 +206,8 @@ func TestAWriteToAStuckJournalWaitsUntilClose(t *testing.T) {
 	}
 	select {
 	case err := <-written:
-		t.Fatalf("the socket's queue has taken the rest: this checks nothing (%v)", err)
+		t.Fatalf("the rest fits into the socket's queue, so Write did not wait: this "+
+			"checks nothing (%v)", err)
 	default:
 	}
 	w.Close()
@@ -210,6 +216,8 @@ func TestAWriteToAStuckJournalWaitsUntilClose(t *testing.T) {
 	}
 }
 
+// While no journal runs, entries are lost. A journal that is started later gets the entries from
+// then on.
 func TestAJournalThatIsStartedAgainGetsTheNextEntry(t *testing.T) {
 	t.Parallel()
 	j, w := start(t)
@@ -223,13 +231,14 @@ func TestAJournalThatIsStartedAgainGetsTheNextEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	if entry, _ := again.next(); fields(t, entry)["MESSAGE"] != "next" {
-		t.Errorf("it gets %q", entry)
+		t.Errorf("the new journal gets %q", entry)
 	}
 	if _, err := Open(j.path + "/nowhere"); err == nil {
 		t.Error("a socket that is not there can be opened")
 	}
 }
 
+// Is compares a file with the device and the inode in the variable JOURNAL_STREAM.
 func TestTheStreamOfTheJournalIsKnown(t *testing.T) {
 	t.Parallel()
 	r, f, err := os.Pipe()
@@ -246,7 +255,7 @@ func TestTheStreamOfTheJournalIsKnown(t *testing.T) {
 	for stream, want := range map[string]bool{right: true, "": false, right + "1": false,
 		"0:0": false, "x": false} {
 		if Is(f, stream) != want {
-			t.Errorf("JOURNAL_STREAM=%s: %v", stream, !want)
+			t.Errorf("JOURNAL_STREAM=%s: Is returns %v", stream, !want)
 		}
 	}
 }

@@ -11,12 +11,13 @@ import (
 const dangerous = "a\nb\rc\x1b[2Jd\u009b2Je\x7ff\tg\u202eh\u2066i\u2028j" +
 	"\u200bk\U000e0041l\xffm\x00n"
 
+// Text makes hidden characters visible, leaves others alone, and cuts a long text.
 func TestTextShowsWhatIsHidden(t *testing.T) {
 	t.Parallel()
 	want := `a\nb\rc\x1b[2Jd\u009b2Je\x7ff\tg\u202eh\u2066i\u2028j\u200bk\U000e0041l` +
 		"\uFFFD" + `m\x00n`
 	if got := Text(dangerous, 1000); got != want {
-		t.Errorf("%q; want %q", got, want)
+		t.Errorf("the text has become %q; want %q", got, want)
 	}
 	if got := Text("häßlich 漢字", 1000); got != "häßlich 漢字" {
 		t.Errorf("harmless text has become %q", got)
@@ -26,6 +27,7 @@ func TestTextShowsWhatIsHidden(t *testing.T) {
 	}
 }
 
+// Line escapes hidden characters as JSON does. So the result is JSON with the same texts.
 func TestLinesOfJSONStayJSON(t *testing.T) {
 	t.Parallel()
 	in, err := json.Marshal(map[string]string{"text": dangerous})
@@ -44,6 +46,7 @@ func TestLinesOfJSONStayJSON(t *testing.T) {
 	}
 }
 
+// Line escapes each line feed but the last, so that its result is one line.
 func TestALineIsOneLine(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// people is the user database of these tests.
+// people looks up a user in the user database of these tests.
 func people(name string) (uint32, error) {
 	uids := map[string]uint32{"alice": 1000, "1000": 1000, "bob": 1001, "7": 7}
 	if uid, ok := uids[name]; ok {
@@ -21,6 +21,8 @@ func people(name string) (uint32, error) {
 	return 0, fmt.Errorf("there is no user %q", name)
 }
 
+// A key in the table of a user replaces the same key of [default]. The other keys of [default]
+// apply to the user too.
 func TestUsersKeyTakesTheDefaultsPlace(t *testing.T) {
 	t.Parallel()
 	f, err := parse([]byte(`
@@ -58,25 +60,26 @@ func TestUsersKeyTakesTheDefaultsPlace(t *testing.T) {
 		if got := p.Keys(); !reflect.DeepEqual(got, want) {
 			t.Errorf("user %d: %v, want %v", uid, got, want)
 		}
-		// A worker gets the policy unchanged.
+		// A worker gets the policy as JSON, which must not change it.
 		b, err := json.Marshal(p)
 		var q Policy
 		if err == nil {
 			err = json.Unmarshal(b, &q)
 		}
 		if err != nil || !reflect.DeepEqual(p, q) {
-			t.Errorf("user %d: %+v has become %+v, %v, by %s", uid, p, q, err, b)
+			t.Errorf("user %d: the policy %+v has become %+v, %v, through %s", uid, p,
+				q, err, b)
 		}
 	}
 	if uids, names := f.Users(); !reflect.DeepEqual(uids, []uint32{7, 1000}) ||
 		names[1000] != "alice" {
-		t.Errorf("users %v %v", uids, names)
+		t.Errorf("Users returns %v, %v; want 7, and 1000 with the name alice", uids, names)
 	}
 	var none *File
 	empty, err := parse([]byte("[default]"), people)
 	if err != nil || len(none.For(3).Keys())+len(empty.For(3).Keys()) != 0 {
-		t.Errorf("without a file, or with an empty one: %v %v, %v", none.For(3),
-			empty.For(3), err)
+		t.Errorf("without a file: %v; with an empty table: %v, %v; want no rules",
+			none.For(3), empty.For(3), err)
 	}
 }
 
@@ -143,11 +146,11 @@ func TestTheExampleIsGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	if keys := f.Default().Keys(); len(keys) != 6 {
-		t.Errorf("it shows %v, not all of the keys", keys)
+		t.Errorf("the example has the keys %v; want all 6", keys)
 	}
 	if f.For(33).MayListenOnPort(9000) || !f.For(33).MayListenOnPort(443) ||
 		f.For(33).MaySkipVerify() || !f.For(1000).MaySkipVerify() {
-		t.Error("a user's key does not take the place of the default's")
+		t.Error("the key of a user does not replace that of [default]")
 	}
 }
 
@@ -160,7 +163,7 @@ func TestUsersAreLookedUp(t *testing.T) {
 		_, err := lookup(name)
 		if (err == nil) != (want == "") || err != nil &&
 			!strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v, want %q", name, err, want)
+			t.Errorf("the user %q: error %v, want %q", name, err, want)
 		}
 	}
 	if uid, err := lookup("root"); uid != 0 || err != nil {
@@ -168,6 +171,8 @@ func TestUsersAreLookedUp(t *testing.T) {
 	}
 }
 
+// Load reads a policy only if it is whole, and nobody but the administrator can change it. Each
+// error names the file.
 func TestFileMustBeTheAdministrators(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

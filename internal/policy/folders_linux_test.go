@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A place is a folder with the files of these tests.
+// place makes a folder with the files of these tests. p returns the path of a file in it.
 func place(t *testing.T) (p func(name string) string) {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -43,6 +43,8 @@ func check(t *testing.T, err error) {
 	}
 }
 
+// A file is in a folder of the policy if its real place is there. Links in the path, and its
+// spelling, do not count.
 func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 	t.Parallel()
 	p := place(t)
@@ -54,7 +56,7 @@ func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 	for _, tc := range []struct {
 		folders Folders
 		path    string
-		is      string // the content; "": the file is outside
+		content string // "": the file is outside
 	}{
 		{folders, p("keys/a"), "keys/a"},
 		{folders, p("keys/sub/b"), "keys/sub/b"},
@@ -63,7 +65,7 @@ func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 		{folders, p("in"), "keys/a"}, // a link to keys/a
 		{folders, p("linked/a"), "keys/a"},
 		{folders, p("keys/up/keys/a"), "keys/a"},
-		// the path does not say whose root this is
+		// magic links of /proc are refused, because they can lead to another root
 		{folders, "/proc/self/root" + p("keys/a"), ""},
 		{folders, fmt.Sprint(self, open.Fd()), ""},
 		{folders, p("keys/magic"), ""},
@@ -86,7 +88,7 @@ func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 		{nil, "/proc/self/root" + p("d"), "d"},
 	} {
 		f, err := tc.folders.Open(tc.path)
-		if tc.is == "" {
+		if tc.content == "" {
 			if f != nil || !errors.Is(err, ErrOutside) {
 				t.Errorf("%v, %s: %v, want ErrOutside", tc.folders, tc.path, err)
 			}
@@ -97,9 +99,9 @@ func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 			continue
 		}
 		text := make([]byte, 100)
-		if n, err := f.Read(text); string(text[:n]) != tc.is {
+		if n, err := f.Read(text); string(text[:n]) != tc.content {
 			t.Errorf("%v, %s: it has %q, %v; want %q", tc.folders, tc.path,
-				text[:n], err, tc.is)
+				text[:n], err, tc.content)
 		}
 		check(t, f.Close())
 	}
@@ -109,13 +111,13 @@ func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 			t.Errorf("%s: %v, want %v", path, err, want)
 		}
 	}
-	f, err := folders.Open(p("keys/fifo")) // does not wait
+	f, err := folders.Open(p("keys/fifo")) // must not wait for a writer
 	check(t, err)
 	f.Close()
 }
 
-// In another mount namespace, another file can have the path of an allowed one. /proc/PID/root
-// leads there.
+// A user can make a mount namespace in which the path of an allowed file names another file. A path
+// through /proc/PID/root must not reach that file.
 func TestOtherMountNamespacesDoNotLeadAroundTheFolders(t *testing.T) {
 	t.Parallel()
 	p := place(t)
@@ -134,14 +136,14 @@ func TestOtherMountNamespacesDoNotLeadAroundTheFolders(t *testing.T) {
 		t.Skipf("no mount namespaces: %v", err)
 	}
 	defer cmd.Wait()
-	defer in.Close() // ends it
+	defer in.Close() // ends the shell
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
 		t.Skipf("no mount namespaces: %v", err)
 	}
 	path := fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, p("keys/evil"))
-	// Without the rule, this path leads to the other file.
+	// An ordinary open reaches the other file by this path.
 	if text, err := os.ReadFile(path); err != nil || string(text) != "evil" {
-		t.Fatalf("%s has %q, %v", path, text, err)
+		t.Fatalf("%s has %q, %v: this checks nothing", path, text, err)
 	}
 	check(t, os.Symlink(path, p("keys/evil-link")))
 	for _, path := range []string{path, p("keys/evil-link"), filepath.Dir(path) + "/a"} {
@@ -152,7 +154,8 @@ func TestOtherMountNamespacesDoNotLeadAroundTheFolders(t *testing.T) {
 	}
 }
 
-// This test is not parallel, because it limits the descriptors of the process.
+// If the process has no free descriptor, Open fails with EMFILE, and does not say that the file is
+// outside. The test is not parallel, because it limits the descriptors of the process.
 func TestALackOfDescriptorsIsNotTakenForAFileOutside(t *testing.T) {
 	p := place(t)
 	folders := Folders{{p("none")}, {p("keys")}}
@@ -172,16 +175,15 @@ func TestALackOfDescriptorsIsNotTakenForAFileOutside(t *testing.T) {
 		}
 	}
 	if !opened {
-		t.Error("the file was never opened")
+		t.Error("Open has failed with each limit below 1000")
 	}
 }
 
-// If the system call is missing, or a sandbox refuses it, no file is opened, and the error says
-// why.
+// If the kernel has no openat2, or a sandbox refuses it, no file is opened, and the error says why.
 func TestFoldersNeedOpenat2(t *testing.T) {
 	t.Parallel()
 	const folder, errno = "TEST_FOLDER", "TEST_ERRNO"
-	if dir := os.Getenv(folder); dir != "" { // in a process of its own
+	if dir := os.Getenv(folder); dir != "" { // this is the child process of the test
 		var value uint32
 		fmt.Sscan(os.Getenv(errno), &value)
 		check(t, seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true,

@@ -6,6 +6,7 @@ import (
 	"testing"
 )
 
+// ParseHost accepts addresses and names of hosts. String writes each in one form.
 func TestHostIsAnAddressOrAName(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat(strings.Repeat("a", 49)+".", 5)
@@ -18,7 +19,7 @@ func TestHostIsAnAddressOrAName(t *testing.T) {
 		"[::ffff:127.0.0.1]": "127.0.0.1",
 		"FE80::1%eth0":       "fe80::1%eth0",
 		"fe80::1%2":          "fe80::1%2",
-		// a VLAN's interface has a dot
+		// the name of a VLAN's interface has a dot
 		"fe80::1%x.example.com":  "fe80::1%x.example.com",
 		"example.com":            "example.com",
 		"EXAMPLE.com":            "example.com",
@@ -123,8 +124,9 @@ func TestAmbiguousHostsAreRefused(t *testing.T) {
 	}
 }
 
-// For any rule and host: the text of String or MarshalText is read back as the same value. No
-// parser takes a name for an address. The verdict does not depend on the spelling of the host.
+// FuzzDestination checks these promises for any rule and host: If a rule or a host is written as
+// text and read again, it is the same. No parser reads a host's name as an address. The answer of
+// the policy does not depend on the spelling of the host.
 func FuzzDestination(f *testing.F) {
 	for _, s := range []string{"example.com:443", "*.example.com:1-2", "10.0.0.0/8:*",
 		"[2001:db8::/32]:443", "*:*", "[::1]:1", "\u212a.com:1"} {
@@ -174,7 +176,7 @@ func FuzzDestination(f *testing.F) {
 	})
 }
 
-// checkHost checks the rules for a host that was read from a text.
+// checkHost checks the promises about host, which ParseHost has read from text.
 func checkHost(t *testing.T, text string, host Host) {
 	if again, err := ParseHost(host.String()); err != nil || again != host {
 		t.Errorf("%q is %+v, which is read back as %+v, %v", text, host, again, err)
@@ -190,9 +192,10 @@ func checkHost(t *testing.T, text string, host Host) {
 	}
 	if isAddr && (addr.Is4In6() || addr.Zone() != "" &&
 		!linkLocal.Contains(addr.WithZone(""))) || !isASCII(text) {
-		t.Errorf("%q is %+v", text, host)
+		t.Errorf("%q is %+v: it is not ASCII, an IPv4 address in IPv6 form, or has a zone "+
+			"that its address cannot have", text, host)
 	}
 	if !isAddr && strings.ContainsAny(host.String(), ":%/[] *") {
-		t.Errorf("%q is the name %q", text, host)
+		t.Errorf("%q is the name %q, which has a character of an address", text, host)
 	}
 }

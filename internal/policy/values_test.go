@@ -28,6 +28,8 @@ func host(t *testing.T, s string) Host {
 	return h
 }
 
+// MayConnect judges a host before it is looked up. ByAddress means: look up the host, and judge its
+// addresses.
 func TestDestinationsByName(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -56,7 +58,8 @@ func TestDestinationsByName(t *testing.T) {
 		{"example.com:*", "example.com", 1, Yes},
 		{"example.com:*", "example.com", 65535, Yes},
 		{"localhost:443", "localhost", 443, Yes},
-		{"localhost:443", "127.0.0.1", 443, No}, // a name does not stand for its addresses
+		// a rule with a name does not allow the addresses of the name
+		{"localhost:443", "127.0.0.1", 443, No},
 		{"localhost:443", "0.0.0.0", 443, No},
 		{"*:443", "anything", 443, Yes},
 		{"*:443", "::1", 443, Yes},
@@ -69,9 +72,10 @@ func TestDestinationsByName(t *testing.T) {
 		{"[::/0]:443", "::ffff:7f00:1", 443, No}, // it is an IPv4 address
 		{"[fe80::/10]:443", "fe80::1%eth0", 443, Yes},
 		{"*.example.com:443", "fe80::1%x.example.com", 443, No},
-		// an interface may have this name
+		// here x.example.com is the name of a network interface
 		{"[fe80::/10]:443", "fe80::1%x.example.com", 443, Yes},
-		{"10.0.0.0/8:443", "example.com", 80, No}, // and the host is not looked up
+		// no rule has this port, so no look-up can change the answer
+		{"10.0.0.0/8:443", "example.com", 80, No},
 	} {
 		got := destinations(t, tc.rule).MayConnect(host(t, tc.host), tc.port)
 		if got != tc.want {
@@ -80,17 +84,20 @@ func TestDestinationsByName(t *testing.T) {
 		}
 	}
 	if got := destinations(t).MayConnect(host(t, "example.com"), 443); got != No {
-		t.Errorf("an empty list allows a destination: %v", got)
+		t.Errorf("an empty list gives %v; want No", got)
 	}
 	if got := (Policy{}).MayConnect(host(t, "example.com"), 443); got != Yes {
-		t.Errorf("no list refuses a destination: %v", got)
+		t.Errorf("no list gives %v; want Yes", got)
 	}
 	if got := destinations(t, "10.0.0.0/8:443", "example.com:443").MayConnect(
 		host(t, "example.com"), 443); got != Yes {
-		t.Errorf("a name behind a network: %v", got)
+		t.Errorf("a list with a network, and then the name, gives %v; want Yes",
+			got)
 	}
 }
 
+// MayConnectTo judges an address, and no name. IPv6 forms of an IPv4 address are judged as that
+// IPv4 address.
 func TestDestinationsByAddress(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -101,7 +108,7 @@ func TestDestinationsByAddress(t *testing.T) {
 		{"127.0.0.1:443", "127.0.0.2:443", false},
 		{"127.0.0.1:443", "127.0.0.1:444", false},
 		{"127.0.0.1:443", "[::ffff:127.0.0.1]:443", true},
-		{"127.0.0.1:443", "0.0.0.0:443", true}, // the kernel connects it there
+		{"127.0.0.1:443", "0.0.0.0:443", true}, // the kernel connects 0.0.0.0 to 127.0.0.1
 		{"127.0.0.1:443", "[::ffff:0.0.0.0]:443", true},
 		{"10.0.0.0/8:443", "0.0.0.0:443", false},
 		{"0.0.0.0/0:443", "0.0.0.0:443", true},
@@ -153,14 +160,14 @@ func TestListenRules(t *testing.T) {
 		{"127.0.0.1:8443", "127.0.0.1:8443", true},
 		{"127.0.0.1:8443", "[::ffff:127.0.0.1]:8443", true},
 		{"127.0.0.1:8443", "127.0.0.2:8443", false},
-		{"127.0.0.1:8443", "0.0.0.0:8443", false}, // it is more than that address
+		{"127.0.0.1:8443", "0.0.0.0:8443", false}, // 0.0.0.0: all addresses
 		{"127.0.0.0/8:*", "127.9.9.9:1", true},
 		{"127.0.0.0/8:*", "[::]:1", false},
 		{"[::1]:8443", "[::1]:8443", true},
 		{"[::1]:8443", "[::]:8443", false},
 		{"0.0.0.0:8443", "0.0.0.0:8443", true},
 		{"0.0.0.0:8443", "[::]:8443", false},
-		{"*", "127.0.0.1:0", true}, // any free port
+		{"*", "127.0.0.1:0", true}, // port 0 means any free port
 		{"1-65535", "[::]:0", true},
 		{"1-65534", "127.0.0.1:0", false},
 		{"2-65535", "127.0.0.1:0", false},

@@ -9,6 +9,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// Append opens a file only if nobody but trusted users can read or change it. CheckAppend returns
+// the same errors, and makes no file.
 func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 	t.Parallel()
 	p := tree(t)
@@ -20,7 +22,7 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 	for path, want := range map[string]string{
 		"good/private":        "",
 		"good/new":            "",
-		"folder/new2":         "", // a link to a folder, of the owner
+		"folder/new2":         "", // folder is a link to a folder, and belongs to the owner
 		"sticky/new":          "",
 		"good/file":           "its mode is 0644",
 		"good/named":          "it has 2 names",
@@ -42,10 +44,10 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 		check := CheckAppend(full, own)
 		if (check == nil) != (want == "") ||
 			check != nil && !strings.Contains(check.Error(), want) {
-			t.Errorf("the check of %s: %v, want %q", path, check, want)
+			t.Errorf("CheckAppend of %s: %v, want %q", path, check, want)
 		}
 		if _, err := os.Lstat(full); strings.Contains(path, "/new") && err == nil {
-			t.Errorf("the check of %s has made it", path)
+			t.Errorf("CheckAppend has made %s", path)
 		}
 		for _, text := range []string{"a", "b"} {
 			f, err := Append(full, own)
@@ -55,9 +57,9 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 			}
 			switch {
 			case (err == nil) != (want == ""):
-				t.Errorf("%s: %v, want %q", path, err, want)
+				t.Errorf("Append to %s: %v, want %q", path, err, want)
 			case err != nil && !strings.Contains(err.Error(), want):
-				t.Errorf("%s: %v, want %q", path, err, want)
+				t.Errorf("Append to %s: %v, want %q", path, err, want)
 			}
 		}
 	}
@@ -73,6 +75,6 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 		}
 	}
 	if _, err := os.Lstat(p("nothing")); err == nil {
-		t.Error("a file was made through a link")
+		t.Error("Append has made the file to which the link dangling leads")
 	}
 }

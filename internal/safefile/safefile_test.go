@@ -13,7 +13,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A tree is a folder with the files of these tests, which belong to this process's user.
+// tree makes a folder with the files of these tests. They belong to the user of this process. p
+// returns the path of a file in the folder.
 func tree(t *testing.T) (p func(name string) string) {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -35,10 +36,13 @@ func tree(t *testing.T) (p func(name string) string) {
 	return p
 }
 
+// Read reads a file only if nobody but trusted users can change the file, and the folders and links
+// on the way to it.
 func TestOnlyTheOwnersCanChangeTheWayToAFile(t *testing.T) {
 	t.Parallel()
 	p := tree(t)
 	own := uint32(os.Getuid())
+	// want is the content of the file, or a part of the error.
 	for path, want := range map[string]string{
 		"good/file":          "good",
 		"link":               "good",
@@ -59,7 +63,7 @@ func TestOnlyTheOwnersCanChangeTheWayToAFile(t *testing.T) {
 		"fifo":               "it is not a regular file",
 		"/dev/null":          "it is not a regular file",
 		"/":                  "it is not a regular file",
-		"/proc/self/environ": "", // of this user or root
+		"/proc/self/environ": "", // belongs to this user or root
 	} {
 		full := path
 		if !strings.HasPrefix(path, "/") {
@@ -83,6 +87,8 @@ func TestOnlyTheOwnersCanChangeTheWayToAFile(t *testing.T) {
 	}
 }
 
+// Read refuses a file, a folder on the way, or a link on the way that belongs to a user whom its
+// caller does not trust.
 func TestForeignFilesFoldersAndLinksAreRefused(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to give files away")
@@ -98,14 +104,15 @@ func TestForeignFilesFoldersAndLinksAreRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "it belongs to user 1234, who "+
 			"could change it; give it to root (chown)") ||
 			!strings.Contains(err.Error(), what) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s belongs to user 1234: %v; want an error that says so", name,
+				err)
 		}
 		if _, err := Read(p(path), 1<<20, 1234); err != nil {
-			t.Errorf("%s, for 1234: %v", name, err)
+			t.Errorf("%s, if user 1234 is trusted: %v", name, err)
 		}
 		testkit.Must(t, os.Lchown(p(name), 0, 0))
 		if _, err := Read(p(path), 1<<20); err != nil {
-			t.Errorf("%s, for root again: %v", name, err)
+			t.Errorf("%s belongs to root again: %v", name, err)
 		}
 	}
 }

@@ -15,18 +15,20 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// pair makes a connection of crypto/tls through a relay.
-func pair(t *testing.T, server, client *tls.Config, first ...func(*tap.Relay)) (r *tap.Relay, c,
+// pair makes a connection of crypto/tls through the relay r. c is the client's end, and s the
+// server's. The functions in prepare are called with the relay before the client connects.
+func pair(t *testing.T, server, client *tls.Config, prepare ...func(*tap.Relay)) (r *tap.Relay, c,
 	s *tls.Conn) {
 	t.Helper()
 	ca := testcert.NewCA(t, "CA")
 	server.Certificates = []tls.Certificate{ca.Issue(t,
 		testcert.Leaf{DNS: []string{"localhost"}}).TLS()}
-	return pairOf(t, ca, server, client, first...)
+	return pairOf(t, ca, server, client, prepare...)
 }
 
-func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config, first ...func(*tap.Relay)) (
-	r *tap.Relay, c, s *tls.Conn) {
+// pairOf is pair for a server that has a certificate already, which ca has issued.
+func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config,
+	prepare ...func(*tap.Relay)) (r *tap.Relay, c, s *tls.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,7 +49,7 @@ func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config, first ...
 		accepted <- s
 	}()
 	r = tap.Start(t, l.Addr().(*net.TCPAddr).Port)
-	for _, f := range first {
+	for _, f := range prepare {
 		f(r)
 	}
 	c, err = tls.DialWithDialer(&net.Dialer{Timeout: testkit.Patience}, "tcp",
@@ -63,12 +65,14 @@ func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config, first ...
 
 func itoa(n int) string { return strings.TrimPrefix((&net.TCPAddr{Port: n}).String(), ":") }
 
+// The relay passes all records on unchanged, and notes their types.
 func TestRecordsPassAndAreSeen(t *testing.T) {
 	t.Parallel()
 	r, c, s := pair(t, &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}},
 		&tls.Config{})
 	if retry := r.Records(tap.FromServer)[0]; !retry.HRR() || retry.Type != tap.Handshake {
-		t.Errorf("the first record of a server that wants another group is %+v", retry)
+		t.Errorf("the first record of a server that wants another group is %+v; want a "+
+			"HelloRetryRequest", retry)
 	}
 	before := len(r.Records(tap.FromClient))
 	go c.Write(make([]byte, 1<<14))
@@ -79,7 +83,7 @@ func TestRecordsPassAndAreSeen(t *testing.T) {
 	for _, rec := range r.Records(tap.FromClient)[before:] {
 		largest = max(largest, rec.Len)
 		if rec.Type != tap.ApplicationData || rec.HRR() {
-			t.Errorf("data passes as %+v", rec)
+			t.Errorf("the relay notes data as the record %+v", rec)
 		}
 	}
 	if largest == 0 {
@@ -91,6 +95,7 @@ func TestRecordsPassAndAreSeen(t *testing.T) {
 	}
 }
 
+// Between Hold and Release, no record passes. Records has only records that have passed.
 func TestWhatIsHeldPassesWhenItIsReleased(t *testing.T) {
 	t.Parallel()
 	r, c, s := pair(t, &tls.Config{}, &tls.Config{})
@@ -99,16 +104,16 @@ func TestWhatIsHeldPassesWhenItIsReleased(t *testing.T) {
 	c.Write([]byte("held"))
 	s.NetConn().SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if _, err := s.NetConn().Read(make([]byte, 1)); err == nil {
-		t.Error("it has passed")
+		t.Error("data has passed between Hold and Release")
 	}
 	s.NetConn().SetReadDeadline(time.Now().Add(testkit.Patience))
 	if n := len(r.Records(tap.FromClient)); n != passed {
-		t.Errorf("Records has %d records, and %d have passed", n, passed)
+		t.Errorf("Records has %d records, but only %d have passed", n, passed)
 	}
 	r.Release(tap.FromClient)
 	buf := make([]byte, 4)
 	if _, err := io.ReadFull(s, buf); err != nil || string(buf) != "held" {
-		t.Errorf("%q, %v", buf, err)
+		t.Errorf("after Release, the server reads %q, %v; want held", buf, err)
 	}
 	if !r.Await(tap.FromClient, testkit.Patience,
 		func(all []tap.Record) bool { return len(all) > passed }) {
@@ -119,6 +124,7 @@ func TestWhatIsHeldPassesWhenItIsReleased(t *testing.T) {
 	}
 }
 
+// Spoil damages a record, so that its receiver refuses it.
 func TestASpoiledRecordIsRefused(t *testing.T) {
 	t.Parallel()
 	r, c, s := pair(t, &tls.Config{}, &tls.Config{})
@@ -130,22 +136,25 @@ func TestASpoiledRecordIsRefused(t *testing.T) {
 	}
 }
 
+// The relay passes on a FIN as a FIN, and a reset as a reset.
 func TestEndsPassAsTheyAre(t *testing.T) {
 	t.Parallel()
 	_, c, s := pair(t, &tls.Config{}, &tls.Config{})
 	c.NetConn().Close()
 	if n, err := s.NetConn().Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("after a FIN: %d, %v", n, err)
+		t.Errorf("after the client's FIN, the server reads %d bytes, %v; want EOF", n, err)
 	}
 	_, c, s = pair(t, &tls.Config{}, &tls.Config{})
 	c.NetConn().(*net.TCPConn).SetLinger(0)
 	c.NetConn().Close()
 	if n, err := s.NetConn().Read(make([]byte, 1)); n != 0 ||
 		!errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("after a reset: %d, %v", n, err)
+		t.Errorf("after the client's reset, the server reads %d bytes, %v; want ECONNRESET",
+			n, err)
 	}
 }
 
+// PSK says whether a ServerHello resumes a session.
 func TestAResumedSessionIsSeen(t *testing.T) {
 	t.Parallel()
 	client := &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(1)}
@@ -157,17 +166,19 @@ func TestAResumedSessionIsSeen(t *testing.T) {
 	for _, resumed := range []bool{false, true} {
 		r, c, s := pairOf(t, ca, server, client)
 		go s.Write([]byte{1})
-		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil { // and the ticket
+		// This also reads the ticket.
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
 		if got := r.Records(tap.FromServer)[0].PSK(); got != resumed ||
 			c.ConnectionState().DidResume != resumed {
-			t.Errorf("seen: %v, crypto/tls: %v; want %v", got,
+			t.Errorf("PSK says %v, crypto/tls says %v; want %v", got,
 				c.ConnectionState().DidResume, resumed)
 		}
 	}
 }
 
+// HoldAfterHandshake lets the handshake pass. Later records of the server wait for Release.
 func TestTheServerIsHeldAfterTheHandshake(t *testing.T) {
 	t.Parallel()
 	r, c, s := pair(t, &tls.Config{}, &tls.Config{}, (*tap.Relay).HoldAfterHandshake)
@@ -175,7 +186,7 @@ func TestTheServerIsHeldAfterTheHandshake(t *testing.T) {
 	go s.Write([]byte{1})
 	c.NetConn().SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if _, err := c.NetConn().Read(make([]byte, 1)); err == nil {
-		t.Error("something has passed")
+		t.Error("data of the server has passed before Release")
 	}
 	if n := len(r.Records(tap.FromServer)); n != passed {
 		t.Errorf("%d records have passed after the handshake", n-passed)

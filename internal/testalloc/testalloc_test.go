@@ -7,9 +7,9 @@ var kept []byte
 func TestWhatACallAllocatesIsSeen(t *testing.T) {
 	got := PerCall(100, func() { kept = make([]byte, 10_000) })
 	if got < 10_000 || got > 12_000 {
-		t.Errorf("a call allocates %d bytes, want 10000", got)
+		t.Errorf("PerCall returns %d for a call that allocates 10000 bytes", got)
 	}
 	if got := PerCall(100, func() { kept[0]++ }); got > 100 {
-		t.Errorf("a call allocates %d bytes, want none", got)
+		t.Errorf("PerCall returns %d for a call that allocates nothing", got)
 	}
 }

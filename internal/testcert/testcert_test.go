@@ -14,8 +14,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// handshake runs crypto/tls on both ends, over TCP. With net.Pipe the two ends would wait for each
-// other, each in a Write.
+// handshake returns the error of the client. Both ends are crypto/tls, over TCP: with net.Pipe,
+// each end could wait in a Write until the other one reads.
 func handshake(tb testing.TB, cert tls.Certificate, client *tls.Config) error {
 	tb.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0",
@@ -27,7 +27,7 @@ func handshake(tb testing.TB, cert tls.Certificate, client *tls.Config) error {
 	go func() {
 		defer close(done)
 		if c, err := l.Accept(); err == nil {
-			_ = c.(*tls.Conn).Handshake() // the client's verdict is what counts
+			_ = c.(*tls.Conn).Handshake() // only the client's error counts
 			c.Close()
 		}
 	}()
@@ -113,11 +113,12 @@ func TestFilesHoldChainAndKey(t *testing.T) {
 	}
 	root, err := os.ReadFile(ca.File)
 	if err != nil || string(root) != string(ca.PEM()) {
-		t.Errorf("ca.pem: %v, differs from PEM()", err)
+		t.Errorf("ca.pem differs from PEM(), or cannot be read: %v", err)
 	}
 }
 
-// The openssl command is the independent judge of the two encrypted forms.
+// Only its password opens an encrypted key, in both forms. The openssl command is the judge,
+// because it is independent of this package.
 func TestEncryptedKeysOpenWithTheirPasswordOnly(t *testing.T) {
 	t.Parallel()
 	exe := testkit.Tool(t, "openssl")
@@ -128,11 +129,12 @@ func TestEncryptedKeysOpenWithTheirPasswordOnly(t *testing.T) {
 			c.EncryptedKeyTraditional(t, "secret")} {
 			if out, err := exec.Command(exe, "pkey", "-in", file, "-noout", "-passin",
 				"pass:secret").CombinedOutput(); err != nil {
-				t.Errorf("%s: right password: %v: %s", file, err, out)
+				t.Errorf("%s: its password does not open it: %v: %s", file, err,
+					out)
 			}
 			if err := exec.Command(exe, "pkey", "-in", file, "-noout", "-passin",
 				"pass:wrong").Run(); err == nil {
-				t.Errorf("%s: wrong password opens it", file)
+				t.Errorf("%s: a wrong password opens it", file)
 			}
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Tests of outdated programs would test the wrong code.
+// fresh refuses a program that is older than its sources. Otherwise tests would test old code.
 func TestAProgramThatIsOlderThanItsSourcesIsRefused(t *testing.T) {
 	t.Parallel()
 	top := t.TempDir()
@@ -28,21 +28,22 @@ func TestAProgramThatIsOlderThanItsSourcesIsRefused(t *testing.T) {
 	write("cmd/tlsshim/plugin/a.c", 2*time.Hour)
 	for _, program := range []string{tlsd, plugin} {
 		if err := fresh(program, top); err != nil {
-			t.Errorf("up to date, and refused: %v", err)
+			t.Errorf("a program that is up to date is refused: %v", err)
 		}
 	}
 	write("session/a.go", 0)
 	if fresh(tlsd, top) == nil {
-		t.Error("tlsd is older than a source, and taken")
+		t.Error("tlsd is older than one of its sources, but is not refused")
 	}
 	if err := fresh(plugin, top); err != nil {
-		t.Errorf("the plugin is not made of Go, and refused: %v", err)
+		t.Errorf("the plugin has no source in Go, but is refused for a new Go file: %v",
+			err)
 	}
 	write("cmd/tlsshim/plugin/a.c", 0)
 	if fresh(plugin, top) == nil {
-		t.Error("the plugin is older than a source, and taken")
+		t.Error("the plugin is older than one of its sources, but is not refused")
 	}
 	if fresh(filepath.Join(top, "bin/domhost"), top) == nil {
-		t.Error("a program that is not there is taken")
+		t.Error("a program that does not exist is not refused")
 	}
 }

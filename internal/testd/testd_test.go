@@ -17,6 +17,7 @@ import (
 
 func TestMain(m *testing.M) { Main(m) }
 
+// A daemon of the tests answers calls. After Stop, none of its processes is left.
 func TestADaemonServesAndLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	d := Start(t)
@@ -38,8 +39,8 @@ func TestADaemonServesAndLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// A run of the tests against a certain OpenSSL names the version, so that it cannot test another by
-// mistake.
+// TLSD_TEST_OPENSSL names the version of OpenSSL that a run of the tests is for. A daemon of these
+// tests must load that version, and no other by mistake.
 func TestADaemonHasTheLibraryOfThisRun(t *testing.T) {
 	t.Parallel()
 	want := os.Getenv("TLSD_TEST_OPENSSL")
@@ -59,7 +60,8 @@ func TestADaemonHasTheLibraryOfThisRun(t *testing.T) {
 	}
 }
 
-// A test process may end without its cleanups: by a panic, or because it took too long.
+// A daemon ends with the test process, even if the process has no time for cleanups: after a panic,
+// or when the time of the tests is over.
 func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
 	t.Parallel()
 	const variable = "TESTD_TEST_DIES"
@@ -85,6 +87,8 @@ func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
 	}
 }
 
+// Nobody listens on a port of testkit.Port until the test does. Listening and AwaitListener see
+// this.
 func TestAPortIsRefusedUntilSomebodyListens(t *testing.T) {
 	t.Parallel()
 	port := testkit.Port(t)
@@ -111,11 +115,13 @@ func TestPluginAndDomhostAreBuilt(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{Plugin(t), Domhost(t), Exe(t, "tlsshim")} {
 		if file == "" {
-			t.Error("no path")
+			t.Error("a program has an empty path")
 		}
 	}
 }
 
+// Restart ends a daemon with signals, and starts another on the same socket. It returns an error if
+// the daemon was killed.
 func TestADaemonIsStartedAgainOnItsSocket(t *testing.T) {
 	t.Parallel()
 	d := Start(t)
@@ -123,11 +129,13 @@ func TestADaemonIsStartedAgainOnItsSocket(t *testing.T) {
 		before := d.PID
 		err := d.Restart(t, signals, "--isolation=shared")
 		if killed := signals[0] == syscall.SIGKILL; killed != (err != nil) {
-			t.Errorf("after %v it ends with %v", signals, err)
+			t.Errorf("after %v, the daemon ends with %v; want an error after SIGKILL "+
+				"only", signals, err)
 		}
 		c := d.Dial(t)
 		if _, err := c.Backend(t.Context()); err != nil || d.PID == before {
-			t.Errorf("after %v, pid %d again: %v", signals, d.PID, err)
+			t.Errorf("after %v, the daemon has the process ID %d, and answers with %v",
+				signals, d.PID, err)
 		}
 		c.Close()
 	}

@@ -44,17 +44,17 @@ func TestALackOfAToolIsNeverSilent(t *testing.T) {
 	}
 }
 
-// Until asks until the answer is yes, and no longer.
+// Until calls its function until it returns true, and not once more.
 func TestUntilEndsWithTheEvent(t *testing.T) {
 	t.Parallel()
 	asked := 0
 	Until(t, "the third question", func() bool { asked++; return asked == 3 })
 	if asked != 3 {
-		t.Errorf("it has asked %d times, want 3", asked)
+		t.Errorf("Until has called its function %d times, want 3", asked)
 	}
 }
 
-// Receive gives the value, and also returns when the channel is closed.
+// Receive returns the next value of a channel, or the zero value if the channel is closed.
 func TestReceiveEndsWithTheValueOrTheEnd(t *testing.T) {
 	t.Parallel()
 	from := make(chan int, 1)

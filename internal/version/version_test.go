@@ -8,6 +8,8 @@ import (
 	"testing"
 )
 
+// A version names the first 12 digits of its commit. If the source had changes that were not
+// committed, it adds +changes.
 func TestCommitIsShortAndTellsOfChanges(t *testing.T) {
 	t.Parallel()
 	revision := debug.BuildSetting{Key: "vcs.revision", Value: "0123456789abcdef0123"}
@@ -32,7 +34,7 @@ func TestCommitIsShortAndTellsOfChanges(t *testing.T) {
 func TestLineHasTheVersion(t *testing.T) {
 	t.Parallel()
 	if got := Line("tlsd"); !strings.HasPrefix(got, "tlsd "+Version+" (go1.") {
-		t.Errorf("%q", got)
+		t.Errorf("Line returns %q", got)
 	}
 }
 

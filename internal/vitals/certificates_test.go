@@ -8,6 +8,8 @@ import (
 	"time"
 )
 
+// The slots of a page overlap neither each other nor the counters. HideCertificate empties one
+// slot.
 func TestCertificatesHaveASlotEach(t *testing.T) {
 	t.Parallel()
 	page, file, err := New(1)
@@ -33,14 +35,14 @@ func TestCertificatesHaveASlotEach(t *testing.T) {
 	want[3].Serial = longest
 	page.ShowCertificate(3, hex(longest), time.Unix(4, 0))
 	if got := page.ShownCertificates(); !slices.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
+		t.Errorf("ShownCertificates returns %v, want %v", got, want)
 	}
 	if got := page.Read(Counter(NumCounters - 1)); got != 1<<64-1 {
-		t.Errorf("the last counter is %x", got)
+		t.Errorf("the slots have overwritten the last counter: %x", got)
 	}
 	page.HideCertificate(5)
 	if got := page.ShownCertificates(); !slices.Equal(got, slices.Delete(want, 5, 6)) {
-		t.Errorf("without the fifth: %v", got)
+		t.Errorf("after HideCertificate(5), ShownCertificates returns %v", got)
 	}
 }
 
@@ -49,7 +51,8 @@ func hex(digits string) *big.Int {
 	return n
 }
 
-// ShowCertificate does not write impossible values. ShownCertificates does not return them.
+// ShowCertificate does not write impossible values. If a worker has written them by itself,
+// ShownCertificates does not return them.
 func TestCertificatesOutOfBoundsAreLeftOut(t *testing.T) {
 	t.Parallel()
 	page, file, err := New(1)
@@ -66,6 +69,6 @@ func TestCertificatesOutOfBoundsAreLeftOut(t *testing.T) {
 		page.certificate(4, word).Store(1<<64 - 1)
 	}
 	if got := page.ShownCertificates(); len(got) != 0 {
-		t.Errorf("shown are %v", got)
+		t.Errorf("ShownCertificates returns %v, want nothing", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 )
 
+// A counter overlaps no other counter, and none of the other parts of the page.
 func TestCountersHaveAWordEach(t *testing.T) {
 	t.Parallel()
 	page, file, err := New(2)
@@ -23,8 +24,8 @@ func TestCountersHaveAWordEach(t *testing.T) {
 		all = append(all, Handshakes(false, i), Handshakes(true, i))
 	}
 	if len(all) != NumCounters || countersAt+8*NumCounters > certificatesAt {
-		t.Fatalf("the test knows %d counters, NumCounters is %d; they have %d bytes",
-			len(all), NumCounters, certificatesAt-countersAt)
+		t.Fatalf("the test has %d counters, NumCounters is %d, and the page has %d bytes "+
+			"for them", len(all), NumCounters, certificatesAt-countersAt)
 	}
 	page.Enter(Threads-1, "tls.Read", 0)
 	notes, err := page.Session(0)
@@ -41,14 +42,15 @@ func TestCountersHaveAWordEach(t *testing.T) {
 		}
 	}
 	if in := page.Inside(); len(in) != 1 || in[Threads-1].Method != "tls.Read" {
-		t.Errorf("the threads are %v", in)
+		t.Errorf("the counters have overwritten the threads: %v", in)
 	}
 	if method, h := notes.InFlight(); method != "tls.Write" || h != 7 {
-		t.Errorf("the session is at %s %d", method, h)
+		t.Errorf("the counters have overwritten the session: it is in %s on handle %d",
+			method, h)
 	}
 	page.Count(Contexts, -1)
 	if got := page.Read(Contexts); got != 3 {
-		t.Errorf("after one less: %d", got)
+		t.Errorf("after Count(Contexts, -1), the counter is %d; want 3", got)
 	}
 }
 
@@ -59,11 +61,13 @@ func TestTimesAreInTheirBucket(t *testing.T) {
 		10 * time.Second: len(Buckets) - 1, time.Hour: len(Buckets),
 	} {
 		if got := BucketOf(took); got != Bucket(want) {
-			t.Errorf("%v is in %d, want %d", took, got, Bucket(want))
+			t.Errorf("a time of %v is counted by the counter %d, want %d", took, got,
+				Bucket(want))
 		}
 	}
 }
 
+// If an outcome has no counter of its own, the counter with the name other counts it.
 func TestOutcomesThatNobodyKnowsAreOthers(t *testing.T) {
 	t.Parallel()
 	for o, want := range map[Outcome]Outcome{
@@ -76,7 +80,7 @@ func TestOutcomesThatNobodyKnowsAreOthers(t *testing.T) {
 	}
 }
 
-// A worker may claim anything.
+// A worker can write any number into its counters. The supervisor uses only plausible numbers.
 func TestAWorkersCountersAreLimited(t *testing.T) {
 	t.Parallel()
 	for c := range Counter(NumCounters) {
@@ -86,12 +90,13 @@ func TestAWorkersCountersAreLimited(t *testing.T) {
 		for _, claim := range []uint64{math.MaxUint64, math.MaxInt64} {
 			got := Plausible(c, claim, 365*24*time.Hour)
 			if got >= claim {
-				t.Errorf("counter %d: %d is believed", c, got)
+				t.Errorf("counter %d: %d becomes %d, and is not limited", c, claim,
+					got)
 			}
 		}
 	}
 	// MaxUint64 is -1 as a signed number: a negative number of handles.
 	if got := Plausible(Connections, math.MaxUint64, time.Hour); got != 0 {
-		t.Errorf("fewer handles than none: %d", got)
+		t.Errorf("a negative number of connections becomes %d, want 0", got)
 	}
 }

@@ -2,8 +2,8 @@ package vitals
 
 import "testing"
 
-// FuzzPage: a worker may write anything into its page. The only texts that come out are names of
-// methods.
+// FuzzPage: Whatever a worker writes into its page, the texts that the supervisor reads from it are
+// names of methods.
 func FuzzPage(f *testing.F) {
 	f.Add([]byte{}, 0)
 	f.Add([]byte{1, 0, 0, 0, 3, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255}, -1)
@@ -14,7 +14,7 @@ func FuzzPage(f *testing.F) {
 	}
 	f.Cleanup(func() { page.Close(); file.Close() })
 	f.Fuzz(func(t *testing.T, data []byte, n int) {
-		// The two parts of the page: the threads and the sessions.
+		// The page has two parts: the header with the threads, and the sessions.
 		clear(page.mem)
 		copy(page.mem, data)
 		copy(page.mem[headerBytes:], data)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// pages are the two sides of one page.
+// pages returns the same page for n sessions twice: one is for the supervisor, one for the worker.
 func pages(t *testing.T, n int) (supervisor, worker *Page) {
 	t.Helper()
 	supervisor, f, err := New(n)
@@ -19,7 +19,7 @@ func pages(t *testing.T, n int) (supervisor, worker *Page) {
 	}
 	t.Cleanup(func() { supervisor.Close(); worker.Close() })
 	if runtime.GOOS != "linux" {
-		return supervisor, worker // nothing seals the file there
+		return supervisor, worker // other systems do not seal the file
 	}
 	if err := f.Truncate(0); err == nil {
 		t.Error("the worker can take the page away from under the supervisor")
@@ -27,6 +27,8 @@ func pages(t *testing.T, n int) (supervisor, worker *Page) {
 	return supervisor, worker
 }
 
+// The supervisor sees what the worker notes: the threads that are in the library, and the calls and
+// answers of each session.
 func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 	t.Parallel()
 	sup, work := pages(t, 2)
@@ -35,17 +37,17 @@ func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 	work.Enter(256, "tls.Read", 0) // there is no room for this thread: it is not noted
 	first := sup.Inside()
 	if len(first) != 2 || first[3].Method != "tls.Read" || first[255].Method != "" {
-		t.Errorf("inside: %v", first)
+		t.Errorf("Inside returns %v; want the threads 3 and 255", first)
 	}
 	work.Leave(3)
 	work.Leave(255)
 	work.Leave(256)
 	if in := sup.Inside(); len(in) != 0 {
-		t.Errorf("inside: %v; want nobody", in)
+		t.Errorf("Inside returns %v; want no thread", in)
 	}
 	work.Enter(3, "tls.Read", 0)
 	if again := sup.Inside()[3]; again.Sequence == first[3].Sequence {
-		t.Error("a second stay looks like the first one")
+		t.Error("two stays of a thread in the library have the same Sequence")
 	}
 
 	for n := range 2 {
@@ -75,16 +77,17 @@ func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 		theirs.Writing()
 		ours.Clear()
 		if ours.MidMessage() {
-			t.Errorf("session %d: a new one begins mid-message", n)
+			t.Errorf("session %d: after Clear, it is still mid-message", n)
 		}
 	}
 	for _, n := range []int{-1, 2, 1 << 40} {
 		if _, err := sup.Session(n); err == nil {
-			t.Errorf("there is a slot %d", n)
+			t.Errorf("Session(%d) returns no error", n)
 		}
 	}
 }
 
+// If a worker writes nonsense into its page, the supervisor reads no name of a method from it.
 func TestNonsenseInThePageIsNothing(t *testing.T) {
 	t.Parallel()
 	sup, work := pages(t, 1)
@@ -93,7 +96,7 @@ func TestNonsenseInThePageIsNothing(t *testing.T) {
 	}
 	for _, in := range sup.Inside() {
 		if in.Method != "" {
-			t.Errorf("inside: %+v", in)
+			t.Errorf("Inside returns a thread with %+v", in)
 		}
 	}
 	s, err := sup.Session(0)
@@ -101,7 +104,8 @@ func TestNonsenseInThePageIsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if m, _ := s.InFlight(); m != "" || !s.MidMessage() {
-		t.Errorf("in flight: %q, mid-message %t", m, s.MidMessage())
+		t.Errorf("the call is %q, mid-message %t; want no call, but mid-message", m,
+			s.MidMessage())
 	}
 }
 

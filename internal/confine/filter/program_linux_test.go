@@ -35,6 +35,8 @@ func decide(t *testing.T, vm *bpf.VM, c call) uint32 {
 	return uint32(v)
 }
 
+// The filter allows a worker the system calls that it needs, and refuses those that reach other
+// processes.
 func TestFilter(t *testing.T) {
 	t.Parallel()
 	const pid = 4711
@@ -59,7 +61,7 @@ func TestFilter(t *testing.T) {
 		if number, ok := info.SyscallNames[name]; ok {
 			if got := decide(t, vm, call{native, uint32(number),
 				[6]uint64{}}); got != no {
-				t.Errorf("%s: %#x; want %#x", name, got, no)
+				t.Errorf("%s: the filter returns %#x; want %#x", name, got, no)
 			}
 		}
 	}
@@ -74,7 +76,7 @@ func TestFilter(t *testing.T) {
 			[6]uint64{}, no},
 		{"futex", native, unix.SYS_FUTEX, [6]uint64{}, yes},
 		{"openat", native, unix.SYS_OPENAT, [6]uint64{}, yes},
-		{"one of which nobody knows yet", native, 4000, [6]uint64{}, absent},
+		{"a system call of a later kernel", native, 4000, [6]uint64{}, absent},
 		{"flags of a descriptor", native, unix.SYS_FCNTL, [6]uint64{3, unix.F_SETFL}, yes},
 		{"an owner of a descriptor", native, unix.SYS_FCNTL, [6]uint64{3, unix.F_SETOWN},
 			no},
@@ -84,13 +86,14 @@ func TestFilter(t *testing.T) {
 		{"an owner of another kind", native, unix.SYS_FCNTL, [6]uint64{3, 15}, no},
 		// F_SETSIG
 		{"the owner's signal", native, unix.SYS_FCNTL, [6]uint64{3, 10}, no},
-		{"what waits in a socket", native, unix.SYS_IOCTL, [6]uint64{3, unix.TIOCINQ}, yes},
+		{"number of bytes that wait in a socket", native, unix.SYS_IOCTL,
+			[6]uint64{3, unix.TIOCINQ}, yes},
 		{"an owner of a socket", native, unix.SYS_IOCTL, [6]uint64{3, 0x8902}, noTerminal},
 		{"input of a terminal", native, unix.SYS_IOCTL, [6]uint64{3, unix.TIOCSTI},
 			noTerminal},
 		{"socket IPv4", native, unix.SYS_SOCKET, [6]uint64{unix.AF_INET}, yes},
 		{"socket IPv6", native, unix.SYS_SOCKET, [6]uint64{unix.AF_INET6}, yes},
-		{"socket of the kernel's interfaces", native, unix.SYS_SOCKET,
+		{"socket of netlink to the kernel", native, unix.SYS_SOCKET,
 			[6]uint64{unix.AF_NETLINK}, yes},
 		{"socket of netlink to others", native, unix.SYS_SOCKET,
 			[6]uint64{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_USERSOCK}, no},
@@ -118,7 +121,8 @@ func TestFilter(t *testing.T) {
 		{"a thread", native, unix.SYS_CLONE,
 			[6]uint64{unix.CLONE_VM | unix.CLONE_SIGHAND | unix.CLONE_THREAD}, yes},
 		{"a process", native, unix.SYS_CLONE, [6]uint64{uint64(unix.SIGCHLD)}, no},
-		{"a process or thread, who knows", native, unix.SYS_CLONE3, [6]uint64{}, absent},
+		{"a process or a thread: the filter cannot see which", native, unix.SYS_CLONE3,
+			[6]uint64{}, absent},
 		{"memory", native, unix.SYS_MMAP,
 			[6]uint64{3: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS}, yes},
 		{"memory of a file", native, unix.SYS_MMAP, [6]uint64{3: unix.MAP_SHARED}, yes},
@@ -126,7 +130,7 @@ func TestFilter(t *testing.T) {
 			[6]uint64{3: unix.MAP_SHARED | unix.MAP_ANONYMOUS}, no},
 	} {
 		if got := decide(t, vm, call{tt.arch, tt.number, tt.args}); got != tt.want {
-			t.Errorf("%s: %#x; want %#x", tt.name, got, tt.want)
+			t.Errorf("%s: the filter returns %#x; want %#x", tt.name, got, tt.want)
 		}
 	}
 	if info == arch.X86_64 {
@@ -137,8 +141,8 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// outOfReach are calls that must be refused with any arguments. By these calls a worker would reach
-// something besides itself and its open descriptors.
+// outOfReach are calls that must be refused with any arguments. With them a worker could
+// reach more than itself and its open descriptors.
 var outOfReach = []string{
 	// Other programs and processes: their memory, descriptors, limits and scheduling.
 	"execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_open",
@@ -148,7 +152,7 @@ var outOfReach = []string{
 	"setpgid", "setsid",
 	// A child process, which would outlive the worker.
 	"fork", "vfork",
-	// No filter sees the operations of these.
+	// These start operations that no filter sees.
 	"io_uring_setup", "io_uring_enter", "io_uring_register", "io_setup", "io_submit",
 	// Files: operations that Landlock does not cover, or cannot refuse on an older kernel.
 	"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchown", "fchownat",
@@ -175,19 +179,20 @@ var outOfReach = []string{
 	"memfd_create", "memfd_secret",
 }
 
-// A misspelled name would allow nothing, or test nothing.
+// Each name in the lists is a name of a system call. A misspelled name would allow nothing, or test
+// nothing.
 func TestSystemCallsAreKnown(t *testing.T) {
 	t.Parallel()
 	for _, name := range slices.Concat(allowed, outOfReach) {
 		_, amd := arch.X86_64.SyscallNames[name]
 		_, arm := arch.AARCH64.SyscallNames[name]
 		if !amd && !arm {
-			t.Errorf("%s is not known", name)
+			t.Errorf("%s is no system call", name)
 		}
 	}
 	for _, name := range outOfReach {
 		if slices.Contains(allowed, name) {
-			t.Errorf("%s is allowed", name)
+			t.Errorf("%s is in both lists: allowed, and out of reach", name)
 		}
 	}
 }
