@@ -167,7 +167,8 @@ func TestAReadThatIsWokenForNothingGoesOn(t *testing.T) {
 			written <- c.CloseWrite(bounded(t))
 		}()
 		got, err := io.ReadAll(stream{bounded(t), c})
-		if err = errors.Join(err, <-written, <-echo); err != nil || !bytes.Equal(got, data) {
+		err = errors.Join(err, <-written, <-echo)
+		if err != nil || !bytes.Equal(got, data) {
 			t.Errorf("%d bytes came back, %v; want the %d bytes sent", len(got), err,
 				len(data))
 		}

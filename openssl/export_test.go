@@ -105,8 +105,8 @@ func InMessage(c *Conn) bool {
 	return c.inMessage
 }
 
-// PretendInMessage replaces SSL_in_init by a function that always returns 1. The Conn's Library must
-// have no other Conn.
+// PretendInMessage replaces SSL_in_init by a function that always returns 1. The Conn's Library
+// must have no other Conn.
 func PretendInMessage(c *Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
