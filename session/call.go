@@ -29,8 +29,9 @@ const stallTimeout = 500 * time.Millisecond
 //     for them.
 //   - Close waits for all earlier calls on the handle. If stallTimeout passes without the end of
 //     one of them, Close cancels those that still wait.
-//   - On a connection with a data channel, Close does not cancel a Flush or a Shutdown. They end by
-//     themselves, because Close sends all bytes of the channel to the peer.
+//   - On a connection with a data channel, Close does not wait for a Flush or a Shutdown, and does
+//     not cancel them. They end by themselves, because Close sends all bytes of the channel to the
+//     peer.
 type Call struct {
 	s      *Session
 	op     string
@@ -43,7 +44,7 @@ type Call struct {
 
 	after []<-chan struct{} // calls that must have ended before this call runs
 	done  chan struct{}     // closed when those calls and this call have ended
-	tail  *<-chan struct{}  // where the lane keeps the done of its newest call; nil: no lane
+	tail  *<-chan struct{}  // where the lane keeps its newest Call.done; nil: no lane
 	run   func(context.Context) (any, error)
 	waits bool // run may wait
 
@@ -98,7 +99,7 @@ func (c *Call) Cancel() { c.cancel(errCancelled) }
 
 // Run waits for the earlier calls, carries the call out, and returns its result. The result is a
 // Handle, an int, a string, a Status, Facts, or a []byte that the receiver owns. An error is always
-// an *Error, and is the session's last error by then.
+// an *Error. Before Run returns it, Run makes it the session's last error.
 func (c *Call) Run() (any, error) {
 	v, err := c.perform()
 	var e *Error
@@ -197,14 +198,15 @@ func (c *Call) complete(err *Error) {
 	c.unblockLater()
 }
 
-// unblockLater lets the calls run that wait for this one.
+// unblockLater closes done. So the later calls that wait for this call can run.
 func (c *Call) unblockLater() {
 	s := c.s
 	defer s.running.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.tail != nil && *c.tail == c.done {
-		// so that an idle connection keeps no Go channel of its own for each lane
+		// closedChan replaces done, so that an idle connection keeps no Go channel of its
+		// own for each lane.
 		*c.tail = closedChan
 	}
 	close(c.done)

@@ -93,9 +93,9 @@ func channelFit(raw syscall.RawConn) error {
 }
 
 // take waits for bytes from the caller. It returns a piece, and how many bytes of it are used. The
-// taker must give the piece back to pieces. If no more bytes come, the piece is nil. In this case a
-// nil error means that the caller has ended its direction. Any other error comes from interrupt or
-// from the socket.
+// piece must later be put back into the pool, the variable pieces. If no more bytes come, the piece
+// is nil. In this case a nil error means that the caller has ended its direction. An error that is
+// not nil comes from the method interrupt, or from the socket.
 func (ch *channel) take() (*piece, int, error) {
 	if err := ch.raw.Read(ch.receive); err != nil {
 		return nil, 0, err
@@ -188,8 +188,7 @@ func (ch *channel) hasBytes() bool {
 func (ch *channel) fence() { _ = ch.conn.CloseRead() }
 
 // discard throws away the bytes before a fence, so that a caller that waits for room wakes up.
-// After discard, a close of the channel does not give the caller ECONNRESET, as it would with
-// unread bytes.
+// If bytes were still unread when the channel is closed, the caller would get ECONNRESET.
 func (ch *channel) discard() {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)

@@ -40,8 +40,8 @@ type Config struct {
 	ReloadCertificates bool
 	// Policy is what the administrator allows. The zero value allows everything.
 	Policy policy.Policy
-	// Audit, if not nil, gets the events of the audit log. The goroutines that run calls call
-	// it, so it must not wait.
+	// Audit, if not nil, gets the events of the audit log. It must not wait, because the
+	// running Call would wait, too.
 	Audit func(audit.Event)
 	// Observer, if not nil, gets the events for the log. The log level decides which of them
 	// are written.

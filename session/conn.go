@@ -34,7 +34,7 @@ type connection struct {
 	state      connState
 	setup      connSetup // what the handshake will need
 	closing    bool      // a Close has arrived
-	finishSlot bool      // the Close has an element of finishSlots
+	finishSlot bool      // the Close has put an element into finishSlots
 	// the timeout of each later Handshake and Read, and of each later piece of a Write; 0: the
 	// session's own timeout
 	timeout     time.Duration
@@ -42,7 +42,7 @@ type connection struct {
 	pumps       *pumps          // nil without a data channel
 	controlTail <-chan struct{} // Call.done of the newest control call
 	readTail    <-chan struct{} // Call.done of the newest Read
-	writeTail   <-chan struct{} // Call.done of the newest Write
+	writeTail   <-chan struct{} // Call.done of the newest Write or Shutdown
 	ahead       *readAhead      // nil unless a Wait reads ahead
 }
 

@@ -99,10 +99,11 @@ func (c *serverContext) abandon() {
 	c.s.count()
 }
 
-// Accept waits for a client at host, an address of this machine, and port 1-65535. With host "" and
-// port 0, it waits at all addresses where the context listens. The client has done its handshake,
-// unless the option handshake is "later". The result is the Handle of the client's connection. If
-// data is not nil, it becomes the connection's data channel, and the session owns it from now on.
+// Accept waits for a client. The host is an address of this machine, and the port is 1-65535. With
+// host "" and port 0, Accept waits at all addresses where the context listens. The client has done
+// its handshake, unless the option handshake is "later". The result is the Handle of the client's
+// connection. If data is not nil, it becomes the connection's data channel, and the session owns it
+// from now on.
 func (s *Session) Accept(ctxHandle Handle, host string, port int, data *net.UnixConn) *Call {
 	call := s.accept(ctxHandle, host, port)
 	call.data = data
@@ -192,8 +193,8 @@ func (c *serverContext) close(ctx context.Context) error {
 }
 
 // replaceEngine replaces the engine's context, for handshakes from now on. Handshakes that have
-// begun keep the old context. After replaceEngine(nil), no context is taken any more: replaceEngine
-// frees e at once.
+// begun keep the old context. Once replaceEngine(nil) has been called, every later call only frees
+// its parameter e.
 func (c *serverContext) replaceEngine(e EngineContext) {
 	c.engineMu.Lock()
 	old := c.engine

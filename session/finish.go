@@ -13,7 +13,7 @@ import "context"
 // Further Closes do both parts before they are answered.
 const maxFinishing = 64
 
-// takeFinishSlot takes an element of finishSlots, if there is room.
+// takeFinishSlot puts an element into finishSlots. It returns false if there is no room.
 func (s *Session) takeFinishSlot() bool {
 	select {
 	case s.finishSlots <- struct{}{}:
@@ -59,10 +59,10 @@ func (c *connection) drain(ctx context.Context, p *pumps, callerClosed bool) {
 	p.drain(ctx)
 }
 
-// close frees the handle and finishes the connection. Without a finish slot, or after the session's
-// end, it finishes the connection before it returns, as far as ctx allows. It returns an error of
-// writing that no earlier call has returned. callerClosed says that the caller had closed its end
-// of the data channel when the Close arrived.
+// close frees the handle and finishes the connection in the background. If no finish slot is free,
+// or the session has ended, it finishes the connection before it returns, as far as ctx allows. It
+// returns an error of writing that no earlier call has returned. callerClosed says that the caller
+// had closed its end of the data channel when the Close arrived.
 func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	s := c.s
 	s.mu.Lock()
@@ -79,8 +79,9 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 		t.Abort()
 		t = nil
 	}
-	// The caller has closed its end of the channel without a Shutdown, perhaps in the middle of
-	// its data. close_notify would tell the peer that the data is complete.
+	// torn is true if the caller has closed its end of the channel without a Shutdown, perhaps
+	// in the middle of its data. Then close_notify would tell the peer that the data is
+	// complete.
 	torn := callerClosed && c.flow.canWrite()
 	placed := c.finishSlot || s.takeFinishSlot()
 	if placed && s.ctx.Err() == nil {
@@ -100,9 +101,9 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	return nil
 }
 
-// cut ends a connection that the caller has not closed, without close_notify. The bytes on its data
-// channel are sent first, within Timeouts.Close. Then the peer's system acknowledges all bytes,
-// within another Timeouts.Close.
+// cut ends a connection that the caller has not closed. It sends no close_notify. First it sends
+// the bytes of the data channel, within Timeouts.Close. Then it waits until the peer's system has
+// acknowledged all bytes, again within Timeouts.Close.
 func (c *connection) cut(ctx context.Context) {
 	if p := c.pumps; p != nil {
 		p.drain(ctx)

@@ -5,7 +5,8 @@ import "context"
 // Calls on a connection handle run in lanes. The comment of the type Call describes them.
 
 // onConnection makes a call on a connection handle. The call runs after the earlier calls of the
-// given lanes. Later calls in the last of these lanes wait for it. s.mu must be held.
+// given lanes. It belongs to the last of these lanes, so later calls of that lane wait for it. s.mu
+// must be held.
 func (s *Session) onConnection(op string, h Handle, lanes func(*connection) []*<-chan struct{},
 	run func(context.Context, *connection) (any, error)) *Call {
 	c, err := s.connection(h)

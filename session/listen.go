@@ -135,7 +135,7 @@ func receiveCase(ch any) reflect.SelectCase {
 	return reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ch)}
 }
 
-// listening returns the listeners that have begun to listen. The channel more is closed when a
+// listening returns the listeners that have begun to listen, and a channel that is closed when a
 // listener is added.
 func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
 	c.s.mu.Lock()
@@ -146,7 +146,7 @@ func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
 			if l.err == nil {
 				list = append(list, l)
 			}
-		default: // an Accept is about to open it
+		default: // an Accept or a Listen is opening it
 		}
 	}
 	return list, c.listenersChanged

@@ -47,8 +47,8 @@ func (h Handshake) Version() string {
 	return h.t.Version()
 }
 
-// Details returns what the handshake has agreed on. After a failure all results are empty. Like
-// Version, only HandshakeDone may call it.
+// Details returns what the handshake has agreed on. After a failure all results are empty. As with
+// Version, only a HandshakeDone may call it.
 func (h Handshake) Details() (version, cipher, subject, serial string, resumed bool) {
 	if h.Failure != nil {
 		return "", "", "", "", false

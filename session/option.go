@@ -16,7 +16,7 @@ import (
 
 // The options of handles. An option of a connection must come before its handshake, except for the
 // option watch (see wait.go). An option of a context is for clients that come later. An unknown
-// name and a bad value are errors of kind "params", which list the known ones.
+// name is an error of kind "params", which lists the known names.
 
 // A connOption is an option of a connection.
 type connOption struct {
@@ -316,8 +316,8 @@ func parseCA(s *Session, path string) (func(*connSetup), error) {
 	return func(b *connSetup) {
 		old := b.store
 		b.store = t
-		// The release may free the store's context, which waits for the library. So it must
-		// not run under the lock.
+		// The release may free the store's context, and must then wait for the library. So
+		// it must not run under the lock.
 		s.background.Go(old.release)
 	}, nil
 }

@@ -22,8 +22,9 @@ import (
 // address when it is about to be used, and a file while it is being opened. So nothing can change
 // between the check and the use.
 
-// denied makes the error of a call that is refused, and writes the audit event. asked is the text
-// for the event, and doing the text for the error.
+// denied makes the error of a call that is refused, and writes the audit event. The parameter
+// asked is the text for the event. The parameter doing begins the text of the error, for example
+// "listening on 0.0.0.0:443".
 func (s *Session) denied(op, key, asked, doing string) *Error {
 	s.note(audit.Event{Name: audit.Denied, Method: op, Asked: asked, Key: key})
 	return fail(kind.Denied, "%s is not allowed by the administrator's policy (%s)", doing, key)

@@ -20,10 +20,10 @@ import (
 //	out: channel ── take, at most 64 KiB ──▶ engine's Write, within the write timeout
 //	in:  engine's ReadSome ──▶ channel, when the caller makes room
 //
-// An idle connection has two parked goroutines and no memory for bytes. A Close of the connection
-// ends the pumps, or at the latest the End of the session. Both first wait until the pumps have
-// sent the caller's bytes (drain). Then they interrupt the pumps, and wait for both goroutines.
-// This wait is short, because interrupt ends all waits of the pumps.
+// An idle connection has two parked goroutines and no memory for bytes. The pumps end at the Close
+// of the connection, or at the latest at the End of the session. Close and End first wait until the
+// out pump has sent the caller's bytes (drain). Then they interrupt the pumps, and wait for the two
+// goroutines. This wait is short, because interrupt() ends all waits of the pumps.
 
 const (
 	// inBytes is the most that is read from the peer at once.
@@ -157,8 +157,8 @@ func (p *pumps) shutDown() {
 }
 
 // callerClosed says whether the caller has closed the channel. It returns false if the caller has
-// only shut down its sending direction. After the in pump has shut down its own direction, the two
-// look the same, and callerClosed returns false for both.
+// only shut down its sending direction. After the in pump has shut down its own direction, the
+// channel looks the same in both cases, and callerClosed returns false.
 func (p *pumps) callerClosed() bool { return p.ch.callerClosed() && !p.endSent.Load() }
 
 // failOut publishes why the outgoing direction has failed, and makes the caller's next send fail.
@@ -242,8 +242,8 @@ func (p *pumps) publish(e event) {
 }
 
 // readEnd says which directions the error of a read ends. If this side has ended the wait, the
-// error ends none. If the peer has sent close_notify, or has ended its direction without it, only
-// reading ends, because the peer may still read. Any other error fails both directions.
+// error ends no direction. If the peer has sent close_notify, or has ended its direction without
+// it, only reading ends, because the peer may still read. Any other error fails both directions.
 func readEnd(ctx context.Context, err error) (e event, ended bool) {
 	switch {
 	case errors.Is(err, io.EOF):
@@ -260,7 +260,7 @@ func readEnd(ctx context.Context, err error) (e event, ended bool) {
 
 // drain makes the caller's next send fail, and sends the bytes that came before, each piece within
 // the write timeout. drain gives up when ctx ends. But if ctx ends because the session ends, drain
-// first waits for up to another Timeouts.Close.
+// waits for up to Timeouts.Close more, and gives up only then.
 func (p *pumps) drain(ctx context.Context) {
 	s := p.c.s
 	p.decide.Do(func() { close(p.decided) })

@@ -98,9 +98,10 @@ func (c *serverContext) refresh() {
 	}
 }
 
-// failed handles the error of a reload, and says whether to report it to the observer. After a lack
-// of descriptors or memory, the files are tried again. After any other error, the function record
-// stores the state of the files, so that they are not tried again. c.changeMu must be held.
+// The method failed handles the error of a reload, and says whether to report it to the observer.
+// After a lack of descriptors or memory, the files are tried again. After any other error, the
+// method calls record(), which stores the state of the files, so that they are not tried again.
+// c.changeMu must be held.
 func (c *serverContext) failed(err error, record func(*serverOptions)) (tell bool) {
 	if !isLack(err) {
 		c.remember(record)
@@ -157,8 +158,8 @@ func (c *serverContext) reloadCA(path string, found fs.FileInfo) {
 	}
 }
 
-// remember changes the options by the function record, which stores the state of files that could
-// not be used. c.changeMu must be held.
+// remember changes the options: it calls record(), which stores the state of files that could not
+// be used. c.changeMu must be held.
 func (c *serverContext) remember(record func(*serverOptions)) {
 	next := c.copyOptions()
 	record(&next)

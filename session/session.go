@@ -44,7 +44,7 @@ type Session struct {
 	seq        uint64
 	calls      map[*Call]struct{} // the calls that have not ended
 	changed    chan struct{}      // see nextChange; nil if no call waits for it
-	lastHandle Handle             // the newest number; before the first one, that number - 1
+	lastHandle Handle             // the newest number; if none is taken: the first number - 1
 	handleUsed bool               // a number has been taken
 	conns      map[Handle]*connection
 	contexts   map[Handle]*serverContext

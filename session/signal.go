@@ -86,8 +86,8 @@ func (g *signal) put() {
 }
 
 // sweepMost is the most messages that one sweep receives from one end. With Linux's default
-// settings, a queue has room for fewer messages with descriptors, so one sweep receives all of
-// them. The limit protects the session from a caller that sends without a pause.
+// settings, a queue has room for fewer than sweepMost messages that carry descriptors. So one sweep
+// receives all of them. The limit protects the session from a caller that sends without a pause.
 const sweepMost = 1024
 
 // sweep empties the queues of both ends, into which the caller may have sent messages. The kernel

@@ -26,8 +26,8 @@ func (c *connection) writeTimeout() time.Duration { return cmp.Or(c.timeout, c.s
 const noHandshake = "no handshake"
 
 // withTimeout returns a copy of ctx that ends after the timeout. The cause is an error of kind
-// "timeout", whose text begins with lack, such as "no data". If the timeout is 0, the result is ctx
-// itself.
+// "timeout". Its text begins with the parameter lack, such as "no data". If the timeout is 0, the
+// result is ctx itself.
 func withTimeout(ctx context.Context, timeout time.Duration, lack string) (
 	context.Context, context.CancelFunc) {
 	if timeout == 0 {
