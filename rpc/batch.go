@@ -59,7 +59,7 @@ func (st *stream) queueBatch(line []byte) {
 }
 
 // splitBatch returns the elements of an array, which must be valid JSON. A line has room for
-// millions of elements, so splitBatch stops after wire.MaxBatch and one more.
+// millions of elements, so splitBatch stops after wire.MaxBatch + 1 of them.
 func splitBatch(line []byte) []json.RawMessage {
 	var elements []json.RawMessage
 	d := json.NewDecoder(bytes.NewReader(line))

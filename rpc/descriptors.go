@@ -18,13 +18,14 @@ import (
 //   - Every recvmsg gives the kernel room for descriptors. Descriptors that arrive have
 //     close-on-exec.
 //   - A caller sends a descriptor with the first byte of the message that announces it. The kernel
-//     ends a recvmsg after the bytes that came with a descriptor. So a descriptor belongs to an
-//     earlier message if its recvmsg ended at or before the start of the message that begins now.
+//     ends a recvmsg after the bytes that were sent with a descriptor. So if a recvmsg ended at
+//     or before the start of a message, the descriptors of this recvmsg belong to earlier
+//     messages.
 //   - When a message begins, descriptors of earlier messages are surplus, and are closed.
 //   - A call that announces a channel takes the oldest descriptor that waits.
 //   - At most maxDescriptors wait. Further ones are closed. The kernel drops descriptors if the
-//     buffer (the field oob) is too small, or if the process has reached RLIMIT_NOFILE. Then the
-//     rest of the descriptors of this recvmsg are closed, too.
+//     buffer (the field oob) is too small, or if the process has reached RLIMIT_NOFILE. Then tlsd
+//     closes the other descriptors of this recvmsg, too.
 //   - A descriptor may be anything, so the method channel checks it.
 //   - Descriptors that wait are closed if no further descriptor arrives for
 //     Config.AnswerTimeout, and at the end of the caller's stream.
@@ -33,7 +34,8 @@ import (
 // it sends. While tlsd has this end open, it cannot see that the caller has closed the connection.
 // So tlsd keeps no such descriptor: see the method channel, and refuseDescriptors.
 //
-// Only the goroutine that reads from the connection uses this type.
+// Only the goroutine that reads from the connection uses this type. After its end, Serve calls the
+// method close.
 type descriptors struct {
 	received int64 // bytes of the stream so far
 	waiting  []descriptor
@@ -61,8 +63,8 @@ func (d *descriptors) receive(conn *net.UnixConn, p []byte) (int, error) {
 	return n, err
 }
 
-// add keeps the descriptors that came with one recvmsg. It closes all of them if the kernel has
-// dropped some, and those above maxDescriptors.
+// add keeps the descriptors that came with one recvmsg. If the kernel has dropped some (truncated),
+// add closes the others. When maxDescriptors wait already, add closes each further descriptor.
 func (d *descriptors) add(oob []byte, truncated bool) {
 	messages, _ := unix.ParseSocketControlMessage(oob)
 	for i := range messages {

@@ -64,8 +64,9 @@ func (c idleReader) Read(p []byte) (int, error) {
 	}
 }
 
-// startIdleTimer sets the first read deadline. Bytes that come later do not move the deadline. When
-// it has passed, Read computes how long the session may still be idle, and sets a new deadline.
+// startIdleTimer sets the first read deadline. Bytes that come later do not move the deadline,
+// unless descriptors wait. When the deadline has passed, Read computes how long the session may
+// still be idle, and sets a new deadline.
 func (s *server) startIdleTimer() {
 	if s.IdleTimeout > 0 {
 		s.lastReceived = time.Now()

@@ -39,7 +39,7 @@ func overLimit(format string, a ...any) *session.Error {
 // replaced text is JSON.
 func shallow(msg []byte, levels int) (short []byte, deep bool) {
 	if bytes.Count(msg, []byte("["))+bytes.Count(msg, []byte("{")) <= levels {
-		return msg, false // nearly all messages; this costs next to nothing
+		return msg, false // nearly all messages end here; the check is cheap
 	}
 	depth, from := 0, 0
 	for i := 0; i < len(msg); i++ {
@@ -137,11 +137,11 @@ func (s *server) releaseBuffer(c *call) {
 // answers are shorter.
 const freeAnswer = 1 << 10
 
-// bufferAnswer counts the answer of a call in a batch, as far as the answer exceeds freeAnswer and
-// the bytes that were reserved for the call. If the session would then exceed Limits.Buffered, the
-// result is an error in place of the answer. The caller then does not learn the result of the call,
-// but loses no data from the peer: bufferNeed has reserved room for the answer of a read. Other
-// calls with long answers only ask for facts, so the caller can make them again.
+// bufferAnswer reserves more bytes if the answer of a call in a batch is longer than freeAnswer and
+// the bytes of reserveBuffer together. If the session would then exceed Limits.Buffered, the result
+// is an error in place of the answer. The caller then does not learn the result of the call, but
+// loses no data from the peer: bufferNeed has reserved room for the answer of a read. Other calls
+// with long answers only ask for facts, so the caller can make them again.
 func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {

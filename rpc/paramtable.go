@@ -6,8 +6,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// The parameters of all methods, each with its range and its text for rpc.discover. Parameters with
-// the same name differ in the text or in the range.
+// These are the parameters of all methods. Each has its range and its text for rpc.discover. Some
+// have the same name, but another text or range.
 
 // Handles.
 var (

@@ -116,7 +116,7 @@ type server struct {
 	buffered atomic.Int64   // bytes that are kept for calls; see reserveBuffer
 	answers  sync.WaitGroup // calls that run, until they are answered
 
-	// The reading goroutine uses these, and after its end Serve.
+	// Only the reading goroutine uses these. After its end, Serve uses them.
 	lastReceived time.Time // when the newest bytes of the caller came
 	descriptors  descriptors
 

@@ -18,7 +18,7 @@ import (
 // "the library" means package jsonrpc2, and not libssl. The library takes one good request after
 // another from the stream, and gives it one response to each.
 //
-// In these points the library does not follow JSON-RPC 2.0 exactly. So the stream does them:
+// The library does not do these things as JSON-RPC 2.0 demands, so the stream does them:
 //
 //   - A bad line is answered with id null, and the connection lives on.
 //   - A batch is taken apart, and its answers are put together (batch.go).
@@ -32,7 +32,7 @@ import (
 type stream struct {
 	*server
 
-	// The reading goroutine uses these, and after its end Serve.
+	// Only the reading goroutine uses these. After its end, Serve uses them.
 	queue []*call // good calls that the library has not taken yet
 	last  uint64  // the number of the newest call that the library has taken
 	err   error   // why the stream has ended; nil after an orderly end
@@ -159,8 +159,8 @@ func (s *server) refuse(err error, b *batch) {
 		encode(wireError(err))...))
 }
 
-// writeAnswer writes an answer with an id and a member, which is result or error. In a batch the
-// answer waits for the others.
+// writeAnswer writes an answer. The parameter member is its JSON member "result" or "error". In a
+// batch the answer waits for the others.
 func (s *server) writeAnswer(id json.RawMessage, b *batch, member []byte) error {
 	out := make([]byte, 0, 64+len(id)+len(member))
 	out = append(append(out, `{"jsonrpc":"2.0","id":`...), id...)

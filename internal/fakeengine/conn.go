@@ -36,9 +36,9 @@ type conn struct {
 	closed bool
 }
 
-// cutConn notes in cut that the TCP stream has ended without close_notify. crypto/tls alone cannot
-// tell: if the stream ends between two records, its Read returns io.EOF, as after close_notify.
-// After close_notify crypto/tls reads no more, so cut stays false.
+// cutConn notes in cut that the TCP stream has ended without close_notify. crypto/tls does not
+// report this: if the stream ends between two records, its Read returns io.EOF, as after
+// close_notify. After close_notify crypto/tls reads no more, so cut stays false.
 type cutConn struct {
 	*net.TCPConn
 	cut     atomic.Bool
@@ -63,8 +63,8 @@ func (c *cutConn) SetWriteDeadline(time.Time) error {
 	return c.TCPConn.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 }
 
-// enter notes that an operation begins; leave notes its end. enter fails the test if the operation
-// may not begin now.
+// enter notes that an operation begins. It returns a function that notes the operation's end. If
+// the operation may not begin now, enter fails the test.
 func (c *conn) enter(op Op) (leave func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -193,7 +193,7 @@ func verifyError(err *tls.CertificateVerificationError) error {
 
 // interruptible runs f, which reads or writes. The argument setDeadline is SetReadDeadline or
 // SetWriteDeadline of the connection that f uses. If ctx ends before f returns, interruptible sets
-// a deadline in the past, so that f fails, and returns the error of ctx.
+// a deadline in the past. So f fails, and interruptible returns the error of ctx.
 func interruptible(ctx context.Context, setDeadline func(time.Time) error,
 	f func() (int, error)) (int, error) {
 	interrupted := make(chan struct{})
@@ -281,7 +281,7 @@ func (c *conn) Write(ctx context.Context, p []byte) (int, error) {
 		return n, nil
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) && c.failed() != nil {
-		err = c.failed() // a call of fail has interrupted this Write
+		err = c.failed() // another goroutine's fail() has interrupted this Write
 	}
 	if c.fail(err); ctx.Err() != nil {
 		c.mu.Lock()

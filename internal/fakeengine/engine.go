@@ -4,8 +4,8 @@
 // used after it was freed. The test fails, too, if two Reads or two Writes of one connection run at
 // the same time.
 //
-// A session behaves as with OpenSSL's engine, except for two details: the error texts are those of
-// crypto/tls, and only the most frequent X509_V_ERR numbers occur.
+// A session behaves as with OpenSSL's engine, except for three details: the error texts are those
+// of crypto/tls, only the most frequent X509_V_ERR numbers occur, and Info has fewer facts.
 package fakeengine
 
 import (
@@ -48,10 +48,10 @@ const (
 
 // Engine is a session.Engine on crypto/tls. Its fields are set before it is used.
 type Engine struct {
-	// Hook, if not nil, is called before each operation that is an Op, on the goroutine of the
-	// operation. If Hook returns an error, the operation returns this error and does nothing
-	// else. Hook may wait. The parameter ctx is the context of the operation. If the operation
-	// has none, ctx never ends.
+	// If Hook is not nil, each operation first calls Hook, on the goroutine of the operation.
+	// The comments of the Ops name the exceptions. If Hook returns an error, the operation
+	// returns this error and does nothing else. Hook may wait. The parameter ctx is the context
+	// of the operation. If the operation has none, ctx never ends.
 	Hook func(ctx context.Context, op Op) error
 	// System has the CAs that clients without a bundle trust. If it is nil, these clients trust
 	// nobody.

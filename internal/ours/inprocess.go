@@ -86,8 +86,8 @@ func NothingLeft() error {
 type inProcess struct {
 	s *session.Session
 
-	// mu guards ended. It is also locked while a session.Call is created, because a session
-	// takes its calls in the order of their creation. It is not locked while the call runs.
+	// mu guards ended. It is also locked while a session.Call is created, because two calls of
+	// a session must not be created at the same time. It is not locked while the call runs.
 	mu    sync.Mutex
 	ended bool
 	calls sync.WaitGroup

@@ -5,11 +5,11 @@
 //	r.Hold(tap.FromServer)       // nothing more passes in this direction…
 //	r.Release(tap.FromServer)    // … until now
 //	r.Spoil(tap.FromClient)      // the next encrypted record in this direction is damaged
-//	r.HoldAfterHandshake()       // as Hold(FromServer), when the client has ended its handshake
+//	r.HoldAfterHandshake()       // calls Hold(FromServer) when the client's handshake has ended
 //	r.Records(tap.FromServer)    // the records that have passed so far
 //
 // If one side closes or resets its connection, the relay does the same to the other side. If the
-// relay holds records from the first side, it waits until they have passed.
+// relay still holds records of the side that has closed, it first waits until they have passed.
 //
 // A relay ends with its test, and waits for its goroutines. Start ends the test if it cannot
 // listen. Later failures are reported at the end of the test. All functions are safe for concurrent
@@ -226,7 +226,7 @@ func (r *Relay) pass(d Direction, from, to *net.TCPConn) {
 			r.await(d)
 		}
 		if _, werr := to.Write(record); err == nil && werr != nil {
-			return // the receiver has closed; the other direction's pass handles this
+			return // the receiver has closed; the other goroutine handles this
 		}
 		switch {
 		case err == nil:

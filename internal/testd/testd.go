@@ -237,8 +237,8 @@ func (d *Daemon) Log(tb testing.TB) string {
 	return d.LogFrom(tb, 0)
 }
 
-// LogFrom is the log without its first skip bytes. With it, a test that follows a long log need not
-// read the whole log each time.
+// LogFrom is the log from the offset skip on. A test that follows a long log need not read the
+// whole log each time.
 func (d *Daemon) LogFrom(tb testing.TB, skip int) string {
 	tb.Helper()
 	log, err := os.Open(d.log)

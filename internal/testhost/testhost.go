@@ -194,7 +194,8 @@ func (h *Host) Send(op string, args ...any) (*Call, error) {
 	return c, nil
 }
 
-// escape makes a field of a text: it writes a tab as \t, a line feed as \n, a backslash as \\.
+// escape turns a text into a field of a line: it writes a tab as \t, a line feed as \n, a backslash
+// as \\.
 var escape = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`)
 
 // Answer returns a Call that waits for an answer that no command asked for. The parameter tag names

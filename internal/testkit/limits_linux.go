@@ -43,8 +43,8 @@ func LeaveDescriptors(tb testing.TB, pid, n int) (restore func()) {
 	return Limit(tb, pid, unix.RLIMIT_NOFILE, uint64(limit))
 }
 
-// Limit sets the soft limit of a resource of a process (getrlimit(2)). restore sets the old
-// limit again; it also runs when the test ends.
+// Limit sets a process's soft limit for one resource (getrlimit(2)). restore sets the old limit
+// again; it also runs when the test ends.
 func Limit(tb testing.TB, pid, resource int, limit uint64) (restore func()) {
 	tb.Helper()
 	var old unix.Rlimit

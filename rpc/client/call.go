@@ -96,10 +96,10 @@ func request(id uint64, method string, params any) ([]byte, error) {
 	return msg, err
 }
 
-// register takes the next id, and returns it with the Go channel for the answer. The channel gets
-// exactly one answer: from tlsd, or from the goroutine that reads, when the connection ends. If
-// unregister is called before the call was sent, the channel gets none. If the session is lost,
-// register returns the error.
+// register takes the next id, and returns it with the Go channel for the answer. Unless unregister
+// is called before the call is sent, the channel gets exactly one answer: from tlsd, or, when the
+// connection ends, from the goroutine that reads. If the session is lost, register returns the
+// error.
 func (c *Client) register() (uint64, <-chan answer, *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -72,8 +72,8 @@ type answer struct {
 	err    *Error
 }
 
-// Dial connects to the socket at path and greets tlsd. It takes at most about 10 s, or less if ctx
-// ends. The errors:
+// Dial connects to the socket at path and greets tlsd. It gives up after 10 s, or when ctx ends. If
+// tlsd does not answer, the cancellation of the greeting takes two seconds more. The errors:
 //
 //   - An error of connect(2) satisfies errors.Is with fs.ErrNotExist, fs.ErrPermission or
 //     syscall.ECONNREFUSED (no process listens).
@@ -117,8 +117,8 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	return c, nil
 }
 
-// unwrapNet returns the system's error inside an error of package net. The text of the latter has
-// the path of the socket, which Dial adds anyway.
+// unwrapNet returns the system's error inside an error of package net. The text of net's error has
+// the path of the socket, too. Dial adds the path, so it would be there twice.
 func unwrapNet(err error) error {
 	var (
 		op *net.OpError

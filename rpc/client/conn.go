@@ -187,8 +187,8 @@ func (c *Conn) Close() error { return c.CloseContext(context.Background()) }
 
 // CloseContext ends Reads and Writes that wait. Then tlsd sends all that was written and
 // close_notify, within its timeouts, and frees the handle. If ctx ends, the sending ends. If
-// writing has failed and no other call has returned the error, CloseContext returns it. Only the
-// first call does this. Later calls return net.ErrClosed.
+// writing has failed and no other call has returned the error, CloseContext returns it. Later calls
+// of Close and CloseContext only return net.ErrClosed.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed

@@ -78,8 +78,8 @@ type Status struct {
 	WriteError *Error // nil unless writing has failed
 }
 
-// Flush waits until total bytes have left for the peer, counted from the handshake of the
-// connection.
+// Flush waits until a number of bytes has left for the peer. The parameter total is this number,
+// counted from the handshake of the connection.
 func (c *Client) Flush(ctx context.Context, h Handle, total int64) error {
 	return c.Call(ctx, "tls.Flush", []any{h, total}, nil)
 }

@@ -7,8 +7,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Calls on a connection before its handshake, and on a server context: options, certificates,
-// addresses to listen on, and plain text. The facts about a handle are here, too.
+// This file has the calls on a connection before its handshake, and on a server context: options,
+// certificates, addresses to listen on, and plain text. It also has the facts about a handle.
 
 // SetOption sets an option. On a connection it must come before the handshake. On a server context
 // it is for clients that come later. An unknown name or value is an error of kind "params" that

@@ -9,8 +9,8 @@ import (
 // A Watcher learns when the other side may have received only a part of a message. Its methods must
 // not wait.
 type Watcher interface {
-	// Writing is called before, and Written after, a write that may reach the other side in
-	// parts. If the write fails, Written is not called.
+	// Writing is called before a write that may reach the other side in parts. Written is
+	// called after this write, but not if it fails.
 	Writing()
 	Written()
 }

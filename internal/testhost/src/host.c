@@ -535,7 +535,7 @@ int main(int argc, char **argv)
 		} else if (IS("ignore")) { /* ignores a signal */
 			signal(atoi(c->field[2]), SIG_IGN);
 			reply(c->field[0], 0, "");
-		} else if (IS("catch")) { /* on_cancel for two signals; argument: sa_flags */
+		} else if (IS("catch")) { /* installs on_cancel; argument: sa_flags */
 			struct sigaction act = { .sa_handler = on_cancel,
 				.sa_flags = atoi(c->field[2]) };
 			reply(c->field[0],
