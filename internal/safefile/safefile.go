@@ -53,7 +53,7 @@ type walk struct {
 	todo   []string // the names that are still to walk
 	links  int      // symbolic links that were followed
 
-	last func(name, at string) (*os.File, error) // opens the file at the end; nil: read does
+	last func(name, at string) (*os.File, error) // opens the last name; if nil, step does that
 }
 
 func open(path string, owners []uint32) (*os.File, error) {

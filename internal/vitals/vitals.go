@@ -181,7 +181,7 @@ func (s *Session) Writing() { s.writing.Add(1) }
 // Written notes that the answer has been written in whole.
 func (s *Session) Written() { s.writing.Add(^uint32(0)) }
 
-// Calling notes the call that is in flight, or with "" that there is no call.
+// Calling notes the call that is in flight. An empty method means that there is no call.
 func (s *Session) Calling(method string, handle int32) {
 	s.handle.Store(uint32(handle))
 	s.calling.Store(number(method))
