@@ -42,7 +42,7 @@ func (w *Writer) Close() error {
 }
 
 // use returns the current connection. The parameter conn is nil, or a new connection, which becomes
-// the current one. After Close, use closes a new connection, and fails.
+// the current one. After Close, the method use closes a new connection, and fails.
 func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -80,9 +80,9 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// share is asked about the line that reports the n entries. If
-				// share refuses the line, it counts the line as one dropped entry.
-				// So with n-1 it counts n in all.
+				// The function share counts dropped entries. If it refuses the line
+				// about the n entries, it counts this line as one more. So it is
+				// given n-1.
 				if dropped, ok := share(n-1, 1); ok {
 					logDropped(log, dropped+1)
 				}

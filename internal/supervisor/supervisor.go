@@ -116,7 +116,7 @@ type Supervisor struct {
 	admitting sync.WaitGroup // runs of admit
 	watching  sync.WaitGroup // runs of watch, one for each worker
 
-	mu            sync.Mutex // guards all below, and fields of worker and session that name it
+	mu            sync.Mutex // guards all below, and fields of worker and session that say so
 	active        int        // connections in admit, and sessions
 	sessions      int
 	perUID        map[account]int // sessions by account, for accounts that have any

@@ -48,8 +48,8 @@ const (
 	sessionBytes = 16
 )
 
-// methods are the names for the numbers in calling and work. The order has no meaning, because both
-// sides are the same program.
+// methods has the names for the numbers in the words calling and work. The order has no meaning,
+// because both sides are the same program.
 var methods = []string{
 	"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close",
 	"tls.SetInsecureSkipVerify", "tls.NewServerContext", "tls.Accept", "tls.CloseServerContext",
