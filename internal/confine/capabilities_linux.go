@@ -40,7 +40,8 @@ func dropCapabilities(keep uint64) error {
 			}
 		}
 	}
-	// Only an inheritable capability stays in the ambient set, and so survives the exec.
+	// Root keeps capabilities in the exec. Any other user keeps only those in the ambient set,
+	// and the kernel drops a capability from this set if it is not inheritable.
 	inheritable := keep
 	if keep == toBecome {
 		inheritable = 0 // programs of the other user must not inherit a capability

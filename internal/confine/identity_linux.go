@@ -100,9 +100,9 @@ func (id Identity) check(status map[string]string) error {
 // statusLines are the lines of a thread's status that eachThread passes on.
 var statusLines = []string{"Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapAmb", "TracerPid"}
 
-// eachThread calls look with the status of every thread of the process (proc_pid_status(5)), also
-// of threads that start meanwhile. It uses one buffer for all threads, because an idle worker does
-// not collect garbage, and so would keep a buffer for each thread.
+// eachThread calls the function look with the status of every thread of the process
+// (proc_pid_status(5)), also of threads that start meanwhile. It uses one buffer for all threads,
+// because an idle worker does not collect garbage, and so would keep a buffer for each thread.
 func eachThread(look func(status map[string]string) error) error {
 	seen := map[string]bool{}
 	var text bytes.Buffer

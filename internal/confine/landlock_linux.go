@@ -84,7 +84,7 @@ func truncation(version int) error {
 	return nil
 }
 
-// restrictAs is restrict with a given version of Landlock.
+// restrictAs does what restrict does, with a given version of Landlock.
 func restrictAs(version int, readable []string) error {
 	attr := handled(version)
 	rules, err := landlock.LandlockCreateRuleset(&attr, 0)

@@ -41,8 +41,8 @@ func (w *Writer) Close() error {
 	return w.conn.Close()
 }
 
-// use returns the current connection. If conn is not nil, conn first becomes the current
-// connection; if Close was called before, use closes conn instead, and fails.
+// use returns the current connection. The parameter conn is nil, or a new connection, which becomes
+// the current one. After Close, the method use closes a new connection, and fails.
 func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -53,7 +53,7 @@ type walk struct {
 	todo   []string // the names that are still to walk
 	links  int      // symbolic links that were followed
 
-	last func(name, at string) (*os.File, error) // opens the file at the end; nil: read does
+	last func(name, at string) (*os.File, error) // opens the last name; if nil, step does that
 }
 
 func open(path string, owners []uint32) (*os.File, error) {
@@ -84,8 +84,8 @@ func (w *walk) restart(path string) error {
 	return w.descend(unix.AT_FDCWD, "/", "/")
 }
 
-// descend goes into a folder. Somebody may have replaced the folder since look checked it, so
-// descend checks the open folder.
+// descend goes into a folder. Somebody may have replaced the folder since the method look checked
+// it, so descend checks the open folder.
 func (w *walk) descend(dir int, name, at string) error {
 	const flags = lookOnly | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(dir, name, flags, 0)
@@ -145,8 +145,8 @@ func (w *walk) look(name, at string) (format uint32, err error) {
 	return uint32(st.Mode) & unix.S_IFMT, w.check(&st, at)
 }
 
-// read opens the file at the end of the walk. Somebody may have replaced the file since look
-// checked it, so read checks the open file.
+// read opens the file at the end of the walk. Somebody may have replaced the file since the method
+// look checked it, so read checks the open file.
 func (w *walk) read(name, at string) (*os.File, error) {
 	fd, err := unix.Openat(w.dir, name,
 		unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

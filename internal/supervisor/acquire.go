@@ -117,7 +117,7 @@ func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Ident
 	return w, nil
 }
 
-// waitError is the error of a wait for a worker that ended because ctx is done.
+// waitError is the error of a wait for a worker, if the end of ctx has ended the wait.
 func waitError(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), errHungUp) {
 		return errHungUp

@@ -21,7 +21,7 @@ const (
 	// admitTimeout limits a caller's wait for a worker.
 	admitTimeout = 30 * time.Second
 	// refuseTimeout limits the write of a refusal. The buffer of a new connection has room, so
-	// the timeout is a safeguard.
+	// the timeout is only a safeguard.
 	refuseTimeout = time.Second
 )
 

@@ -16,7 +16,7 @@ const (
 	auditBurst = 200
 	auditRate  = 20
 
-	// If there are maxLimiters or more, the idle ones are dropped before another is made.
+	// With so many limiters or more, the idle ones are dropped before a new one is made.
 	maxLimiters = 1000
 )
 

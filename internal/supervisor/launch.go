@@ -18,8 +18,8 @@ import (
 // This file starts the process of a worker, and sends the worker its configuration.
 
 // start makes a worker process: for the daemon's own user, or if other is true, for another user.
-// The second result is the worker's standard error. The caller must run watch with both results,
-// and engage the worker later.
+// The second result is the worker's standard error. The caller must call watch() with both
+// results, and later engage().
 //
 // The process always starts with the daemon's user. Between fork(2) and execve(2) it shares the
 // daemon's memory, and the daemon waits for it. Another user who could stop the process at that

@@ -13,8 +13,8 @@ import (
 
 // Metrics returns the metrics for a monitor. No value of a label is a user, a process or a host. A
 // label has a fixed list of values, and each value has a sample from the start. So a monitor can
-// compute a rate from the first event on. There are two exceptions: serial (expiry.go), and
-// measure, whose values come from the reports of workers.
+// compute a rate from the first event on. There are two exceptions. The label serial has no list
+// (expiry.go). A value of the label measure has a sample only if a worker has reported the measure.
 func (s *Supervisor) Metrics() []admin.Family {
 	open := openFiles()
 	var limit unix.Rlimit

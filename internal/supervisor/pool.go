@@ -27,8 +27,8 @@ const (
 	longestGap = 10 * time.Second
 )
 
-// spawn starts a worker and the goroutine that watches it. enlist runs under s.mu, before another
-// goroutine can see the worker.
+// spawn starts a worker and the goroutine that watches it. It calls the function enlist under s.mu,
+// before another goroutine can see the worker.
 func (s *Supervisor) spawn(other bool, enlist func(*worker)) (*worker, error) {
 	w, stderr, err := s.start(other)
 	if err != nil {

@@ -21,17 +21,17 @@ import (
 // log entry goes to the daemon's log, with the worker's pid. So no worker can write an entry that
 // looks like the daemon's. Any other line belongs to the dump of a crash or to a message of a
 // library. The supervisor keeps the first headBytes of these lines for the log line about the
-// worker's end. It reads all lines, so that the worker never blocks.
+// worker's end. It reads all lines, because a full pipe would block the worker.
 //
 // A worker may log relayBurst entries at once and relayRate entries a second. Entries above these
 // limits are dropped and counted. If a worker writes without end, the supervisor reads slowly.
 
 // A share is a function that relay calls for an entry that the worker's own limiter lets pass. It
-// asks a second limiter, which all workers of one user share. The parameter weight is the size of
-// the entry, as for relayBurst. The parameter missed is the number of entries that the worker's own
-// limiter has dropped since the previous call. If ok is true, the entry may pass, and dropped is
-// the number of entries that the two limiters together have dropped since the previous entry that
-// passed.
+// asks a second limiter, which all workers of one user share. The parameter weight is 1 for a short
+// entry, and more for a long one (see relayBurst). The parameter missed is the number of entries
+// that the worker's own limiter has dropped since the previous call. If ok is true, the entry may
+// pass, and dropped is the number of entries that the two limiters together have dropped since the
+// previous entry that passed.
 type share func(missed uint64, weight int) (dropped uint64, ok bool)
 
 const (
@@ -80,9 +80,9 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// share is asked about the line that reports the n entries. If
-				// share refuses the line, it counts the line as one dropped entry.
-				// So with n-1 it counts n in all.
+				// The function share counts dropped entries. If it refuses the line
+				// about the n entries, it counts this line as one more. So it is
+				// given n-1.
 				if dropped, ok := share(n-1, 1); ok {
 					logDropped(log, dropped+1)
 				}

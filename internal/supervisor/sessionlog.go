@@ -65,9 +65,9 @@ func (s *Supervisor) closeSessionLines() {
 	}
 }
 
-// sharing returns the function with which relay asks the limiter that the account's workers share.
-// For a worker of many sessions, and for a worker without a session yet, the function lets all
-// entries pass.
+// sharing makes a worker's function of type share (relay.go). The function asks the limiter of the
+// worker's account. For a worker of many sessions, and for a worker without a session yet, the
+// function lets all entries pass.
 func (s *Supervisor) sharing(w *worker) share {
 	return func(missed uint64, weight int) (dropped uint64, ok bool) {
 		s.mu.Lock()

@@ -12,8 +12,8 @@
 //     of the protocol. It sends no line to a caller that may have received only a part of a
 //     message. In any case it then ends the callers' connections. Other callers notice nothing.
 //   - If the daemon runs as root, a worker acts with the caller's user and groups. The worker
-//     starts as root. It first makes sure that the caller's user can neither stop nor trace the
-//     worker. Then the worker becomes that user (see package confine).
+//     starts as root: as long as it shares the supervisor's memory, no other user can stop it.
+//     Later it becomes the caller's user, and keeps this user from tracing it (package confine).
 //   - A caller that is refused gets the reason, in one line of the protocol.
 //   - A session keeps the policy that its user has when the session begins. The worker applies the
 //     policy.
@@ -116,7 +116,7 @@ type Supervisor struct {
 	admitting sync.WaitGroup // runs of admit
 	watching  sync.WaitGroup // runs of watch, one for each worker
 
-	mu            sync.Mutex // guards all below, and fields of worker and session that name it
+	mu            sync.Mutex // guards all below, and fields of worker and session that say so
 	active        int        // connections in admit, and sessions
 	sessions      int
 	perUID        map[account]int // sessions by account, for accounts that have any

@@ -50,8 +50,8 @@ type query struct {
 	answer handoff.Described // set before done is closed
 }
 
-// view is a session as the administrator sees it. collect makes it under s.mu, and await adds the
-// worker's answer.
+// view is a session as the administrator sees it. The method collect makes it under s.mu, and the
+// method await adds the worker's answer.
 type view struct {
 	admin.Session
 	w     *worker

@@ -32,7 +32,7 @@ type worker struct {
 	pid     int
 	process *exec.Cmd
 	channel *handoff.Conn
-	page    *vitals.Page // watch closes the page after it has closed gone
+	page    *vitals.Page // watch closes the page after it has closed the field gone
 	started time.Time
 
 	engaged     chan struct{} // closed when the configuration is sent
@@ -72,8 +72,8 @@ const (
 	endTimeout = 5 * time.Second
 
 	// messageBurst and messageRate (messages a second) limit what a worker may send. Each
-	// session that the worker may have adds a tenth to the burst and a fifth to the rate. A
-	// worker that keeps its own limits (see cmd/tlsd) sends far fewer.
+	// session that the worker may have adds a tenth of messageBurst and a fifth of messageRate.
+	// A worker that keeps its own limits (see cmd/tlsd) sends far fewer.
 	messageBurst = 1000
 	messageRate  = 100
 	// longestReason limits a worker's text about why it cannot serve or why a session has
@@ -212,7 +212,7 @@ func (w *worker) isReady() bool {
 	}
 }
 
-// kill kills the process. reapTimeout later it also closes the channel, because watch would
+// kill kills the process. After reapTimeout it also closes the channel, because watch would
 // otherwise wait for the channel of a process that does not end.
 func (w *worker) kill() {
 	_ = w.process.Process.Kill()

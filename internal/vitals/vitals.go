@@ -48,8 +48,8 @@ const (
 	sessionBytes = 16
 )
 
-// methods are the names for the numbers in calling and work. The order has no meaning, because both
-// sides are the same program.
+// methods has the names for the numbers in the words calling and work. The order has no meaning,
+// because both sides are the same program.
 var methods = []string{
 	"tls.NewClient", "tls.Handshake", "tls.Write", "tls.Read", "tls.Close",
 	"tls.SetInsecureSkipVerify", "tls.NewServerContext", "tls.Accept", "tls.CloseServerContext",
@@ -181,7 +181,7 @@ func (s *Session) Writing() { s.writing.Add(1) }
 // Written notes that the answer has been written in whole.
 func (s *Session) Written() { s.writing.Add(^uint32(0)) }
 
-// Calling notes the call that is in flight, or with "" that there is no call.
+// Calling notes the call that is in flight. An empty method means that there is no call.
 func (s *Session) Calling(method string, handle int32) {
 	s.handle.Store(uint32(handle))
 	s.calling.Store(number(method))
