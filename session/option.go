@@ -103,7 +103,7 @@ var contextOptions = []contextOption{
 			n, err := choice(v, "none", "request", "require")
 			if err == nil && n > 0 && o.config.ClientCAs == nil {
 				return fail(kind.State,
-					"client-cert %s: set the option client-ca before", v)
+					"client-cert %s: set the option client-ca first", v)
 			}
 			o.config.ClientAuth = openssl.ClientAuth(n)
 			return err

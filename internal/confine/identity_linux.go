@@ -32,8 +32,8 @@ import (
 func (m Measures) Become(id Identity) error {
 	if text, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err == nil &&
 		strings.TrimSpace(string(text)) == "1" {
-		m.note("notTraceable", errors.New("fs.suid_dumpable is 1: the user could have "+
-			"opened the worker's memory as it became the user's"))
+		m.note("notTraceable", errors.New("fs.suid_dumpable is 1: while the "+
+			"worker changed to the user, the user could have opened its memory"))
 	}
 	groups := make([]int, len(id.Groups))
 	for i, g := range id.Groups {

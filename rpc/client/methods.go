@@ -187,7 +187,7 @@ func (c *Client) LastError(ctx context.Context) (string, error) {
 
 // ErrVersion says that the daemon and this package have no version of the protocol in common.
 // Install a daemon and a program of versions that fit.
-var ErrVersion = errors.New("the versions of the protocol do not fit")
+var ErrVersion = errors.New("tlsd and this program have no version of the protocol in common")
 
 // Hello greets tlsd, asks for data channels and checks the version of the protocol. The error may
 // be ErrVersion. Dial calls Hello; another call does no harm.

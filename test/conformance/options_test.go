@@ -64,7 +64,7 @@ var optionTable = []option{
 	{name: "client-cert", context: true, preset: "none",
 		good: []string{"none", "request", "require"}, wrong: []string{"", "maybe",
 			"1"}, says: "want none, request or require",
-		dependsOn: "client-ca", dependsText: "set the option client-ca before"},
+		dependsOn: "client-ca", dependsText: "set the option client-ca first"},
 	{name: "session-resumption", client: true, context: true, preset: "on",
 		good: []string{"on", "off"}, wrong: []string{"", "1"}, says: "want on or off"},
 	{name: "failed-handshakes", context: true, preset: "raise", good: []string{"raise", "skip"},
