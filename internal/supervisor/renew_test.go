@@ -112,8 +112,8 @@ func TestTheFileThatAnotherUsersWorkerNamesIsNotOpened(t *testing.T) {
 		if w.isReady() && w.load > 0 {
 			looked[w.otherUser]++
 			if got := w.libraryFile != nil; got == w.otherUser {
-				t.Errorf("the library of a worker is open: %v; want %v (worker of another "+
-					"user: %v)", got, !got, w.otherUser)
+				t.Errorf("the library of a worker is open: %v; want %v (another "+
+					"user's: %v)", got, !got, w.otherUser)
 			}
 		}
 	}
