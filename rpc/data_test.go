@@ -108,7 +108,7 @@ func TestFlushTakesAnyNumber(t *testing.T) {
 	p.ok("tls.NewClient", "localhost", p.echo())
 	p.shake("2")
 	p.ok("tls.Flush", 2, 0)
-	id := p.begin("tls.Flush", 2, int64(1)<<62) // more bytes may come on the channel, so it waits
+	id := p.begin("tls.Flush", 2, int64(1)<<62) // waits, because more may come
 	p.line(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, id))
 	p.expect(cancelled(fmt.Sprint(id), "tls.Flush", "2"))
 }

@@ -28,7 +28,7 @@ func FuzzDecode(f *testing.F) {
 	names := slices.Sorted(maps.Keys(methods))
 	f.Fuzz(func(t *testing.T, name string, params []byte) {
 		m := methods[name]
-		if m == nil { // any other text also stands for a method, because names are hard to guess
+		if m == nil { // the fuzzer rarely finds a name, so other texts stand for methods
 			sum := 0
 			for _, b := range []byte(name) {
 				sum += int(b)
@@ -46,8 +46,8 @@ func FuzzDecode(f *testing.F) {
 		a, err := m.decode(params)
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), m.name+": ") || a != nil {
-				t.Fatalf("%s %s: the error %v does not name the method, or comes with %v",
-					m.name, params, err, a)
+				t.Fatalf("%s %s: the error %v does not name the method, or comes "+
+					"with values: %v", m.name, params, err, a)
 			}
 			return
 		}
@@ -71,8 +71,8 @@ func FuzzDecode(f *testing.F) {
 				ok = p.typ == anyID && validID(x)
 			}
 			if !ok {
-				t.Fatalf("%s %s: the table does not allow the value of %s: %v", m.name,
-					params, p.name, v)
+				t.Fatalf("%s %s: the table does not allow this value of %s: %v",
+					m.name, params, p.name, v)
 			}
 			if v != nil {
 				again[p.name] = v

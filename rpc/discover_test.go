@@ -158,7 +158,7 @@ func TestDiscoverAgreesWithDispatch(t *testing.T) {
 				want = "(" + strings.Join(names, ", ") + ")"
 			}
 			if !strings.HasSuffix(r.Error.Message, want) {
-				t.Errorf("the error lists the parameters as %q; the document says %s",
+				t.Errorf("the error is %q, but the document has %s",
 					r.Error.Message, want)
 			}
 		})
@@ -341,7 +341,7 @@ func (p *peer) example(lines []string) {
 		case strings.HasPrefix(l, "<-- "):
 			want = append(want, l[4:])
 		default:
-			p.t.Fatalf("the example has the line %q; want --> or <-- at its beginning", l)
+			p.t.Fatalf("a line of the example has neither --> nor <--: %q", l)
 		}
 	}
 	flush()

@@ -171,7 +171,7 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 					t.Errorf("LastError is %q, the answer's message is %q", got,
 						r.Error.Message)
 				}
-				p.call("tls.Backend") // a call that succeeds does not clear the last error
+				p.call("tls.Backend") // a success does not clear the last error
 			}
 		})
 	}

@@ -144,8 +144,8 @@ func TestOnlyRootAndTheCallerAreTrusted(t *testing.T) {
 		{4294967295, 1000, false}} {
 		err := Peer{PID: 1, UID: tt.uid}.checkTrusted("/s", int(tt.euid), noConf)
 		if errors.As(err, new(*StrangerError)) == tt.ok || (err == nil) != tt.ok {
-			t.Errorf("a daemon of user %d, a client of user %d: %v; want trust: %v", tt.uid,
-				tt.euid, err, tt.ok)
+			t.Errorf("a daemon of user %d, a client of user %d: %v; want trust: %v",
+				tt.uid, tt.euid, err, tt.ok)
 		}
 	}
 }
