@@ -23,7 +23,7 @@ type sender struct {
 	t    testing.TB
 	to   *net.UnixConn // the sending end
 	from *net.UnixConn // the receiving end
-	d    descriptors   // has received from the end from
+	d    descriptors   // the descriptors that have come
 	r    *wire.Reader
 }
 

@@ -133,8 +133,8 @@ func TestABatchesAnswersAreCounted(t *testing.T) {
 		p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[902]}`)
 		got := p.answer()
 		if strings.Count(got, `"kind":"limit"`) != 1 || !strings.Contains(got, `"id":901,"result":"eA=="`) || !strings.Contains(got, `"kind":"cancelled"`) {
-			t.Fatalf("of three Reads, want one with data, one cancelled, one refused: %s",
-				got)
+			t.Fatalf("of three Reads, want one answered, one cancelled, one refused: "+
+				"%s", got)
 		}
 	}
 }

@@ -110,7 +110,7 @@ func TestParametersAreStrict(t *testing.T) {
 			}
 			if r.Error.Code != -32602 || r.Error.Data == nil ||
 				r.Error.Data.Kind != "params" || r.Error.Data.Op != c.method {
-				t.Errorf("the error has code %d, data %+v; want -32602, kind params",
+				t.Errorf("the error has code %d, data %+v; want -32602, params",
 					r.Error.Code, r.Error.Data)
 			}
 			if !strings.HasPrefix(r.Error.Message, c.method+": ") ||

@@ -29,8 +29,8 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if (c == nil) == (why == "") {
-			t.Fatalf("%s: parse returns the call %v and the refusal %q; want one", msg, c,
-				why)
+			t.Fatalf("%s: parse returns the call %v and the refusal %q; want one", msg,
+				c, why)
 		}
 		var m map[string]any
 		d := json.NewDecoder(bytes.NewReader(msg))

@@ -249,7 +249,7 @@ func TestCloseTellsOfACutWrite(t *testing.T) {
 				n, err = c.Write(make([]byte, 1<<20))
 			}
 			if n == 1<<20 || !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("Write returns %d, %v; want a deadline inside", n, err)
+				t.Errorf("Write returns %d, %v; want a part, cut off", n, err)
 			}
 			close(drain)
 			if again {

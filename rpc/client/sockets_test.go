@@ -111,7 +111,7 @@ func TestTheFirstSocketThatAnswersIsTaken(t *testing.T) {
 	_, _, err = DialFirst(t.Context(), []string{missing, stale, file, long})
 	var none *NoDaemonError
 	if !errors.As(err, &none) || len(none.Tried) != 4 {
-		t.Fatalf("no socket works, and the error is %v; want one with 4 attempts", err)
+		t.Fatalf("no socket works, and the error is %v; want 4 attempts in it", err)
 	}
 	for _, path := range []string{missing, stale, file, long} {
 		if !strings.Contains(err.Error(), path+":") {
