@@ -281,10 +281,10 @@ func TestBytesOnADataChannelKeepASessionFromBeingIdle(t *testing.T) {
 	})
 }
 
-// bytesKeepASession sends bytes for longer than the idle timeout. If the session ends before, the
-// test fails. It may end if the machine stands still for the idle timeout, because no bytes move in
-// that time. Then the run shows nothing, and bytesKeepASession returns false. The session may end
-// too early by grain, the precision of Session.LastMoved.
+// bytesKeepASession sends bytes for longer than the idle timeout, and fails the test if the session
+// ends. If the machine stands still for the idle timeout, no bytes move, so the session may end.
+// Then the run shows nothing, and bytesKeepASession returns false. Session.LastMoved, and with it
+// the end of the session, may be too early by grain.
 func bytesKeepASession(t *testing.T) (kept bool) {
 	const limit, grain = 2 * time.Second, 10 * time.Millisecond
 	p := waitingPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = limit })

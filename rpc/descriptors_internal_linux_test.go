@@ -37,8 +37,8 @@ func newSender(t testing.TB) *sender {
 
 func (s *sender) Read(p []byte) (int, error) { return s.d.receive(s.from, p) }
 
-// send sends text, and count descriptors with its first byte. Each descriptor is one end of a
-// socket pair. send returns the other ends.
+// send sends text, and with its first byte as many descriptors as count says. Each descriptor is
+// one end of a socket pair. send returns the other ends.
 func (s *sender) send(text string, count int) (others []*os.File) {
 	s.t.Helper()
 	var mine []*os.File

@@ -80,7 +80,7 @@ func stuck(e *fakeengine.Engine, _ *rpc.Config) {
 	}
 }
 
-// The calls that wait may have a limited number of bytes in total. A call above the limit is
+// The bytes of the calls that wait in a session are limited in total. A call above the limit is
 // refused, and its bytes do not count. $/cancelRequest and Close are not refused. They end calls,
 // whose bytes then do not count any more.
 func TestKeptBytesAreLimited(t *testing.T) {

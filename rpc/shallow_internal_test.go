@@ -61,8 +61,8 @@ func TestShallow(t *testing.T) {
 	}
 }
 
-// After shallow, valid JSON is still valid JSON, and has at most the levels that are allowed. If it
-// had no more before, it has not changed.
+// After shallow, valid JSON is still valid JSON, and has at most the levels that are allowed. JSON
+// that had no more levels before is not changed.
 func FuzzShallow(f *testing.F) {
 	for _, s := range []string{`[]`, `[[["\"]"]]]`, `{"a":{"b\\":{}},"raw":1}`, `["\\\"["]`} {
 		f.Add(s, 2)

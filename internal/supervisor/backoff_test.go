@@ -68,7 +68,7 @@ func TestOneUsersStreakDelaysNoOtherUser(t *testing.T) {
 }
 
 // A caller that waits for the end of its pause does not count as refused. If it closes its
-// connection before, it counts as refused with the reason "left".
+// connection before that, it counts as refused with the reason "left".
 func TestACallerThatLeavesInItsPauseIsCounted(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

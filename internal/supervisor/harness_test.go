@@ -182,7 +182,7 @@ func (c *caller) told(cause string) {
 	c.cut()
 }
 
-// cut waits for the end of the connection, before which no line may come.
+// cut waits for the end of the connection. No line may come before the end.
 func (c *caller) cut() {
 	c.t.Helper()
 	line, err := c.in.ReadString('\n')

@@ -44,8 +44,8 @@ func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 	}
 }
 
-// A user may kill its worker with any signal. A signal without a name, such as a real-time signal,
-// is told by its number.
+// A user may kill its worker with any signal. If the signal has no name, like the
+// real-time signals, the caller is told its number.
 func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -58,7 +58,7 @@ func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 }
 
 // If the worker dies while one call is in the library and another waits, the caller is told the
-// call in the library: that is where the worker died.
+// name of the call in the library, because the worker has died there.
 func TestACallInTheLibraryIsNamedBeforeAWaitingCall(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -122,7 +122,7 @@ func TestAFullCallerDoesNotHoldUpTheSupervisor(t *testing.T) {
 }
 
 // All sessions of a shared worker are told how the worker died. Only the session whose call was
-// running is told the call.
+// running is told the name of the call.
 func TestSessionsOfASharedWorkerAreToldTheSame(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared = true })

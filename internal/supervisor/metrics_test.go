@@ -85,8 +85,9 @@ func TestCountersSurviveTheirWorker(t *testing.T) {
 	})
 }
 
-// A worker that was taken over can write any numbers into its counters. They never make a sum of
-// the metrics smaller or larger than math.MaxInt64, and its handles stop counting at its end.
+// A worker that was taken over can write any numbers into its counters. The sums of the metrics
+// never decrease all the same, and never exceed math.MaxInt64. After the worker's end its handles
+// no longer count.
 func TestAWorkerThatLiesHarmsNoSum(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

@@ -177,8 +177,8 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	}
 }
 
-// A worker that gets its configuration at the same moment as a new log level ends with the new
-// level: no message with the old level follows.
+// If a new log level is ordered while a worker gets its configuration, the last level that the
+// worker gets is the new one.
 func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
 	t.Parallel()
 	for n := range 400 {
@@ -399,7 +399,7 @@ func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 }
 
 // Health names the library that the newest worker has reported. A report of a worker of another
-// user counts only if it is the first report, because that user could have changed it.
+// user counts only if it is the first report, because that user could have falsified it.
 func TestHealthNamesTheLibraryOfTheLastWorker(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: zap.NewNop(), MaxSessions: 1})

@@ -209,7 +209,8 @@ func TestSessionsAreCounted(t *testing.T) {
 	d.dial().pid()
 }
 
-// A session above a user's limit --max-sessions-per-uid is refused. It does not limit other users.
+// A session above a user's limit --max-sessions-per-uid is refused. Each user has a limit of its
+// own.
 func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.MaxSessionsPerUID = 2 })
