@@ -67,7 +67,7 @@ func (s *sender) take(text string) {
 	s.t.Helper()
 	line, err := s.r.Line()
 	if err != nil || string(line) != text {
-		s.t.Fatalf("got %q, %v; want %q", line, err, text)
+		s.t.Fatalf("the next message is %q, %v; want %q", line, err, text)
 	}
 	s.d.beginMessage(s.r.Start())
 }
@@ -119,7 +119,8 @@ func (s *sender) hasNone() {
 	var e *session.Error
 	if !errors.As(err, &e) || e.Kind != kind.Limit ||
 		!strings.Contains(e.Why, "RLIMIT_NOFILE") {
-		s.t.Errorf("got %v, want an error of kind limit that names RLIMIT_NOFILE", err)
+		s.t.Errorf("a call without a descriptor gets %v, want an error of kind limit that "+
+			"names RLIMIT_NOFILE", err)
 	}
 }
 

@@ -98,7 +98,7 @@ func TestLastLineNeedsNoEnd(t *testing.T) {
 	p.expect(backendAnswer)
 	p.ended()
 	if err := p.over(); err != nil {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want nil", err)
 	}
 }
 
@@ -132,7 +132,7 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	}
 	p.ended()
 	if err := p.over(); err != nil {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want nil", err)
 	}
 	other.silent()
 }
@@ -152,7 +152,7 @@ func TestHalfClosedCallerMayGo(t *testing.T) {
 	}
 	p.conn.Close()
 	if err := p.over(); err != nil {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want nil", err)
 	}
 }
 
@@ -176,7 +176,7 @@ func TestCallerThatClosesIsGone(t *testing.T) {
 	})
 	p.conn.Close()
 	if err := p.over(); err != nil {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want nil", err)
 	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -209,7 +209,7 @@ func TestContextEndsTheSession(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the test is over","data":{"kind":"lost"}}}`)
 	p.ended()
 	if err := p.over(); !errors.Is(err, context.Canceled) {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want context.Canceled", err)
 	}
 }
 
@@ -225,7 +225,7 @@ func TestContextEndsTheSessionOfADeafCaller(t *testing.T) {
 	}
 	p.stop()
 	if err := p.over(); !errors.Is(err, context.Canceled) {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want context.Canceled", err)
 	}
 }
 
@@ -256,7 +256,7 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 				}
 			}()
 			if err := deaf.over(); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("Serve returned %v, want a timeout", err)
+				t.Errorf("Serve returns %v, want a timeout", err)
 			}
 			other.silent()
 		})

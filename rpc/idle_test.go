@@ -26,7 +26,7 @@ func (p *peer) endsIdle() {
 	p.ended()
 	if err := p.over(); !errors.Is(err, os.ErrDeadlineExceeded) ||
 		!strings.Contains(err.Error(), "nothing has come from the caller") {
-		p.t.Errorf("Serve returned %v", err)
+		p.t.Errorf("Serve returns %v, want that the caller was idle", err)
 	}
 }
 
@@ -97,6 +97,6 @@ func TestACallerThatHasShutDownItsWritingSideIsNotIdle(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":3,"error":{"code":-32009,"message":...,"data":{"kind":"timeout","op":"tls.Accept","handle":1}}}`)
 	p.ended()
 	if err := p.over(); err != nil {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want nil", err)
 	}
 }

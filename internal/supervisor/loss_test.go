@@ -53,7 +53,7 @@ func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 	testkit.Must(t, unix.Kill(c.pid(), 34)) // the Go runtime does not catch this one
 	c.told("died of signal 34")
 	if f := d.logged("worker ended unexpectedly", 1); f["exit"] != "signal 34" {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says %v; want the exit \"signal 34\"", f)
 	}
 }
 

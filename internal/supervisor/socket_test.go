@@ -80,7 +80,7 @@ func TestAnotherFileAtThePathIsNamedAndKept(t *testing.T) {
 			}
 			if !strings.Contains(err.Error(), tt.want) ||
 				!strings.Contains(err.Error(), path) {
-				t.Errorf("error %q; want the path and %q", err, tt.want)
+				t.Errorf("the error is %q; want the path and %q", err, tt.want)
 			}
 			after, _ := os.Lstat(path)
 			if before != nil && !os.SameFile(before, after) {
@@ -110,7 +110,7 @@ func TestImpossiblePathsAreExplained(t *testing.T) {
 				t.Fatal("Listen succeeded")
 			}
 			if !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %q; want %q", err, tt.want)
+				t.Errorf("the error is %q; want %q in it", err, tt.want)
 			}
 		})
 	}
@@ -264,7 +264,7 @@ func TestWaitingCallersAreAcceptedWithoutWaiting(t *testing.T) {
 	}
 	defer conn.Close()
 	if _, err := conn.Write([]byte("x")); err != nil {
-		t.Error(err)
+		t.Errorf("the accepted connection does not work: %v", err)
 	}
 	if conn, err := s.acceptWaiting(); conn != nil || err != nil {
 		t.Errorf("no caller waits, and acceptWaiting gives %v, %v", conn, err)

@@ -46,7 +46,7 @@ func TestWaitingUsersAreServedInTurn(t *testing.T) {
 		go func() {
 			done, err := q.wait(t.Context(), uid)
 			if err != nil {
-				t.Error(err)
+				t.Errorf("user %v gets no start: %v", uid, err)
 			}
 			begins <- start{uid, done}
 		}()
@@ -114,7 +114,7 @@ func TestASlowStartNoLongerCountsForTheTotal(t *testing.T) {
 	q.slow = time.Millisecond
 	for uid := range account(50) { // none of these starts ends
 		if _, err := q.wait(t.Context(), uid); err != nil {
-			t.Fatal(err)
+			t.Fatalf("user %v gets no start: %v", uid, err)
 		}
 	}
 	q.mu.Lock()

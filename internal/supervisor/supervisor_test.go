@@ -92,13 +92,13 @@ func TestCrashEndsItsSessionOnly(t *testing.T) {
 	f := d.logged("worker ended unexpectedly", 1)
 	if f["exit"] != "exit status 2" || f["sessions"] != int64(1) ||
 		!strings.Contains(f["stderr"].(string), "panic: crash") {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says of the crash %v; want its status, sessions and dump", f)
 	}
 	testkit.Must(t, unix.Kill(b.pid(), unix.SIGKILL))
 	b.told("was killed (SIGKILL)")
 	if f := d.logged("worker ended unexpectedly", 2); f["exit"] != "SIGKILL" ||
 		f["worker"] != int64(pb) {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says of the killed worker %v; want SIGKILL", f)
 	}
 	d.dial().pid()
 }
@@ -128,7 +128,7 @@ func TestWorkersThatCannotStartAreNotTriedInALoop(t *testing.T) {
 	const ended = "worker ended unexpectedly"
 	f := d.logged(ended, 3)
 	if f["exit"] != "exit status 6" || f["stderr"] != "no such library\n" {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says %v; want the exit status 6 and the text", f)
 	}
 	ends := d.logs.FilterMessage(ended).All()
 	if took := ends[2].Time.Sub(ends[0].Time); took < 200*time.Millisecond {
@@ -228,7 +228,7 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	d.mu.Unlock()
 	other, err := d.openSession(Peer{UID: 4321})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("another user is refused because of the first user's sessions: %v", err)
 	}
 	d.closeSession(other)
 	a.say("bye")
@@ -307,7 +307,7 @@ func TestStopLetsSessionsFinish(t *testing.T) {
 	c.say("bye")
 	c.cut()
 	if err := d.wait(); err != nil {
-		t.Error(err)
+		t.Errorf("all sessions have ended, and Run returns %v", err)
 	}
 }
 
@@ -366,7 +366,7 @@ func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
 	a.say("bye")
 	b.say("bye")
 	if err := d.wait(); err != nil {
-		t.Error(err)
+		t.Errorf("all sessions have ended, and Run returns %v", err)
 	}
 }
 
@@ -430,10 +430,10 @@ func TestIdleExit(t *testing.T) {
 	c.say("bye")
 	c.cut()
 	if err := d.wait(); err != nil {
-		t.Error(err)
+		t.Errorf("Run returns %v after IdleExit, want nil", err)
 	}
 	if f := d.logged("stopping", 1); f["why"] != "no session for 3s" {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says %v; want the reason of the stop", f)
 	}
 }
 
@@ -490,7 +490,7 @@ func TestFirstWorkerIsIntroduced(t *testing.T) {
 	d.dial().pid()
 	const stub = "no usable OpenSSL: every TLS call will fail with an error that says so"
 	if f := d.logged(stub, 1); f["tried"] != "tried everything" {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says %v; want what the worker tried", f)
 	}
 	if n := d.logs.FilterFieldKey("tried").Len(); n != 1 {
 		t.Errorf("the log says %d times what was tried, want once", n)

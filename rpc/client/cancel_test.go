@@ -71,7 +71,8 @@ func TestACancelledCallIsCancelledInTlsdToo(t *testing.T) {
 			e := wantKind(t, err, KindCancelled)
 			if !errors.Is(err, tt.cause) ||
 				e.Message != "tls.Read: handle 1: cancelled by the caller" {
-				t.Errorf("error %v, cause %v; want %v", err, e.cause, tt.cause)
+				t.Errorf("the error is %v, its cause %v; want tlsd's message, %v",
+					err, e.cause, tt.cause)
 			}
 			if _, err := c.Backend(t.Context()); err != nil {
 				t.Errorf("the session does not go on: %v", err)

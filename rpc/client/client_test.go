@@ -21,10 +21,10 @@ func wantKind(t *testing.T, err error, k Kind) *Error {
 	t.Helper()
 	var e *Error
 	if !errors.As(err, &e) || e.Kind != k {
-		t.Fatalf("error %T %v, want an *Error of kind %s", err, err, k)
+		t.Fatalf("the error is %T %v, want an *Error of kind %s", err, err, k)
 	}
 	if e.Data.Kind != k || e.Code == 0 || e.Message == "" {
-		t.Fatalf("incomplete error %+v", e)
+		t.Fatalf("the error lacks its kind, code or message: %+v", e)
 	}
 	return e
 }
@@ -49,7 +49,7 @@ func TestAnswersFindTheirCallsInAnyOrder(t *testing.T) {
 		wg.Go(func() {
 			got, err := c.Version(t.Context(), Handle(i))
 			if want := fmt.Sprintf("of %d", i); got != want || err != nil {
-				t.Errorf("got %q, %v; want %q", got, err, want)
+				t.Errorf("the call gets the answer %q, %v; want %q", got, err, want)
 			}
 		})
 	}
@@ -277,7 +277,7 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 	<-called
 	for range 2 {
 		if err := c.Close(); err != nil {
-			t.Error(err)
+			t.Errorf("Close returns %v", err)
 		}
 	}
 	err := <-failed
@@ -375,7 +375,7 @@ func TestHelloChecksWhoAnswers(t *testing.T) {
 			case tt.why != "" &&
 				(err == nil || !strings.Contains(err.Error(), tt.why) ||
 					!errors.Is(err, ErrVersion)):
-				t.Errorf("error %v, want ErrVersion with %q in it", err, tt.why)
+				t.Errorf("the error is %v, want ErrVersion and %q", err, tt.why)
 			}
 		})
 	}

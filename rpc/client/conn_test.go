@@ -60,10 +60,10 @@ func TestBytesGoOverTheDataChannel(t *testing.T) {
 		t.Fatalf("the data that comes back is not what was sent, error %v", err)
 	}
 	if err := <-wrote; err != nil {
-		t.Error(err)
+		t.Errorf("Write or CloseWrite returns %v", err)
 	}
 	if err := c.Flush(t.Context()); err != nil {
-		t.Error(err)
+		t.Errorf("Flush returns %v", err)
 	}
 	for range 3 { // the client asks tlsd once
 		if n, err := c.Read(got); n != 0 || err != io.EOF {
@@ -73,7 +73,7 @@ func TestBytesGoOverTheDataChannel(t *testing.T) {
 	_, err := c.Write([]byte("x"))
 	wantKind(t, err, KindState)
 	if err := c.Close(); err != nil {
-		t.Error(err)
+		t.Errorf("Close returns %v", err)
 	}
 	if c.Handle() != 7 || c.LocalAddr().String() != "handle 7" ||
 		c.RemoteAddr().Network() != "tlsd" {
@@ -95,14 +95,14 @@ func TestAcceptConnHasTheHandleOfTheAnswer(t *testing.T) {
 	})
 	conn, err := c.AcceptConn(t.Context(), 3, "127.0.0.1", 8443)
 	if err != nil || conn.Handle() != 12 {
-		t.Fatalf("got %v, %v", conn, err)
+		t.Fatalf("AcceptConn returns %v, %v; want handle 12", conn, err)
 	}
 	p := make([]byte, 10)
 	if n, err := conn.Read(p); string(p[:n]) != "hi" || err != nil {
-		t.Errorf("read %q, %v", p[:n], err)
+		t.Errorf("Read returns %q, %v; want hi", p[:n], err)
 	}
 	if err := conn.Close(); err != nil {
-		t.Error(err)
+		t.Errorf("Close returns %v", err)
 	}
 }
 
@@ -174,7 +174,7 @@ func TestTheReasonOfAnEndIsAsked(t *testing.T) {
 				err := tt.do(c)
 				wantKind(t, err, tt.kind)
 				if !strings.Contains(err.Error(), tt.says) {
-					t.Errorf("error %v, want %q in it", err, tt.says)
+					t.Errorf("the error is %v, want %q in it", err, tt.says)
 				}
 			}
 		})
@@ -212,7 +212,7 @@ func TestCloseEndsWhatWaits(t *testing.T) {
 	go func() { _, err := c.Read(make([]byte, 1)); ended <- err }()
 	go func() { _, err := c.Write(make([]byte, 64<<20)); ended <- err }()
 	if err := c.Close(); err != nil {
-		t.Error(err)
+		t.Errorf("Close returns %v", err)
 	}
 	for range 2 {
 		if err := <-ended; !errors.Is(err, net.ErrClosed) {
@@ -255,11 +255,11 @@ func TestCloseTellsOfACutWrite(t *testing.T) {
 			if again {
 				c.SetWriteDeadline(time.Time{})
 				if _, err := c.Write(make([]byte, 1<<20-n)); err != nil {
-					t.Error(err)
+					t.Errorf("the rest of the Write fails: %v", err)
 				}
 			}
 			if err := c.Close(); err != nil {
-				t.Error(err)
+				t.Errorf("Close returns %v", err)
 			}
 		})
 	}
@@ -348,6 +348,6 @@ func TestStatusKeepsWhatTlsdSays(t *testing.T) {
 	}
 	wantKind(t, st.WriteError, KindIO)
 	if err := c.Shutdown(t.Context(), 7); err != nil {
-		t.Error(err)
+		t.Errorf("Shutdown returns %v", err)
 	}
 }

@@ -130,7 +130,7 @@ func TestTheFirstSocketThatAnswersIsTaken(t *testing.T) {
 	cancel()
 	_, _, err = DialFirst(ctx, []string{good, denies})
 	if !errors.Is(err, context.Canceled) || !errors.As(err, &none) || len(none.Tried) != 1 {
-		t.Errorf("error %v, want context.Canceled after one attempt", err)
+		t.Errorf("the error is %v, want context.Canceled after one attempt", err)
 	}
 }
 
