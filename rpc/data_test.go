@@ -399,7 +399,7 @@ func TestACutConnectionIsNoEnd(t *testing.T) {
 	_, err = io.ReadAll(conn)
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != client.KindIO {
-		t.Errorf("the peer has cut the connection, and ReadAll returns %v; want kind io", err)
+		t.Errorf("the connection was cut, and ReadAll returns %v; want kind io", err)
 	}
 	conn.CloseContext(context.Background())
 }
