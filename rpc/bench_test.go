@@ -56,17 +56,17 @@ func (c idleConn) Close() error                                 { return c.nc.Cl
 // BenchmarkBackend measures the shortest call.
 func BenchmarkBackend(b *testing.B) { benchCall(b, 0, backend) }
 
-// block is the payload of a call, in bytes.
+// block is the size of the payload of BenchmarkWrite64K, in bytes.
 const block = 64 << 10
 
-// BenchmarkWrite64K carries its payload as base64.
+// BenchmarkWrite64K measures a call with 64 KiB of payload, as base64.
 func BenchmarkWrite64K(b *testing.B) {
 	data := base64.StdEncoding.EncodeToString(make([]byte, block))
 	benchCall(b, block, `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1,"`+data+`"]}`)
 }
 
-// benchCall makes calls of one kind, with n bytes of payload. Their session has a connection with
-// handle 1.
+// benchCall makes the same call again and again, in a session that has a connection with handle 1.
+// n is the size of the call's payload in bytes.
 func benchCall(b *testing.B, n int, call string) {
 	p := newPeer(b, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = idle{} })
 	p.conn.SetDeadline(time.Time{})

@@ -11,7 +11,7 @@ import (
 	"tlsd/session"
 )
 
-// cancelled is the answer to a cancelled call.
+// cancelled is the answer to a cancelled call. handle is empty for a call without a handle.
 func cancelled(id, method, handle string) string {
 	if handle != "" {
 		handle = `,"handle":` + handle
@@ -19,6 +19,8 @@ func cancelled(id, method, handle string) string {
 	return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32010,"message":...,"data":{"kind":"cancelled","op":%q%s}}}`, id, method, handle)
 }
 
+// $/cancelRequest ends the call with its id, whatever the type of the id. The call is answered with
+// kind cancelled. Another id, and the id of a call that has ended, have no effect.
 func TestCancelRequest(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -41,7 +43,7 @@ func TestCancelRequest(t *testing.T) {
 				p := newPeer(t)
 				p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":%q,"params":%s}`, id, c.method, c.params(p)))
 				p.silent()
-				// These ids are not those of the calls.
+				// No call has one of these ids.
 				for _, other := range []string{`8`, `"7"`, `"null"`, `""`, `70`} {
 					p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[` + other + `]}`)
 				}
@@ -55,6 +57,8 @@ func TestCancelRequest(t *testing.T) {
 	}
 }
 
+// $/cancelRequest with an id of its own is a call, so it is answered, even if it has cancelled
+// nothing.
 func TestCancelRequestAsACallIsAnswered(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -62,6 +66,7 @@ func TestCancelRequestAsACallIsAnswered(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":null}`)
 }
 
+// Ids that are strings are compared after their escapes are resolved.
 func TestCancelRequestComparesStringsByValue(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -71,6 +76,7 @@ func TestCancelRequestComparesStringsByValue(t *testing.T) {
 	p.expect(cancelled(`"a/b"`, "tls.Read", h))
 }
 
+// If several calls have the same id, $/cancelRequest ends all of them, and no other call.
 func TestCancelRequestEndsAllWithThatID(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -87,6 +93,7 @@ func TestCancelRequestEndsAllWithThatID(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":"other","result":"IQ=="}`)
 }
 
+// $/cancelRequest can end a call of its own batch.
 func TestCancelRequestInABatch(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -97,7 +104,7 @@ func TestCancelRequestInABatch(t *testing.T) {
 	p.expect(`[` + cancelled("1", "tls.Read", h) + `,{"jsonrpc":"2.0","id":2,"result":"openssl"}]`)
 }
 
-// TestCancelRequestReachesNoOtherSession: an id of another session is not in flight.
+// $/cancelRequest cannot end a call of another session that has the same id.
 func TestCancelRequestReachesNoOtherSession(t *testing.T) {
 	t.Parallel()
 	p, other := newPeer(t), newPeer(t)
@@ -109,11 +116,12 @@ func TestCancelRequestReachesNoOtherSession(t *testing.T) {
 	p.line(`{"jsonrpc":"2.0","id":9,"method":"tls.Write","params":[` + h + `,"IQ=="]}`)
 	seen := p.answer() + p.answer()
 	if !strings.Contains(seen, `"id":1,"result":"IQ=="`) {
-		t.Errorf("got %s", seen)
+		t.Errorf("another session has cancelled the Read: %s", seen)
 	}
 }
 
-// TestCallsInFlightAreLimited: the limit does not hold for calls that end others.
+// A call above the limit of calls in flight is refused. $/cancelRequest is not refused, and makes
+// room.
 func TestCallsInFlightAreLimited(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) {

@@ -31,7 +31,7 @@ func channelPair(t testing.TB) (*net.UnixConn, *os.File) {
 	return c, theirs
 }
 
-// lineWith sends a line, and the descriptors with its first byte.
+// lineWith sends a line, and the descriptors of the files with its first byte. It closes the files.
 func (p *peer) lineWith(line string, files ...*os.File) {
 	p.t.Helper()
 	var fds []int
@@ -66,6 +66,8 @@ func isEnded(t testing.TB, ch net.Conn) {
 	}
 }
 
+// The bytes of a data channel reach the peer and come back, and tls.Status counts them. tls.Read
+// and tls.Write are not possible beside a data channel.
 func TestBytesGoOverADataChannel(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -78,7 +80,8 @@ func TestBytesGoOverADataChannel(t *testing.T) {
 	go func() { ch.Write(data); ch.CloseWrite() }()
 	got, err := io.ReadAll(ch)
 	if err != nil || !bytes.Equal(got, data) {
-		t.Fatalf("%d bytes came back, other ones or not all, %v", len(got), err)
+		t.Fatalf("%d bytes come back, not the %d bytes that were sent; error %v", len(got),
+			len(data), err)
 	}
 	p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Status","params":[1]}`)
 	p.expect(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"result":{"read":"end","write":"shut","received":%d,"sent":%[1]d}}`, len(data)))
@@ -91,23 +94,26 @@ func TestBytesGoOverADataChannel(t *testing.T) {
 	isEnded(t, ch)
 }
 
+// tls.Flush waits until the given number of bytes was sent. If no bytes can come, because there is
+// no data channel, a larger number than was sent is an error. A data channel can bring more, so
+// tls.Flush waits.
 func TestFlushTakesAnyNumber(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	p.client(p.echo())
 	p.ok("tls.Write", 1, "aGVsbG8=")
 	p.ok("tls.Flush", 1, 5)
-	p.fails(kind.State, "tls.Flush", 1, 6) // no bytes are on their way
+	p.fails(kind.State, "tls.Flush", 1, 6) // only 5 bytes were written
 	p.fails(kind.Params, "tls.Flush", 1, -1)
 	p.ok("tls.NewClient", "localhost", p.echo())
 	p.shake("2")
 	p.ok("tls.Flush", 2, 0)
-	id := p.begin("tls.Flush", 2, int64(1)<<62) // more may come on the channel
+	id := p.begin("tls.Flush", 2, int64(1)<<62) // waits, because more may come
 	p.line(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, id))
 	p.expect(cancelled(fmt.Sprint(id), "tls.Flush", "2"))
 }
 
-// TestHalfCloseWithoutAChannel: tls.Shutdown works also if the data goes over control, as base64.
+// tls.Shutdown also works for a connection without a data channel. The caller can still read.
 func TestHalfCloseWithoutAChannel(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -117,15 +123,15 @@ func TestHalfCloseWithoutAChannel(t *testing.T) {
 	p.ok("tls.Shutdown", 1)
 	p.fails(kind.State, "tls.Write", 1, "aGVsbG8=")
 	if got := p.ok("tls.Read", 1, 5); got != "aGVsbG8=" {
-		t.Errorf("read %s", got)
+		t.Errorf("after Shutdown the caller reads %s", got)
 	}
 	if got := p.ok("tls.Read", 1, 5); got != "" {
-		t.Errorf("read %s, want the end", got)
+		t.Errorf("after the echo the caller reads %s, want the end", got)
 	}
 }
 
-// TestAnErrorOfStatusIsAnError: it has the form of an error of the protocol, and becomes the last
-// error.
+// An error of a data channel, which tls.Status returns, has the form of an answer's error.
+// tls.LastError returns it, too.
 func TestAnErrorOfStatusIsAnError(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, failing(fakeengine.Write,
@@ -145,9 +151,11 @@ func TestAnErrorOfStatusIsAnError(t *testing.T) {
 	if got := p.ok("tls.LastError"); got != "tls.Write: handle 1: broken pipe" {
 		t.Errorf("LastError is %q", got)
 	}
-	p.ok("tls.Close", 1) // Status has returned the error
+	p.ok("tls.Close", 1) // no error any more, because Status has returned it
 }
 
+// A call that announces a descriptor, and comes without one, fails with kind limit: the system may
+// have dropped it. The handle still works.
 func TestACallWithoutItsDescriptor(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -162,7 +170,8 @@ func TestACallWithoutItsDescriptor(t *testing.T) {
 	}
 }
 
-// TestADescriptorOfTheWrongKind: it is a params error, and harms nothing.
+// A descriptor that cannot be a data channel is a params error. tlsd closes it, and the handle
+// still works.
 func TestADescriptorOfTheWrongKind(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -176,11 +185,12 @@ func TestADescriptorOfTheWrongKind(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":...,"data":{"kind":"params","op":"tls.Handshake"}}}`)
 	r.SetReadDeadline(time.Now().Add(testkit.Patience))
 	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("the descriptor is open: %d, %v", n, err)
+		t.Errorf("tlsd has not closed the descriptor: %d, %v", n, err)
 	}
 	p.shake("1")
 }
 
+// A call in a batch cannot get a data channel. tlsd closes the descriptor that came with the batch.
 func TestABatchHasNoChannels(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -192,7 +202,7 @@ func TestABatchHasNoChannels(t *testing.T) {
 	isEnded(t, ours)
 }
 
-// TestACallThatFailsClosesItsDescriptor: this holds for every reason of the failure.
+// If a call fails, for whatever reason, tlsd closes the descriptor that came with it.
 func TestACallThatFailsClosesItsDescriptor(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -215,12 +225,12 @@ func TestACallThatFailsClosesItsDescriptor(t *testing.T) {
 		if !bytes.Contains([]byte(got), []byte(c.kind)) {
 			t.Errorf("%s: got %s, want %s", name, got, c.kind)
 		}
-		p.silent() // the next message
+		p.silent() // the next message closes descriptors that the call has not taken
 		isEnded(t, ours)
 	}
 }
 
-// TestTheSessionsEndClosesDescriptors: no call has taken them.
+// The end of a session closes descriptors that no call has taken.
 func TestTheSessionsEndClosesDescriptors(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -231,7 +241,8 @@ func TestTheSessionsEndClosesDescriptors(t *testing.T) {
 	isEnded(t, ours)
 }
 
-// TestCallsThatAreSentAtOnceHaveTheirOwnChannels: the order of the descriptors decides.
+// If calls with descriptors are sent without waiting for answers, each call gets the descriptor
+// that was sent with it.
 func TestCallsThatAreSentAtOnceHaveTheirOwnChannels(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -262,7 +273,7 @@ func TestCallsThatAreSentAtOnceHaveTheirOwnChannels(t *testing.T) {
 	}
 }
 
-// TestBytesOnADataChannelKeepASessionFromBeingIdle: there is no call meanwhile.
+// While bytes move on a data channel, the session is not idle, although it makes no calls.
 func TestBytesOnADataChannelKeepASessionFromBeingIdle(t *testing.T) {
 	t.Parallel()
 	testkit.Until(t, "bytes move all the time, and the session is not idle", func() bool {
@@ -270,9 +281,10 @@ func TestBytesOnADataChannelKeepASessionFromBeingIdle(t *testing.T) {
 	})
 }
 
-// bytesKeepASession sends bytes for longer than the limit. It returns false if the machine has
-// stood still for the limit. Then the session has been idle in truth, and its end shows nothing.
-// Session.LastMoved may be early by grain, and so may the end of the session.
+// bytesKeepASession sends bytes for longer than the idle timeout, and fails the test if the session
+// ends. If the machine stands still for the idle timeout, no bytes move, so the session may end.
+// Then the run shows nothing, and bytesKeepASession returns false. Session.LastMoved, and with it
+// the end of the session, may be too early by grain.
 func bytesKeepASession(t *testing.T) (kept bool) {
 	const limit, grain = 2 * time.Second, 10 * time.Millisecond
 	p := waitingPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = limit })
@@ -283,7 +295,7 @@ func bytesKeepASession(t *testing.T) (kept bool) {
 	p.serve()
 	tick := time.NewTicker(limit / 40)
 	defer tick.Stop()
-	// The promise is about time.
+	// The promise is about time, so this loop takes time.
 	for begun := moved; time.Since(begun) < limit+limit/2; <-tick.C {
 		before := time.Now()
 		_, err := ch.Write([]byte{1})
@@ -291,7 +303,7 @@ func bytesKeepASession(t *testing.T) (kept bool) {
 			_, err = ch.Read(make([]byte, 1))
 		}
 		if still := time.Since(moved); err != nil && still < limit-grain {
-			t.Fatalf("the session has ended after %v, %v after a byte: %v",
+			t.Fatalf("the session has ended after %v, only %v after the last byte: %v",
 				time.Since(begun), still, err)
 		}
 		if kept = err == nil; !kept {
@@ -305,7 +317,7 @@ func bytesKeepASession(t *testing.T) (kept bool) {
 	return kept
 }
 
-// newClient is a Go client of a served session.
+// newClient serves a session, and returns it with a Go client of the session.
 func newClient(t testing.TB) (*peer, *client.Client) {
 	p := newPeer(t)
 	p.conn.SetDeadline(time.Time{})
@@ -314,7 +326,7 @@ func newClient(t testing.TB) (*peer, *client.Client) {
 	return p, c
 }
 
-// TestAGoClientHasANetConn: as a TLS client, and as a TLS server.
+// A Go client of tlsd can be a TLS client and a TLS server. It has a net.Conn for each connection.
 func TestAGoClientHasANetConn(t *testing.T) {
 	t.Parallel()
 	p, c := newClient(t)
@@ -355,7 +367,7 @@ func TestAGoClientHasANetConn(t *testing.T) {
 	must(<-wrote)
 	must(<-served)
 	if !bytes.Equal(got, data) {
-		t.Errorf("%d bytes came back, other ones or not all", len(got))
+		t.Errorf("%d bytes come back, not the %d bytes that were sent", len(got), len(data))
 	}
 	must(conn.Close())
 	_, err = c.Status(ctx, h)
@@ -365,7 +377,7 @@ func TestAGoClientHasANetConn(t *testing.T) {
 	}
 }
 
-// TestACutConnectionIsNoEnd: a Go client gets an error.
+// If the peer cuts the connection without close_notify, a Go client reads an error, not the end.
 func TestACutConnectionIsNoEnd(t *testing.T) {
 	t.Parallel()
 	p, c := newClient(t)
@@ -387,7 +399,7 @@ func TestACutConnectionIsNoEnd(t *testing.T) {
 	_, err = io.ReadAll(conn)
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != client.KindIO {
-		t.Errorf("got %v, want an error of kind io", err)
+		t.Errorf("the connection was cut, and ReadAll returns %v; want kind io", err)
 	}
 	conn.CloseContext(context.Background())
 }

@@ -28,7 +28,7 @@ func FuzzDecode(f *testing.F) {
 	names := slices.Sorted(maps.Keys(methods))
 	f.Fuzz(func(t *testing.T, name string, params []byte) {
 		m := methods[name]
-		if m == nil { // the fuzzer cannot guess names
+		if m == nil { // the fuzzer rarely finds a name, so other texts stand for methods
 			sum := 0
 			for _, b := range []byte(name) {
 				sum += int(b)
@@ -46,7 +46,8 @@ func FuzzDecode(f *testing.F) {
 		a, err := m.decode(params)
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), m.name+": ") || a != nil {
-				t.Fatalf("%s %s: %v, %v", m.name, params, a, err)
+				t.Fatalf("%s %s: the error %v does not name the method, or comes "+
+					"with values: %v", m.name, params, err, a)
 			}
 			return
 		}
@@ -70,13 +71,14 @@ func FuzzDecode(f *testing.F) {
 				ok = p.typ == anyID && validID(x)
 			}
 			if !ok {
-				t.Fatalf("%s %s: %s becomes %v", m.name, params, p.name, v)
+				t.Fatalf("%s %s: the table does not allow this value of %s: %v",
+					m.name, params, p.name, v)
 			}
 			if v != nil {
 				again[p.name] = v
 			}
 		}
-		byName := encode(again) // an id stays as it is written
+		byName := encode(again) // an id is encoded as it was written
 		if b, err := m.decode(byName); err != nil || !reflect.DeepEqual(a, b) {
 			t.Fatalf("%s: %s becomes %v; %s becomes %v, %v", m.name, params,
 				a, byName, b, err)

@@ -17,12 +17,13 @@ import (
 	"tlsd/session"
 )
 
-// A sender sends messages with descriptors to a reader's descriptors.
+// A sender has both ends of a connection. It sends messages with descriptors on one end, and
+// receives them on the other end with the type descriptors, which is tested here.
 type sender struct {
 	t    testing.TB
-	to   *net.UnixConn
-	from *net.UnixConn
-	d    descriptors
+	to   *net.UnixConn // the sending end
+	from *net.UnixConn // the receiving end
+	d    descriptors   // the descriptors that have come
 	r    *wire.Reader
 }
 
@@ -36,19 +37,19 @@ func newSender(t testing.TB) *sender {
 
 func (s *sender) Read(p []byte) (int, error) { return s.d.receive(s.from, p) }
 
-// send sends text, and descriptors with its first byte. It returns the other ends of the
-// descriptors.
-func (s *sender) send(text string, descriptors int) (others []*os.File) {
+// send sends text, and with its first byte as many descriptors as count says. Each descriptor is
+// one end of a socket pair. send returns the other ends.
+func (s *sender) send(text string, count int) (others []*os.File) {
 	s.t.Helper()
 	var mine []*os.File
 	var fds []int
-	for range descriptors {
+	for range count {
 		a, b := testkit.SocketPair(s.t, unix.SOCK_STREAM)
 		others, mine = append(others, a), append(mine, b)
 		fds = append(fds, int(b.Fd()))
 	}
 	var rights []byte
-	if descriptors > 0 {
+	if count > 0 {
 		rights = unix.UnixRights(fds...)
 	}
 	n, _, err := s.to.WriteMsgUnix([]byte(text), rights, nil)
@@ -61,17 +62,17 @@ func (s *sender) send(text string, descriptors int) (others []*os.File) {
 	return others
 }
 
-// take reads the next message, which must be the text, and begins it.
+// take reads the next message, which must be text, and calls beginMessage.
 func (s *sender) take(text string) {
 	s.t.Helper()
 	line, err := s.r.Line()
 	if err != nil || string(line) != text {
-		s.t.Fatalf("got %q, %v; want %q", line, err, text)
+		s.t.Fatalf("the next message is %q, %v; want %q", line, err, text)
 	}
 	s.d.beginMessage(s.r.Start())
 }
 
-// isChannel says whether the oldest descriptor is the other end of f.
+// isChannel takes the oldest descriptor that waits, and checks that it is the other end of f.
 func (s *sender) isChannel(f *os.File) {
 	s.t.Helper()
 	c, err := s.d.channel()
@@ -81,7 +82,7 @@ func (s *sender) isChannel(f *os.File) {
 	defer c.Close()
 	c.Write([]byte("!"))
 	if got := make([]byte, 1); !isReadable(s.t, f) || readOne(f, got) != "!" {
-		s.t.Error("the channel is another one")
+		s.t.Error("the call gets another descriptor than the one that came with it")
 	}
 }
 
@@ -111,17 +112,19 @@ func areClosed(t testing.TB, others ...*os.File) {
 	}
 }
 
-// hasNone checks that no descriptor waits.
+// hasNone checks that no descriptor waits for a call.
 func (s *sender) hasNone() {
 	s.t.Helper()
 	_, err := s.d.channel()
 	var e *session.Error
 	if !errors.As(err, &e) || e.Kind != kind.Limit ||
 		!strings.Contains(e.Why, "RLIMIT_NOFILE") {
-		s.t.Errorf("got %v, want an error of kind limit that names RLIMIT_NOFILE", err)
+		s.t.Errorf("a call without a descriptor gets %v, want an error of kind limit that "+
+			"names RLIMIT_NOFILE", err)
 	}
 }
 
+// A call gets the descriptor that came with its line. A line without a descriptor gets none.
 func TestDescriptorsGoToTheCallsThatTheyCameWith(t *testing.T) {
 	t.Parallel()
 	s := newSender(t)
@@ -142,7 +145,7 @@ func TestDescriptorsGoToTheCallsThatTheyCameWith(t *testing.T) {
 	s.hasNone()
 }
 
-// TestADescriptorArrivesWithALineThatComesInPieces: the line may be cut anywhere.
+// A line that comes in two pieces gets the descriptor that came with its first byte.
 func TestADescriptorArrivesWithALineThatComesInPieces(t *testing.T) {
 	t.Parallel()
 	const text = "line\n"
@@ -161,8 +164,8 @@ func TestADescriptorArrivesWithALineThatComesInPieces(t *testing.T) {
 	}
 }
 
-// TestALineOfManyReadsKeepsItsDescriptor: the next line keeps its descriptor, too. Its first bytes
-// come in the same read as the end of the long line.
+// A line that takes many reads gets the descriptor that came with its first byte. The next line
+// gets its own, although one read may return its beginning together with the end of the long line.
 func TestALineOfManyReadsKeepsItsDescriptor(t *testing.T) {
 	t.Parallel()
 	s := newSender(t)
@@ -176,6 +179,7 @@ func TestALineOfManyReadsKeepsItsDescriptor(t *testing.T) {
 	s.isChannel(f[1][0])
 }
 
+// Descriptors that the call of their line does not take are closed when the next message begins.
 func TestSurplusDescriptorsAreClosedWithTheNextMessage(t *testing.T) {
 	t.Parallel()
 	s := newSender(t)
@@ -194,7 +198,7 @@ func TestSurplusDescriptorsAreClosedWithTheNextMessage(t *testing.T) {
 	s.hasNone()
 }
 
-// TestAFloodOfDescriptorsIsBounded: never more than maxDescriptors are open here.
+// However many descriptors a caller sends, never more than maxDescriptors of them are open in tlsd.
 func TestAFloodOfDescriptorsIsBounded(t *testing.T) {
 	t.Parallel()
 	t.Run("in one message", func(t *testing.T) {
@@ -224,6 +228,7 @@ func TestAFloodOfDescriptorsIsBounded(t *testing.T) {
 	})
 }
 
+// A received descriptor is close-on-exec, so a program that tlsd executes does not inherit it.
 func TestDescriptorsAreClosedOnExec(t *testing.T) {
 	t.Parallel()
 	s := newSender(t)
@@ -231,11 +236,12 @@ func TestDescriptorsAreClosedOnExec(t *testing.T) {
 	s.take("line")
 	flags, err := unix.FcntlInt(uintptr(s.d.waiting[0].fd), unix.F_GETFD, 0)
 	if err != nil || flags&unix.FD_CLOEXEC == 0 {
-		t.Errorf("flags %#x, %v", flags, err)
+		t.Errorf("the descriptor has the flags %#x, %v; want FD_CLOEXEC", flags, err)
 	}
 }
 
-// TestOnlyAPairOfUnixStreamSocketsIsAChannel: any other descriptor is refused.
+// Only an end of a pair of Unix stream sockets can be a data channel. Any other descriptor is
+// refused and closed.
 func TestOnlyAPairOfUnixStreamSocketsIsAChannel(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file")
@@ -384,8 +390,9 @@ func connectedTCP(t *testing.T) int {
 	return fd
 }
 
-// FuzzDescriptors sends lines in any pieces, with any descriptors, and calls that take some of
-// them. No descriptor is taken that was not sent. None is taken twice, and none stays open.
+// FuzzDescriptors sends lines in any pieces, with descriptors at any piece. Some lines take a
+// descriptor. While descriptors wait, each of these lines gets one. Never more than maxDescriptors
+// wait, and at the end none is open.
 func FuzzDescriptors(f *testing.F) {
 	f.Add([]byte("a1b\n\x01c\n\x02\n"), []byte{1, 0, 2})
 	f.Add([]byte("\n\n\x11x\ny"), []byte{0, 1})
@@ -396,7 +403,8 @@ func FuzzDescriptors(f *testing.F) {
 		}
 		s := newSender(t)
 		var all []*os.File
-		// Each byte is a piece. Its remainder modulo 3 is the number of descriptors.
+		// Each byte is sent alone. Its remainder modulo 3 says how many descriptors come
+		// with it.
 		for _, p := range pieces {
 			all = append(all, s.send(string(p), int(p%3))...)
 		}
@@ -407,7 +415,8 @@ func FuzzDescriptors(f *testing.F) {
 			}
 			s.d.beginMessage(s.r.Start())
 			if len(s.d.waiting) > maxDescriptors {
-				t.Fatalf("%d descriptors wait", len(s.d.waiting))
+				t.Fatalf("%d descriptors wait, want at most %d", len(s.d.waiting),
+					maxDescriptors)
 			}
 			if len(takes) > 0 && takes[i%len(takes)]%2 == 1 && len(s.d.waiting) > 0 {
 				c, err := s.d.channel()

@@ -56,6 +56,8 @@ func discovered(t *testing.T) (doc openRPC) {
 	return doc
 }
 
+// rpc.discover returns an OpenRPC document that describes each method, its parameters and its
+// result.
 func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 	t.Parallel()
 	doc := discovered(t)
@@ -90,7 +92,7 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 	seen := map[string]bool{}
 	for _, m := range doc.Methods {
 		if seen[m.Name] {
-			t.Errorf("%s is there twice", m.Name)
+			t.Errorf("the document has %s twice", m.Name)
 		}
 		seen[m.Name] = true
 		if m.Summary == "" || m.ParamStructure != "either" || m.Params == nil {
@@ -126,13 +128,13 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 		"rpc.discover", "$/cancelRequest",
 	} {
 		if !seen[name] {
-			t.Errorf("%s is missing", name)
+			t.Errorf("the document lacks %s", name)
 		}
 	}
 }
 
-// TestDiscoverAgreesWithDispatch: each method exists, and takes the parameters of the document in
-// their order.
+// tlsd has each method of the document. The method takes the parameters that the document lists, in
+// this order.
 func TestDiscoverAgreesWithDispatch(t *testing.T) {
 	t.Parallel()
 	for _, m := range discovered(t).Methods {
@@ -156,13 +158,14 @@ func TestDiscoverAgreesWithDispatch(t *testing.T) {
 				want = "(" + strings.Join(names, ", ") + ")"
 			}
 			if !strings.HasSuffix(r.Error.Message, want) {
-				t.Errorf("the error is %q, want the document's %s",
+				t.Errorf("the error is %q, but the document has %s",
 					r.Error.Message, want)
 			}
 		})
 	}
 }
 
+// tls.Info without a handle returns the library, the trust store, the timeouts and the limits.
 func TestInfo(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, defaults)
@@ -175,7 +178,7 @@ func TestInfo(t *testing.T) {
 		"limits":{"message":24117248,"nesting":64,"buffered":67108864,"blob":16777216,"batch":1024,"handles":65536,"calls":4096,"pending":128}}}`)
 }
 
-// proto returns proto.md.
+// proto returns the text of proto.md.
 func proto(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile("../proto.md")
@@ -185,7 +188,7 @@ func proto(t *testing.T) string {
 	return string(b)
 }
 
-// table returns the cells of the table whose header begins with the word.
+// table returns the rows of the table of proto.md whose first column has the header.
 func table(t *testing.T, header string) (rows [][]string) {
 	t.Helper()
 	_, rest, found := strings.Cut(proto(t), "\n| "+header+" |")
@@ -243,7 +246,8 @@ func TestProtoListsEveryMethod(t *testing.T) {
 		if !there {
 			t.Errorf("proto.md does not list %s", m.Name)
 		} else if want := strings.Join(params, ", "); got != want {
-			t.Errorf("%s: proto.md says (%s), the table of methods (%s)", m.Name, got, want)
+			t.Errorf("%s: proto.md has the parameters (%s), the code has (%s)", m.Name,
+				got, want)
 		}
 		delete(documented, m.Name)
 		if !strings.Contains(proto(t), "`"+m.Name+"`**") && m.Name != "rpc.discover" {
@@ -251,7 +255,7 @@ func TestProtoListsEveryMethod(t *testing.T) {
 		}
 	}
 	for name := range documented {
-		t.Errorf("proto.md lists %s, which is not there", name)
+		t.Errorf("proto.md lists %s, which is no method", name)
 	}
 }
 
@@ -276,23 +280,24 @@ func TestProtoListsEveryKind(t *testing.T) {
 				wire.CodeMethodNotFound, wire.CodeInvalidParams}
 		}
 		if !slices.Equal(documented[k], want) {
-			t.Errorf("%s: proto.md says %v, the code is %v", k, documented[k], want)
+			t.Errorf("kind %s: proto.md has the codes %v, package wire has %v", k,
+				documented[k], want)
 		}
 		delete(documented, k)
 	}
 	for k := range documented {
-		t.Errorf("proto.md lists kind %s, which is not there", k)
+		t.Errorf("proto.md lists %s, which is no kind of error", k)
 	}
 }
 
-// TestProtoExamples runs the blocks marked jsonrpc, each in a new session. The test sends the lines
-// with `-->`, and must get the lines with `<--`. Consecutive lines with `<--` may come in any
-// order.
+// TestProtoExamples runs the examples of proto.md, the blocks marked jsonrpc, each in a new
+// session. The test sends the lines with `-->`, and must get the lines with `<--`. Consecutive
+// lines with `<--` may come in any order.
 func TestProtoExamples(t *testing.T) {
 	t.Parallel()
 	blocks := regexp.MustCompile("(?s)```jsonrpc\n(.*?)```").FindAllStringSubmatch(proto(t), -1)
 	if len(blocks) < 4 {
-		t.Fatalf("proto.md has %d examples", len(blocks))
+		t.Fatalf("proto.md has %d examples, want at least 4", len(blocks))
 	}
 	for i, b := range blocks {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
@@ -323,7 +328,7 @@ func (p *peer) example(lines []string) {
 				return matches(line, got)
 			})
 			if i < 0 {
-				p.t.Fatalf("got  %s\nwant %s", got, want[0])
+				p.t.Fatalf("tlsd answers  %s\nproto.md says %s", got, want[0])
 			}
 			want = slices.Delete(want, i, i+1)
 		}
@@ -336,7 +341,7 @@ func (p *peer) example(lines []string) {
 		case strings.HasPrefix(l, "<-- "):
 			want = append(want, l[4:])
 		default:
-			p.t.Fatalf("what is this? %q", l)
+			p.t.Fatalf("a line of the example has neither --> nor <--: %q", l)
 		}
 	}
 	flush()

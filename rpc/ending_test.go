@@ -17,12 +17,14 @@ import (
 	"tlsd/rpc/wire"
 )
 
+// backend is the shortest call, and backendAnswer is its answer.
 const backend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`
 const backendAnswer = `{"jsonrpc":"2.0","id":1,"result":"openssl"}`
 
 // padded is a good call of exactly n bytes.
 func padded(n int) string { return backend + strings.Repeat(" ", n-len(backend)) }
 
+// A line of wire.MaxLine bytes is read. The session goes on.
 func TestLineOfTheLargestSize(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -31,6 +33,8 @@ func TestLineOfTheLargestSize(t *testing.T) {
 	p.silent()
 }
 
+// A line of more than wire.MaxLine bytes ends the session. The caller gets an error that names the
+// limit.
 func TestLongerLineEndsTheConnection(t *testing.T) {
 	t.Parallel()
 	for name, data := range map[string]string{
@@ -56,12 +60,13 @@ func TestLongerLineEndsTheConnection(t *testing.T) {
 			p.ended()
 			<-sent
 			if err := p.over(); err == nil {
-				t.Error("Serve returned no error")
+				t.Error("a line was too long, and Serve returns no error")
 			}
 		})
 	}
 }
 
+// A line ends with LF or CRLF. Lines of white space are ignored.
 func TestLineEnds(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -71,7 +76,7 @@ func TestLineEnds(t *testing.T) {
 	p.silent()
 }
 
-// TestByteByByte: the pieces of the stream make no difference.
+// Messages that come byte by byte are read like messages that come whole.
 func TestByteByByte(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -83,6 +88,7 @@ func TestByteByByte(t *testing.T) {
 	p.expect(backendAnswer)
 }
 
+// The last line before the end of the stream counts even without a line feed.
 func TestLastLineNeedsNoEnd(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -92,11 +98,12 @@ func TestLastLineNeedsNoEnd(t *testing.T) {
 	p.expect(backendAnswer)
 	p.ended()
 	if err := p.over(); err != nil {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want nil", err)
 	}
 }
 
-// TestHalfCloseGetsAllAnswers: a file of lines may be piped through socat.
+// A caller that shuts down its sending side still gets all answers. So a file of calls can be piped
+// through socat.
 func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -115,21 +122,23 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 		}
 		return err == nil
 	})
-	// The Accept met this client. The handshake failed, and with it the Read.
+	// The Accept has got the client above, which has closed. So the Accept fails, and with it
+	// the Read.
 	for range 2 {
 		r := p.response()
 		if r.Error == nil {
-			t.Errorf("%v: result %v", r.ID, r.Result)
+			t.Errorf("call %v has the result %v, want an error", r.ID, r.Result)
 		}
 	}
 	p.ended()
 	if err := p.over(); err != nil {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want nil", err)
 	}
 	other.silent()
 }
 
-// TestHalfClosedCallerMayGo: the caller waits for answers, and then closes its socket.
+// A caller that has shut down its sending side, and waits for answers, may close its socket. Only
+// then the session ends.
 func TestHalfClosedCallerMayGo(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -138,17 +147,17 @@ func TestHalfClosedCallerMayGo(t *testing.T) {
 	p.conn.CloseWrite()
 	select {
 	case <-p.served:
-		t.Fatal("the session has ended though an answer is missing")
-	case <-time.After(50 * time.Millisecond): // the promise is that nothing happens
+		t.Fatal("the caller still waits for an answer, and the session has ended")
+	case <-time.After(50 * time.Millisecond): // the promise is that the session does not end
 	}
 	p.conn.Close()
 	if err := p.over(); err != nil {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want nil", err)
 	}
 }
 
-// TestCallerThatClosesIsGone: tlsd frees at once what the caller owned. The port of a waiting
-// Accept can be bound again.
+// If the caller closes its socket, the session ends at once and frees everything. Even the port of
+// a waiting Accept is free.
 func TestCallerThatClosesIsGone(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -167,7 +176,7 @@ func TestCallerThatClosesIsGone(t *testing.T) {
 	})
 	p.conn.Close()
 	if err := p.over(); err != nil {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want nil", err)
 	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -176,7 +185,7 @@ func TestCallerThatClosesIsGone(t *testing.T) {
 	ln.Close()
 }
 
-// TestCallerThatClosesWithoutReading: unread answers make no difference.
+// If the caller closes its socket before it has read all answers, the session ends, too.
 func TestCallerThatClosesWithoutReading(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -188,7 +197,8 @@ func TestCallerThatClosesWithoutReading(t *testing.T) {
 	p.over()
 }
 
-// TestContextEndsTheSession: the caller gets the context's cause.
+// If the context of Serve ends, the session ends. The caller is told the cause of the context's
+// end.
 func TestContextEndsTheSession(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -199,11 +209,11 @@ func TestContextEndsTheSession(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the test is over","data":{"kind":"lost"}}}`)
 	p.ended()
 	if err := p.over(); !errors.Is(err, context.Canceled) {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want context.Canceled", err)
 	}
 }
 
-// TestContextEndsTheSessionOfADeafCaller: the session ends although the caller does not read.
+// If the context of Serve ends, the session ends even if the caller does not read its answers.
 func TestContextEndsTheSessionOfADeafCaller(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.AnswerTimeout = time.Hour })
@@ -215,11 +225,12 @@ func TestContextEndsTheSessionOfADeafCaller(t *testing.T) {
 	}
 	p.stop()
 	if err := p.over(); !errors.Is(err, context.Canceled) {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want context.Canceled", err)
 	}
 }
 
-// TestReaderThatDoesNotRead: its session ends after the timeout, and no other session does.
+// If a caller does not read its answers, its session ends after AnswerTimeout. Other sessions go
+// on.
 func TestReaderThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	for name, line := range map[string]string{
@@ -245,14 +256,14 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 				}
 			}()
 			if err := deaf.over(); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("Serve returned %v, want a timeout", err)
+				t.Errorf("Serve returns %v, want a timeout", err)
 			}
 			other.silent()
 		})
 	}
 }
 
-// TestWaitingCallsDoNotHoldUpTheConnection: this holds for any number of calls.
+// While many calls wait, tlsd still reads and answers other calls.
 func TestWaitingCallsDoNotHoldUpTheConnection(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -264,7 +275,7 @@ func TestWaitingCallsDoNotHoldUpTheConnection(t *testing.T) {
 	p.line(`{"jsonrpc":"2.0","method":"tls.Write","params":[` + string(h) + `,"` + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", 100))) + `"]}`)
 	for range 100 {
 		if r := p.response(); r.Error != nil || r.Result != "eA==" {
-			t.Fatalf("%+v", r)
+			t.Fatalf("a waiting Read gets %+v, want one byte", r)
 		}
 	}
 }

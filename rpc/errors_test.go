@@ -23,7 +23,7 @@ import (
 	"tlsd/session"
 )
 
-// failing makes an operation of the engine fail.
+// failing returns a function that makes the operation op of the engine fail with err.
 func failing(op fakeengine.Op, err error) func(*fakeengine.Engine, *rpc.Config) {
 	return func(e *fakeengine.Engine, _ *rpc.Config) {
 		e.Hook = func(_ context.Context, o fakeengine.Op) error {
@@ -35,8 +35,8 @@ func failing(op fakeengine.Op, err error) func(*fakeengine.Engine, *rpc.Config) 
 	}
 }
 
-// TestEveryErrorIsTheLastError: for every kind, the answer has the code and the data. Its message
-// is what tls.LastError returns.
+// For each kind of error, the answer has the right code and data. tls.LastError returns the message
+// of the answer, also after later calls that succeed.
 func TestEveryErrorIsTheLastError(t *testing.T) {
 	t.Parallel()
 	type set = func(*fakeengine.Engine, *rpc.Config)
@@ -153,11 +153,11 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 			t.Parallel()
 			p := newPeer(t, c.set)
 			if got := p.ok("tls.LastError"); got != "" {
-				t.Errorf("LastError is %q before there was one", got)
+				t.Errorf("LastError is %q before any error", got)
 			}
 			r := c.call(p)
 			if r.Error == nil {
-				t.Fatalf("it succeeded: %v", r.Result)
+				t.Fatalf("the call has succeeded: %v", r.Result)
 			}
 			if r.Error.Code != c.code {
 				t.Errorf("code %d, want %d", r.Error.Code, c.code)
@@ -168,26 +168,28 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 			for range 2 {
 				if got := p.ok("tls.LastError"); got != r.Error.Message ||
 					got == "" {
-					t.Errorf("LastError is %q, the message %q", got,
+					t.Errorf("LastError is %q, the answer's message is %q", got,
 						r.Error.Message)
 				}
-				p.call("tls.Backend") // a success does not clear the error
+				p.call("tls.Backend") // a success does not clear the last error
 			}
 		})
 	}
 	for _, k := range kind.All {
-		// The supervisor and the plugin make denied and lost.
+		// There is no case for denied, which needs a policy, and none for lost, which is
+		// not an error of a call.
 		if !seen[k] && k != kind.Denied && k != kind.Lost {
 			t.Errorf("no case for kind %s", k)
 		}
 	}
 }
 
+// handshake connects to an echo server and calls tls.Handshake.
 func handshake(p *peer) response {
 	return p.call("tls.Handshake", json.Number(p.ok("tls.NewClient", "localhost", p.echo())))
 }
 
-// TestErrorOfANotificationIsTheLastError: this holds although no answer is sent.
+// An error of a notification, which is not answered, becomes the last error, too.
 func TestErrorOfANotificationIsTheLastError(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -195,11 +197,11 @@ func TestErrorOfANotificationIsTheLastError(t *testing.T) {
 	p.fails("handle", "tls.Close", 8)
 	p.line(`{"jsonrpc":"2.0","method":"tls.Close","params":[7]}`)
 	if got := p.ok("tls.LastError"); got != want {
-		t.Errorf("LastError is %q, want %q", got, want)
+		t.Errorf("LastError is %q, want the notification's error %q", got, want)
 	}
 }
 
-// TestMessageIsText: control characters and foreign bytes of a path do not break the message.
+// Control characters of a path do not come into the message of an error.
 func TestMessageIsText(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)

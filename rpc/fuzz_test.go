@@ -21,8 +21,8 @@ import (
 	"tlsd/session"
 )
 
-// counting is an engine whose connections never wait. They take all bytes. They give the bytes 0,
-// 1, 2 … in a row, at most 1,000 at a time.
+// counting is an engine whose connections never wait. A Write takes all bytes. Reads return the
+// bytes 0, 1, 2 … in turn, at most 1,000 at a time.
 type counting struct {
 	idle
 	open *atomic.Int64 // connections that are not freed yet
@@ -70,8 +70,8 @@ func (c *countingConn) CloseContext(context.Context) error { return c.Close() }
 func (c *countingConn) CutContext(context.Context) error   { return c.Close() }
 func (c *countingConn) Abort() error                       { return c.Close() }
 
-// harmless lets sessions connect to one port of this machine. They must neither listen nor read a
-// file.
+// harmless is a policy with which a session can connect to one port of this machine, and can
+// neither listen nor read a file.
 func harmless(t testing.TB, port int) policy.Policy {
 	t.Helper()
 	var p policy.Policy
@@ -81,8 +81,8 @@ func harmless(t testing.TB, port int) policy.Policy {
 	return p
 }
 
-// converse sends bytes to a session that has connections with the handles 1 and 2. It returns all
-// answers by their ids. The session must end well, and free everything.
+// converse sends data to a session that has connections with the handles 1 and 2. It returns the
+// answers to each id. The session must end, and free all connections.
 func converse(t *testing.T, port int, engine counting, data []byte) map[string][]string {
 	t.Helper()
 	ours, theirs := testkit.UnixPair(t)
@@ -113,7 +113,7 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 			t.Fatal("the session did not end")
 		}
 		if err != nil {
-			// the server closed before it had read everything
+			// a reset: the server has closed before it had read everything
 			if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(),
 				"reset by peer") {
 				t.Fatal(err)
@@ -158,8 +158,8 @@ func checkAnswer(t *testing.T, answer []byte) string {
 	return string(m["id"])
 }
 
-// FuzzServe sends any bytes to a session. All answers must be messages of JSON-RPC 2.0. The session
-// must end, and nothing of it must be left.
+// FuzzServe sends any bytes to a session. Each answer must be an answer of JSON-RPC 2.0. The
+// session must end, and free all connections.
 func FuzzServe(f *testing.F) {
 	for _, s := range []string{
 		"", "\n", "nonsense\n", "[]\n", "[1]\n", "{}\n", "null", `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}` + "\n",
@@ -181,9 +181,9 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// FuzzAnswers sends good calls with ids of every kind: alone, in batches and as notifications. Each
-// id must be answered as often as it was sent, and nothing else. Each two bytes are a call; see
-// callOf.
+// FuzzAnswers sends calls with ids of every kind: alone, in batches and as notifications. Each id
+// must get as many answers as calls, and a notification none. Two bytes of the input choose a call
+// (callOf).
 func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6})
 	f.Add([]byte{0x40, 0, 0x41, 1, 0x42, 7, 0xc0, 3, 0x80, 2, 0x07, 4})
@@ -220,7 +220,7 @@ func FuzzAnswers(f *testing.F) {
 			got[id] = len(answers)
 		}
 		if !maps.Equal(got, want) {
-			t.Fatalf("%.2000s\nis answered %v, want %v", sent.Bytes(), got, want)
+			t.Fatalf("%.2000s\nanswers by id: %v, want %v", sent.Bytes(), got, want)
 		}
 	})
 }

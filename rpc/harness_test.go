@@ -42,10 +42,11 @@ type peer struct {
 	id   int
 }
 
-// newPeer serves a new session; set adjusts its configuration.
-func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
+// newPeer serves a new session, and returns its caller. The functions in adjust may change the
+// engine and the configuration.
+func newPeer(t testing.TB, adjust ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	t.Helper()
-	p := waitingPeer(t, set...)
+	p := waitingPeer(t, adjust...)
 	p.serve()
 	return p
 }
@@ -53,9 +54,10 @@ func newPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 // defaults gives a session the timeouts that the product has by default.
 func defaults(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Timeouts = session.Timeouts{} }
 
-// waitingPeer is a peer that may send before it is served. So a limit of the session does not run
-// until its calls are there. They must have room in the socket: 100 kB have.
-func waitingPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *peer {
+// waitingPeer is like newPeer, but its session is served only when the test calls the field serve.
+// So the test can send calls before the idle timeout begins. The calls must fit into the buffer of
+// the socket, which takes at least 100 kB.
+func waitingPeer(t testing.TB, adjust ...func(*fakeengine.Engine, *rpc.Config)) *peer {
 	t.Helper()
 	p := &peer{t: t, served: make(chan struct{}), eng: fakeengine.New(t)}
 	p.ca = testcert.NewCA(t, "Test CA")
@@ -64,7 +66,7 @@ func waitingPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *pe
 	p.eng.System = p.ca.Pool()
 	cfg := rpc.Config{Version: "1.2.3-test", Session: session.Config{Engine: p.eng,
 		Timeouts: fakeengine.Patient(session.Timeouts{})}}
-	for _, f := range set {
+	for _, f := range adjust {
 		f(p.eng, &cfg)
 	}
 	ours, theirs := testkit.UnixPair(t)
@@ -87,7 +89,8 @@ func waitingPeer(t testing.TB, set ...func(*fakeengine.Engine, *rpc.Config)) *pe
 	return p
 }
 
-// over waits for the end of Serve and returns its error. Nothing of the session must be left.
+// over waits for the end of Serve and returns its error. No context and no connection of the engine
+// may be open then.
 func (p *peer) over() error {
 	p.t.Helper()
 	select {
@@ -122,7 +125,7 @@ func (p *peer) answer() string {
 	return string(line)
 }
 
-// expect reads an answer, which must match want. In want, ... stands for any value.
+// expect reads an answer, which must match want (see matches).
 func (p *peer) expect(want string) {
 	p.t.Helper()
 	if got := p.answer(); !matches(want, got) {
@@ -157,6 +160,7 @@ type response struct {
 	Error  *wire.Error
 }
 
+// response reads an answer and decodes it.
 func (p *peer) response() response {
 	p.t.Helper()
 	var r response
@@ -223,15 +227,17 @@ func (p *peer) client(port int) json.Number {
 	return h
 }
 
+// server makes a server context, and returns its handle.
 func (p *peer) server() json.Number {
 	p.t.Helper()
 	return json.Number(p.ok("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile))
 }
 
+// echo starts a TLS server that sends back what it receives, and returns its port.
 func (p *peer) echo() int { return testkit.Echo(p.t, p.cert.TLS()) }
 
-// matches compares JSON. In want, ... stands for any value. Answers inside of an array may have any
-// order.
+// matches says whether two JSON texts have the same value. In want, ... stands for any value. The
+// elements of an array may have any order.
 func matches(want, got string) bool {
 	var w, g any
 	if json.Unmarshal([]byte(strings.ReplaceAll(want, "...", `"\u0000 any"`)), &w) != nil {
@@ -262,12 +268,12 @@ func same(want, got any) bool {
 		if !ok || len(g) != len(w) {
 			return false
 		}
-		left := append([]any{}, g...)
+		rest := append([]any{}, g...)
 		for _, v := range w {
 			found := false
-			for i, gv := range left {
+			for i, gv := range rest {
 				if same(v, gv) {
-					left = append(left[:i], left[i+1:]...)
+					rest = append(rest[:i], rest[i+1:]...)
 					found = true
 					break
 				}

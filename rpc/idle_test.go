@@ -12,24 +12,26 @@ import (
 	"tlsd/rpc"
 )
 
-// idleLimit is the limit of these tests. Their calls are sent before the limit runs, because a busy
-// machine may take longer between two messages.
+// idleLimit is the idle timeout of these tests. They send all calls before the session is served.
+// On a busy machine the time between two messages could be longer than the idle timeout.
 const idleLimit = 3 * time.Second
 
+// idling sets the idle timeout of a session.
 func idling(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = idleLimit }
 
-// endsIdle reads the last line of an idle session, and checks the reason of the end.
+// endsIdle waits until the session ends, and checks that its caller is told of the idle timeout.
 func (p *peer) endsIdle() {
 	p.t.Helper()
 	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32009,"message":...,"data":{"kind":"timeout"}}}`)
 	p.ended()
 	if err := p.over(); !errors.Is(err, os.ErrDeadlineExceeded) ||
 		!strings.Contains(err.Error(), "nothing has come from the caller") {
-		p.t.Errorf("Serve returned %v", err)
+		p.t.Errorf("Serve returns %v, want that the caller was idle", err)
 	}
 }
 
-// TestIdleSessionEnds: it ends in the middle of a message too, and frees what it owned.
+// If nothing has come from the caller for the idle timeout, the session ends, even in the middle of
+// a message. It frees its connections.
 func TestIdleSessionEnds(t *testing.T) {
 	t.Parallel()
 	for name, part := range map[string]string{
@@ -51,17 +53,18 @@ func TestIdleSessionEnds(t *testing.T) {
 			p.answer()
 			p.endsIdle()
 			if d := time.Since(begun); d < idleLimit {
-				t.Errorf("it has ended after %v already", d)
+				t.Errorf("the session has ended after %v, want %v or more", d,
+					idleLimit)
 			}
 		})
 	}
 }
 
-// TestASessionWithACallInFlightIsNotIdle: the idle time begins when the call has ended.
+// A session with a call in flight is not idle. Its idle time begins when the call has ended.
 func TestASessionWithACallInFlightIsNotIdle(t *testing.T) {
 	t.Parallel()
-	// A server that began the idle time at the last message would end the session at a
-	// multiple of the limit: after 6 s. The call ends 0.6 s before, after 5.4 s.
+	// A server that counted from the last message would look every 3 s, and end the session
+	// after 6 s, at its first look after the call. The right time is 8.4 s: 3 s after the call.
 	const inFlight = 5400 * time.Millisecond
 	p := waitingPeer(t, idling)
 	p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":["` + p.cert.CertFile + `","` + p.cert.KeyFile + `"]}` + "\n" +
@@ -70,16 +73,17 @@ func TestASessionWithACallInFlightIsNotIdle(t *testing.T) {
 		`{"jsonrpc":"2.0","id":3,"method":"tls.Accept","params":[1,"127.0.0.1",` + itoa(testkit.Port(t)) + `]}` + "\n")
 	begun := time.Now()
 	p.serve()
-	p.answer() // these two in any order
+	p.answer() // the first two answers, in any order
 	p.answer()
 	p.expect(`{"jsonrpc":"2.0","id":3,"error":{"code":-32009,"message":...,"data":{"kind":"timeout","op":"tls.Accept","handle":1}}}`)
 	p.endsIdle()
 	if d := time.Since(begun); d < inFlight+idleLimit {
-		t.Errorf("it has ended after %v already", d)
+		t.Errorf("the session has ended after %v, want %v or more", d, inFlight+idleLimit)
 	}
 }
 
-// TestACallerThatHasShutDownItsWritingSideIsNotIdle: it waits for an answer.
+// A caller that has shut down its sending side can only wait for answers. So its session has no
+// idle timeout any more.
 func TestACallerThatHasShutDownItsWritingSideIsNotIdle(t *testing.T) {
 	t.Parallel()
 	p := waitingPeer(t, idling)
@@ -88,11 +92,11 @@ func TestACallerThatHasShutDownItsWritingSideIsNotIdle(t *testing.T) {
 		`{"jsonrpc":"2.0","id":3,"method":"tls.Accept","params":[1,"127.0.0.1",` + itoa(testkit.Port(t)) + `]}` + "\n")
 	p.conn.CloseWrite()
 	p.serve()
-	p.answer() // these two in any order
+	p.answer() // the first two answers, in any order
 	p.answer()
 	p.expect(`{"jsonrpc":"2.0","id":3,"error":{"code":-32009,"message":...,"data":{"kind":"timeout","op":"tls.Accept","handle":1}}}`)
 	p.ended()
 	if err := p.over(); err != nil {
-		t.Errorf("Serve returned %v", err)
+		t.Errorf("Serve returns %v, want nil", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"tlsd/rpc"
 )
 
+// limited sets the limits of a session.
 func limited(l rpc.Limits) func(*fakeengine.Engine, *rpc.Config) {
 	return func(_ *fakeengine.Engine, c *rpc.Config) { c.Limits = l }
 }
@@ -28,8 +29,7 @@ func overLimit(id, op string) string {
 // nested is n arrays, one inside of the other.
 func nested(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 
-// TestNestingIsLimited tries the limit, and one level more. The connection lives on, and the next
-// message is read.
+// A message with more levels of nesting than the limit is refused. The session goes on.
 func TestNestingIsLimited(t *testing.T) {
 	t.Parallel()
 	const most = 10
@@ -37,7 +37,7 @@ func TestNestingIsLimited(t *testing.T) {
 	member := func(n int) string { return `{"jsonrpc":"2.0","id":7,"method":"tls.Backend","x":` + nested(n-1) + `}` }
 	p.line(member(most))
 	p.expect(`{"jsonrpc":"2.0","id":7,"result":"openssl"}`)
-	// encoding/json goes to 10,000.
+	// 10,000 is the limit of encoding/json.
 	for _, n := range []int{most + 1, 9_999, 10_001, 1_000_000} {
 		p.line(member(n))
 		p.expect(overLimit("7", "tls.Backend"))
@@ -49,27 +49,28 @@ func TestNestingIsLimited(t *testing.T) {
 	// Brackets in a string do not count.
 	p.line(`{"jsonrpc":"2.0","id":"` + strings.Repeat(`[\"{`, 100) + `","method":"tls.Backend"}`)
 	if got := p.answer(); !strings.Contains(got, `"result":"openssl"`) {
-		t.Errorf("got %s", got)
+		t.Errorf("brackets in a string count as nesting: %s", got)
 	}
-	// A notification is not answered. The number of a handle is used up.
+	// A refused notification is not answered. A refused NewClient uses up the number of a
+	// handle.
 	p.line(`{"jsonrpc":"2.0","id":8,"method":"tls.Write","params":` + nested(most) + `}` + "\n" +
 		`{"jsonrpc":"2.0","method":"tls.Write","params":` + nested(most) + `}`)
 	p.expect(overLimit("8", "tls.Write"))
 	p.line(`{"jsonrpc":"2.0","id":9,"method":"tls.NewClient","params":` + nested(most) + `}`)
 	p.expect(overLimit("9", "tls.NewClient"))
 	if got := p.server(); got != "2" {
-		t.Errorf("got handle %s, want 2", got)
+		t.Errorf("got handle %s, want 2: the refused NewClient has taken 1", got)
 	}
-	// Bad JSON is an error, also if it is deep.
+	// A text that is no JSON is a parse error, even if it is nested too deep.
 	p.line(nested(most+1) + "]")
 	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":...,"data":{"kind":"params"}}}`)
 	e := p.fails(kind.Params, "tls.Backend", []any{})
 	if !strings.Contains(e.Message, "takes no parameters") {
-		t.Errorf("%q", e.Message)
+		t.Errorf("the error says %q, want that the method takes no parameters", e.Message)
 	}
 }
 
-// stuck blocks all Writes.
+// stuck makes all Writes of the engine wait until they are cancelled.
 func stuck(e *fakeengine.Engine, _ *rpc.Config) {
 	e.Hook = func(ctx context.Context, op fakeengine.Op) error {
 		if op == fakeengine.Write {
@@ -79,9 +80,9 @@ func stuck(e *fakeengine.Engine, _ *rpc.Config) {
 	}
 }
 
-// TestKeptBytesAreLimited tries the limit, and one byte more, with the data of waiting Writes. The
-// data of a refused call is dropped. Calls that end the waiting are not refused, and then there is
-// room again.
+// The bytes of the calls that wait in a session are limited in total. A call above the limit is
+// refused, and its bytes do not count. $/cancelRequest and Close are not refused. They end calls,
+// whose bytes then do not count any more.
 func TestKeptBytesAreLimited(t *testing.T) {
 	t.Parallel()
 	const most, first = 1 << 20, 600_000
@@ -109,15 +110,15 @@ func TestKeptBytesAreLimited(t *testing.T) {
 	p.expect(cancelled("101", "tls.Write", string(a)))
 	p.ok("tls.Close", a)
 	p.ok("tls.Close", b)
-	// No bytes are counted any more.
+	// All calls have ended, so a call may have as many bytes as the limit.
 	c := p.client(port)
 	p.send(write("106", 3, most))
 	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[106]}`)
 	p.expect(cancelled("106", "tls.Write", string(c)))
 }
 
-// TestABatchesAnswersAreCounted: tlsd keeps the answers of a batch until it is complete. So it
-// counts the largest possible answer of a call when the call begins.
+// tlsd keeps the answers of a batch until all are there, so they count towards the limit of bytes.
+// For a Read the largest possible answer counts from the beginning.
 func TestABatchesAnswersAreCounted(t *testing.T) {
 	t.Parallel()
 	const each = 3000 // 4,000 bytes in base64
@@ -126,19 +127,20 @@ func TestABatchesAnswersAreCounted(t *testing.T) {
 	read := func(id int) string {
 		return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tls.Read","params":[%s,%d]}`, id, h, each)
 	}
-	for range 3 { // after a batch, no bytes are counted any more
+	for range 3 { // after a batch its bytes do not count any more
 		p.line("[" + read(901) + "," + read(902) + "," + read(903) + "]")
 		p.ok("tls.Write", h, "eA==")
 		p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[902]}`)
 		got := p.answer()
 		if strings.Count(got, `"kind":"limit"`) != 1 || !strings.Contains(got, `"id":901,"result":"eA=="`) || !strings.Contains(got, `"kind":"cancelled"`) {
-			t.Fatalf("got %s", got)
+			t.Fatalf("of three Reads, want one answered, one cancelled, one refused: "+
+				"%s", got)
 		}
 	}
 }
 
-// TestABatchesLargeAnswersAreCounted: this holds for every method. When the batch is complete, the
-// answers do not count any more.
+// The answers of a batch count towards the limit of bytes, whatever the method. They do not count
+// any more when the batch is answered.
 func TestABatchesLargeAnswersAreCounted(t *testing.T) {
 	t.Parallel()
 	const call = `{"jsonrpc":"2.0","id":%d,"method":"rpc.discover"}`
@@ -152,18 +154,19 @@ func TestABatchesLargeAnswersAreCounted(t *testing.T) {
 		refused := strings.Count(got, `"id":3,"error":{"code":-32011`)
 		if strings.Count(got, `"openrpc"`) != 2 || refused != 1 ||
 			!strings.Contains(got, `"result":"openssl"`) {
-			t.Fatalf("got %.300s … %.500s", got, got[max(0, len(got)-500):])
+			t.Fatalf("of three large answers, want two, one refused: %.300s … %.500s",
+				got, got[max(0, len(got)-500):])
 		}
 	}
-	for n := range 5 { // outside of a batch tlsd writes each answer at once
+	for n := range 5 { // outside of a batch, an answer is written at once and does not count
 		p.line(fmt.Sprintf(call, n))
 		if got := p.answer(); len(got) != size {
-			t.Errorf("got %.300s", got)
+			t.Errorf("a call outside of a batch is not answered whole: %.300s", got)
 		}
 	}
 }
 
-// TestANotificationThatOutlivesItsBatchCountsUntilItsEnd: its bytes do not count any more after it.
+// A notification may still run when its batch is answered. Its bytes count until it ends.
 func TestANotificationThatOutlivesItsBatchCountsUntilItsEnd(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, stuck, limited(rpc.Limits{Buffered: 100}))

@@ -8,7 +8,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// TestParametersAreStrict: a wrong parameter is refused, and the error names it.
+// A wrong parameter is refused. The error names the parameter, and says what is wrong.
 func TestParametersAreStrict(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ method, params, says string }{
@@ -106,11 +106,12 @@ func TestParametersAreStrict(t *testing.T) {
 			p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q%s}`, c.method, params))
 			r := p.response()
 			if r.Error == nil {
-				t.Fatalf("it succeeded: %v", r.Result)
+				t.Fatalf("the call has succeeded: %v", r.Result)
 			}
 			if r.Error.Code != -32602 || r.Error.Data == nil ||
 				r.Error.Data.Kind != "params" || r.Error.Data.Op != c.method {
-				t.Errorf("code %d, data %+v", r.Error.Code, r.Error.Data)
+				t.Errorf("the error has code %d, data %+v; want -32602, params",
+					r.Error.Code, r.Error.Data)
 			}
 			if !strings.HasPrefix(r.Error.Message, c.method+": ") ||
 				!strings.Contains(r.Error.Message, c.says) {
@@ -118,16 +119,18 @@ func TestParametersAreStrict(t *testing.T) {
 					r.Error.Message, c.says)
 			}
 			if len(r.Error.Message) > 300 {
-				t.Errorf("the message has %d bytes", len(r.Error.Message))
+				t.Errorf("the message has %d bytes, want at most 300",
+					len(r.Error.Message))
 			}
 			if got := p.ok("tls.LastError"); got != r.Error.Message {
-				t.Errorf("LastError is %q, the message %q", got, r.Error.Message)
+				t.Errorf("LastError is %q, the answer's message is %q", got,
+					r.Error.Message)
 			}
 		})
 	}
 }
 
-// TestPayloadIsNotShown: an error about a payload does not quote it.
+// An error about bad base64 does not quote the data, because it may be secret.
 func TestPayloadIsNotShown(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -139,7 +142,7 @@ func TestPayloadIsNotShown(t *testing.T) {
 	}
 }
 
-// TestGoodParameters tries the edges of the ranges, by position and by name.
+// Values at the edges of the ranges are accepted, by position and by name.
 func TestGoodParameters(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ method, params, want string }{
@@ -179,22 +182,24 @@ func TestGoodParameters(t *testing.T) {
 	}
 }
 
-// TestFailedCallsTakeTheirNumber: this includes calls that never reach the session.
+// A call that would make a handle uses up the handle's number even if it fails. This includes calls
+// with wrong parameters, which never reach the session.
 func TestFailedCallsTakeTheirNumber(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
 	p.fails("params", "tls.NewClient", "localhost", 0)
 	p.fails("params", "tls.NewServerContext")
 	p.fails("params", "tls.Accept", 1, "localhost", "x")
-	p.fails("params", "tls.Read", 1, 0) // it makes no handle
+	p.fails("params", "tls.Read", 1, 0) // a Read makes no handle, so it uses up no number
 	p.line(`{"jsonrpc":"2.0","method":"tls.NewClient","params":[]}`)
 	p.fails("connect", "tls.NewClient", "127.0.0.1", testkit.Port(t))
 	if h := p.server(); h != "6" {
-		t.Errorf("got handle %s, want 6", h)
+		t.Errorf("got handle %s, want 6: failed calls have taken 1 to 5", h)
 	}
 	p.fails("state", "tls.Hello", 1, []string{}, 100)
 }
 
+// tls.Hello can set the number of the first handle, as long as no handle exists.
 func TestFirstHandle(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -205,10 +210,11 @@ func TestFirstHandle(t *testing.T) {
 	}
 	e := p.fails("state", "tls.Hello", 1, []string{"raw"}, 7)
 	if e.Data.Op != "tls.Hello" || !strings.HasPrefix(e.Message, "tls.Hello: ") {
-		t.Errorf("op %q, message %q", e.Data.Op, e.Message)
+		t.Errorf("the error has op %q and message %q; want tls.Hello in both", e.Data.Op,
+			e.Message)
 	}
 	if got := p.ok("tls.LastError"); got != e.Message {
-		t.Errorf("LastError is %q, the message %q", got, e.Message)
+		t.Errorf("LastError is %q, the answer's message is %q", got, e.Message)
 	}
 	p.fails("handle", "tls.Close", 40)
 }

@@ -9,8 +9,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// FuzzParse: parse accepts a message exactly if a plain reading of the specification says that it
-// is a request.
+// FuzzParse compares parse with a plain check of the specification's rules for a request. Both must
+// accept the same messages.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		`{}`, `1`, `{"jsonrpc":"2.0","id":1,"method":"a"}`, `{"jsonrpc":"2.0","id":1.5,"method":"a"}`, `{"jsonrpc":"2.0","method":"a","params":[]}`,
@@ -22,13 +22,15 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		c, why, err := parse(msg)
 		if (err == nil) != json.Valid(msg) {
-			t.Fatalf("%q: JSON: %v, but parse says %v", msg, json.Valid(msg), err)
+			t.Fatalf("%q is JSON: %v, but parse returns the error %v", msg,
+				json.Valid(msg), err)
 		}
 		if err != nil {
 			return
 		}
 		if (c == nil) == (why == "") {
-			t.Fatalf("%s: call %v, why %q", msg, c, why)
+			t.Fatalf("%s: parse returns the call %v and the refusal %q; want one", msg,
+				c, why)
 		}
 		var m map[string]any
 		d := json.NewDecoder(bytes.NewReader(msg))
@@ -52,17 +54,19 @@ func FuzzParse(f *testing.F) {
 			}
 			good = good && isText
 			if c != nil && (c.id != nil) != hasID {
-				t.Fatalf("%s: the id is %q", msg, c.id)
+				t.Fatalf("%s: parse has the id %q; the message has one: %v", msg,
+					c.id, hasID)
 			}
 		}
 		if good != (c != nil) {
-			t.Fatalf("%s: a request: %v, but parse says %q", msg, good, why)
+			t.Fatalf("%s: a request by the rules: %v; the refusal of parse is %q", msg,
+				good, why)
 		}
 	})
 }
 
-// TestLargestBlob: one byte more is too much. Only the decoder is called, because the whole way of
-// such a line would take the race detector a minute.
+// A blob of wire.MaxBlob bytes is accepted, and one byte more is refused. The test calls only the
+// decoder. With the race detector, a session would need a minute for a line of this length.
 func TestLargestBlob(t *testing.T) {
 	t.Parallel()
 	m := methods["tls.Write"]
@@ -71,11 +75,11 @@ func TestLargestBlob(t *testing.T) {
 		data, err := m.value(m.params[1], v)
 		switch {
 		case good && (err != nil || len(data.([]byte)) != n):
-			t.Errorf("%d bytes: %v", n, err)
+			t.Errorf("a blob of %d bytes is not accepted whole: %v", n, err)
 		case !good && (err == nil ||
 			err.Error() != "tls.Write: data: has 16777217 bytes, at most 16777216 are "+
 				"allowed"):
-			t.Errorf("%d bytes: %v", n, err)
+			t.Errorf("a blob of %d bytes gives %v; want it refused", n, err)
 		}
 	}
 }

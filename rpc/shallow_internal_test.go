@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// depth counts the levels of a JSON value with encoding/json.
+// depth returns how many levels of nesting a JSON value has, according to encoding/json.
 func depth(t *testing.T, msg string) int {
 	t.Helper()
 	most, now := 0, 0
@@ -26,12 +26,14 @@ func depth(t *testing.T, msg string) int {
 	}
 }
 
+// shallow writes 0 in the place of each value that is nested too deep. It does so even in a text
+// that is cut off.
 func TestShallow(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		msg  string
 		most int
-		want string // "": unchanged
+		want string // "": msg is not changed
 	}{
 		{`1`, 1, ""},
 		{`[]`, 1, ""},
@@ -59,8 +61,8 @@ func TestShallow(t *testing.T) {
 	}
 }
 
-// FuzzShallow: good JSON stays good, and is shallow enough afterwards. Shallow JSON does not
-// change.
+// After shallow, valid JSON is still valid JSON, and has at most the levels that are allowed. JSON
+// that had no more levels before is not changed.
 func FuzzShallow(f *testing.F) {
 	for _, s := range []string{`[]`, `[[["\"]"]]]`, `{"a":{"b\\":{}},"raw":1}`, `["\\\"["]`} {
 		f.Add(s, 2)
@@ -71,17 +73,17 @@ func FuzzShallow(f *testing.F) {
 		}
 		short, deep := shallow([]byte(msg), most)
 		if !json.Valid(short) {
-			t.Fatalf("%q is not JSON", short)
+			t.Fatalf("shallow has made %q, which is not JSON", short)
 		}
 		if was := depth(t, msg); deep != (was > most) {
-			t.Errorf("it is %d deep, and said to be deeper than %d: %v",
-				was, most, deep)
+			t.Errorf("the message has %d levels; more than %d, says shallow: %v", was,
+				most, deep)
 		}
 		if is := depth(t, string(short)); is > most {
-			t.Errorf("%q is still %d deep", short, is)
+			t.Errorf("%q still has %d levels, want at most %d", short, is, most)
 		}
 		if !deep && string(short) != msg {
-			t.Errorf("it has become %q", short)
+			t.Errorf("%q has few levels, and has become %q", msg, short)
 		}
 	})
 }

@@ -10,22 +10,22 @@ import (
 	"tlsd/rpc"
 )
 
-// tls.Signal takes two descriptors, in the caller's order.
+// These tests are about tls.Signal, which takes two descriptors: both ends of a pair of sockets.
 
-// sendSignalled sends the three calls that make a context, its listener and its signal.
+// sendSignalled sends three calls, which make a server context, its listener and its signal.
 func (p *peer) sendSignalled() {
 	p.t.Helper()
 	p.begin("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile)
 	p.begin("tls.Listen", 1, "127.0.0.1", 0)
 	ours, first := channelPair(p.t)
-	raw, err := ours.File() // the second end; ours is the end that the caller has kept
+	raw, err := ours.File() // a duplicate of the end that the caller keeps
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.lineWith(`{"jsonrpc":"2.0","id":1,"method":"tls.Signal","params":[1,1]}`, first, raw)
 }
 
-// answerSignalled takes the answers to sendSignalled.
+// answerSignalled reads the answers to the calls of sendSignalled.
 func (p *peer) answerSignalled() {
 	p.t.Helper()
 	for range 3 {
@@ -35,6 +35,7 @@ func (p *peer) answerSignalled() {
 	}
 }
 
+// Without both descriptors tls.Signal fails. If one has come, it is closed.
 func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -50,12 +51,14 @@ func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
 	p.fails(kind.Params, "tls.Signal", 1)
 }
 
-// A caller that polls its signal sends nothing while no client comes, and has no call in flight.
-// Its session is not idle, as with a waiting Accept.
+// While a caller polls its signal and no client comes, it sends nothing and has no call in flight.
+// Its session is not idle all the same, because it waits for clients, as with an Accept. When the
+// context is closed, the session can be idle.
 func TestASessionThatWaitsForClientsWithASignalIsNotIdle(t *testing.T) {
 	t.Parallel()
-	// The descriptors set the read deadline to the answer timeout. The server must then go on
-	// to the idle timeout.
+	// Descriptors that no call has taken are closed after the answer timeout. So the server
+	// first sets its read deadline to this time. After it, the server must go back to the idle
+	// timeout.
 	p := waitingPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
 		c.AnswerTimeout = idleLimit / 3
 	})

@@ -7,7 +7,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// invalidRequest and parseError are answers to lines that are no call.
+// invalidRequest is the answer to JSON that is no request, parseError to a line that is no JSON.
 const (
 	invalidRequest = `{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":...,"data":{"kind":"params"}}}`
 	parseError     = `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":...,"data":{"kind":"params"}}}`
@@ -86,12 +86,12 @@ func TestSpecificationExamples(t *testing.T) {
 			if c.want != "" {
 				p.expect(c.want)
 			}
-			p.silent() // and the connection lives on
+			p.silent() // no further answer comes, and the session goes on
 		})
 	}
 }
 
-// TestIDs: an id comes back as it was written, or is refused.
+// An id comes back exactly as it was written. An id of a wrong type is refused.
 func TestIDs(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{
@@ -101,7 +101,7 @@ func TestIDs(t *testing.T) {
 		p := newPeer(t)
 		p.line(`{"jsonrpc":"2.0","id":` + id + `,"method":"tls.Backend"}`)
 		if got, want := p.answer(), `{"jsonrpc":"2.0","id":`+id+`,"result":"openssl"}`; got != want {
-			t.Errorf("got %.200s, want %.200s", got, want)
+			t.Errorf("tlsd answers %.200s, want %.200s", got, want)
 		}
 	}
 	for _, id := range []string{`1.5`, `1.0`, `1e3`, `1E3`, `-1.5`, `true`, `false`, `[]`, `[1]`, `{}`} {
@@ -112,6 +112,7 @@ func TestIDs(t *testing.T) {
 	}
 }
 
+// Two calls may have the same id. Both are answered.
 func TestIDMayBeUsedTwice(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -123,6 +124,8 @@ func TestIDMayBeUsedTwice(t *testing.T) {
 	}
 }
 
+// JSON that is no request gets the answer invalidRequest, alone and in a batch. The session goes
+// on.
 func TestInvalidRequests(t *testing.T) {
 	t.Parallel()
 	for _, line := range []string{
@@ -154,6 +157,7 @@ func TestInvalidRequests(t *testing.T) {
 	}
 }
 
+// A line that is no JSON in UTF-8 gets the answer parseError. The session goes on.
 func TestParseErrors(t *testing.T) {
 	t.Parallel()
 	for _, line := range []string{
@@ -175,7 +179,8 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// TestOtherMembersAreIgnored: section 4 of the specification does not forbid them.
+// A request may have members that JSON-RPC does not name, because section 4 of the specification
+// does not forbid them. They are ignored.
 func TestOtherMembersAreIgnored(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -186,7 +191,7 @@ func TestOtherMembersAreIgnored(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":2,"result":"openssl"}`)
 }
 
-// TestNotificationsAreCarriedOut: they are never answered, not even with an error.
+// Notifications are carried out in their order. They are never answered, not even with an error.
 func TestNotificationsAreCarriedOut(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -202,10 +207,11 @@ func TestNotificationsAreCarriedOut(t *testing.T) {
 	p.line(`{"jsonrpc":"2.0","method":"tls.Write","params":[1,"aGVsbG8="]}`)
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":1}`)
 	if got := p.ok("tls.Read", 1, 100); got != "aGVsbG8=" {
-		t.Errorf("read %s", got)
+		t.Errorf("the notifications were not carried out: Read returns %s", got)
 	}
 }
 
+// The calls of a batch are begun in order, and answered together when all have ended.
 func TestBatch(t *testing.T) {
 	t.Parallel()
 	t.Run("calls are begun in order", func(t *testing.T) {
@@ -224,7 +230,7 @@ func TestBatch(t *testing.T) {
 		p := newPeer(t)
 		h := p.client(p.echo())
 		p.line(`[{"jsonrpc":"2.0","id":1,"method":"tls.Read","params":[` + string(h) + `,9]},{"jsonrpc":"2.0","id":2,"method":"tls.Backend"}]`)
-		// the connection is not held up, and the batch is not answered yet
+		// tlsd reads on, and has not answered the batch yet
 		p.silent()
 		p.line(`{"jsonrpc":"2.0","method":"tls.Write","params":[` + string(h) + `,"IQ=="]}`)
 		p.expect(`[{"jsonrpc":"2.0","id":1,"result":"IQ=="},{"jsonrpc":"2.0","id":2,"result":"openssl"}]`)
@@ -251,6 +257,7 @@ func TestBatch(t *testing.T) {
 	})
 }
 
+// A batch of wire.MaxBatch calls is answered. A larger one gets one error for all.
 func TestABatchHasABound(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -259,7 +266,7 @@ func TestABatchHasABound(t *testing.T) {
 	}
 	p.line(batch(wire.MaxBatch))
 	if n := strings.Count(p.answer(), `"result":"openssl"`); n != wire.MaxBatch {
-		t.Errorf("a batch of the most calls got %d answers", n)
+		t.Errorf("a batch of %d calls gets %d answers", wire.MaxBatch, n)
 	}
 	p.line(batch(wire.MaxBatch + 1))
 	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32011,"message":"a batch has at most 1024 calls; send several batches","data":{"kind":"limit"}}}`)

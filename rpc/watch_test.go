@@ -14,6 +14,8 @@ import (
 	"tlsd/session"
 )
 
+// Package vitals knows the name of each method. Otherwise, after a crash in this method, the caller
+// could not be told its name.
 func TestEveryMethodCanBeNamedAfterACrash(t *testing.T) {
 	t.Parallel()
 	for name := range methods {
@@ -23,10 +25,10 @@ func TestEveryMethodCanBeNamedAfterACrash(t *testing.T) {
 	}
 }
 
-// notes is a Watcher that records the calls.
+// notes is a Watcher that records what it is told.
 type notes struct {
 	mu      sync.Mutex
-	writing int
+	writing int // how many answers have begun and are not written whole
 	all     []string
 	last    string
 }
@@ -64,6 +66,8 @@ func serveWatched(t *testing.T, cfg Config) (*net.UnixConn, <-chan error) {
 	return caller, served
 }
 
+// The watcher is told of each call when it begins. When no call is in flight any more, it is told
+// an empty name.
 func TestWatcherKnowsTheCallInFlight(t *testing.T) {
 	t.Parallel()
 	n := &notes{}
@@ -72,21 +76,23 @@ func TestWatcherKnowsTheCallInFlight(t *testing.T) {
 		`{"jsonrpc":"2.0","id":2,"method":"tls.Close","params":[7]}`+"\n")
 	caller.CloseWrite()
 	if answers, err := io.ReadAll(caller); err != nil || len(answers) == 0 {
-		t.Fatalf("%q, %v", answers, err)
+		t.Fatalf("the caller reads the answers %q, %v", answers, err)
 	}
 	<-served
 	want := []string{"tls.Backend 0", " 0", "tls.Close 7", " 0"}
 	if fmt.Sprint(n.all) != fmt.Sprint(want) || n.writing != 0 {
-		t.Errorf("it was told %q, with %d answers in writing; want %q and 0", n.all,
-			n.writing, want)
+		t.Errorf("the watcher was told %q, and %d answers are not written whole; want %q "+
+			"and 0", n.all, n.writing, want)
 	}
 }
 
+// If Serve ends while an answer is written in part, the watcher knows it. The supervisor must not
+// write a line behind such a part.
 func TestWatcherKnowsOfAnAnswerThatIsWrittenInPart(t *testing.T) {
 	t.Parallel()
 	n := &notes{}
 	caller, served := serveWatched(t, Config{Watcher: n, AnswerTimeout: 50 * time.Millisecond})
-	// more answers than fit into a socket that no program reads
+	// The caller sends more calls than answers fit into the socket, and reads none.
 	go func() {
 		for range 1000 {
 			if _, err := fmt.Fprintln(caller, `{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}`); err != nil {
@@ -95,9 +101,9 @@ func TestWatcherKnowsOfAnAnswerThatIsWrittenInPart(t *testing.T) {
 		}
 	}()
 	if err := <-served; err == nil {
-		t.Fatal("Serve has no error")
+		t.Fatal("the caller reads nothing, and Serve returns no error")
 	}
 	if n.writing == 0 {
-		t.Error("it was told that all answers are written")
+		t.Error("an answer is written in part, and the watcher was told that it is whole")
 	}
 }

@@ -11,7 +11,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// subuid is a file of subordinate users.
+// subuid has the form of /etc/subuid. A good line is "owner:first:count": the owner has count
+// subordinate users, whose numbers begin with first.
 const subuid = `# none
 alice:100000:65536
 
@@ -22,6 +23,9 @@ bad:x:1
 alice:4294967295:4294967295
 `
 
+// A subordinate user that neither the user database nor --allow-uid names counts towards the limits
+// of its owner. If it has no known owner, it counts towards the limits of its group, or as a
+// stranger if the policy denies it.
 func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 	t.Parallel()
 	a := accountant{
@@ -59,7 +63,7 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 		{"the highest", Peer{UID: 4294967294, GID: 60}, "group 60"},
 	} {
 		if got := a.allowed(p, c.peer).String(); got != c.want {
-			t.Errorf("%s: %s; want %s", c.name, got, c.want)
+			t.Errorf("a caller (%s) counts as %s; want %s", c.name, got, c.want)
 		}
 	}
 	for uid, want := range map[uint32]string{1000: "user 1000", 100005: "user 1000",
@@ -70,11 +74,11 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 	}
 	a.subuid = func() (io.ReadCloser, error) { return nil, errors.New("there is none") }
 	if got := a.allowed(p, Peer{UID: 100000, GID: 50}).String(); got != "group 50" {
-		t.Errorf("without the file: %s", got)
+		t.Errorf("without /etc/subuid a subordinate user counts as %s; want group 50", got)
 	}
 }
 
-// Users of an allowed group that are not in the user database share the limit of the group.
+// Callers of an allowed group that are not in the user database share one limit of sessions.
 func TestCallersOfAGroupAreCountedTogether(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -91,7 +95,7 @@ func TestCallersOfAGroupAreCountedTogether(t *testing.T) {
 	}
 	d.logged("session started", 2)
 	if got := d.askAs(first+2, gid); !strings.Contains(got, `"kind":"limit"`) || !strings.Contains(got, "sessions of group 61500 are open") {
-		t.Errorf("a third uid of the group is told %s", got)
+		t.Errorf("the group has its 2 sessions, and a third user is told %s", got)
 	}
 	d.dial().pid() // the daemon's own user does not count towards the group's limit
 }

@@ -15,13 +15,14 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// auditor makes a Supervisor that does not run, with its audit log.
+// auditor returns a Supervisor that does not run, and the lines of its audit log.
 func auditor() (*Supervisor, *observer.ObservedLogs) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	return New(Config{Log: zap.NewNop(), Audit: zap.New(core)}), logs
 }
 
-// A user's audit lines have a limit. Lines above it are counted, and another user's lines pass.
+// The audit lines of a user are limited. Events that get no line are counted. Another user's lines
+// are written.
 func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 	t.Parallel()
 	s, logs := auditor()
@@ -29,12 +30,13 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 	for range direct {
 		s.writeAudit(Peer{UID: 1}, 7, &audit.Event{Name: audit.Denied}, 0)
 	}
-	for range reported { // by workers at the end of sessions
+	for range reported { // a worker reports that it has left out an event
 		s.writeAudit(Peer{UID: 1}, 7, nil, 1)
 	}
 	const events = direct + reported
 	if n := logs.Len(); n < auditBurst || n > events/10 {
-		t.Errorf("%d lines of %d events", n, events)
+		t.Errorf("%d events of a user get %d lines; want %d to %d", events, n, auditBurst,
+			events/10)
 	}
 	s.writeAudit(Peer{UID: 2}, 8,
 		&audit.Event{Name: audit.Denied, Method: "m", Asked: "a\nb", Key: "k"}, 3)
@@ -60,26 +62,26 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 		}
 	}
 	if told != events {
-		t.Errorf("the lines tell of %d events, want %d", told, events)
+		t.Errorf("user 1's lines and their counts show %d events, want %d", told, events)
 	}
-	// with three events of the other user
-	if got := s.tally.auditMissed; got != events-written+3 {
-		t.Errorf("%d events count as missed, and %d of %d have a line", got, written,
-			events)
+	if got, want := s.tally.auditMissed, events-written+3; got != want { // 3 are user 2's
+		t.Errorf("the metric counts %d events without a line; want %d", got, want)
 	}
 }
 
+// The supervisor remembers the limits of at most maxLimiters users. It forgets idle users, but not
+// a user whose missed events are not logged yet.
 func TestUsersWithoutLinesAreForgotten(t *testing.T) {
 	t.Parallel()
 	s, _ := auditor()
-	s.auditLimiters[0] = audit.NewLimiter(1, 1) // its count is not reported yet
+	s.auditLimiters[0] = audit.NewLimiter(1, 1) // a user with a missed event
 	s.auditLimiters[0].Miss(1)
 	for uid := range account(3 * maxLimiters) {
 		s.auditLimiter(uid + 1)
 	}
 	if n := len(s.auditLimiters); n > maxLimiters || s.auditLimiters[0] == nil {
-		t.Errorf("%d users are remembered, at most %d should be; the one with a count: %v",
-			n, maxLimiters, s.auditLimiters[0])
+		t.Errorf("%d users are remembered, want at most %d; user 0, with a missed event, "+
+			"is remembered: %v", n, maxLimiters, s.auditLimiters[0] != nil)
 	}
 }
 
@@ -91,19 +93,20 @@ func TestAuditOfAnotherSessionIsNotTaken(t *testing.T) {
 		peer: Peer{UID: 1000, GID: 1001, PID: 77}}}}
 	s.auditReported(w, &handoff.Audit{Session: 6, Event: &audit.Event{Name: audit.Denied}})
 	if logs.Len() != 0 {
-		t.Errorf("lines %v", logs.All())
+		t.Errorf("an event of a session of another worker is logged: %v", logs.All())
 	}
 	s.auditReported(w, &handoff.Audit{Session: 5, Missed: 4})
 	want := map[string]any{"uid": uint32(1000), "gid": uint32(1001), "pid": int32(77),
 		"session": uint64(5), "missed": uint64(4)}
 	if e := logs.All(); len(e) != 1 || e[0].Message != "left out" ||
 		!reflect.DeepEqual(e[0].ContextMap(), want) {
-		t.Errorf("lines %v", e)
+		t.Errorf("for a session of its own the log has %v; want one line with %v", e, want)
 	}
 }
 
-// A loop of sessions does not fill the log, neither with lines about the sessions nor with entries
-// of their workers. Dropped lines are counted. Another user's lines are not dropped.
+// A user that opens sessions in a loop cannot fill the log, neither with lines about the sessions
+// nor with entries of their workers. Lines that are left out are counted. Another user's lines are
+// written.
 func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -113,7 +116,7 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	testkit.Must(t, file.Close())
 	defer page.Close()
 	const sessions = 100 * sessionBurst
-	live := func(number uint64, uid uint32, entries string) {
+	runSession := func(number uint64, uid uint32, entries string) {
 		w := &worker{pid: 1, single: true, sessions: map[uint64]*session{},
 			slots: slots{count: 1}, page: page}
 		sess := &session{number: number, peer: Peer{UID: uid}}
@@ -126,19 +129,22 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	}
 	const entry = `{"level":"info","msg":"entry"}` + "\n"
 	for n := range uint64(sessions) {
-		live(n, 1, entry)
+		runSession(n, 1, entry)
 	}
-	live(sessions, 1, strings.Repeat(entry, 2*relayBurst)) // more than the limit of one worker
+	// the last session writes more entries than the limit of one worker
+	runSession(sessions, 1, strings.Repeat(entry, 2*relayBurst))
 	count := func(text string) int { return logs.FilterMessage(text).Len() }
 	started, entries := count("session started"), count("entry")
 	if started < sessionBurst || started > sessions/10 || count("session ended") != started {
-		t.Errorf("%d starts and %d ends of %d sessions are logged",
-			started, count("session ended"), sessions)
+		t.Errorf("%d starts and %d ends of %d sessions are logged; want equal numbers, "+
+			"from %d to %d", started, count("session ended"), sessions,
+			sessionBurst, sessions/10)
 	}
 	if entries < entriesBurst || entries > sessions/2 {
-		t.Errorf("%d entries of %d are logged", entries, sessions)
+		t.Errorf("%d entries of %d sessions are logged; want %d to %d", entries, sessions,
+			entriesBurst, sessions/2)
 	}
-	live(sessions+1, 2, entry)
+	runSession(sessions+1, 2, entry)
 	if count("session started") != started+1 || count("session ended") != started+1 ||
 		count("entry") != entries+1 {
 		t.Error("another user's lines are left out")
@@ -161,9 +167,9 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 		}
 	}
 	if want := sessions + 2; toldSessions != want {
-		t.Errorf("the lines tell of %d sessions, want %d", toldSessions, want)
+		t.Errorf("the lines and their counts show %d sessions, want %d", toldSessions, want)
 	}
 	if want := sessions + 2*relayBurst + 1; toldEntries != want {
-		t.Errorf("the lines tell of %d entries, want %d", toldEntries, want)
+		t.Errorf("the lines and their counts show %d entries, want %d", toldEntries, want)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// If more than freeDeaths workers of a user die in a row, the user's next session has to wait. A
+// session that ends in good order ends the row.
 func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -19,13 +21,14 @@ func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 		c.told("died of a panic")
 		d.mu.Lock()
 		if got := d.streaks[userAccount(uid)].deaths; got != n+1 {
-			t.Errorf("after %d deaths %d are counted", n+1, got)
+			t.Errorf("%d workers have died in a row, %d deaths are counted", n+1, got)
 		}
 		d.mu.Unlock()
 	}
 	f := d.logged("workers of a user die in a row; its next session has to wait", 2)
 	if f["uid"] != uid || f["deaths"] != int64(freeDeaths+2) || f["pause"] != 2*shortestPause {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says %v; want uid %d, %d deaths and a pause of %v", f, uid,
+			freeDeaths+2, 2*shortestPause)
 	}
 	d.mu.Lock()
 	until := d.streaks[userAccount(uid)].until
@@ -33,7 +36,7 @@ func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 	c := d.dial()
 	c.pid()
 	if now := time.Now(); now.Before(until) {
-		t.Errorf("the next session is served %v too early", until.Sub(now))
+		t.Errorf("the next session is served %v before its pause ends", until.Sub(now))
 	}
 	c.say("bye")
 	c.cut()
@@ -41,29 +44,31 @@ func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.streaks) != 0 {
-		t.Errorf("an orderly end is not the end of the row: %v", d.streaks)
+		t.Errorf("a session has ended in good order, and deaths still count: %v", d.streaks)
 	}
 }
 
+// A user whose workers die in a row has to wait. Other users do not.
 func TestOneUsersStreakDelaysNoOtherUser(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
-	for range freeDeaths + 20 { // the longest pause
+	for range freeDeaths + 20 { // enough deaths for the longest pause
 		d.countDeath(account(os.Getuid() + 1))
 	}
 	// With a context that has ended, waitPause succeeds only for a user without a pause.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := d.waitPause(ctx, account(os.Getuid()+1)); err == nil {
-		t.Error("the other user does not have to wait")
+		t.Error("the user whose workers have died does not have to wait")
 	}
 	if err := d.waitPause(ctx, account(os.Getuid())); err != nil {
-		t.Errorf("this user has to wait: %v", err)
+		t.Errorf("a user whose workers live has to wait: %v", err)
 	}
 	d.dial().pid()
 }
 
-// A caller that has to wait is not refused. If it leaves meanwhile, it counts as one that has left.
+// A caller that waits for the end of its pause does not count as refused. If it closes its
+// connection before that, it counts as refused with the reason "left".
 func TestACallerThatLeavesInItsPauseIsCounted(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -76,7 +81,7 @@ func TestACallerThatLeavesInItsPauseIsCounted(t *testing.T) {
 	d.has(map[string]float64{"tlsd_sessions_refused_total left": 0,
 		"tlsd_session_start_seconds count": 0})
 	testkit.Must(t, c.Close())
-	d.until("it is counted", func() bool {
+	d.until("the caller that has left is counted", func() bool {
 		return d.values()["tlsd_sessions_refused_total left"] == 1
 	})
 	d.endStreak(as)
@@ -86,6 +91,7 @@ func TestACallerThatLeavesInItsPauseIsCounted(t *testing.T) {
 		"tlsd_session_start_seconds count":      1})
 }
 
+// The first deaths cause no pause. Each further death doubles the pause, up to longestPause.
 func TestPausesGrowToABound(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -98,7 +104,8 @@ func TestPausesGrowToABound(t *testing.T) {
 		{freeDeaths + 8, longestPause}, {freeDeaths + 1000, longestPause},
 	} {
 		if got := pauseAfter(tt.deaths); got != tt.want {
-			t.Errorf("after %d: %v; want %v", tt.deaths, got, tt.want)
+			t.Errorf("the pause after %d deaths is %v; want %v", tt.deaths, got,
+				tt.want)
 		}
 	}
 }

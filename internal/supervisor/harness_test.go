@@ -33,11 +33,12 @@ type daemon struct {
 	stop  context.CancelFunc
 	force func()
 	ended chan struct{}
-	err   error // when ended
+	err   error // the result of Run, valid after ended is closed
 }
 
-// startDaemon runs a Supervisor until the test ends. set changes its configuration.
-func startDaemon(t *testing.T, play workerPlay, set func(*Config)) *daemon {
+// startDaemon runs a Supervisor until the test ends. If configure is not nil, it changes the
+// Supervisor's configuration before the start.
+func startDaemon(t *testing.T, play workerPlay, configure func(*Config)) *daemon {
 	t.Helper()
 	path := filepath.Join(testkit.Dir(t), "s")
 	socket, err := listenAt(path, 0o600)
@@ -49,8 +50,8 @@ func startDaemon(t *testing.T, play workerPlay, set func(*Config)) *daemon {
 		Log: zap.New(core), Socket: socket, WorkerConfig: settings,
 		Warm: 1, MaxSessions: 100, DrainTimeout: testkit.Patience,
 	}
-	if set != nil {
-		set(&cfg)
+	if configure != nil {
+		configure(&cfg)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	force := make(chan struct{})
@@ -85,21 +86,21 @@ func (d *daemon) wait() error {
 	}
 }
 
-// until waits until cond holds.
-func (d *daemon) until(what string, cond func() bool) {
+// until waits until cond returns true. If this takes too long, the test fails and names the event.
+func (d *daemon) until(event string, cond func() bool) {
 	d.t.Helper()
-	testkit.Until(d.t, what, cond)
+	testkit.Until(d.t, event, cond)
 }
 
-// logged waits for n entries with this text and returns the fields of the last.
+// logged waits until the log has n entries with this text, and returns the fields of the nth.
 func (d *daemon) logged(text string, n int) map[string]any {
 	d.t.Helper()
-	d.until(fmt.Sprintf("%d times in the log: %s", n, text),
+	d.until(fmt.Sprintf("the log has %d entries %q", n, text),
 		func() bool { return d.logs.FilterMessage(text).Len() >= n })
 	return d.logs.FilterMessage(text).All()[n-1].ContextMap()
 }
 
-// poolPIDs are the workers in the pool that are ready.
+// poolPIDs returns the pids of the workers in the pool that are ready.
 func (d *daemon) poolPIDs() (pids []int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -113,7 +114,7 @@ func (d *daemon) poolPIDs() (pids []int) {
 	return pids
 }
 
-// caller is the other end of a session.
+// caller is the program at the other end of a session.
 type caller struct {
 	*net.UnixConn
 	t  *testing.T
@@ -125,7 +126,7 @@ func (d *daemon) dial() *caller {
 	return dial(d.t, d.path)
 }
 
-// dial connects to a socket, which need not be served yet.
+// dial connects to a socket. The connection succeeds even if no daemon serves the socket yet.
 func dial(t *testing.T, path string) *caller {
 	t.Helper()
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
@@ -170,17 +171,18 @@ func (c *caller) pid() (pid int) {
 	return pid
 }
 
-// told waits for the line that says why the session is lost, and then the end of the connection.
-func (c *caller) told(why string) {
+// told reads the line that says that the session is lost. The line must name the cause, and the
+// connection must end after it.
+func (c *caller) told(cause string) {
 	c.t.Helper()
-	want := `{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the worker of this session ` + why + `","data":{"kind":"lost"}}}`
+	want := `{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the worker of this session ` + cause + `","data":{"kind":"lost"}}}`
 	if got := c.hear(); got != want {
-		c.t.Fatalf("the caller is told\n%s, want\n%s", got, want)
+		c.t.Fatalf("the caller is told\n%s\nwant\n%s", got, want)
 	}
 	c.cut()
 }
 
-// cut waits for the end of the connection.
+// cut waits for the end of the connection. No line may come before the end.
 func (c *caller) cut() {
 	c.t.Helper()
 	line, err := c.in.ReadString('\n')
@@ -189,16 +191,16 @@ func (c *caller) cut() {
 	}
 }
 
-// dialFrom connects as another user.
+// dialFrom connects as another user, whose group has the same number.
 func (d *daemon) dialFrom(uid int) *net.UnixConn { return d.dialAs(uint32(uid), uint32(uid)) }
 
-// dialAs is dialFrom with a group.
+// dialAs connects as another user and with another group.
 func (d *daemon) dialAs(uid, gid uint32) *net.UnixConn {
 	d.t.Helper()
 	conns := make(chan *net.UnixConn, 1)
 	go func() {
-		// The kernel notes the user of the connecting thread. The thread ends with the
-		// goroutine.
+		// The daemon sees the user of the thread that connects. The goroutine keeps the
+		// thread, so the thread ends with it and serves no other goroutine.
 		runtime.LockOSThread()
 		if err := threadAs(uid, gid); err != nil {
 			d.t.Error(err)
@@ -223,7 +225,8 @@ func (d *daemon) dialAs(uid, gid uint32) *net.UnixConn {
 	return conn
 }
 
-// connOfFD makes a connection from a descriptor. The end of the test closes both.
+// connOfFD makes a connection from a descriptor, which belongs to the connection from then on. The
+// end of the test closes the connection.
 func connOfFD(t *testing.T, fd int) *net.UnixConn {
 	t.Helper()
 	return testkit.UnixConn(t, os.NewFile(uintptr(fd), "connection"))

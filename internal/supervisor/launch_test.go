@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// The memory of an idle worker does not grow with the processors of the machine.
+// A worker of one session uses few processors of a large machine, because each costs memory even if
+// the worker is idle. The operator can set another number.
 func TestAWorkerOfOneSessionUsesFewProcessors(t *testing.T) {
 	// Not parallel: it sets the number of processors.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(64))
@@ -21,10 +22,10 @@ func TestAWorkerOfOneSessionUsesFewProcessors(t *testing.T) {
 	// If a name occurs twice, the last variable counts.
 	own := workerEnv([]string{"GOMAXPROCS=64"}, false)
 	if own[len(own)-1] != "GOMAXPROCS=64" {
-		t.Errorf("the operator's own number is not the last: %q", own)
+		t.Errorf("the operator's GOMAXPROCS=64 is not the last variable: %q", own)
 	}
 	runtime.GOMAXPROCS(2)
 	if env := workerEnv(nil, false); !slices.Contains(env, "GOMAXPROCS=2") {
-		t.Errorf("with two processors the worker has %q", env)
+		t.Errorf("on a machine with 2 processors the worker has %q; want GOMAXPROCS=2", env)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// If a worker dies, its caller is told how it died and which call was running. Other sessions go
+// on.
 func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl",
@@ -28,32 +30,35 @@ func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 	} {
 		c := d.dial()
 		if got := c.ask(tt.how); got != "now" {
-			t.Fatal(got)
+			t.Fatalf("the worker answers %q, want now", got)
 		}
 		c.told(tt.want)
 		f := d.logged("worker ended unexpectedly", n+1)
 		if f["cause"].(string)+" in tls.Read" != tt.want || f["operation"] != "tls.Read" ||
 			f["library"] != "OpenSSL 3.9" || f["uptime"].(time.Duration) <= 0 {
-			t.Errorf("%s: the log says %v", tt.how, f)
+			t.Errorf("after the death %q the log says %v", tt.how, f)
 		}
 	}
 	if other.pid() != pid {
-		t.Error("another session has changed its worker")
+		t.Error("another session has got another worker")
 	}
 }
 
-// A user may send its worker any signal. Real-time signals have no names.
+// A user may kill its worker with any signal. If the signal has no name, like the
+// real-time signals, the caller is told its number.
 func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
-	testkit.Must(t, unix.Kill(c.pid(), 34)) // the Go runtime leaves this one to the C library
+	testkit.Must(t, unix.Kill(c.pid(), 34)) // the Go runtime does not catch this one
 	c.told("died of signal 34")
 	if f := d.logged("worker ended unexpectedly", 1); f["exit"] != "signal 34" {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says %v; want the exit \"signal 34\"", f)
 	}
 }
 
+// If the worker dies while one call is in the library and another waits, the caller is told the
+// name of the call in the library, because the worker has died there.
 func TestACallInTheLibraryIsNamedBeforeAWaitingCall(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -62,7 +67,8 @@ func TestACallInTheLibraryIsNamedBeforeAWaitingCall(t *testing.T) {
 	c.told("died of a panic in tls.Write")
 }
 
-// The dump is larger than a pipe. If nobody read it, the worker would hang and not die.
+// A crash dump can be larger than the pipe to the supervisor. The supervisor reads it to its end,
+// because the worker would hang otherwise. It keeps the first headBytes.
 func TestDumpOfABigWorkerIsReadToItsEndAndItsHeadKept(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -73,27 +79,31 @@ func TestDumpOfABigWorkerIsReadToItsEndAndItsHeadKept(t *testing.T) {
 	if text := f["stderr"].(string); len(text) != headBytes ||
 		!strings.HasPrefix(text, "SIGSEGV: segmentation violation\n") ||
 		f["exit"] != "exit status 2" {
-		t.Errorf("%d bytes of the dump are kept, exit %v: %.200s", len(text),
-			f["exit"], text)
+		t.Errorf("%d bytes of the dump are kept, want %d; exit %v, want exit status 2; "+
+			"the dump begins with %.200s", len(text), headBytes, f["exit"], text)
 	}
 }
 
+// If a worker dies while it writes a message, the caller gets no line about the loss: the line
+// would continue the half message. If the message is whole, the caller gets the line.
 func TestNoLineFallsIntoTheMiddleOfAMessage(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
 	c.say("half")
 	if all, _ := io.ReadAll(c.in); string(all) != `{"jsonrpc":"2.0","id":1,"res` {
-		t.Errorf("the caller reads %q", all)
+		t.Errorf("the caller reads %q; want only the half message", all)
 	}
 	c = d.dial()
 	c.say("whole")
 	if got := c.hear(); got != "whole" {
-		t.Error(got)
+		t.Errorf("the caller reads %q, want whole", got)
 	}
 	c.told("died of a panic")
 }
 
+// If a caller reads nothing, the supervisor cannot tell it of its worker's death. It does not wait
+// for this caller, and serves other callers.
 func TestAFullCallerDoesNotHoldUpTheSupervisor(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -111,6 +121,8 @@ func TestAFullCallerDoesNotHoldUpTheSupervisor(t *testing.T) {
 	fine.pid()
 }
 
+// All sessions of a shared worker are told how the worker died. Only the session whose call was
+// running is told the name of the call.
 func TestSessionsOfASharedWorkerAreToldTheSame(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared = true })
@@ -119,14 +131,14 @@ func TestSessionsOfASharedWorkerAreToldTheSame(t *testing.T) {
 		all = append(all, d.dial())
 		all[len(all)-1].pid()
 	}
-	all[1].say("bye") // another session gets its slot
+	all[1].say("bye") // so that the next session gets its slot
 	all[1].cut()
 	d.logged("session ended", 1)
 	all[1] = d.dial()
 	all[1].pid()
 	all[0].say("kill")
 	if got := all[0].hear(); got != "now" {
-		t.Error(got)
+		t.Errorf("the worker answers %q, want now", got)
 	}
 	all[0].told("was killed (SIGKILL) in tls.Read")
 	for _, c := range all[1:] {
@@ -134,17 +146,18 @@ func TestSessionsOfASharedWorkerAreToldTheSame(t *testing.T) {
 	}
 }
 
+// The supervisor keeps a copy of a caller's connection only as long as the session.
 func TestNoConnectionIsKeptBeyondItsSession(t *testing.T) {
 	// Not parallel: it counts the process's descriptors.
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared = true })
-	sockets := func() int {
+	descriptors := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")
 		testkit.Must(t, err)
 		return len(entries)
 	}
 	c := d.dial()
 	c.pid()
-	before := sockets()
+	before := descriptors()
 	for range 5 {
 		c := d.dial()
 		c.pid()
@@ -153,9 +166,12 @@ func TestNoConnectionIsKeptBeyondItsSession(t *testing.T) {
 		c.Close()
 	}
 	d.logged("session ended", 5)
-	d.until("nothing is left open", func() bool { return sockets() <= before })
+	d.until("the descriptors of ended sessions are closed",
+		func() bool { return descriptors() <= before })
 }
 
+// The exit status or signal of a worker, and what it wrote to its standard error, give the cause of
+// its death that the caller is told.
 func TestCause(t *testing.T) {
 	t.Parallel()
 	const segv = "SIGSEGV: segmentation violation\nPC=0x7f m=3 sigcode=1 addr=0x0\n"
@@ -186,8 +202,8 @@ func TestCause(t *testing.T) {
 		{exit{signal: unix.SIGKILL}, "", "was killed (SIGKILL)"},
 	} {
 		if got := tt.end.cause(tt.stderr); got != tt.want {
-			t.Errorf("%+v, %q: %s; want %s", tt.end, strings.TrimSpace(tt.stderr), got,
-				tt.want)
+			t.Errorf("the cause of %+v with the stderr %q is %q; want %q", tt.end,
+				strings.TrimSpace(tt.stderr), got, tt.want)
 		}
 	}
 }

@@ -26,7 +26,7 @@ import (
 )
 
 // The supervisor starts its own program as a worker. In these tests the program is the test binary.
-// As a worker, the test binary carries out each line that a session sends.
+// As a worker, the test binary carries out each line that a caller sends (playSession).
 
 func TestMain(m *testing.M) {
 	if os.Args[0] == handoff.Arg0 {
@@ -43,15 +43,16 @@ func TestMain(m *testing.M) {
 
 // workerPlay is the configuration of the test binary as a worker.
 type workerPlay struct {
-	ExitAtStart   bool // before the worker is ready
+	ExitAtStart   bool // the worker exits before it is ready
 	NeverReady    bool
-	NeverReadyFor int    // for this user; 0: for nobody
-	LogAtStart    string // written to standard error
+	NeverReadyFor int    // workers of this user are never ready; 0: of no user
+	LogAtStart    string // a text that the worker writes to standard error
 	Report        handoff.Ready
 	Disobey       bool              // orders to end a session have no effect
 	Describes     handoff.Described // the answer to each question about a session
 }
 
+// playWorker is the main function of the test binary as a worker. It returns the exit status.
 func playWorker() int {
 	signal.Ignore(unix.SIGTERM, unix.SIGPIPE)
 	ch, err := handoff.Open()
@@ -151,11 +152,12 @@ func playOrder(ch *handoff.Conn, play workerPlay, msg handoff.ToWorker) bool {
 func fdOf(conn *net.UnixConn) (fd int) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
-		raw.Control(func(its uintptr) { fd = int(its) })
+		raw.Control(func(n uintptr) { fd = int(n) })
 	}
 	return fd
 }
 
+// playSession carries out the lines of one session, until the caller closes or says "bye".
 func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes *vitals.Session) {
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
@@ -176,9 +178,9 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes 
 			fmt.Fprintln(conn, strings.Join(names, " "))
 		case "environment":
 			fmt.Fprintln(conn, strings.Join(os.Environ(), " "))
-		case "slack": // of the thread that asks
+		case "slack": // the timer slack of this thread
 			fmt.Fprintln(conn, slack())
-		case "describe": // unasked
+		case "describe": // an answer without a question
 			ch.Send(handoff.FromWorker{Described: &handoff.Described{Number: 1}}, nil)
 		case "count":
 			page.Count(vitals.BytesIn, 5)
@@ -198,7 +200,7 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes 
 			fmt.Fprintln(conn, "lied")
 		case "bye":
 			return
-		case "talk": // without an end
+		case "talk": // answers without a ping, for ever
 			for {
 				ch.Send(handoff.FromWorker{Pong: 1}, nil)
 			}
@@ -221,7 +223,7 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes 
 			}
 			notes.Calling("tls.Read", 3)
 			die(unix.SIGSEGV)
-		case "abort", "segv", "kill", "exit": // in a Read
+		case "abort", "segv", "kill", "exit": // the worker dies during a Read
 			notes.Calling("tls.Read", 3)
 			fmt.Fprintln(conn, "now")
 			switch in.Text() {
@@ -234,7 +236,7 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes 
 			case "exit":
 				os.Exit(77)
 			}
-		case "inside": // in the library for a Write, while a Read waits
+		case "inside": // the worker dies in the library, in a Write, while a Read waits
 			notes.Calling("tls.Read", 3)
 			page.Enter(1, "tls.Write", 0)
 			panic("inside")
@@ -243,7 +245,7 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes 
 			unix.Kill(os.Getpid(), unix.SIGSTOP)
 		case "stuck":
 			page.Enter(1, "tls.Write", 0)
-		case "busy": // in the library all the time, and never for long
+		case "busy": // enters the library again and again, each time for a moment
 			go func() {
 				for {
 					page.Enter(1, "tls.Write", 0)
@@ -251,12 +253,12 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes 
 					page.Leave(1)
 				}
 			}()
-		case "half":
+		case "half": // the worker dies while it writes an answer
 			notes.Calling("tls.Read", 3)
 			notes.Writing()
 			fmt.Fprint(conn, `{"jsonrpc":"2.0","id":1,"res`)
 			panic("half")
-		case "whole":
+		case "whole": // the worker dies after it has written an answer
 			notes.Writing()
 			fmt.Fprint(conn, "whole\n")
 			notes.Written()
@@ -265,8 +267,9 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes 
 	}
 }
 
-// sendGarbage writes random bytes and descriptors into the worker's channel, without package
-// handoff. A worker that was taken over could do that.
+// sendGarbage writes random bytes and descriptors into the worker's channel, as an attacker that
+// has taken over the worker can do. Package handoff would write only good messages, so sendGarbage
+// does not use it.
 func sendGarbage(seed uint64) {
 	channel := -1
 	for fd := 3; fd < 64; fd++ {
@@ -301,16 +304,18 @@ func sendGarbage(seed uint64) {
 		case 8:
 			text = []byte(`{"unfit":"\u001b]0;\u0007","ended":null,"audit":null}`)
 		}
-		// Most breaches of the rules end the session. So most of them are left out.
+		// Most of these messages break the rules, and the supervisor kills the worker. So
+		// nine of ten are left out. Otherwise few messages would be read.
 		if k := r.IntN(10); k > 0 && rights == nil && !bytes.HasPrefix(text, []byte(`{"ended"`)) && !bytes.HasPrefix(text, []byte(`{"audit"`)) {
 			continue
 		}
-		// The send fails if the supervisor has ended the worker.
+		// The send fails if the supervisor has closed the channel.
 		unix.Sendmsg(channel, text, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
 }
 
-// dialAndAsk is a caller in a process of its own. It prints the answer to one question.
+// dialAndAsk is the main function of the test binary as a caller. It asks "who", prints the answer,
+// and returns the exit status.
 func dialAndAsk(path string) int {
 	conn, err := net.DialTimeout("unix", path, testkit.Patience)
 	if err != nil {
@@ -323,7 +328,8 @@ func dialAndAsk(path string) int {
 	return 0
 }
 
-// trace traces a process until its own input ends.
+// trace is the main function of the test binary as a debugger. It traces the process with the pid
+// until its standard input ends.
 func trace(pid string) int {
 	runtime.LockOSThread()
 	n, err := strconv.Atoi(pid)

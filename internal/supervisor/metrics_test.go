@@ -16,7 +16,8 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// values gives each sample by its name and its labels' values, as "tlsd_handles connection".
+// values returns the values of all samples. A key is the name of a metric and the values of its
+// labels, such as "tlsd_handles connection".
 func (d *daemon) values() map[string]float64 {
 	values := map[string]float64{}
 	for _, f := range d.Metrics() {
@@ -41,18 +42,19 @@ func (d *daemon) values() map[string]float64 {
 	return values
 }
 
+// has checks that the metrics have the values in want. It ignores all other metrics.
 func (d *daemon) has(want map[string]float64) {
 	d.t.Helper()
 	got := d.values()
 	for name, v := range want {
 		if value, ok := got[name]; !ok || value != v {
-			d.t.Errorf("%s is %v (%t), want %v", name, value, ok, v)
+			d.t.Errorf("%s is %v (there: %t), want %v", name, value, ok, v)
 		}
 	}
 }
 
-// The metrics add up the counters of all workers. A worker's counters stay after its death,
-// whatever the cause.
+// The metrics are sums of the counters of all workers. The counters of a worker that has ended
+// still count, however it has ended. Its open handles do not.
 func TestCountersSurviveTheirWorker(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -62,7 +64,7 @@ func TestCountersSurviveTheirWorker(t *testing.T) {
 	b.ask("count")
 	d.has(map[string]float64{"tlsd_bytes_total in": 15, "tlsd_handles connection": 6,
 		"tlsd_sessions": 2})
-	b.ask("count down") // its bytes cannot fall
+	b.ask("count down") // bytes cannot decrease, open handles can
 	d.has(map[string]float64{"tlsd_bytes_total in": 15, "tlsd_handles connection": 2})
 	testkit.Must(t, unix.Kill(a.pid(), unix.SIGKILL))
 	d.logged("session lost", 1)
@@ -83,7 +85,9 @@ func TestCountersSurviveTheirWorker(t *testing.T) {
 	})
 }
 
-// A worker's counters are limited, and never make a sum smaller.
+// A worker that was taken over can write any numbers into its counters. The sums of the metrics
+// never decrease all the same, and never exceed math.MaxInt64. After the worker's end its handles
+// no longer count.
 func TestAWorkerThatLiesHarmsNoSum(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -101,16 +105,20 @@ func TestAWorkerThatLiesHarmsNoSum(t *testing.T) {
 		d.until("its worker is gone",
 			func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
 		if now := d.values()["tlsd_bytes_total in"]; now < last || now > math.MaxInt64 {
-			t.Errorf("%v bytes have become %v", last, now)
+			t.Errorf("a lying worker has ended, and the bytes go from %v to %v; "+
+				"want at least the old sum, and at most %v", last, now,
+				float64(math.MaxInt64))
 		}
 	}
 	d.until("only the good worker's handles count",
 		func() bool { return d.values()["tlsd_handles connection"] == 2 })
 	if got := plus(math.MaxUint64-1, 5); got != math.MaxUint64 {
-		t.Errorf("a sum that is too large is %d", got)
+		t.Errorf("a sum that overflows is %d, want the largest number", got)
 	}
 }
 
+// Refusals, ends of sessions, deaths of workers, audit events and confinement appear in the
+// metrics. Names that a worker has made up do not.
 func TestWhatHappensIsCounted(t *testing.T) {
 	t.Parallel()
 	said := handoff.Ready{Backend: "openssl", Version: "V",
@@ -145,28 +153,30 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	})
 	got := d.values()
 	if _, ok := got["tlsd_confinement made up"]; ok {
-		t.Error("a worker has made a measure up")
+		t.Error("the metrics show a measure that a worker has made up")
 	}
 	if got["tlsd_descriptors"] < 3 || got["tlsd_descriptors_max"] < got["tlsd_descriptors"] ||
 		got["tlsd_start_time_seconds"] == 0 {
-		t.Errorf("the metrics are %v", got)
+		t.Errorf("the descriptors, their maximum or the start time are wrong: %v", got)
 	}
 }
 
-// The kernel does not say who has made a connection that is closed here.
+// If the kernel does not say which user a caller is, the caller gets no session, and the refusal
+// counts as a fault. Here the kernel cannot say, because the supervisor's end is closed.
 func TestACallerThatCannotBeKnownIsCounted(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	conn, _ := testkit.UnixPair(t)
 	testkit.Must(t, conn.Close())
 	if sess := d.sessionFor(conn); sess != nil {
-		t.Errorf("session %d has an unknown caller", sess.number)
+		t.Errorf("an unknown caller has got session %d", sess.number)
 	}
 	d.has(map[string]float64{"tlsd_sessions_refused_total fault": 1,
 		"tlsd_sessions_refused_total denied": 0, "tlsd_sessions": 0})
 }
 
-// No caller and no peer chooses the value of a label. The name of each counter ends with _total.
+// No label names a user, a process, a peer or a session, so the number of samples is limited. The
+// name of a counter ends with _total, and no other name does. Each metric has a help text.
 func TestLabelsAreFew(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -177,13 +187,14 @@ func TestLabelsAreFew(t *testing.T) {
 		if (f.Type == "counter") != strings.HasSuffix(f.Name, "_total") ||
 			!slices.Contains([]string{"counter", "gauge", "histogram"}, f.Type) ||
 			f.Help == "" {
-			t.Errorf("%s is a %s: %s", f.Name, f.Type, f.Help)
+			t.Errorf("the name, type or help is wrong: %s is a %s: %s", f.Name,
+				f.Type, f.Help)
 		}
 		for _, s := range f.Samples {
 			for label := range s.Labels {
 				if slices.Contains([]string{"uid", "user", "pid", "host", "peer",
 					"worker", "session"}, label) {
-					t.Errorf("%s has the label %s", f.Name, label)
+					t.Errorf("%s has the forbidden label %s", f.Name, label)
 				}
 			}
 		}

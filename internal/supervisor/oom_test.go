@@ -9,6 +9,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// A killed worker counts as killed for lack of memory only if the kernel's count of such kills has
+// grown within oomWindow.
 func TestKillIsRecentIfTheCountHasJustGrown(t *testing.T) {
 	t.Parallel()
 	w := &oomWatch{file: filepath.Join(t.TempDir(), "memory.events")}
@@ -17,36 +19,38 @@ func TestKillIsRecentIfTheCountHasJustGrown(t *testing.T) {
 			[]byte("low 0\noom 9\noom_kill "+n+"\noom_group_kill 7\n"), 0o600))
 	}
 	if w.refresh() {
-		t.Error("without a file, a kill is recent")
+		t.Error("there is no file, and refresh reports a recent kill")
 	}
 	count("0")
 	if w.refresh() {
-		t.Error("with a count of 0, a kill is recent")
+		t.Error("the count is 0, and refresh reports a recent kill")
 	}
 	count("3")
 	for range 2 {
 		if !w.refresh() {
-			t.Error("the count has grown, and no kill is recent")
+			t.Error("the count has just grown, and refresh reports no recent kill")
 		}
 	}
 	w.grown = w.grown.Add(-oomWindow)
 	if w.refresh() {
-		t.Error("the count had grown long ago, and a kill is recent")
+		t.Error("the count has grown long ago, and refresh reports a recent kill")
 	}
 	count("nonsense")
 	if w.refresh() || w.count != 3 {
-		t.Error("nonsense counts")
+		t.Error("a file without a number has changed the count, or is a recent kill")
 	}
 }
 
+// On this machine the kernel's file has a count of kills. Kills before the start do not count as
+// recent.
 func TestTheMachineCountsKills(t *testing.T) {
 	t.Parallel()
 	w := watchOOM()
 	if _, ok := oomKills(w.file); !ok {
-		t.Errorf("there is no count in %s", w.file)
+		t.Errorf("%s has no count of kills", w.file)
 	}
 	if time.Since(w.grown) < oomWindow {
-		t.Error("an old count is a new kill")
+		t.Error("a kill before the start counts as recent")
 	}
 }
 
@@ -55,7 +59,7 @@ func TestSizeText(t *testing.T) {
 	for n, want := range map[int64]string{1 << 30: "1GiB", 3 << 29: "1536MiB",
 		96 << 20: "96MiB", 1 << 10: "1KiB", 1000: "1000"} {
 		if got := sizeText(n); got != want {
-			t.Errorf("%d: %s; want %s", n, got, want)
+			t.Errorf("%d bytes are written as %s; want %s", n, got, want)
 		}
 	}
 }

@@ -26,7 +26,7 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// numbers gives the numbers of the listed sessions.
+// numbers returns the numbers of all sessions, in the order of the list.
 func (d *daemon) numbers() (list []uint64) {
 	d.t.Helper()
 	for _, s := range d.Sessions(d.t.Context()) {
@@ -35,6 +35,8 @@ func (d *daemon) numbers() (list []uint64) {
 	return list
 }
 
+// An administrator sees all sessions, and of each session what the supervisor and the worker know.
+// A question about a session that does not exist is an error.
 func TestSessionsAreShown(t *testing.T) {
 	t.Parallel()
 	said := handoff.Described{Connections: 2, Contexts: 1, Received: 5, Sent: 6, Calls: 3,
@@ -46,7 +48,7 @@ func TestSessionsAreShown(t *testing.T) {
 	pid := d.dial().pid()
 	d.dial().pid()
 	if got := d.numbers(); !slices.Equal(got, []uint64{1, 2}) {
-		t.Fatalf("the sessions are %v", got)
+		t.Fatalf("the list has the sessions %v, want 1 and 2", got)
 	}
 	s, err := d.Session(t.Context(), 1)
 	if err != nil {
@@ -66,10 +68,13 @@ func TestSessionsAreShown(t *testing.T) {
 	}
 	var none *admin.Error
 	if _, err := d.Session(t.Context(), 3); !errors.As(err, &none) || none.Kind != kind.Params {
-		t.Errorf("a session that is not there: %v", err)
+		t.Errorf("the question about session 3, which does not exist, gives %v; want "+
+			"kind params", err)
 	}
 }
 
+// A worker that was taken over can answer anything about its sessions. Negative numbers, control
+// characters, long texts and too many handles do not reach the administrator.
 func TestAWorkersAnswerAboutASessionIsLimited(t *testing.T) {
 	t.Parallel()
 	said := handoff.Described{Connections: -1, Received: -5, Sent: 1 << 62}
@@ -83,23 +88,24 @@ func TestAWorkersAnswerAboutASessionIsLimited(t *testing.T) {
 	d.dial().pid()
 	s, err := d.Session(t.Context(), 1)
 	if err != nil || !s.Known {
-		t.Fatalf("%+v, %v", s, err)
+		t.Fatalf("the worker's answer is missing: %+v, %v", s, err)
 	}
 	if s.Connections != 0 || s.Received != 0 || s.Sent != 1<<62 ||
 		len(s.Handles) != handoff.MostHandles {
-		t.Errorf("%d, %d, %d, and %d handles", s.Connections, s.Received, s.Sent,
-			len(s.Handles))
+		t.Errorf("the session is shown with %d connections, %d bytes received, %d sent, "+
+			"and %d handles", s.Connections, s.Received, s.Sent, len(s.Handles))
 	}
 	if h := s.Handles[0]; h.Handle != 0 || h.Received != 0 || h.Kind != `\x1b[2J` ||
 		strings.ContainsRune(h.Peer, '\n') || len(h.State) > 16+len("…") {
 		t.Errorf("a handle is shown as %+v", h)
 	}
 	if list := d.Sessions(t.Context()); len(list[0].Handles) != listedHandles {
-		t.Errorf("a list has %d handles of a session", len(list[0].Handles))
+		t.Errorf("a list has %d handles of a session, want %d", len(list[0].Handles),
+			listedHandles)
 	}
 }
 
-// waitsForRoom says whether a goroutine waits for room for its question.
+// waitsForRoom says whether sendQuery waits, in any goroutine, until a worker's channel has room.
 func waitsForRoom() bool {
 	sending := []byte("tlsd/internal/supervisor.(*Supervisor).sendQuery(")
 	stacks := make([]byte, 1<<20)
@@ -112,7 +118,8 @@ func waitsForRoom() bool {
 	return false
 }
 
-// If a worker's channel is full, the question follows when the worker has read.
+// If a worker's channel is full, the supervisor sends its questions later, when the worker has
+// read. Each question gets its answer.
 func TestQuestionsWaitForRoom(t *testing.T) {
 	t.Parallel()
 	const most = 20
@@ -144,7 +151,7 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	}()
 	testkit.Until(t, "a question waits for room", func() bool {
 		if isClosed(sent) {
-			t.Fatal("nobody has read, and all questions are sent")
+			t.Fatal("the channel is full, and all questions are sent")
 		}
 		return waitsForRoom()
 	})
@@ -161,16 +168,17 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	<-sent
 	for _, v := range all {
 		if v.await(t.Context()); !v.Known {
-			t.Errorf("session %d is not known", v.Number)
+			t.Errorf("the question about session %d has no answer", v.Number)
 		}
 	}
 	if len(all) != most || len(w.queries) != 0 {
-		t.Errorf("%d sessions, %d questions open", len(all), len(w.queries))
+		t.Errorf("%d sessions are listed, want %d; %d questions are open, want 0", len(all),
+			most, len(w.queries))
 	}
 }
 
-// The last level that a worker receives is the last level that was ordered. This also holds for an
-// order that comes while the worker is engaged.
+// If a new log level is ordered while a worker gets its configuration, the last level that the
+// worker gets is the new one.
 func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
 	t.Parallel()
 	for n := range 400 {
@@ -187,7 +195,7 @@ func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
 				select {
 				case <-w.engaged:
 					engaged = true
-				default: // a goroutine that waits would notice it later
+				default: // try again: a blocked goroutine would wake up too late
 				}
 			}
 			s.SetLogLevel("info")
@@ -201,12 +209,13 @@ func TestAWorkerHearsTheLastLevelLast(t *testing.T) {
 			}
 		}
 		if last != "info" {
-			t.Fatalf("worker %d hears %q last", n, last)
+			t.Fatalf("the last log level that worker %d gets is %q, want info", n, last)
 		}
 	}
 }
 
-// received returns all messages to a worker. theirs is the worker's end of a closed channel.
+// received returns all messages that the supervisor has sent to a worker. The supervisor's end of
+// the channel must be closed. theirs is the worker's end.
 func received(t *testing.T, theirs *os.File) (list []handoff.ToWorker) {
 	t.Helper()
 	conn, err := net.FileConn(theirs)
@@ -226,7 +235,8 @@ func received(t *testing.T, theirs *os.File) (list []handoff.ToWorker) {
 	}
 }
 
-// A worker that ends sessions and answers nothing has a limited number of open questions.
+// If a worker answers no question, and its sessions end, questions about ended sessions remain
+// open. The supervisor remembers at most two questions for each slot of the worker.
 func TestQuestionsToAWorkerAreBounded(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: zap.NewNop()})
@@ -240,10 +250,11 @@ func TestQuestionsToAWorkerAreBounded(t *testing.T) {
 		s.collect(func(*session) bool { return true })
 	}
 	if len(w.queries) != 2 {
-		t.Errorf("%d questions are open", len(w.queries))
+		t.Errorf("%d questions are open, want 2", len(w.queries))
 	}
 }
 
+// An answer about a session, without a question, breaks the rules of the channel.
 func TestAWorkerThatDescribesUnaskedIsKilled(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -252,8 +263,8 @@ func TestAWorkerThatDescribesUnaskedIsKilled(t *testing.T) {
 	c.told("was killed because it broke the rules of its channel to tlsd")
 }
 
-// A stopped worker does not answer. The list still has the other workers' sessions. Of the stopped
-// worker's session it has the supervisor's part.
+// If a worker does not answer, the list of sessions is still returned. It is complete for the other
+// workers. About the silent worker's session it has only what the supervisor knows itself.
 func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -261,19 +272,22 @@ func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 	pid := stuck.pid()
 	d.dial().pid()
 	stuck.say("freeze")
-	d.until("it is stopped", func() bool { return !isRunning(pid) })
+	d.until("the worker is stopped", func() bool { return !isRunning(pid) })
 	defer unix.Kill(pid, unix.SIGCONT)
-	for range 2 { // the question is still open the second time
+	for range 2 { // at the second time the first question is still open
 		list := d.Sessions(t.Context())
 		if len(list) != 2 || list[0].Known || list[0].Waits != "tls.Read 3" ||
 			!list[1].Known {
-			t.Errorf("the list is %+v", list)
+			t.Errorf("one of two workers is silent, and the list is %+v", list)
 		}
 	}
 	testkit.Must(t, unix.Kill(pid, unix.SIGCONT))
-	d.until("it answers", func() bool { s, _ := d.Session(t.Context(), 1); return s.Known })
+	d.until("the worker answers again",
+		func() bool { s, _ := d.Session(t.Context(), 1); return s.Known })
 }
 
+// If an administrator ends a session, its caller is told the reason. Other sessions go on, even in
+// the same worker.
 func TestAnAdministratorEndsASession(t *testing.T) {
 	t.Parallel()
 	for _, shared := range []bool{false, true} {
@@ -284,38 +298,40 @@ func TestAnAdministratorEndsASession(t *testing.T) {
 		pid := b.pid()
 		testkit.Must(t, d.End(t.Context(), 1, "it is in the way\x1b"))
 		if got := a.hear(); got != `told: it is in the way\x1b` {
-			t.Errorf("the session is told %q", got)
+			t.Errorf("the caller is told %q; want the reason, with ESC escaped", got)
 		}
 		a.cut()
 		if got := d.numbers(); !slices.Equal(got, []uint64{2}) {
-			t.Errorf("the sessions are %v", got)
+			t.Errorf("session 1 was ended, and the list has the sessions %v", got)
 		}
 		if b.pid() != pid {
-			t.Error("the other session has lost its worker")
+			t.Error("the other session has got another worker")
 		}
 		var none *admin.Error
 		if err := d.End(t.Context(), 1, "again"); !errors.As(err, &none) ||
 			none.Kind != kind.Params {
-			t.Errorf("a session that has ended: %v", err)
+			t.Errorf("a second order to end the session gives %v; want kind params",
+				err)
 		}
 		if n := d.logs.FilterLevelExact(zapcore.ErrorLevel).Len(); n != 0 {
-			t.Errorf("%d errors are logged", n)
+			t.Errorf("%d errors are logged, want none", n)
 		}
 	}
 }
 
-// A worker for one session that does not obey is killed. Its user's next session has no pause.
+// If the worker of one session does not obey the order to end it, the worker is killed. This death
+// is not the user's fault, so it does not count for a pause.
 func TestASessionWhoseWorkerDisobeysIsEnded(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{Disobey: true}, nil)
 	c := d.dial()
 	c.pid()
 	for range freeDeaths {
-		d.countDeath(userAccount(uint32(os.Getuid()))) // one more costs a pause
+		d.countDeath(userAccount(uint32(os.Getuid()))) // one more death would cause a pause
 	}
 	testkit.Must(t, d.End(t.Context(), 1, "enough"))
 	c.told("has been killed, because the administrator has ended this session: enough")
-	d.until("it counts as ended by the administrator", func() bool {
+	d.until("the session counts as ended by the administrator", func() bool {
 		got := d.values()
 		return got["tlsd_sessions_ended_total administrator"] == 1 &&
 			got["tlsd_sessions_ended_total lost"] == 0
@@ -327,7 +343,8 @@ func TestASessionWhoseWorkerDisobeysIsEnded(t *testing.T) {
 	}
 }
 
-// A shared worker that does not obey keeps its other sessions. The caller's connection is cut.
+// A shared worker that does not obey the order to end a session is not killed, because it has other
+// sessions. Instead the supervisor shuts down the connection of the session's caller.
 func TestASharedWorkerThatDisobeysIsNotKilled(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{Disobey: true}, func(c *Config) { c.Shared = true })
@@ -335,13 +352,15 @@ func TestASharedWorkerThatDisobeysIsNotKilled(t *testing.T) {
 	a.pid()
 	b := d.dial()
 	pid := b.pid()
-	testkit.Must(t, d.End(t.Context(), 1, "enough")) // the worker notices the cut
+	// The worker ignores the order, but ends the session when its connection ends.
+	testkit.Must(t, d.End(t.Context(), 1, "enough"))
 	a.cut()
 	if b.pid() != pid {
-		t.Error("the other session has lost its worker")
+		t.Error("the other session has got another worker")
 	}
 }
 
+// A new log level reaches all workers that run, and workers that start later.
 func TestTheLogLevelReachesWorkers(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -353,10 +372,10 @@ func TestTheLogLevelReachesWorkers(t *testing.T) {
 	d.logged("the level is warn", 3)
 }
 
-// The configuration is a worker's first message, although orders come meanwhile.
+// A worker's first message is its configuration, even if log levels are ordered while it starts.
 func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, workerPlay{}, func(c *Config) { // a long configuration takes longer
+	d := startDaemon(t, workerPlay{}, func(c *Config) { // a long one takes longer
 		c.WorkerConfig = fmt.Appendf(nil, `{"filler":"%s"}`, strings.Repeat("x", 60000))
 	})
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -364,7 +383,7 @@ func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 		defer close(stopped)
 		for !isClosed(stop) {
 			d.SetLogLevel("warn")
-			time.Sleep(50 * time.Microsecond) // so that a worker can read all levels
+			time.Sleep(50 * time.Microsecond) // so that workers read all levels
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
@@ -375,12 +394,12 @@ func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 		c.cut()
 	}
 	if n := d.logs.FilterMessage("worker ended unexpectedly").Len(); n != 0 {
-		t.Errorf("%d workers have died", n)
+		t.Errorf("%d workers have died: a log level came before the configuration", n)
 	}
 }
 
-// Health names a new library as soon as a worker has loaded it. A worker of another user does not
-// change the name.
+// Health names the library that the newest worker has reported. A report of a worker of another
+// user counts only if it is the first report, because that user could have falsified it.
 func TestHealthNamesTheLibraryOfTheLastWorker(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: zap.NewNop(), MaxSessions: 1})
@@ -397,22 +416,25 @@ func TestHealthNamesTheLibraryOfTheLastWorker(t *testing.T) {
 		s.recordReport(&worker{report: c.said, otherUser: c.other})
 		h := s.Health()
 		if h.Library != c.want || h.Healthy != (c.said.Backend == "openssl" || c.other) {
-			t.Errorf("after %+v: %+v", c.said, h)
+			t.Errorf("a worker (of another user: %t) has reported %+v; Health says "+
+				"%+v, want the library %q", c.other, c.said, h, c.want)
 		}
 	}
 }
 
+// Health says whether tlsd can serve a new session, and if not, why. The question itself changes
+// nothing.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "openssl", Version: "V"}},
 		func(c *Config) { c.MaxSessions = 2 })
-	d.until("it is healthy", func() bool { return d.Health().Healthy })
+	d.until("tlsd is healthy", func() bool { return d.Health().Healthy })
 	d.dial().pid()
 	d.until("a spare is ready", func() bool { return d.Health().Workers["spare"] == 1 })
 	before := d.logs.Len()
 	if h := d.Health(); h.Library != "V" || h.Sessions != 1 || h.MaxSessions != 2 ||
 		h.Workers["serving"] != 1 || h.Uptime <= 0 {
-		t.Errorf("health: %+v", h)
+		t.Errorf("with one session of two Health says %+v", h)
 	}
 	if d.logs.Len() != before || d.countWorkers() != 2 {
 		t.Error("the question has logged something, or started a worker")
@@ -420,16 +442,16 @@ func TestHealth(t *testing.T) {
 	c := d.dial()
 	c.pid()
 	if h := d.Health(); h.Healthy || !strings.Contains(h.Problems[0], "--max-sessions") {
-		t.Errorf("with as many sessions as allowed: %+v", h)
+		t.Errorf("with as many sessions as --max-sessions allows, Health says %+v", h)
 	}
 	d.stop()
-	d.until("it is stopping", func() bool {
+	d.until("Health says that tlsd is stopping", func() bool {
 		h := d.Health()
 		return !h.Healthy && strings.Contains(h.Problems[0], "stopping")
 	})
 	stub := startDaemon(t, workerPlay{Report: handoff.Ready{Backend: "stub"}}, nil)
-	stub.until("the worker has reported", func() bool { return len(stub.poolPIDs()) == 1 })
-	stub.until("the stub is a problem", func() bool {
+	stub.until("the worker is ready", func() bool { return len(stub.poolPIDs()) == 1 })
+	stub.until("Health says that there is no usable OpenSSL", func() bool {
 		h := stub.Health()
 		return !h.Healthy && strings.Contains(strings.Join(h.Problems, " "),
 			"no usable OpenSSL")

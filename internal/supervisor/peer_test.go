@@ -13,11 +13,13 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// The policy allows the daemon's own user, the listed users, and members of the listed groups. Its
+// refusal names the users and groups that it allows.
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	own := uint32(os.Geteuid())
 	other := own + 1000
-	tooMany := "" // only root's daemon gives workers groups
+	tooMany := "" // only root's daemon gives groups to workers, so only it has a limit
 	if own == 0 {
 		tooMany = "4097 groups"
 	}
@@ -25,7 +27,7 @@ func TestPolicy(t *testing.T) {
 		name   string
 		policy Policy
 		peer   Peer
-		want   string // in the refusal; "" for none
+		want   string // a part of the refusal; "": the peer is allowed
 	}{
 		{"own user", Policy{}, Peer{UID: own, GID: 5}, ""},
 		{"own user, though others are listed", Policy{UIDs: []uint32{other}},
@@ -50,13 +52,15 @@ func TestPolicy(t *testing.T) {
 			err := tt.policy.Allows(tt.peer)
 			got := fmt.Sprint(err)
 			if (err == nil) != (tt.want == "") || !strings.Contains(got, tt.want) {
-				t.Errorf("Allows gives %v; want %q", err, tt.want)
+				t.Errorf("Allows returns %v; want %q in it (empty: no error)", err,
+					tt.want)
 			}
 		})
 	}
 }
 
-// askAs asks "who" of the daemon as another user.
+// askAs opens a session as another user, in a process of its own. It asks "who", and returns the
+// daemon's answer.
 func (d *daemon) askAs(uid, gid uint32, groups ...uint32) string {
 	d.t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -71,6 +75,8 @@ func (d *daemon) askAs(uid, gid uint32, groups ...uint32) string {
 	return string(out)
 }
 
+// A caller that the policy denies is told so, and the audit log has a line. An allowed caller gets
+// a worker that runs as the caller's user, with its group and all its other groups.
 func TestOtherUsers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -91,10 +97,10 @@ func TestOtherUsers(t *testing.T) {
 		if f := d.logged("denied", 1); f["uid"] != uint32(4321) ||
 			f["gid"] != uint32(4321) || f["method"] != "connect" ||
 			f["asked"] != d.path {
-			t.Errorf("the audit says %v", f)
+			t.Errorf("the audit line of user 4321 has %v", f)
 		}
 		if n := d.logs.FilterMessage("session started").Len(); n != 0 {
-			t.Errorf("%d sessions for a denied caller", n)
+			t.Errorf("a denied caller has got %d sessions", n)
 		}
 
 		for _, tt := range []struct {

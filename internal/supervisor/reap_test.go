@@ -11,7 +11,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// traced makes another process trace a worker, until the test ends or calls letGo.
+// traced starts a process that traces the worker with the pid. It traces until the test ends or
+// calls letGo.
 func traced(t *testing.T, pid int) (letGo func()) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -29,8 +30,8 @@ func traced(t *testing.T, pid int) (letGo func()) {
 	return letGo
 }
 
-// A tracer may hold a dead worker. The supervisor does not wait for the tracer: the caller gets the
-// reason, and the daemon goes on and can stop.
+// A killed worker that another process traces ends only when the tracer lets it go. The supervisor
+// does not wait for the tracer: it tells the caller the reason, serves other callers, and can stop.
 func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"the worker is killed", "the daemon stops in good order",
@@ -50,17 +51,17 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 				})
 				c.told("was killed (SIGKILL), and another process keeps " +
 					"it from ending")
-				const left = "worker was killed and does not end; it is left behind"
-				if f := d.logged(left, 1); f["tracer"] == "" || f["tracer"] == "0" {
-					t.Errorf("the log says %v", f)
+				const text = "worker was killed and does not end; it is left behind"
+				if f := d.logged(text, 1); f["tracer"] == "" || f["tracer"] == "0" {
+					t.Errorf("the log does not name the tracer: %v", f)
 				}
-				d.dial().pid() // others are served
+				d.dial().pid() // other callers are served
 				letGo()
 				// When a worker ends, the supervisor also reaps the workers that
 				// it has left behind before. The log does not show when this
 				// worker counts as left behind. So the test ends workers until
 				// the process is gone.
-				d.until("the worker is reaped with another", func() bool {
+				d.until("the worker that was left behind is reaped", func() bool {
 					other := d.dial()
 					other.pid()
 					other.say("bye")
@@ -96,12 +97,12 @@ func TestAWorkerThatBreaksTheRulesOfItsChannelIsKilled(t *testing.T) {
 		d.logged("worker breaks the rules of its channel, and is killed", n+1)
 	}
 	if other.pid() != pid {
-		t.Error("another session has changed its worker")
+		t.Error("another session has got another worker")
 	}
 }
 
-// A worker that was taken over can send any message and any descriptors. The only possible effect
-// is its own end.
+// A worker that was taken over can send any message and any descriptors to the supervisor. The only
+// effect is its own end: other sessions go on, and the log gets no control characters.
 func TestAWorkerThatSendsGarbageHarmsNobodyElse(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -113,10 +114,10 @@ func TestAWorkerThatSendsGarbageHarmsNobodyElse(t *testing.T) {
 		c.say(fmt.Sprintf("garbage\n%d", seed))
 		c.in.ReadString('\n') // "said", or the loss of the worker
 		c.Close()
-		d.dial().orderly() // ends the streak, so that no session has to wait
+		d.dial().orderly() // ends the row of deaths, so that no session has to wait
 	}
 	if other.pid() != pid {
-		t.Error("another session has changed its worker")
+		t.Error("another session has got another worker")
 	}
 	d.stop()
 	d.force()
@@ -124,18 +125,18 @@ func TestAWorkerThatSendsGarbageHarmsNobodyElse(t *testing.T) {
 	killed := d.logs.FilterMessage(
 		"worker breaks the rules of its channel, and is killed").Len()
 	if killed == 0 || killed == 30 {
-		t.Errorf("%d of 30 workers were killed; want some that are, and some that are not",
+		t.Errorf("%d of 30 workers were killed for their garbage; want some, and not all",
 			killed)
 	}
 	for _, e := range d.logs.All() {
 		text := fmt.Sprint(e.Message, e.ContextMap())
 		if strings.ContainsAny(text, "\x1b\a\x00") {
-			t.Errorf("the log has %q", text)
+			t.Errorf("a control character is in the log: %q", text)
 		}
 	}
 }
 
-// orderly ends a session in good order.
+// orderly makes the session end in good order.
 func (c *caller) orderly() {
 	c.t.Helper()
 	c.say("bye")

@@ -10,6 +10,9 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
+// A worker's standard error has log entries, which relay passes on, and other text, such as a crash
+// dump. relay returns the head of the other text. An entry cannot pose as one of another worker or
+// of the audit log.
 func TestRelaySeparatesEntriesFromOtherText(t *testing.T) {
 	t.Parallel()
 	longDump := strings.Repeat("x", 99) + "\n" +
@@ -39,7 +42,7 @@ func TestRelaySeparatesEntriesFromOtherText(t *testing.T) {
 			core, logs := observer.New(zapcore.DebugLevel)
 			head := relay(strings.NewReader(tt.in), zap.New(core), unshared)
 			if head != tt.head {
-				t.Errorf("a head of %d bytes %.80q; want %d bytes %.80q",
+				t.Errorf("relay returns %d bytes %.80q; want %d bytes %.80q",
 					len(head), head, len(tt.head), tt.head)
 			}
 			var got strings.Builder
@@ -55,30 +58,34 @@ func TestRelaySeparatesEntriesFromOtherText(t *testing.T) {
 				got.WriteString("|")
 			}
 			if got.String() != tt.entries {
-				t.Errorf("entries %q; want %q", got.String(), tt.entries)
+				t.Errorf("the log has the entries %q; want %q", got.String(),
+					tt.entries)
 			}
 		})
 	}
 }
 
+// A worker that writes too many entries cannot fill the log. The log says how many were dropped.
 func TestRelayCountsDroppedEntries(t *testing.T) {
 	t.Parallel()
 	const entries = 100 * relayBurst
 	core, logs := observer.New(zapcore.DebugLevel)
 	in := strings.Repeat(`{"level":"info","msg":"x"}`+"\n", entries) + "dump\n"
 	if head := relay(strings.NewReader(in), zap.New(core), unshared); head != "dump\n" {
-		t.Errorf("the head is %q", head)
+		t.Errorf("relay returns %q; want the text behind the entries", head)
 	}
 	passed, missed := logs.FilterMessage("x").Len(), uint64(0)
 	for _, e := range logs.FilterFieldKey("entries").All() {
 		missed += e.ContextMap()["entries"].(uint64)
 	}
 	if passed < relayBurst || passed > 10*relayBurst || passed+int(missed) != entries {
-		t.Errorf("%d entries are passed on and %d are counted, of %d", passed,
-			missed, entries)
+		t.Errorf("of %d entries %d are passed on, and %d count as dropped; want %d to %d "+
+			"passed on, and the others counted", entries, passed, missed, relayBurst,
+			10*relayBurst)
 	}
 }
 
+// relay escapes control characters in a worker's entries, in texts and in names of fields.
 func TestRelayPassesOnPlainText(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -86,9 +93,9 @@ func TestRelayPassesOnPlainText(t *testing.T) {
 		zap.New(core), unshared)
 	e := logs.All()
 	if len(e) != 1 || e[0].Message != `a\nb\tc\x1b[1m` || fmt.Sprint(e[0].ContextMap()) != `map[k\u202e:[\u009b map[l\n:\x7f]]]` {
-		t.Errorf("passed on: %+v", e)
+		t.Errorf("the entries in the log are %+v; want one, escaped", e)
 	}
 }
 
-// unshared is a share without a limit.
+// unshared lets all entries pass: the worker shares no limit with other workers.
 func unshared(missed uint64, _ int) (uint64, bool) { return missed, true }

@@ -11,7 +11,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// fakeLibrary is a file that a worker claims to have loaded.
+// fakeLibrary makes a file that workers can report as their libssl. replace puts a new file at its
+// path, as an update of the library does.
 func fakeLibrary(t *testing.T) (path string, replace func()) {
 	path = filepath.Join(t.TempDir(), "libssl.so")
 	write := func(name string) { testkit.Must(t, os.WriteFile(name, []byte(name), 0o644)) }
@@ -24,6 +25,8 @@ func overlap(a, b []int) bool {
 	return slices.ContainsFunc(a, func(n int) bool { return slices.Contains(b, n) })
 }
 
+// After an update of the library, a new session gets a worker that has loaded the new file, and the
+// spares are replaced. A session that is open keeps its worker.
 func TestASessionGetsTheLibraryThatIsOnTheDisk(t *testing.T) {
 	t.Parallel()
 	path, replace := fakeLibrary(t)
@@ -33,20 +36,22 @@ func TestASessionGetsTheLibraryThatIsOnTheDisk(t *testing.T) {
 	d.until("spares are ready", func() bool { before = d.poolPIDs(); return len(before) == 2 })
 	old := d.dial()
 	if pid := old.pid(); !slices.Contains(before, pid) {
-		t.Errorf("worker %d was no spare, of %v: this shows nothing", pid, before)
+		t.Errorf("worker %d is none of the spares %v: the test shows nothing", pid, before)
 	}
 	d.until("spares are ready", func() bool { before = d.poolPIDs(); return len(before) == 2 })
 	replace()
 	if pid := d.dial().pid(); slices.Contains(before, pid) {
 		t.Errorf("worker %d, which has the old library, has got a session", pid)
 	}
-	d.until("spares are new", func() bool {
+	d.until("all spares are new", func() bool {
 		now := d.poolPIDs()
 		return len(now) == 2 && !overlap(now, before)
 	})
 	old.pid() // this session goes on
 }
 
+// Reload reads the settings and replaces the idle workers. A session keeps its worker, which ends
+// with its last session.
 func TestReloadReplacesIdleWorkers(t *testing.T) {
 	t.Parallel()
 	for _, shared := range []bool{false, true} {
@@ -61,9 +66,9 @@ func TestReloadReplacesIdleWorkers(t *testing.T) {
 		read := false
 		d.Reload(func() { read = true })
 		if !read {
-			t.Error("nothing is read")
+			t.Error("Reload has not read the settings")
 		}
-		d.until("workers are new", func() bool {
+		d.until("all idle workers are new", func() bool {
 			now := d.poolPIDs()
 			return len(now) == 2 && !overlap(now, before)
 		})
@@ -82,8 +87,8 @@ func TestReloadReplacesIdleWorkers(t *testing.T) {
 	}
 }
 
-// Another user's worker may name a path of a file system that the user controls. There, root could
-// wait for ever.
+// A worker reports the path of its library. The supervisor does not open the path that a worker of
+// another user reports: in a file system that the user controls, the open could block for ever.
 func TestTheFileThatAnotherUsersWorkerNamesIsNotOpened(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as another user")
@@ -107,12 +112,13 @@ func TestTheFileThatAnotherUsersWorkerNamesIsNotOpened(t *testing.T) {
 		if w.isReady() && w.load > 0 {
 			looked[w.otherUser]++
 			if got := w.libraryFile != nil; got == w.otherUser {
-				t.Errorf("the file that a worker names (of another user: %v) is "+
-					"opened: %v", w.otherUser, got)
+				t.Errorf("the library of a worker is open: %v; want %v (another "+
+					"user's: %v)", got, !got, w.otherUser)
 			}
 		}
 	}
 	if looked[true] != 1 || looked[false] != 1 {
-		t.Errorf("this has shown nothing: %v", looked)
+		t.Errorf("workers of another user: %d, of the own user: %d; want one each, "+
+			"or the test shows nothing", looked[true], looked[false])
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 )
 
+// The timers of a worker may be late by timerSlack, so that the kernel can join wake-ups.
 func TestWorkersHaveSlackTimers(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -14,6 +15,7 @@ func TestWorkersHaveSlackTimers(t *testing.T) {
 	}
 }
 
+// The daemon's thread has timerSlack only while it starts a worker.
 func TestTheSlackIsNotTheDaemonsOwn(t *testing.T) {
 	t.Parallel()
 	runtime.LockOSThread()
@@ -21,6 +23,7 @@ func TestTheSlackIsNotTheDaemonsOwn(t *testing.T) {
 	before, during := slack(), ""
 	withTimerSlack(timerSlack, func() error { during = slack(); return nil })
 	if during != fmt.Sprint(timerSlack.Nanoseconds()) || slack() != before {
-		t.Errorf("the slack is %s, then %s, and %s afterwards", before, during, slack())
+		t.Errorf("the thread's slack is %s ns before a start, %s during it, %s after it; "+
+			"want %d only during it", before, during, slack(), timerSlack.Nanoseconds())
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// The socket file has its mode from the start. A change after its creation would leave a moment in
+// which other users can connect.
 func TestModeHoldsFromTheFirstMoment(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)
@@ -34,12 +36,12 @@ func TestModeHoldsFromTheFirstMoment(t *testing.T) {
 		if name == "s" {
 			created = created || event.Mask&unix.IN_CREATE != 0
 			if event.Mask&unix.IN_ATTRIB != 0 {
-				t.Error("the socket's mode has been changed after it was made")
+				t.Error("the socket's mode was changed after its creation")
 			}
 		}
 		b = b[size:]
 	}
 	if !created {
-		t.Error("the making of the socket was not seen")
+		t.Error("inotify did not report the creation of the socket: the test shows nothing")
 	}
 }

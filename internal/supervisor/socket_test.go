@@ -17,15 +17,19 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// umask is a lock for the umask of the process. Only one test at a time may make a socket.
+// umask guards the umask of the process, which Listen changes for a moment. So only one test at a
+// time may create a socket.
 var umask sync.Mutex
 
+// listenAt calls Listen with the lock umask.
 func listenAt(path string, mode fs.FileMode) (*Socket, error) {
 	umask.Lock()
 	defer umask.Unlock()
 	return Listen(path, mode)
 }
 
+// If the path has a file that is not the socket of a dead daemon, Listen fails. It does not touch
+// the file, and the error says what the file is.
 func TestAnotherFileAtThePathIsNamedAndKept(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -76,16 +80,17 @@ func TestAnotherFileAtThePathIsNamedAndKept(t *testing.T) {
 			}
 			if !strings.Contains(err.Error(), tt.want) ||
 				!strings.Contains(err.Error(), path) {
-				t.Errorf("error %q; want the path and %q", err, tt.want)
+				t.Errorf("the error is %q; want the path and %q", err, tt.want)
 			}
 			after, _ := os.Lstat(path)
 			if before != nil && !os.SameFile(before, after) {
-				t.Error("the other file is gone")
+				t.Error("Listen has removed or replaced the file at the path")
 			}
 		})
 	}
 }
 
+// If no socket can exist at a path, the error of Listen says why.
 func TestImpossiblePathsAreExplained(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)
@@ -105,7 +110,7 @@ func TestImpossiblePathsAreExplained(t *testing.T) {
 				t.Fatal("Listen succeeded")
 			}
 			if !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %q; want %q", err, tt.want)
+				t.Errorf("the error is %q; want %q in it", err, tt.want)
 			}
 		})
 	}
@@ -124,13 +129,15 @@ func TestSocketHasItsMode(t *testing.T) {
 		info, err := os.Lstat(path)
 		testkit.Must(t, err)
 		if got := info.Mode().Perm(); got != mode {
-			t.Errorf("mode %v; want %v", got, mode)
+			t.Errorf("the socket has the mode %v; want %v", got, mode)
 		}
 		s.Remove()
 		s.Close()
 	}
 }
 
+// GiveTo gives the socket to a group and changes its mode. It changes no other file that has taken
+// the socket's place.
 func TestSocketIsGivenToAGroup(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testkit.Dir(t), "s")
@@ -140,7 +147,8 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 	const gid = 61777
 	if err := s.GiveTo(gid, 0o660); os.Getuid() != 0 {
 		if !errors.Is(err, fs.ErrPermission) {
-			t.Errorf("without the right to give the socket away: %v", err)
+			t.Errorf("a user without the right to give it away gets %v; want "+
+				"ErrPermission", err)
 		}
 		return
 	} else if err != nil {
@@ -150,18 +158,19 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 	testkit.Must(t, err)
 	if st := info.Sys().(*syscall.Stat_t); st.Gid != gid || info.Mode().Perm() != 0o660 ||
 		st.Uid != 0 {
-		t.Errorf("the socket is user %d's and group %d's, %v", st.Uid, st.Gid, info.Mode())
+		t.Errorf("the socket has user %d, group %d and mode %v; want 0, %d and 0660",
+			st.Uid, st.Gid, info.Mode(), gid)
 	}
-	// GiveTo does not give away another file at the daemon's path.
 	testkit.Must(t, os.Remove(path))
 	testkit.Must(t, os.WriteFile(path, nil, 0o600))
 	if err := s.GiveTo(gid, 0o660); err == nil ||
 		!strings.Contains(err.Error(), "has been replaced") {
-		t.Errorf("another file in its place: %v", err)
+		t.Errorf("the socket was replaced by a file, and GiveTo returns %v", err)
 	}
 	s.Remove()
 }
 
+// The socket of a daemon that has died does not keep a new daemon from listening at its path.
 func TestStaleSocketIsReplaced(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testkit.Dir(t), "s")
@@ -178,6 +187,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	c.Close()
 }
 
+// If several daemons start at the same path, one gets it. The others are told that it is in use.
 func TestOneOfManyGetsThePath(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testkit.Dir(t), "s")
@@ -198,7 +208,7 @@ func TestOneOfManyGetsThePath(t *testing.T) {
 			won++
 			defer s.Close()
 		} else if !strings.Contains(errs[i].Error(), "another tlsd is serving") {
-			t.Errorf("a loser is told %q", errs[i])
+			t.Errorf("a daemon that did not get the path is told %q", errs[i])
 		}
 	}
 	if won != 1 {
@@ -209,6 +219,7 @@ func TestOneOfManyGetsThePath(t *testing.T) {
 	c.Close()
 }
 
+// Remove removes the daemon's own socket, and no other file that has taken its place.
 func TestRemoveTakesOnlyItsOwnSocket(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testkit.Dir(t), "s")
@@ -230,10 +241,12 @@ func TestRemoveTakesOnlyItsOwnSocket(t *testing.T) {
 	testkit.Must(t, next.Remove())
 	testkit.Must(t, next.Remove())
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("its own socket is still there: %v", err)
+		t.Errorf("Remove has left the daemon's own socket: %v", err)
 	}
 }
 
+// acceptWaiting accepts a caller that has connected already, even after the deadline of the socket.
+// If there is none, it returns at once.
 func TestWaitingCallersAreAcceptedWithoutWaiting(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testkit.Dir(t), "s")
@@ -247,17 +260,19 @@ func TestWaitingCallersAreAcceptedWithoutWaiting(t *testing.T) {
 
 	conn, err := s.acceptWaiting()
 	if conn == nil || err != nil {
-		t.Fatalf("acceptWaiting gives %v, %v; want the connection", conn, err)
+		t.Fatalf("a caller waits, and acceptWaiting gives %v, %v", conn, err)
 	}
 	defer conn.Close()
 	if _, err := conn.Write([]byte("x")); err != nil {
-		t.Error(err)
+		t.Errorf("the accepted connection does not work: %v", err)
 	}
 	if conn, err := s.acceptWaiting(); conn != nil || err != nil {
-		t.Errorf("acceptWaiting gives %v, %v; want nothing", conn, err)
+		t.Errorf("no caller waits, and acceptWaiting gives %v, %v", conn, err)
 	}
 }
 
+// If another daemon still has the path, Listen waits for a moment. If the path becomes free, Listen
+// succeeds.
 func TestPathThatIsFreeInAMomentIsTaken(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testkit.Dir(t), "s")
@@ -275,7 +290,7 @@ func TestPathThatIsFreeInAMomentIsTaken(t *testing.T) {
 	}()
 	select {
 	case err := <-done:
-		t.Errorf("Listen gives up at once: %v", err)
+		t.Errorf("the path is in use, and Listen does not wait: %v", err)
 	case <-time.After(busyTimeout / 5): // the path is in use for this time, or longer
 		lock.Close()
 		testkit.Must(t, <-done)

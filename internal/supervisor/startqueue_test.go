@@ -16,7 +16,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// waiting is the number of a user's callers in the queue.
+// waiting is the number of callers of a user that wait in the queue.
 func (t *startQueue) waiting(uid account) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -26,6 +26,8 @@ func (t *startQueue) waiting(uid account) int {
 	return 0
 }
 
+// When a start ends, the next start belongs to the next user in turn, even if another user has more
+// waiting callers.
 func TestWaitingUsersAreServedInTurn(t *testing.T) {
 	t.Parallel()
 	const own = 1000
@@ -37,13 +39,14 @@ func TestWaitingUsersAreServedInTurn(t *testing.T) {
 	}
 	begins := make(chan start, 100)
 	var running []start
-	// Two starts of user 1 begin, and three wait. The daemon's own user gets the other two.
+	// Four starts may run. User 1 gets two of them, and three of its callers wait. The daemon's
+	// own user gets the other two. All later callers wait.
 	for _, uid := range []account{1, 1, 1, 1, 1, own, own, 2, 2, 3} {
 		waiting := q.waiting(uid)
 		go func() {
 			done, err := q.wait(t.Context(), uid)
 			if err != nil {
-				t.Error(err)
+				t.Errorf("user %v gets no start: %v", uid, err)
 			}
 			begins <- start{uid, done}
 		}()
@@ -56,18 +59,20 @@ func TestWaitingUsersAreServedInTurn(t *testing.T) {
 		}
 	}
 	var order []account
-	for range 6 { // one ends, and one begins
+	for range 6 { // one start ends, and the next begins
 		running[0].done()
-		running[0].done() // counts once
+		running[0].done() // the second call must have no effect
 		begun := <-begins
 		running = append(running[1:], begun)
 		order = append(order, begun.uid)
 	}
 	if want := []account{1, 2, 3, 1, 2, 1}; !slices.Equal(order, want) {
-		t.Errorf("the starts go to %v; want %v", order, want)
+		t.Errorf("the next starts belong to the users %v; want %v", order, want)
 	}
 }
 
+// One user cannot have more than half of the starts that may run at a time, so another user need
+// not wait. A caller that gives up leaves the queue.
 func TestAUserHasHalfOfTheStarts(t *testing.T) {
 	t.Parallel()
 	q := newStartQueue(4, 1000)
@@ -84,11 +89,11 @@ func TestAUserHasHalfOfTheStarts(t *testing.T) {
 	for q.waiting(1) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	done, err := q.wait(ctx, 2) // although user 1 has waited longer
+	done, err := q.wait(ctx, 2) // does not wait, although a caller of user 1 waits
 	testkit.Must(t, err)
 	cancel() // the waiting caller leaves the queue
 	if err := <-waits; err != context.Canceled {
-		t.Errorf("the waiting caller gets %v", err)
+		t.Errorf("the caller that gives up gets %v; want context.Canceled", err)
 	}
 	for _, done := range append(dones, done) {
 		done()
@@ -96,27 +101,31 @@ func TestAUserHasHalfOfTheStarts(t *testing.T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.running != 0 || len(q.users) != 0 || len(q.queue) != 0 {
-		t.Errorf("left: %d starts, users %v, queue %v", q.running, q.users, q.queue)
+		t.Errorf("all starts are over, and the queue has %d starts, the users %v and %v",
+			q.running, q.users, q.queue)
 	}
 }
 
+// A start that takes too long no longer counts for the limit of all users, so that starts that hang
+// do not stop other users. It still counts for the limit of its own user.
 func TestASlowStartNoLongerCountsForTheTotal(t *testing.T) {
 	t.Parallel()
 	q := newStartQueue(2, 1000)
 	q.slow = time.Millisecond
 	for uid := range account(50) { // none of these starts ends
 		if _, err := q.wait(t.Context(), uid); err != nil {
-			t.Fatal(err)
+			t.Fatalf("user %v gets no start: %v", uid, err)
 		}
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if n := q.users[1].running; n != 1 {
-		t.Errorf("a slow start counts %d times for its own user", n)
+		t.Errorf("a slow start counts %d times for its own user, want once", n)
 	}
 }
 
-// One user's workers never get ready. Another user's session starts before these workers time out.
+// If the workers of one user never get ready, another user's session starts all the same: it does
+// not wait until those workers time out.
 func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -132,13 +141,14 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 		var callers []interface{ Close() error }
 		for range 3 * maxStarting {
 			callers = append(callers, d.dialFrom(slow))
-			d.until("the caller is there, and spares are ready", func() bool {
+			d.until("the caller is accepted, and the spares are ready", func() bool {
 				d.mu.Lock()
 				defer d.mu.Unlock()
 				return d.perUID[slow] == len(callers) && len(d.others) == spares
 			})
 		}
-		// On a slow machine some starts time out meanwhile. The other user does not wait.
+		// On a slow machine a start may time out while the other user asks. Then the answer
+		// shows nothing, and the test asks again.
 		const late = "worker is not ready in time, and is killed"
 		givenUp := func() int { return d.logs.FilterMessage(late).Len() }
 		d.until("another user's session starts beside those that hang", func() bool {
@@ -153,8 +163,8 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 					"%d is the most", spares, n, most)
 			}
 			if n == 0 {
-				t.Fatalf("with %d spares, another user's session has waited for "+
-					"all starts to be given up", spares)
+				t.Fatalf("with %d spares, another user's session has waited until "+
+					"all starts timed out", spares)
 			}
 			return givenUp() == before
 		})
@@ -162,19 +172,19 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 		for _, c := range callers {
 			c.Close()
 		}
-		d.until("the closed callers are forgotten", func() bool {
+		d.until("the callers that have closed are forgotten", func() bool {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			return d.sessions == 0
 		})
 		if n := givenUp() - before; n > starting {
-			t.Errorf("closed callers are kept until %d starts are given up; %d "+
-				"were under way", n, starting)
+			t.Errorf("callers that have closed are kept until %d starts time "+
+				"out; %d were under way", n, starting)
 		}
 	}
 }
 
-// starting is the number of starts that are not over.
+// starting is the number of workers that have a session and are not ready.
 func (d *daemon) starting() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -186,8 +196,8 @@ func (d *daemon) starting() (n int) {
 	return n
 }
 
-// A caller waits for at most one start of each other waiting user, even if that user has many
-// callers.
+// Before a new caller's start, each other user gets at most one start, even if it has many callers
+// that have waited longer.
 func TestACallerWaitsForOneStartOfEachOtherUser(t *testing.T) {
 	t.Parallel()
 	const others, newcomer = 8, 100
@@ -233,15 +243,15 @@ func TestACallerWaitsForOneStartOfEachOtherUser(t *testing.T) {
 			break
 		}
 		if served[uid]++; served[uid] > 1 {
-			t.Fatalf("user %d has a second start before the newcomer has one; %v",
-				uid, served)
+			t.Fatalf("user %d has a second start before the new caller has one; "+
+				"starts: %v", uid, served)
 		}
-		go enter(uid) // a served user comes back at once
+		go enter(uid) // the user has a new caller at once
 	}
 }
 
-// A caller that has sent something, or has shut down its sending side, is still there. A caller
-// that has closed is not.
+// untilHangup notices that a caller has closed its connection. A caller that sends something, or
+// shuts down its sending side, has not closed it.
 func TestAClosedCallerHasHungUp(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -271,12 +281,13 @@ func TestAClosedCallerHasHungUp(t *testing.T) {
 				select {
 				case <-ctx.Done():
 				case <-time.After(testkit.Patience):
-					t.Errorf("%s: it counts as there", c.name)
+					t.Errorf("untilHangup misses that a caller %s", c.name)
 				}
 			}
 			end()
 			if left := context.Cause(ctx) == errHungUp; left != c.left {
-				t.Errorf("%s: has left: %v; want %v", c.name, left, c.left)
+				t.Errorf("a caller that %s has hung up: %v; want %v", c.name,
+					left, c.left)
 			}
 			if !c.left {
 				unix.Close(fds[1])

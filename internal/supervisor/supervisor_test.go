@@ -18,6 +18,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// Each session has a process of its own, which ends with the session. Other sessions go on.
 func TestEachSessionHasAWorkerOfItsOwn(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -35,17 +36,19 @@ func TestEachSessionHasAWorkerOfItsOwn(t *testing.T) {
 	f := d.logged("session ended", 1)
 	if f["uid"] != uint32(os.Getuid()) || f["pid"] != int32(os.Getpid()) ||
 		f["worker"] != int64(pa) {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the line about the end of the session has %v", f)
 	}
 	d.until("its worker is gone", func() bool { return unix.Kill(pa, 0) == unix.ESRCH })
 	if b.pid() != pb {
-		t.Error("the other session has changed its worker")
+		t.Error("the other session has got another worker")
 	}
 	if got := d.logs.FilterMessage("worker ended unexpectedly").Len(); got != 0 {
 		t.Errorf("%d workers ended unexpectedly", got)
 	}
 }
 
+// A worker gets neither secrets of the daemon's environment nor its descriptors. It gets the
+// variables that OpenSSL needs, its channel to the supervisor, and the caller's socket.
 func TestWorkersHaveNothingOfTheDaemons(t *testing.T) {
 	t.Setenv("TLSD_SECRET", "1")
 	t.Setenv("SSLKEYLOGFILE", "/tmp/keys")
@@ -65,7 +68,7 @@ func TestWorkersHaveNothingOfTheDaemons(t *testing.T) {
 	files := strings.Fields(c.ask("files"))
 	sockets := slices.DeleteFunc(slices.Clone(files),
 		func(f string) bool { return !strings.Contains(f, ":socket:") })
-	if len(sockets) != 2 { // the channel and the caller
+	if len(sockets) != 2 { // the worker's channel, and the caller's socket
 		t.Errorf("the worker has %d sockets, want 2: %q", len(sockets), files)
 	}
 	for _, std := range []string{"0:/dev/null", "1:/dev/null"} {
@@ -75,6 +78,7 @@ func TestWorkersHaveNothingOfTheDaemons(t *testing.T) {
 	}
 }
 
+// If a worker crashes, only its session is lost. The log has its exit status and its dump.
 func TestCrashEndsItsSessionOnly(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -83,18 +87,18 @@ func TestCrashEndsItsSessionOnly(t *testing.T) {
 	a.say("crash")
 	a.told("died of a panic")
 	if f := d.logged("session lost", 1); f["worker"] != int64(pa) {
-		t.Errorf("lost: %v; want worker %d", f, pa)
+		t.Errorf("the line about the lost session has %v; want worker %d", f, pa)
 	}
 	f := d.logged("worker ended unexpectedly", 1)
 	if f["exit"] != "exit status 2" || f["sessions"] != int64(1) ||
 		!strings.Contains(f["stderr"].(string), "panic: crash") {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says of the crash %v; want its status, sessions and dump", f)
 	}
 	testkit.Must(t, unix.Kill(b.pid(), unix.SIGKILL))
 	b.told("was killed (SIGKILL)")
 	if f := d.logged("worker ended unexpectedly", 2); f["exit"] != "SIGKILL" ||
 		f["worker"] != int64(pb) {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says of the killed worker %v; want SIGKILL", f)
 	}
 	d.dial().pid()
 }
@@ -107,7 +111,7 @@ func TestDeadSpareIsReplaced(t *testing.T) {
 		d.until("two spares are ready",
 			func() bool { pids = d.poolPIDs(); return len(pids) == 2 })
 		testkit.Must(t, unix.Kill(pids[0], unix.SIGKILL))
-		d.until("another is there", func() bool {
+		d.until("the dead spare is replaced", func() bool {
 			now := d.poolPIDs()
 			return len(now) == 2 && !slices.Contains(now, pids[0])
 		})
@@ -116,17 +120,19 @@ func TestDeadSpareIsReplaced(t *testing.T) {
 	c.pid()
 }
 
+// If no worker can start, the supervisor pauses between two attempts. A caller is told why it gets
+// no worker.
 func TestWorkersThatCannotStartAreNotTriedInALoop(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{ExitAtStart: true, LogAtStart: "no such library\n"}, nil)
 	const ended = "worker ended unexpectedly"
 	f := d.logged(ended, 3)
 	if f["exit"] != "exit status 6" || f["stderr"] != "no such library\n" {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says %v; want the exit status 6 and the text", f)
 	}
 	ends := d.logs.FilterMessage(ended).All()
 	if took := ends[2].Time.Sub(ends[0].Time); took < 200*time.Millisecond {
-		t.Errorf("3 attempts within %v", took)
+		t.Errorf("3 attempts within %v; want pauses between them", took)
 	}
 	line := d.dial().hear()
 	if !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"code":-32603`) || !strings.Contains(line, "exited with status 6, before it was ready") {
@@ -134,10 +140,12 @@ func TestWorkersThatCannotStartAreNotTriedInALoop(t *testing.T) {
 	}
 }
 
+// A new session goes to the shared worker with the fewest sessions. If a shared worker dies, only
+// its sessions are lost, and a new worker replaces it.
 func TestSharedWorkersTakeTurns(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared, c.Warm = true, 2 })
-	d.until("both are ready", func() bool { return len(d.poolPIDs()) == 2 })
+	d.until("both workers are ready", func() bool { return len(d.poolPIDs()) == 2 })
 	count := map[int]int{}
 	var callers []*caller
 	for range 6 {
@@ -154,26 +162,26 @@ func TestSharedWorkersTakeTurns(t *testing.T) {
 	testkit.Must(t, unix.Kill(victim, unix.SIGKILL))
 	callers[0].told("was killed (SIGKILL)")
 	d.logged("session lost", 3)
-	d.until("it is replaced", func() bool { return len(d.poolPIDs()) == 2 })
-	left := 0
+	d.until("the dead worker is replaced", func() bool { return len(d.poolPIDs()) == 2 })
+	alive := 0
 	for _, c := range callers {
 		if _, err := c.Write([]byte("who\n")); err == nil {
 			if line, err := c.in.ReadString('\n'); err == nil &&
 				strings.HasPrefix(line, "pid=") {
-				left++
+				alive++
 			}
 		}
 	}
-	if left != 3 {
-		t.Errorf("%d sessions live on; want 3", left)
+	if alive != 3 {
+		t.Errorf("%d sessions live on after the death of a worker; want 3", alive)
 	}
 	for range 3 {
 		if pid := d.dial().pid(); count[pid] != 0 {
-			t.Errorf("a new session goes to worker %d, which has 3; the new worker "+
-				"has fewer", pid)
+			t.Errorf("a new session goes to worker %d, which has 3 sessions; want the "+
+				"new worker, which has fewer", pid)
 		}
 	}
-	// A shared worker outlives its session.
+	// The end of a session does not end its shared worker.
 	c := d.dial()
 	pid := c.pid()
 	c.say("bye")
@@ -182,6 +190,8 @@ func TestSharedWorkersTakeTurns(t *testing.T) {
 	testkit.Must(t, unix.Kill(pid, 0))
 }
 
+// A session above the limit --max-sessions is refused. When another session has ended, a new one is
+// served.
 func TestSessionsAreCounted(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.MaxSessions = 2 })
@@ -190,7 +200,7 @@ func TestSessionsAreCounted(t *testing.T) {
 	b.pid()
 	over := d.dial()
 	if line := over.hear(); !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"code":-32011`) || !strings.Contains(line, `"kind":"limit"`) {
-		t.Errorf("the third is told %s", line)
+		t.Errorf("2 sessions are allowed, and the third is told %s", line)
 	}
 	over.cut()
 	a.say("bye")
@@ -199,6 +209,8 @@ func TestSessionsAreCounted(t *testing.T) {
 	d.dial().pid()
 }
 
+// A session above a user's limit --max-sessions-per-uid is refused. Each user has a limit of its
+// own.
 func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.MaxSessionsPerUID = 2 })
@@ -207,7 +219,7 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	b.pid()
 	over := d.dial()
 	if line := over.hear(); !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"kind":"limit"`) || !strings.Contains(line, "--max-sessions-per-uid") {
-		t.Errorf("the third is told %s", line)
+		t.Errorf("2 sessions of a user are allowed, and the third is told %s", line)
 	}
 	over.cut()
 	// Another user has a limit of its own.
@@ -216,15 +228,16 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	d.mu.Unlock()
 	other, err := d.openSession(Peer{UID: 4321})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("another user is refused because of the first user's sessions: %v", err)
 	}
 	d.closeSession(other)
 	a.say("bye")
 	a.cut()
-	d.dial().pid() // a caller that sees the end can connect again
+	d.dial().pid() // a caller whose session has ended can connect again at once
 }
 
-// Sessions come and go, and some are lost with their worker. At the end the count is zero.
+// Never more sessions of a user are open than allowed, while sessions begin, end, and are lost with
+// their worker. When all have ended, no session is counted.
 func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	const most = 3
@@ -237,14 +250,14 @@ func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 		callers.Go(func() {
 			for round := range 20 {
 				c := d.dial()
-				c.Write([]byte("who\n")) // fails if it is refused already
+				c.Write([]byte("who\n")) // fails if the caller is refused already
 				line, err := c.in.ReadString('\n')
 				switch {
 				case err != nil:
 					t.Errorf("caller %d: %v", i, err)
 				case strings.HasPrefix(line, "pid="):
 					if n := open.Add(1); n > most {
-						t.Errorf("%d sessions are open", n)
+						t.Errorf("%d sessions are open, limit %d", n, most)
 					}
 					open.Add(-1)
 					if i == 0 && round == 5 {
@@ -253,7 +266,7 @@ func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 					}
 				case strings.Contains(line, `"kind":"limit"`):
 					refused.Add(1)
-				case strings.Contains(line, `"kind":"lost"`): // by another's crash
+				case strings.Contains(line, `"kind":"lost"`): // another session has crashed the worker
 				default:
 					t.Errorf("caller %d is told %s", i, line)
 				}
@@ -263,15 +276,17 @@ func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 	}
 	callers.Wait()
 	if refused.Load() == 0 {
-		t.Error("nobody was refused: this has shown nothing")
+		t.Error("no caller was refused: the test shows nothing")
 	}
-	d.until("all is counted out", func() bool {
+	d.until("no session is counted any more", func() bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		return d.sessions == 0 && len(d.perUID) == 0
 	})
 }
 
+// A daemon that stops removes its socket, so no new caller can connect. It ends when its sessions
+// have ended.
 func TestStopLetsSessionsFinish(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -281,21 +296,23 @@ func TestStopLetsSessionsFinish(t *testing.T) {
 	d.until("the socket is removed",
 		func() bool { _, err := os.Lstat(d.path); return errors.Is(err, fs.ErrNotExist) })
 	if _, err := net.Dial("unix", d.path); err == nil {
-		t.Error("a new caller is taken")
+		t.Error("the daemon stops, and a new caller can connect")
 	}
 	c.pid()
 	select {
 	case <-d.ended:
-		t.Fatal("it has not waited for the session")
+		t.Fatal("the daemon has ended before its session")
 	default:
 	}
 	c.say("bye")
 	c.cut()
 	if err := d.wait(); err != nil {
-		t.Error(err)
+		t.Errorf("all sessions have ended, and Run returns %v", err)
 	}
 }
 
+// A daemon that stops waits at most for DrainTimeout. Then it orders its workers to end the
+// sessions.
 func TestDrainHasALimit(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{},
@@ -307,9 +324,10 @@ func TestDrainHasALimit(t *testing.T) {
 	if err := d.wait(); !errors.Is(err, ErrDrainTimeout) {
 		t.Errorf("Run returns %v; want %v", err, ErrDrainTimeout)
 	}
-	d.logged("session ended", 1) // told to go, not killed
+	d.logged("session ended", 1) // the worker has obeyed the order, and was not killed
 }
 
+// A daemon that is stopped by force does not wait for its sessions. It tells their callers.
 func TestForceEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -327,6 +345,8 @@ func TestForceEndsAtOnce(t *testing.T) {
 	}
 }
 
+// A daemon that stops still serves callers that have connected and are not accepted yet. Its socket
+// is removed, so no other daemon could serve them.
 func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
 	t.Parallel()
 	// Nobody accepts, so the callers wait in the socket's queue.
@@ -346,10 +366,12 @@ func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
 	a.say("bye")
 	b.say("bye")
 	if err := d.wait(); err != nil {
-		t.Error(err)
+		t.Errorf("all sessions have ended, and Run returns %v", err)
 	}
 }
 
+// If systemd owns the socket, a daemon that stops does not accept the callers that have connected.
+// They wait for the next daemon.
 func TestCallersStayInTheQueueOfSystemdsSocket(t *testing.T) {
 	t.Parallel()
 	path := testkit.Dir(t) + "/s"
@@ -386,17 +408,19 @@ func TestCallersStayInTheQueueOfSystemdsSocket(t *testing.T) {
 	}
 }
 
+// With IdleExit a daemon ends after it has had no session for this time. It does not end while a
+// session is open.
 func TestIdleExit(t *testing.T) {
 	t.Parallel()
 	var c *caller
 	d := startDaemon(t, workerPlay{}, func(cfg *Config) {
 		cfg.IdleExit = 3 * time.Second
-		c = dial(t, cfg.Socket.Path) // it waits before the time begins
+		c = dial(t, cfg.Socket.Path) // before the time of IdleExit begins
 	})
 	c.pid()
 	select {
 	case <-d.ended:
-		t.Fatal("it left a session")
+		t.Fatal("the daemon has ended although a session is open")
 	case <-time.After(4500 * time.Millisecond): // IdleExit passes while a session is open
 	}
 	other := d.dial() // the daemon still listens
@@ -406,13 +430,15 @@ func TestIdleExit(t *testing.T) {
 	c.say("bye")
 	c.cut()
 	if err := d.wait(); err != nil {
-		t.Error(err)
+		t.Errorf("Run returns %v after IdleExit, want nil", err)
 	}
 	if f := d.logged("stopping", 1); f["why"] != "no session for 3s" {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says %v; want the reason of the stop", f)
 	}
 }
 
+// If the daemon runs out of descriptors, open sessions go on, and new callers wait. The log is not
+// flooded.
 func TestDescriptorsRunOutWithoutHarm(t *testing.T) {
 	// Not parallel: the limit is the process's.
 	d := startDaemon(t, workerPlay{}, nil)
@@ -436,13 +462,14 @@ func TestDescriptorsRunOutWithoutHarm(t *testing.T) {
 	testkit.Must(t, err)
 	d.logged("connections can be accepted again", 1)
 	if more := d.logs.Len() - spins; more > 5 {
-		t.Errorf("%d further lines in the log", more)
+		t.Errorf("%d lines are logged while connections cannot be accepted; want few", more)
 	}
 	d.logged("session started", 3)
 	conn.pid()
 	c.pid()
 }
 
+// A worker ends when its channel to the supervisor ends, so no worker outlives the daemon.
 func TestWorkersGoWithTheirChannel(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -453,6 +480,8 @@ func TestWorkersGoWithTheirChannel(t *testing.T) {
 	d.until("the worker is gone", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
 }
 
+// The log says once, and not for each worker, that workers have no usable OpenSSL, and what they
+// tried.
 func TestFirstWorkerIsIntroduced(t *testing.T) {
 	t.Parallel()
 	play := workerPlay{}
@@ -461,9 +490,9 @@ func TestFirstWorkerIsIntroduced(t *testing.T) {
 	d.dial().pid()
 	const stub = "no usable OpenSSL: every TLS call will fail with an error that says so"
 	if f := d.logged(stub, 1); f["tried"] != "tried everything" {
-		t.Errorf("the log says %v", f)
+		t.Errorf("the log says %v; want what the worker tried", f)
 	}
 	if n := d.logs.FilterFieldKey("tried").Len(); n != 1 {
-		t.Errorf("it is said %d times", n)
+		t.Errorf("the log says %d times what was tried, want once", n)
 	}
 }

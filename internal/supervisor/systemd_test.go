@@ -16,6 +16,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
+// The service manager is told when tlsd is ready, reloads and stops, and how many sessions there
+// are. Its socket may have a path or an abstract name.
 func TestServiceManagerIsTold(t *testing.T) {
 	for _, name := range []string{filepath.Join(testkit.Dir(t), "notify"),
 		"@tlsd-test-" + filepath.Base(testkit.Dir(t))} {
@@ -33,7 +35,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 			testkit.Must(t, err)
 			got := string(buf[:n])
 			if !regexp.MustCompile("^" + want + "$").MatchString(got) {
-				t.Errorf("%s: told %q; want %q", name, got, want)
+				t.Errorf("the socket %s gets %q; want %q", name, got, want)
 			}
 		}
 		hears("READY=1\nSTATUS=OpenSSL 3.9; sessions: 0")
@@ -77,19 +79,19 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 	}
 	for range 3 {
 		if !fed(testkit.Patience) {
-			t.Fatal("the watchdog is not fed")
+			t.Fatal("the supervisor runs, and the watchdog is not fed")
 		}
 	}
-	d.mu.Lock() // now everything waits
+	d.mu.Lock() // now the supervisor's loop cannot go on
 	fed(bound)  // a sign of life may be on its way
 	if fed(3 * bound) {
 		t.Error("the watchdog is fed by a supervisor that stands still")
 	}
 	d.mu.Unlock()
 	if !fed(testkit.Patience) {
-		t.Error("the watchdog is not fed any more")
+		t.Error("the supervisor runs again, and the watchdog is not fed")
 	}
-	// a fork that does not return
+	// now a fork seems to hang
 	d.forking.change(1)
 	d.forking.ago(2 * startTimeout)
 	d.forking.change(1) // a start behind the one that hangs is no progress
@@ -112,6 +114,8 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 	}
 }
 
+// tlsd feeds the service manager's watchdog only if WATCHDOG_PID names tlsd, or is not set. The
+// interval is half of WATCHDOG_USEC.
 func TestWatchdogOfAnotherProcessIsNotOurs(t *testing.T) {
 	for _, c := range []struct {
 		usec, pid string
@@ -124,13 +128,13 @@ func TestWatchdogOfAnotherProcessIsNotOurs(t *testing.T) {
 		t.Setenv("WATCHDOG_USEC", c.usec)
 		t.Setenv("WATCHDOG_PID", c.pid)
 		if got := heartbeat(); got != c.want {
-			t.Errorf("WATCHDOG_USEC=%q, WATCHDOG_PID=%q: %v; want %v", c.usec,
-				c.pid, got, c.want)
+			t.Errorf("WATCHDOG_USEC=%q, WATCHDOG_PID=%q: the interval is %v; want %v",
+				c.usec, c.pid, got, c.want)
 		}
 	}
 }
 
-// A daemon is not ready until a worker is.
+// tlsd tells the service manager that it is ready only after a worker has become ready.
 func TestReadyMeansThatAWorkerWorks(t *testing.T) {
 	name := filepath.Join(testkit.Dir(t), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
@@ -152,19 +156,21 @@ func TestReadyMeansThatAWorkerWorks(t *testing.T) {
 		buf := make([]byte, 1000)
 		n, err := l.Read(buf)
 		if got := string(buf[:n]); err != nil || !strings.HasPrefix(got, "STOPPING=1") {
-			t.Errorf("with %d spares: told first %q, %v; want that it stops",
-				warm, got, err)
+			t.Errorf("%d spares, and no worker starts: the first message is %q, %v; "+
+				"want STOPPING", warm, got, err)
 		}
 	}
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Warm = 0 })
 	l.SetReadDeadline(time.Now().Add(testkit.Patience))
 	buf := make([]byte, 1000)
 	if n, err := l.Read(buf); !strings.HasPrefix(string(buf[:n]), "READY=1") {
-		t.Errorf("without spares: told %q, %v", buf[:n], err)
+		t.Errorf("without spares the first message is %q, %v; want READY", buf[:n], err)
 	}
 	d.stop()
 }
 
+// If workers do not fulfil --require-openssl or --confine=require, the daemon serves no caller and
+// ends with an error that says what is missing.
 func TestRequirementsAreCheckedBeforeACallerIsServed(t *testing.T) {
 	t.Parallel()
 	good := handoff.Ready{Backend: "openssl", Version: "1",
@@ -173,9 +179,9 @@ func TestRequirementsAreCheckedBeforeACallerIsServed(t *testing.T) {
 	stub.Backend, stub.Version, stub.Error = "stub", "", "tried everything"
 	part.Confinement = map[string]string{"a": "on", "b": "no such thing"}
 	for _, c := range []struct {
-		report         handoff.Ready
-		library, whole bool
-		want           string
+		report                   handoff.Ready
+		needLibrary, needConfine bool
+		want                     string
 	}{
 		{good, true, true, ""}, {stub, false, false, ""}, {part, true, false, ""},
 		{stub, false, true, ""},
@@ -187,8 +193,8 @@ func TestRequirementsAreCheckedBeforeACallerIsServed(t *testing.T) {
 	} {
 		for _, warm := range []int{0, 1} {
 			d := startDaemon(t, workerPlay{Report: c.report}, func(cfg *Config) {
-				cfg.Warm, cfg.RequireOpenSSL = warm, c.library
-				cfg.RequireConfinement = c.whole
+				cfg.Warm, cfg.RequireOpenSSL = warm, c.needLibrary
+				cfg.RequireConfinement = c.needConfine
 			})
 			if c.want == "" {
 				d.dial().pid()
@@ -199,7 +205,7 @@ func TestRequirementsAreCheckedBeforeACallerIsServed(t *testing.T) {
 				t.Errorf("Run returns %v; want %s", err, c.want)
 			}
 			if d.logs.FilterMessage("session started").Len() != 0 {
-				t.Error("somebody was served")
+				t.Error("a caller was served although workers are unfit")
 			}
 		}
 	}

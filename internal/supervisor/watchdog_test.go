@@ -9,17 +9,18 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// These tests make the checks of the watchdog themselves, and wait for the workers between two
-// checks. The watchdog's own first check would come after hours. So no worker is killed because the
-// machine is slow. test/e2e/tlsd has tests with the watchdog's own clock.
+// These tests call the watchdog's checks themselves, and wait for the workers between two checks.
+// So no worker is killed because the machine is slow. The watchdog's own first check would come
+// after hours. test/e2e/tlsd tests the watchdog's own clock.
 
+// startUnchecked starts a daemon whose watchdog makes no check during the test.
 func startUnchecked(t *testing.T) *daemon {
 	t.Helper()
 	return startDaemon(t, workerPlay{}, func(c *Config) { c.Watchdog = 24 * time.Hour })
 }
 
-// checkAll checks each worker once, and waits until each has answered its ping. It does not wait
-// for the worker with the pid stopped.
+// checkAll checks each worker once, and waits until each has answered its ping. stopped is the pid
+// of a worker that the test has stopped: checkAll does not wait for its answer.
 func (d *daemon) checkAll(stopped int) {
 	d.t.Helper()
 	d.eachWorker(d.check)
@@ -51,6 +52,8 @@ func (d *daemon) workerOf(pid int) (found *worker) {
 // hung counts the workers that the watchdog has killed.
 func (d *daemon) hung() int { return d.logs.FilterMessage("worker hangs").Len() }
 
+// After the timeout the watchdog kills a worker that does not answer its ping, and a worker that
+// does not return from the library. Their callers are told. Other sessions go on.
 func TestHangingWorkerIsKilledAndItsCallerTold(t *testing.T) {
 	t.Parallel()
 	d := startUnchecked(t)
@@ -80,10 +83,12 @@ func TestHangingWorkerIsKilledAndItsCallerTold(t *testing.T) {
 	stuck.told("was killed because it did not come back from the library for 24h0m0s " +
 		"in tls.Write")
 	if other.pid() != pid {
-		t.Error("another session has changed its worker")
+		t.Error("another session has got another worker")
 	}
 }
 
+// The watchdog does not kill a worker that is always in the library but returns each time. Nor does
+// it kill a stopped worker without a session.
 func TestWorkerThatOnlyWorksHardIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	d := startUnchecked(t)
@@ -94,12 +99,13 @@ func TestWorkerThatOnlyWorksHardIsLeftAlone(t *testing.T) {
 	spare := d.poolPIDs()[0]
 	testkit.Must(t, unix.Kill(spare, unix.SIGSTOP))
 	d.until("the spare is stopped", func() bool { return !isRunning(spare) })
-	// An idle worker that is stopped is killed within twice the timeout.
+	// checkLong makes the checks of twice the timeout. In this time a stopped worker with a
+	// session is killed.
 	checkLong := func() {
 		t.Helper()
 		for range 2*checksPerTimeout + 1 {
 			d.checkAll(spare)
-			seen := busy.watchState.stays[1].sequence // "busy" is in thread 1
+			seen := busy.watchState.stays[1].sequence // the line "busy" uses thread 1
 			d.until("the busy worker enters the library again", func() bool {
 				watched, _, _, inside := d.observe(busy)
 				return !watched || inside[1].Sequence != seen

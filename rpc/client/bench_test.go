@@ -11,7 +11,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// answering is a client whose other end answers each call with the same result.
+// answering returns a client. Its other end answers each call with the same result.
 func answering(b *testing.B, result string) *Client {
 	ours, theirs := pair(b)
 	c := New(ours)
@@ -27,6 +27,8 @@ func answering(b *testing.B, result string) *Client {
 	return c
 }
 
+// answerAll answers all calls on conn with the same result. When the client closes, it returns
+// io.EOF.
 func answerAll(conn net.Conn, result string) error {
 	r, w := wire.NewReader(conn, 1<<20), wire.NewWriter(conn, 0, nil)
 	for {
@@ -34,8 +36,8 @@ func answerAll(conn net.Conn, result string) error {
 		if err != nil {
 			return err
 		}
-		// The client encodes a struct whose member id comes before the parameters. So the
-		// first match is this member.
+		// In the client's messages the id comes before the parameters. So the first match
+		// is the id of the call.
 		_, rest, _ := bytes.Cut(line, []byte(`"id":`))
 		id, _, _ := bytes.Cut(rest, []byte(`,`))
 		if err := w.Write(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"result":%s}`, id, result)); err != nil {
@@ -44,6 +46,7 @@ func answerAll(conn net.Conn, result string) error {
 	}
 }
 
+// benchCalls measures call, which has n bytes of payload.
 func benchCalls(b *testing.B, c *Client, n int, call func(context.Context) error) {
 	if n > 0 {
 		b.SetBytes(int64(n))

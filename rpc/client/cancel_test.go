@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// soon limits waits that might never end.
+// soon is short: tests use it for timeouts that must pass, and for delays.
 const soon = 50 * time.Millisecond
 
 // An expiring context has a deadline that passes when the test says so.
@@ -36,6 +36,8 @@ func (s *standIn) cancelled(m *asked) {
 	}
 }
 
+// If the context of a call ends, the client cancels the call in tlsd. The error has the kind
+// cancelled, tlsd's message, and the context's error. The session goes on.
 func TestACancelledCallIsCancelledInTlsdToo(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -69,15 +71,18 @@ func TestACancelledCallIsCancelledInTlsdToo(t *testing.T) {
 			e := wantKind(t, err, KindCancelled)
 			if !errors.Is(err, tt.cause) ||
 				e.Message != "tls.Read: handle 1: cancelled by the caller" {
-				t.Errorf("error %v, cause %v; want %v", err, e.cause, tt.cause)
+				t.Errorf("the error is %v, its cause %v; want tlsd's message, %v",
+					err, e.cause, tt.cause)
 			}
 			if _, err := c.Backend(t.Context()); err != nil {
-				t.Errorf("the session did not live on: %v", err)
+				t.Errorf("the session does not go on: %v", err)
 			}
 		})
 	}
 }
 
+// If tlsd completes a call before it reads the cancellation, the call succeeds. Otherwise its
+// handle would be lost.
 func TestACallThatWasQuickerThanItsCancellationHasSucceeded(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -90,10 +95,11 @@ func TestACallThatWasQuickerThanItsCancellationHasSucceeded(t *testing.T) {
 		s.end()
 	})
 	if h, err := c.NewClient(ctx, "localhost", 443); h != 5 || err != nil {
-		t.Errorf("got %d, %v; want the handle, which somebody has to close", h, err)
+		t.Errorf("NewClient returns %d, %v; want the handle 5", h, err)
 	}
 }
 
+// If tlsd does not answer a cancelled call within cancelTimeout, the client closes the session.
 func TestACancellationThatIsNotAnsweredEndsTheSession(t *testing.T) {
 	t.Parallel()
 	ctx := newExpiring()
@@ -106,12 +112,13 @@ func TestACancellationThatIsNotAnsweredEndsTheSession(t *testing.T) {
 	c.cancelTimeout = soon
 	_, err := c.Read(ctx, 1, 10)
 	if wantKind(t, err, KindLost); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error %v does not tell of the deadline", err)
+		t.Errorf("the error is %v; want the context's error in it", err)
 	}
 	_, err = c.Backend(t.Context())
 	wantKind(t, err, KindLost)
 }
 
+// If the context has ended before the call, the client sends nothing. The session goes on.
 func TestACallWhoseContextHasEndedIsNotSent(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
@@ -122,20 +129,22 @@ func TestACallWhoseContextHasEndedIsNotSent(t *testing.T) {
 	cancel()
 	_, err := c.NewClient(ctx, "localhost", 443)
 	if wantKind(t, err, KindCancelled); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
+		t.Errorf("the error is %v; want the context's error in it", err)
 	}
 	if _, err := c.Backend(t.Context()); err != nil {
-		t.Error(err)
+		t.Errorf("the session does not go on: %v", err)
 	}
 }
 
+// A Write that waits because tlsd does not read can be cancelled. If a part of its message was
+// sent, the session is lost. If nothing was sent, only the Write fails.
 func TestAWriteThatTlsdDoesNotTakeCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})
 	c := talk(t, func(s *standIn) {
 		s.r.ReadByte()
 		close(begun)
-		<-release // and reads no more
+		<-release // until then it reads no more
 	})
 	defer close(release)
 	c.cancelTimeout = soon
@@ -148,30 +157,31 @@ func TestAWriteThatTlsdDoesNotTakeCanBeCancelled(t *testing.T) {
 	}()
 	<-begun
 
-	// A second one cannot begin, and harms no other call when it gives up.
+	// A second Write cannot begin while the first is being sent. Its cancellation harms no
+	// other call.
 	short, stop := context.WithTimeout(t.Context(), soon)
 	defer stop()
 	_, err := c.Write(short, 1, []byte("x"))
 	if wantKind(t, err, KindCancelled); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the second failed with %v", err)
+		t.Errorf("the second Write fails with %v; want its deadline", err)
 	}
 
 	cancel()
 	err = <-first
 	if wantKind(t, err, KindLost); !errors.Is(err, os.ErrDeadlineExceeded) ||
 		!errors.Is(err, context.Canceled) {
-		t.Errorf("the first failed with %v", err)
+		t.Errorf("the first Write fails with %v; want its cancellation", err)
 	}
 	_, err = c.Backend(t.Context())
-	wantKind(t, err, KindLost) // half of a message was sent
+	wantKind(t, err, KindLost) // because half of the first Write was sent
 }
 
-// A deadlineConn records the deadline of its next write.
+// A deadlineConn records its write deadlines.
 type deadlineConn struct {
 	net.Conn
 	mu   sync.Mutex
-	set  int
-	last time.Time
+	set  int       // how many deadlines were set
+	last time.Time // the deadline that was set most recently
 }
 
 func (c *deadlineConn) SetWriteDeadline(d time.Time) error {
@@ -181,6 +191,8 @@ func (c *deadlineConn) SetWriteDeadline(d time.Time) error {
 	return c.Conn.SetWriteDeadline(d)
 }
 
+// If a call is cancelled while its message is being sent, the rest of the message gets a write
+// deadline. The deadline is removed afterwards, so that it does not end the next write.
 func TestTheDeadlineOfOneWriteDoesNotBindTheNext(t *testing.T) {
 	t.Parallel()
 	begun, cancelled := make(chan struct{}), make(chan struct{})
@@ -219,7 +231,8 @@ func TestTheDeadlineOfOneWriteDoesNotBindTheNext(t *testing.T) {
 	wantKind(t, err, KindCancelled)
 	conn.mu.Lock()
 	if !conn.last.IsZero() || conn.set != 2 {
-		t.Errorf("after %d settings the deadline is %v", conn.set, conn.last)
+		t.Errorf("%d write deadlines were set, and the last one is %v; want 2, the last "+
+			"one zero", conn.set, conn.last)
 	}
 	conn.mu.Unlock()
 	if _, err := c.Backend(t.Context()); err != nil {

@@ -21,14 +21,15 @@ func wantKind(t *testing.T, err error, k Kind) *Error {
 	t.Helper()
 	var e *Error
 	if !errors.As(err, &e) || e.Kind != k {
-		t.Fatalf("error %T %v, want an *Error of kind %s", err, err, k)
+		t.Fatalf("the error is %T %v, want an *Error of kind %s", err, err, k)
 	}
 	if e.Data.Kind != k || e.Code == 0 || e.Message == "" {
-		t.Fatalf("incomplete error %+v", e)
+		t.Fatalf("the error lacks its kind, code or message: %+v", e)
 	}
 	return e
 }
 
+// Each call gets the answer with its id, in whatever order the answers come.
 func TestAnswersFindTheirCallsInAnyOrder(t *testing.T) {
 	t.Parallel()
 	const n = 50
@@ -48,7 +49,7 @@ func TestAnswersFindTheirCallsInAnyOrder(t *testing.T) {
 		wg.Go(func() {
 			got, err := c.Version(t.Context(), Handle(i))
 			if want := fmt.Sprintf("of %d", i); got != want || err != nil {
-				t.Errorf("got %q, %v; want %q", got, err, want)
+				t.Errorf("the call gets the answer %q, %v; want %q", got, err, want)
 			}
 		})
 	}
@@ -56,6 +57,7 @@ func TestAnswersFindTheirCallsInAnyOrder(t *testing.T) {
 	c.Close()
 }
 
+// Data of any size and content arrives whole, in both directions.
 func TestBlobsTravelAsBase64BothWays(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, 5, 1 << 20} {
@@ -89,6 +91,8 @@ func TestBlobsTravelAsBase64BothWays(t *testing.T) {
 	}
 }
 
+// The client's error has all that tlsd's error has. If the kind or the method is missing, the
+// client adds it: the kind from the code, the method from the call. The session goes on.
 func TestErrorsKeepEverythingThatTlsdSays(t *testing.T) {
 	t.Parallel()
 	expired := &wire.VerifyDetail{Code: 10, Reason: "certificate has expired", Depth: 1,
@@ -128,15 +132,17 @@ func TestErrorsKeepEverythingThatTlsdSays(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", a, b)
 			}
 			if got.Unwrap() != nil {
-				t.Errorf("an answer of tlsd has the cause %v", got.Unwrap())
+				t.Errorf("tlsd's error wraps the error %v, want none", got.Unwrap())
 			}
 			if text, err := c.LastError(t.Context()); text != "alive" || err != nil {
-				t.Errorf("the session did not live on: %q, %v", text, err)
+				t.Errorf("the session does not go on: %q, %v", text, err)
 			}
 		})
 	}
 }
 
+// If tlsd sends a line that is no answer to a call in flight, the session is lost. All calls fail,
+// and their errors say why.
 func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, line, why string }{
@@ -170,7 +176,7 @@ func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
 				wg.Go(func() {
 					_, err := c.Backend(t.Context())
 					if err == nil && strings.Contains(tt.line, `"id":2`) {
-						return // the first of the two answers counts
+						return // the first of the two answers is good
 					}
 					e := wantKind(t, err, KindLost)
 					const lost = "tls.Backend: the session is lost: "
@@ -184,12 +190,13 @@ func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
 			wg.Wait()
 			_, err := c.Read(t.Context(), 1, 1)
 			if e := wantKind(t, err, KindLost); e.Data.Op != "tls.Read" {
-				t.Errorf("a later call failed as %q", e.Data.Op)
+				t.Errorf("the error of a later Read names the method %q", e.Data.Op)
 			}
 		})
 	}
 }
 
+// If tlsd closes the connection before it has answered, the session is lost.
 func TestAnEndInTheMiddleLosesTheSession(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, last string }{
@@ -214,23 +221,25 @@ func TestALastAnswerWithoutLineFeedCounts(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) { s.say(`{"jsonrpc":"2.0","id":%s,"result":"stub"}`, s.next().ID) })
 	if b, err := c.Backend(t.Context()); b != "stub" || err != nil {
-		t.Errorf("got %q, %v", b, err)
+		t.Errorf("the call returns %q, %v; want the answer, stub", b, err)
 	}
 }
 
+// A line that is longer than wire.MaxLine loses the session. The client does not store it.
 func TestATooLongAnswerLosesTheSession(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
 		s.next()
-		// fails when the client gives up
+		// fails when the client closes the connection
 		s.conn.Write(bytes.Repeat([]byte("x"), wire.MaxLine+70_000))
 	})
 	_, err := c.Backend(t.Context())
 	if wantKind(t, err, KindLost); !errors.Is(err, wire.ErrTooLong) {
-		t.Errorf("error %v", err)
+		t.Errorf("the error is %v, want ErrTooLong", err)
 	}
 }
 
+// If tlsd refuses a session, each call returns tlsd's reason.
 func TestARefusedSessionSaysWhy(t *testing.T) {
 	t.Parallel()
 	const line = `{"jsonrpc":"2.0","id":null,"error":{"code":-32012,"message":"user 1000 is not allowed","data":{"kind":"denied"}}}` + "\n"
@@ -238,18 +247,20 @@ func TestARefusedSessionSaysWhy(t *testing.T) {
 	if _, err := theirs.Write([]byte(line)); err != nil {
 		t.Fatal(err)
 	}
-	// before the client sends anything: its write fails, but it still reads the reason
+	// The connection is closed before the client sends anything. So the client's write fails,
+	// but the client can still read the reason.
 	theirs.Close()
 	c := New(ours)
 	defer c.Close()
 	for range 2 {
 		_, err := c.Hello(t.Context())
 		if e := wantKind(t, err, KindDenied); e.Message != "user 1000 is not allowed" {
-			t.Errorf("message %q", e.Message)
+			t.Errorf("the error says %q, want tlsd's reason", e.Message)
 		}
 	}
 }
 
+// Close ends calls that wait, and later calls fail. Close may be called twice.
 func TestCloseEndsWaitingCalls(t *testing.T) {
 	t.Parallel()
 	called := make(chan struct{})
@@ -266,19 +277,19 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 	<-called
 	for range 2 {
 		if err := c.Close(); err != nil {
-			t.Error(err)
+			t.Errorf("Close returns %v", err)
 		}
 	}
 	err := <-failed
 	if e := wantKind(t, err, KindLost); !errors.Is(err, net.ErrClosed) ||
 		!strings.Contains(e.Message, "client has been closed") {
-		t.Errorf("error %v", err)
+		t.Errorf("the waiting call fails with %v; want that the client was closed", err)
 	}
 	_, err = c.Backend(t.Context())
 	wantKind(t, err, KindLost)
 }
 
-// A slowConn notices late that it was closed.
+// The Read of a slowConn returns some time after the connection was closed.
 type slowConn struct{ net.Conn }
 
 func (c slowConn) Read(p []byte) (int, error) {
@@ -289,6 +300,7 @@ func (c slowConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close returns after the client's reading goroutine has ended, so the client leaves no goroutine.
 func TestCloseWaitsForTheReader(t *testing.T) {
 	t.Parallel()
 	ours, theirs := pair(t)
@@ -298,11 +310,12 @@ func TestCloseWaitsForTheReader(t *testing.T) {
 	select {
 	case <-c.done:
 	default:
-		t.Error("the reader still runs")
+		t.Error("Close has returned, and the reading goroutine still runs")
 		<-c.done
 	}
 }
 
+// A call that is too large, or cannot be encoded, fails and sends nothing. The session goes on.
 func TestWhatIsTooLargeIsNotSent(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
@@ -315,15 +328,16 @@ func TestWhatIsTooLargeIsNotSent(t *testing.T) {
 		KindParams)
 	wantKind(t, c.Call(t.Context(), "tls.Write", []any{make(chan int)}, nil), KindParams)
 	if _, err := c.Backend(t.Context()); err != nil {
-		t.Error(err)
+		t.Errorf("the session does not go on: %v", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.waiters) != 0 {
-		t.Errorf("%d calls are still waited for", len(c.waiters))
+		t.Errorf("the client still waits for answers to %d calls", len(c.waiters))
 	}
 }
 
+// If a result has a type that its call cannot have, the call fails. The session goes on.
 func TestAResultOfAnotherTypeIsAnErrorOfTheCallOnly(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
@@ -333,13 +347,14 @@ func TestAResultOfAnotherTypeIsAnErrorOfTheCallOnly(t *testing.T) {
 	})
 	if _, err := c.NewClient(t.Context(), "h", 1); err == nil ||
 		!strings.HasPrefix(err.Error(), "tls.NewClient: tlsd has answered") {
-		t.Errorf("error %v", err)
+		t.Errorf("the error is %v; want it to quote tlsd's answer", err)
 	}
 	if _, err := c.Backend(t.Context()); err != nil {
-		t.Error(err)
+		t.Errorf("the session does not go on: %v", err)
 	}
 }
 
+// Hello fails with ErrVersion if the server speaks another version of the protocol.
 func TestHelloChecksWhoAnswers(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, answer, why string }{
@@ -356,11 +371,11 @@ func TestHelloChecksWhoAnswers(t *testing.T) {
 			h, err := c.Hello(t.Context())
 			switch {
 			case tt.why == "" && (err != nil || h.Server.Version != "1.0"):
-				t.Errorf("got %+v, %v", h, err)
+				t.Errorf("Hello returns %+v, %v; want the version 1.0", h, err)
 			case tt.why != "" &&
 				(err == nil || !strings.Contains(err.Error(), tt.why) ||
 					!errors.Is(err, ErrVersion)):
-				t.Errorf("error %v, want ErrVersion with %q in it", err, tt.why)
+				t.Errorf("the error is %v, want ErrVersion and %q", err, tt.why)
 			}
 		})
 	}

@@ -9,9 +9,11 @@ import (
 	"testing"
 )
 
+// passwd is a user database in the form of /etc/passwd.
 const passwd = "root:x:0:0::/:\nsvc:x:999:999::/:\nbad:x:4294967295:1::/:\nshort\n"
 
-// confFile writes a client.conf and a user database. The file must belong to root.
+// confFile writes a client.conf with the text, and a user database. It skips the test without root,
+// because client.conf must belong to root.
 func confFile(t *testing.T, text string) (path string, users userDatabase) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -33,7 +35,8 @@ func confFile(t *testing.T, text string) (path string, users userDatabase) {
 	return path, users
 }
 
-// A test in test/plugin holds the plugin to the same rules.
+// client.conf says where the system's daemon is, whether a private daemon may be started, and which
+// users are trusted. test/plugin tests the plugin with the same rules.
 func TestConfSaysWhereTheSystemsDaemonIs(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]Conf{
@@ -53,17 +56,19 @@ func TestConfSaysWhereTheSystemsDaemonIs(t *testing.T) {
 		want.There = true
 		path, users := confFile(t, text)
 		if got, err := readConf(path, users); err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("%q: %+v, %v; want %+v", text, got, err, want)
+			t.Errorf("client.conf %q gives %+v, %v; want %+v", text, got, err, want)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := readConf(path, users); err != nil || got.There {
-			t.Errorf("without a file: %+v, %v", got, err)
+			t.Errorf("without client.conf readConf returns %+v, %v", got, err)
 		}
 	}
 }
 
+// A client.conf with a mistake, or one that other users could change, is an error that says how to
+// mend it.
 func TestBadConfIsAnError(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -87,7 +92,8 @@ func TestBadConfIsAnError(t *testing.T) {
 		if got, err := readConf(path, users); err == nil ||
 			!strings.Contains(err.Error(), want) ||
 			!strings.HasPrefix(err.Error(), path) {
-			t.Errorf("%.40q: %+v, %v; want %q", text, got, err, want)
+			t.Errorf("client.conf %.40q gives %+v, %v; want the path and %q", text, got,
+				err, want)
 		}
 	}
 	path, users := confFile(t, "autostart = no")
@@ -106,7 +112,7 @@ func TestBadConfIsAnError(t *testing.T) {
 		}
 		if _, err := readConf(path, users); err == nil ||
 			!strings.Contains(err.Error(), mend) {
-			t.Errorf("%v, want %q", err, mend)
+			t.Errorf("the error is %v; want %q in it", err, mend)
 		}
 		os.RemoveAll(path)
 		os.WriteFile(path, nil, 0o644)
@@ -115,6 +121,8 @@ func TestBadConfIsAnError(t *testing.T) {
 
 var sixty = strings.Repeat("x", 60)
 
+// The client talks to a daemon of root, of its own user (here 1000), or of a user that a good
+// client.conf trusts. It talks to no other daemon.
 func TestTrustedUsersDaemonsAreTalkedTo(t *testing.T) {
 	t.Parallel()
 	read := func() (Conf, error) { return Conf{TrustedUsers: []uint32{7}}, nil }
@@ -130,11 +138,13 @@ func TestTrustedUsersDaemonsAreTalkedTo(t *testing.T) {
 		err := Peer{UID: tc.uid}.checkTrusted("/s", 1000, tc.read)
 		var stranger *StrangerError
 		if (err == nil) != tc.ok || err != nil && !errors.As(err, &stranger) {
-			t.Errorf("user %d: %v", tc.uid, err)
+			t.Errorf("a daemon of user %d: %v; want it trusted: %v", tc.uid, err, tc.ok)
 		}
 	}
 }
 
+// The client refuses a private directory in which another user could have made the socket. A
+// missing directory is no error.
 func TestAPrivateDirectoryIsLookedAtFirst(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -158,7 +168,7 @@ func TestAPrivateDirectoryIsLookedAtFirst(t *testing.T) {
 	} {
 		if err := checkPrivateDir(at(name)); (err == nil) != (want == "") ||
 			err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", name, err, want)
+			t.Errorf("the directory %s gives %v, want %q", name, err, want)
 		}
 	}
 	if os.Geteuid() == 0 {
@@ -167,9 +177,10 @@ func TestAPrivateDirectoryIsLookedAtFirst(t *testing.T) {
 		}
 		if err := checkPrivateDir(at("good")); err == nil ||
 			!strings.Contains(err.Error(), "belongs to another user") {
-			t.Error(err)
+			t.Errorf("a directory of another user gives %v", err)
 		}
 	}
 }
 
+// noConf returns the Conf of a machine without client.conf.
 func noConf() (Conf, error) { return Conf{}, nil }

@@ -13,7 +13,8 @@ import (
 
 var _ net.Conn = (*Conn)(nil)
 
-// talkOver is talk for a Conn of handle 7. The script goes on with tlsd's end of the data channel.
+// talkOver is like talk, but returns a connection with handle 7. The script begins after its
+// handshake. It has tlsd's end of the connection's data channel.
 func talkOver(t *testing.T, script func(*standIn, *net.UnixConn)) *Conn {
 	t.Helper()
 	c := talk(t, func(s *standIn) {
@@ -31,8 +32,11 @@ func talkOver(t *testing.T, script func(*standIn, *net.UnixConn)) *Conn {
 	return conn
 }
 
+// bothOpen is the answer to tls.Status if both directions of a connection are open.
 const bothOpen = `{"read":"open","write":"open","received":0,"sent":0}`
 
+// A Conn carries bytes in both directions, and their ends. At its end it asks tlsd only once for
+// the reason.
 func TestBytesGoOverTheDataChannel(t *testing.T) {
 	t.Parallel()
 	c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
@@ -47,29 +51,29 @@ func TestBytesGoOverTheDataChannel(t *testing.T) {
 	go func() {
 		n, err := c.Write(data)
 		if n != len(data) {
-			t.Errorf("wrote %d bytes", n)
+			t.Errorf("Write returns %d bytes, want %d", n, len(data))
 		}
 		wrote <- errors.Join(err, c.CloseWrite())
 	}()
 	got := make([]byte, len(data))
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != string(data) {
-		t.Fatalf("other data came back, %v", err)
+		t.Fatalf("the data that comes back is not what was sent, error %v", err)
 	}
 	if err := <-wrote; err != nil {
-		t.Error(err)
+		t.Errorf("Write or CloseWrite returns %v", err)
 	}
 	if err := c.Flush(t.Context()); err != nil {
-		t.Error(err)
+		t.Errorf("Flush returns %v", err)
 	}
 	for range 3 { // the client asks tlsd once
 		if n, err := c.Read(got); n != 0 || err != io.EOF {
-			t.Errorf("at the end: %d, %v", n, err)
+			t.Errorf("Read at the end of the data returns %d, %v; want io.EOF", n, err)
 		}
 	}
 	_, err := c.Write([]byte("x"))
 	wantKind(t, err, KindState)
 	if err := c.Close(); err != nil {
-		t.Error(err)
+		t.Errorf("Close returns %v", err)
 	}
 	if c.Handle() != 7 || c.LocalAddr().String() != "handle 7" ||
 		c.RemoteAddr().Network() != "tlsd" {
@@ -78,6 +82,7 @@ func TestBytesGoOverTheDataChannel(t *testing.T) {
 	}
 }
 
+// AcceptConn returns a connection with the handle that tlsd has given it.
 func TestAcceptConnHasTheHandleOfTheAnswer(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
@@ -90,18 +95,18 @@ func TestAcceptConnHasTheHandleOfTheAnswer(t *testing.T) {
 	})
 	conn, err := c.AcceptConn(t.Context(), 3, "127.0.0.1", 8443)
 	if err != nil || conn.Handle() != 12 {
-		t.Fatalf("got %v, %v", conn, err)
+		t.Fatalf("AcceptConn returns %v, %v; want handle 12", conn, err)
 	}
 	p := make([]byte, 10)
 	if n, err := conn.Read(p); string(p[:n]) != "hi" || err != nil {
-		t.Errorf("read %q, %v", p[:n], err)
+		t.Errorf("Read returns %q, %v; want hi", p[:n], err)
 	}
 	if err := conn.Close(); err != nil {
-		t.Error(err)
+		t.Errorf("Close returns %v", err)
 	}
 }
 
-// TestACallThatFailsLeavesNoChannel: the caller's end is closed.
+// If HandshakeConn or AcceptConn fails, the client closes its end of the new data channel.
 func TestACallThatFailsLeavesNoChannel(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
@@ -109,13 +114,13 @@ func TestACallThatFailsLeavesNoChannel(t *testing.T) {
 		ch := s.channel()
 		s.error(m, -32007, "not trusted", "verify")
 		if _, err := ch.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("the other end is open: %v", err)
+			t.Errorf("Handshake has failed, and the client's end is open: %v", err)
 		}
 		m = s.expect("tls.Accept", "")
 		ch = s.channel()
 		s.error(m, -32005, "in use", "connect")
 		if _, err := ch.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("the other end is open: %v", err)
+			t.Errorf("Accept has failed, and the client's end is open: %v", err)
 		}
 		s.end()
 	})
@@ -125,7 +130,8 @@ func TestACallThatFailsLeavesNoChannel(t *testing.T) {
 	wantKind(t, err, KindConnect)
 }
 
-// TestTheReasonOfAnEndIsAsked: every later call returns the same reason.
+// When a direction of the data channel ends, the client asks tlsd for the reason. Each later call
+// of the same direction returns this reason without asking again.
 func TestTheReasonOfAnEndIsAsked(t *testing.T) {
 	t.Parallel()
 	const cut = `{"read":"failed","write":"failed","received":0,"sent":5,` +
@@ -168,19 +174,21 @@ func TestTheReasonOfAnEndIsAsked(t *testing.T) {
 				err := tt.do(c)
 				wantKind(t, err, tt.kind)
 				if !strings.Contains(err.Error(), tt.says) {
-					t.Errorf("error %v, want %q in it", err, tt.says)
+					t.Errorf("the error is %v, want %q in it", err, tt.says)
 				}
 			}
 		})
 	}
 }
 
+// Close returns tlsd's error, and closes the connection all the same. Later calls return
+// net.ErrClosed.
 func TestCloseReturnsAnErrorThatNoCallHasReturned(t *testing.T) {
 	t.Parallel()
 	c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
 		s.error(s.expect("tls.Close", "[7]"), -32008, "reset by the peer", "io")
 		if _, err := ch.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("the other end is open: %v", err)
+			t.Errorf("Close has left the client's end of the channel open: %v", err)
 		}
 	})
 	wantKind(t, c.Close(), KindIO)
@@ -189,12 +197,12 @@ func TestCloseReturnsAnErrorThatNoCallHasReturned(t *testing.T) {
 	for _, err := range []error{c.Close(), read, wrote, c.CloseWrite(), c.Flush(t.Context()),
 		c.SetDeadline(time.Time{})} {
 		if !errors.Is(err, net.ErrClosed) {
-			t.Errorf("after Close: %v, want net.ErrClosed", err)
+			t.Errorf("a call after Close returns %v, want net.ErrClosed", err)
 		}
 	}
 }
 
-// TestCloseEndsWhatWaits: a Read waits for the peer, and a Write waits for tlsd.
+// Close ends a Read that waits for the peer, and a Write that waits for tlsd.
 func TestCloseEndsWhatWaits(t *testing.T) {
 	t.Parallel()
 	c := talkOver(t, func(s *standIn, _ *net.UnixConn) {
@@ -204,17 +212,18 @@ func TestCloseEndsWhatWaits(t *testing.T) {
 	go func() { _, err := c.Read(make([]byte, 1)); ended <- err }()
 	go func() { _, err := c.Write(make([]byte, 64<<20)); ended <- err }()
 	if err := c.Close(); err != nil {
-		t.Error(err)
+		t.Errorf("Close returns %v", err)
 	}
 	for range 2 {
 		if err := <-ended; !errors.Is(err, net.ErrClosed) {
-			t.Errorf("error %v, want net.ErrClosed", err)
+			t.Errorf("the waiting call returns %v, want net.ErrClosed", err)
 		}
 	}
 }
 
-// TestCloseTellsOfACutWrite: both directions of the channel are shut down before tls.Close, so that
-// no close_notify is sent.
+// If a deadline has cut off a Write, and the rest was not written later, the peer must not take the
+// data for complete. So Close shuts down both directions of the channel before it calls tls.Close.
+// Then tlsd sends no close_notify.
 func TestCloseTellsOfACutWrite(t *testing.T) {
 	t.Parallel()
 	for name, again := range map[string]bool{"cut": false, "cut, and then completed": true} {
@@ -228,33 +237,35 @@ func TestCloseTellsOfACutWrite(t *testing.T) {
 				}
 				m := s.expect("tls.Close", "[7]")
 				if _, err := ch.Write([]byte("x")); (err == nil) != again {
-					t.Errorf("a byte to the client: %v", err)
+					t.Errorf("before tls.Close a byte to the client gives %v; "+
+						"the Write was completed: %v", err, again)
 				}
 				s.result(m, "0")
 			})
 			n, err := 0, error(nil)
-			// a deadline that passes before the Write cuts nothing
+			// If the deadline passes before the Write sends a byte, try again.
 			for n == 0 {
 				c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 				n, err = c.Write(make([]byte, 1<<20))
 			}
 			if n == 1<<20 || !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("wrote %d, %v", n, err)
+				t.Errorf("Write returns %d, %v; want a part, cut off", n, err)
 			}
 			close(drain)
 			if again {
 				c.SetWriteDeadline(time.Time{})
 				if _, err := c.Write(make([]byte, 1<<20-n)); err != nil {
-					t.Error(err)
+					t.Errorf("the rest of the Write fails: %v", err)
 				}
 			}
 			if err := c.Close(); err != nil {
-				t.Error(err)
+				t.Errorf("Close returns %v", err)
 			}
 		})
 	}
 }
 
+// If its context ends, CloseContext cancels tls.Close.
 func TestCloseCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -268,6 +279,7 @@ func TestCloseCanBeCancelled(t *testing.T) {
 	wantKind(t, c.CloseContext(ctx), KindCancelled)
 }
 
+// A deadline ends a Read or a Write that waits. The connection works after that.
 func TestDeadlinesOfAConnEndWaitsOnly(t *testing.T) {
 	t.Parallel()
 	more := make(chan struct{})
@@ -280,13 +292,13 @@ func TestDeadlinesOfAConnEndWaitsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("error %v", err)
+		t.Errorf("Read after its deadline returns %v", err)
 	}
 	if err := c.SetWriteDeadline(time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("error %v", err)
+		t.Errorf("Write after its deadline returns %v", err)
 	}
 	close(more)
 	if err := c.SetDeadline(time.Time{}); err != nil {
@@ -294,14 +306,15 @@ func TestDeadlinesOfAConnEndWaitsOnly(t *testing.T) {
 	}
 	p := make([]byte, 10)
 	if n, err := c.Read(p); string(p[:n]) != "late" || err != nil {
-		t.Errorf("read %q, %v", p[:n], err)
+		t.Errorf("Read without a deadline returns %q, %v; want late", p[:n], err)
 	}
 	if _, err := c.Write([]byte("x")); err != nil {
-		t.Error(err)
+		t.Errorf("Write without a deadline fails: %v", err)
 	}
 	c.ch.Close()
 }
 
+// If the session is lost, the calls of its connections fail with kind lost.
 func TestALostSessionEndsItsConns(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
@@ -320,6 +333,7 @@ func TestALostSessionEndsItsConns(t *testing.T) {
 	wantKind(t, conn.Close(), KindLost)
 }
 
+// Status returns all that tlsd says about a connection.
 func TestStatusKeepsWhatTlsdSays(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
@@ -330,10 +344,10 @@ func TestStatusKeepsWhatTlsdSays(t *testing.T) {
 	st, err := c.Status(t.Context(), 7)
 	if err != nil || st.Read != "end" || st.Write != "failed" || st.Received != 5 ||
 		st.Sent != 6 || st.ReadError != nil {
-		t.Errorf("got %+v, %v", st, err)
+		t.Errorf("Status returns %+v, %v", st, err)
 	}
 	wantKind(t, st.WriteError, KindIO)
 	if err := c.Shutdown(t.Context(), 7); err != nil {
-		t.Error(err)
+		t.Errorf("Shutdown returns %v", err)
 	}
 }

@@ -14,7 +14,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// fullSocket listens, and its backlog is full. next takes one caller out.
+// fullSocket makes a listening socket whose queue is full. next accepts one caller of the queue, so
+// that there is room for another.
 func fullSocket(t *testing.T) (path string, next func()) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "s")
@@ -48,17 +49,19 @@ func fullSocket(t *testing.T) (path string, next func()) {
 	}
 }
 
-// A program that floods tlsd's backlog delays others, and does not turn them away.
+// If the queue of tlsd's socket is full, connect waits for room until its context ends. So a
+// program that fills the queue delays other programs, but they can still connect.
 func TestAFullQueueIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	path, next := fullSocket(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	// On a very busy machine the time ends before the first attempt.
+	// On a very busy machine the context may end before the first attempt. Then the error is
+	// not EAGAIN.
 	if _, err := connect(ctx, path); !errors.Is(err, syscall.EAGAIN) &&
 		!errors.Is(err, os.ErrDeadlineExceeded) &&
 		!errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("while it is full: %v; want EAGAIN when the time is over", err)
+		t.Errorf("the queue is full, and connect returns %v; want EAGAIN or a timeout", err)
 	}
 	long, done := testkit.Bounded(t), make(chan error)
 	go func() {
@@ -70,12 +73,12 @@ func TestAFullQueueIsWaitedFor(t *testing.T) {
 	}()
 	select {
 	case err := <-done:
-		t.Fatalf("it does not wait: %v", err)
-	// if connect has not tried yet, this case passes too, and shows nothing
+		t.Fatalf("the queue is full, and connect does not wait: %v", err)
+	// This case is also chosen if connect has not tried yet. Then it shows nothing.
 	case <-time.After(20 * time.Millisecond):
 	}
 	next()
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Errorf("the queue has room, and connect fails: %v", err)
 	}
 }

@@ -13,9 +13,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// playGetenv makes the test binary print which sockets a variable leads to.
+// If the variable playGetenv is set, the test prints the sockets that its environment leads to.
 const playGetenv = "TLSD_TEST_GETENV"
 
+// A set-uid or set-gid program ignores TLSD_SOCKET, because its user could lead it to another
+// daemon.
 func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.T) {
 	if os.Getenv(playGetenv) != "" { // in a process of its own
 		fmt.Printf("\nsockets: %q\n", client.DefaultSockets(client.Getenv, client.Conf{}))
@@ -42,7 +44,7 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 		mode     os.FileMode
 		trusts   bool
 	}{
-		{"nothing", 0, 0, 0, true}, // so the others show something
+		{"nothing", 0, 0, 0, true}, // shows that the variable has an effect
 		{"set-uid-root", 0, 0, os.ModeSetuid, false},
 		{"set-uid", other, 0, os.ModeSetuid, false},
 		{"set-gid", 0, other, os.ModeSetgid, false},
@@ -67,7 +69,8 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 			t.Fatalf("%s: %v\n%s", c.name, err, out)
 		}
 		if strings.Contains(string(out), "/of/the/user") != c.trusts {
-			t.Errorf("%s: %s", c.name, out)
+			t.Errorf("%s: the program uses TLSD_SOCKET: %v, want %v\n%s", c.name,
+				!c.trusts, c.trusts, out)
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// either gives the error of a call, or else its result.
+// either returns err, or result if err is nil.
 func either(result any, err error) any {
 	if err != nil {
 		return err
@@ -16,6 +16,8 @@ func either(result any, err error) any {
 	return result
 }
 
+// Each method sends its parameters by position, and returns the result. A time is sent in
+// milliseconds, rounded up, and a relative path is sent as an absolute path.
 func TestEachMethodSendsItsParametersByPosition(t *testing.T) {
 	t.Parallel()
 	wd, err := os.Getwd()
@@ -24,7 +26,7 @@ func TestEachMethodSendsItsParametersByPosition(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		method, params, result string // on the wire
-		want                   any    // what call gives
+		want                   any    // the result or error of call
 		call                   func(context.Context, *Client) any
 	}{
 		{"tls.NewClient", `["example.com",443]`, "7", Handle(7),
@@ -175,12 +177,14 @@ func TestEachMethodSendsItsParametersByPosition(t *testing.T) {
 				s.end()
 			})
 			if got := tt.call(t.Context(), c); got != tt.want {
-				t.Errorf("got %v, want %v", got, tt.want)
+				t.Errorf("%s returns %v, want %v", tt.method, got, tt.want)
 			}
 		})
 	}
 }
 
+// A path that is not UTF-8 is refused, and so is an empty path of a certificate or key. Nothing is
+// sent.
 func TestAPathThatCannotBeSentIsRefused(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) { s.end() })

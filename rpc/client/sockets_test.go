@@ -13,6 +13,8 @@ import (
 	"testing"
 )
 
+// TLSD_SOCKET, client.conf and XDG_RUNTIME_DIR decide which sockets the client tries, and in which
+// order. The client does not use a runtime directory that another user could change.
 func TestSocketsAreSearchedInOrder(t *testing.T) {
 	t.Parallel()
 	private := fmt.Sprintf("/tmp/tlsd-%d/tlsd.sock", os.Geteuid())
@@ -58,7 +60,7 @@ func TestSocketsAreSearchedInOrder(t *testing.T) {
 	}
 }
 
-// listen makes a socket. The script plays for the first program that connects.
+// listen makes a socket at the path. The script is tlsd's part for the first program that connects.
 func listen(t *testing.T, path string, script func(*standIn)) {
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -74,6 +76,8 @@ func listen(t *testing.T, path string, script func(*standIn)) {
 	t.Cleanup(func() { l.Close(); <-ended })
 }
 
+// DialFirst takes the first socket whose daemon serves the client. If there is none, its error
+// names each socket with the reason.
 func TestTheFirstSocketThatAnswersIsTaken(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -100,14 +104,14 @@ func TestTheFirstSocketThatAnswersIsTaken(t *testing.T) {
 	bad := []string{missing, stale, file, denies, long}
 	c, path, err := DialFirst(t.Context(), append(bad, good))
 	if err != nil || path != good {
-		t.Fatalf("got %q, %v", path, err)
+		t.Fatalf("DialFirst takes %q, %v; want %q", path, err, good)
 	}
 	c.Close()
 
 	_, _, err = DialFirst(t.Context(), []string{missing, stale, file, long})
 	var none *NoDaemonError
 	if !errors.As(err, &none) || len(none.Tried) != 4 {
-		t.Fatalf("error %v", err)
+		t.Fatalf("no socket works, and the error is %v; want 4 attempts in it", err)
 	}
 	for _, path := range []string{missing, stale, file, long} {
 		if !strings.Contains(err.Error(), path+":") {
@@ -126,10 +130,11 @@ func TestTheFirstSocketThatAnswersIsTaken(t *testing.T) {
 	cancel()
 	_, _, err = DialFirst(ctx, []string{good, denies})
 	if !errors.Is(err, context.Canceled) || !errors.As(err, &none) || len(none.Tried) != 1 {
-		t.Errorf("error %v, want context.Canceled after one attempt", err)
+		t.Errorf("the error is %v, want context.Canceled after one attempt", err)
 	}
 }
 
+// Without client.conf, the client trusts only daemons of root and of its own user.
 func TestOnlyRootAndTheCallerAreTrusted(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -139,11 +144,13 @@ func TestOnlyRootAndTheCallerAreTrusted(t *testing.T) {
 		{4294967295, 1000, false}} {
 		err := Peer{PID: 1, UID: tt.uid}.checkTrusted("/s", int(tt.euid), noConf)
 		if errors.As(err, new(*StrangerError)) == tt.ok || (err == nil) != tt.ok {
-			t.Errorf("user %d, as %d: %v", tt.uid, tt.euid, err)
+			t.Errorf("a daemon of user %d, a client of user %d: %v; want trust: %v",
+				tt.uid, tt.euid, err, tt.ok)
 		}
 	}
 }
 
+// Peer returns the process, the user and the group of the daemon.
 func TestThePeerIsWhoMadeTheSocket(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/s"
@@ -157,10 +164,11 @@ func TestThePeerIsWhoMadeTheSocket(t *testing.T) {
 	}
 	defer c.Close()
 	if want := (Peer{os.Getpid(), uint32(os.Getuid()), uint32(os.Getgid())}); c.Peer() != want {
-		t.Errorf("got %+v, want %+v", c.Peer(), want)
+		t.Errorf("Peer returns %+v, want %+v", c.Peer(), want)
 	}
 }
 
+// If tlsd denies the user, Dial returns tlsd's reason and the path of the socket.
 func TestADeniedUserLearnsIt(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/s"
@@ -171,6 +179,6 @@ func TestADeniedUserLearnsIt(t *testing.T) {
 	_, err := Dial(t.Context(), path)
 	if e := wantKind(t, err, KindDenied); e.Message != "user 7 may not" ||
 		!strings.Contains(err.Error(), path) {
-		t.Errorf("error %v", err)
+		t.Errorf("the error is %v; want tlsd's reason and the path", err)
 	}
 }

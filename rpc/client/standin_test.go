@@ -95,7 +95,8 @@ func (s *standIn) next() *asked {
 	return &m
 }
 
-// expect reads a request, which must have the method, and the parameters if they are not empty.
+// expect reads a request, which must have the method. If params is not empty, it must have these
+// parameters, too.
 func (s *standIn) expect(method, params string) *asked {
 	m := s.next()
 	if m == nil {
@@ -116,10 +117,12 @@ func (s *standIn) say(format string, args ...any) {
 	}
 }
 
+// result answers the request m with a result.
 func (s *standIn) result(m *asked, result string) {
 	s.say(`{"jsonrpc":"2.0","id":%s,"result":%s}`+"\n", m.ID, result)
 }
 
+// error answers the request m with an error.
 func (s *standIn) error(m *asked, code int, message, kind string) {
 	s.say(`{"jsonrpc":"2.0","id":%s,"error":{"code":%d,"message":%q,"data":{"kind":%q}}}`+"\n", m.ID, code, message, kind)
 }
@@ -131,8 +134,8 @@ func (s *standIn) end() {
 	}
 }
 
-// talk starts a client whose other end follows the script. After the client was closed, the test
-// waits for the script.
+// talk returns a client. The script is tlsd's part on the other end. The end of the test closes the
+// client, and then waits for the end of the script.
 func talk(t *testing.T, script func(*standIn)) *Client {
 	t.Helper()
 	ours, theirs := pair(t)
@@ -143,6 +146,7 @@ func talk(t *testing.T, script func(*standIn)) *Client {
 	return c
 }
 
+// play runs the script on conn in a goroutine. The end of the test waits for it.
 func play(t *testing.T, conn net.Conn, script func(*standIn)) {
 	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	ended := make(chan struct{})
@@ -174,5 +178,5 @@ func pair(t testing.TB) (a, b net.Conn) {
 	return ours, theirs
 }
 
-// pattern is data with all characters that could break a protocol of lines.
+// pattern returns n bytes. Among them are all characters that could break a protocol of lines.
 func pattern(n int) []byte { return bytes.Repeat([]byte("a\n\r\x00\xff{\"}"), n/8+1)[:n] }

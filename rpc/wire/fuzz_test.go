@@ -11,8 +11,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// FuzzReader reads any bytes, whole and byte by byte. It compares the lines with those that
-// bytes.SplitAfter finds.
+// FuzzReader lets a Reader read any bytes, in one piece and byte by byte. It compares the lines
+// with the result of bytes.SplitAfter.
 func FuzzReader(f *testing.F) {
 	for _, s := range []string{"", "\n", "a\nb\n", "a\r\n\r\nb", "aaaaaaaaaaaaaaaaaaaaa\n",
 		" \t\n", "a\n\x00\xff\n", "\r\n\r"} {
@@ -37,8 +37,8 @@ func FuzzReader(f *testing.F) {
 			got, err := lines(r)
 			if !errors.Is(err, wantErr) ||
 				strings.Join(got, "\n") != strings.Join(want, "\n") {
-				t.Errorf("%q: got %q, %v; want %q, %v", data, got,
-					err, want, wantErr)
+				t.Errorf("%q: the lines are %q, %v; want %q, %v", data, got, err,
+					want, wantErr)
 			}
 		}
 		check(wire.NewReader(bytes.NewReader(data), max))

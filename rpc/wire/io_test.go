@@ -28,6 +28,8 @@ func lines(r *wire.Reader) (got []string, err error) {
 	}
 }
 
+// The Reader returns each line without LF or CRLF, however the stream is cut into reads. It leaves
+// out lines of white space.
 func TestReaderGivesLinesWithoutTheirEnds(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("x", 100_000) // more than the reader's own buffer
@@ -65,13 +67,14 @@ func TestReaderGivesLinesWithoutTheirEnds(t *testing.T) {
 					t.Errorf("the error is %v, want io.EOF", err)
 				}
 				if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", c.want) {
-					t.Errorf("got %.200q, want %.200q", got, c.want)
+					t.Errorf("the lines are %.200q, want %.200q", got, c.want)
 				}
 			})
 		}
 	}
 }
 
+// A line of exactly max bytes is returned. A longer line is the error ErrTooLong.
 func TestReaderBound(t *testing.T) {
 	t.Parallel()
 	for _, max := range []int{1, 10, 64<<10 - 1, 64 << 10, 64<<10 + 1, 200_000} {
@@ -79,7 +82,7 @@ func TestReaderBound(t *testing.T) {
 			exact := wire.NewReader(strings.NewReader(strings.Repeat("x", max)+end),
 				max)
 			if line, err := exact.Line(); err != nil || len(line) != max {
-				t.Errorf("max %d, end %q: a line of the bound gives %d bytes, %v",
+				t.Errorf("max %d, end %q: a line of max bytes gives %d bytes, %v",
 					max, end, len(line), err)
 			}
 			over := wire.NewReader(strings.NewReader(strings.Repeat("x", max+1)+end),
@@ -92,16 +95,16 @@ func TestReaderBound(t *testing.T) {
 	}
 }
 
-// TestReaderHoldsNoMoreThanItsBound: the reader gives up a line that does not end.
+// If a line does not end, the Reader gives up soon after max bytes, so it needs little memory.
 func TestReaderHoldsNoMoreThanItsBound(t *testing.T) {
 	t.Parallel()
 	const max = 1 << 20
 	endless := &counting{Reader: sameByte{}}
 	if _, err := wire.NewReader(endless, max).Line(); err != wire.ErrTooLong {
-		t.Errorf("got %v", err)
+		t.Errorf("a line without end gives %v, want ErrTooLong", err)
 	}
 	if endless.n > max+128<<10 {
-		t.Errorf("%d bytes were read for a bound of %d", endless.n, max)
+		t.Errorf("%d bytes were read, although a line may have only %d", endless.n, max)
 	}
 }
 
@@ -115,6 +118,7 @@ func (sameByte) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// counting counts the bytes that are read from a Reader, and fails after far too many.
 type counting struct {
 	io.Reader
 	n int
@@ -129,35 +133,38 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestReaderKnowsWhereALineBegan: this holds wherever the stream is split.
+// Start returns the offset of the newest line in the stream, wherever the stream is cut into two
+// reads.
 func TestReaderKnowsWhereALineBegan(t *testing.T) {
 	t.Parallel()
 	const stream = "one\n\n\r\ntwo\r\nthree"
-	for at := range len(stream) + 1 {
-		r := wire.NewReader(io.MultiReader(strings.NewReader(stream[:at]),
-			strings.NewReader(stream[at:])), 100)
+	for cut := range len(stream) + 1 {
+		r := wire.NewReader(io.MultiReader(strings.NewReader(stream[:cut]),
+			strings.NewReader(stream[cut:])), 100)
 		for _, line := range []string{"one", "two", "three"} {
 			got, err := r.Line()
 			if want := int64(strings.Index(stream, line)); err != nil ||
 				string(got) != line || r.Start() != want {
-				t.Errorf("split at %d: got %q at %d, %v; want %q at %d", at, got,
+				t.Errorf("cut at %d: got %q at %d, %v; want %q at %d", cut, got,
 					r.Start(), err, line, want)
 			}
 		}
 	}
 }
 
+// If the stream fails in the middle of a line, the Reader returns the stream's error, and not the
+// half line.
 func TestReaderPassesErrorsOn(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
 	got, err := lines(wire.NewReader(io.MultiReader(strings.NewReader("a\nhalf"),
 		iotest.ErrReader(broken)), 100))
 	if err != broken || len(got) != 1 || got[0] != "a" {
-		t.Errorf("got %q, %v; half a line is none", got, err)
+		t.Errorf("the lines are %q, %v; want only a, and the stream's error", got, err)
 	}
 }
 
-// TestMessagesStayInOnePiece: this holds if many goroutines write at the same time.
+// If many goroutines write messages at the same time, each message arrives in one piece.
 func TestMessagesStayInOnePiece(t *testing.T) {
 	t.Parallel()
 	a, b := testkit.UnixPair(t)
@@ -197,6 +204,8 @@ func TestMessagesStayInOnePiece(t *testing.T) {
 	}
 }
 
+// After a failed Write, each Write returns the same error and sends nothing: a part of the failed
+// message may have been sent.
 func TestWriterFailsForEverAfterAnError(t *testing.T) {
 	t.Parallel()
 	a, b := testkit.UnixPair(t)
@@ -206,17 +215,17 @@ func TestWriterFailsForEverAfterAnError(t *testing.T) {
 		first = w.Write(make([]byte, 64<<10))
 	}
 	if !errors.Is(first, os.ErrDeadlineExceeded) {
-		t.Errorf("the error is %v, want a timeout", first)
+		t.Errorf("the peer does not read, and Write returns %v; want a timeout", first)
 	}
 	go io.Copy(io.Discard, b) // now there is room
 	for range 3 {
 		if err := w.Write([]byte("next")); err != first {
-			t.Errorf("a later Write gives %v, want the same error", err)
+			t.Errorf("a later Write returns %v, want %v", err, first)
 		}
 	}
 }
 
-// A clocked is a connection that takes everything, and records the deadlines.
+// A clocked is a connection that takes all bytes at once, and records its write deadlines.
 type clocked struct {
 	net.Conn
 	deadlines []time.Time
@@ -228,7 +237,7 @@ func (c *clocked) SetWriteDeadline(d time.Time) error {
 	return nil
 }
 
-// TestWriterTimeoutIsPerMessage: a slow but steady reader does not time out.
+// Each message has the full timeout. So a peer that reads slowly, but reads, does not time out.
 func TestWriterTimeoutIsPerMessage(t *testing.T) {
 	t.Parallel()
 	const timeout = time.Hour
@@ -246,6 +255,7 @@ func TestWriterTimeoutIsPerMessage(t *testing.T) {
 	}
 }
 
+// With the timeout 0, a Write waits for the peer as long as necessary.
 func TestWriterWithoutTimeout(t *testing.T) {
 	t.Parallel()
 	a, b := testkit.UnixPair(t)
@@ -255,7 +265,7 @@ func TestWriterWithoutTimeout(t *testing.T) {
 	go func() { done <- w.Write(make([]byte, 4<<20)) }()
 	n, err := io.CopyN(io.Discard, b, 1+4<<20)
 	if err != nil || n != 1+4<<20 {
-		t.Errorf("read %d bytes, %v", n, err)
+		t.Errorf("the peer has read %d bytes, %v; want %d", n, err, 1+4<<20)
 	}
 	if err := <-done; err != nil {
 		t.Error(err)

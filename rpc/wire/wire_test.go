@@ -9,6 +9,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
+// Each kind of error has a JSON-RPC code that no other kind has, in the range for servers.
 func TestEveryKindHasACodeOfItsOwn(t *testing.T) {
 	t.Parallel()
 	seen := map[int]kind.Kind{}
@@ -28,11 +29,11 @@ func TestEveryKindHasACodeOfItsOwn(t *testing.T) {
 		}
 	}
 	if len(wire.Codes) != len(kind.All) {
-		t.Errorf("%d codes for %d kinds", len(wire.Codes), len(kind.All))
+		t.Errorf("there are %d codes for %d kinds", len(wire.Codes), len(kind.All))
 	}
 }
 
-// TestBoundsFitTogether: the largest blob fits into the longest line as base64.
+// The limits are those of proto.md, and the largest blob fits into the longest line as base64.
 func TestBoundsFitTogether(t *testing.T) {
 	t.Parallel()
 	if wire.MaxBlob != 16777216 || wire.MaxLine != 24117248 {
@@ -44,6 +45,7 @@ func TestBoundsFitTogether(t *testing.T) {
 	}
 }
 
+// If a message is decoded and encoded again, its id has the same text.
 func TestMessagesKeepTheIDAsItWasWritten(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{`"a"`, `1`, `-1`, `123456789012345678901234567890`, `null`, `"é"`} {
@@ -54,11 +56,13 @@ func TestMessagesKeepTheIDAsItWasWritten(t *testing.T) {
 		}
 		out, err := json.Marshal(r)
 		if err != nil || string(out) != in {
-			t.Errorf("got %s, %v; want %s", out, err, in)
+			t.Errorf("the message has become %s, %v; want %s", out, err, in)
 		}
 	}
 }
 
+// A timeout is rounded up to milliseconds, so that a short one does not become 0. A negative one
+// becomes -1.
 func TestATimeoutIsRoundedUpToMilliseconds(t *testing.T) {
 	t.Parallel()
 	for timeout, want := range map[time.Duration]int64{
