@@ -51,8 +51,8 @@ pid_t sys_fork(void);
 /* Waits for a process that sys_fork has made. The process may have executed another program. */
 pid_t sys_wait(pid_t pid, int *status);
 
-/* Says whether a process that sys_fork has made has ended, and reaps it then. The process must not
- * have executed another program. */
+/* Says whether a process made by sys_fork has ended. If it has, the function reaps it. The process
+ * must not have executed another program. */
 bool sys_has_ended(pid_t pid);
 
 /* Says whether orphans become children of this process. */
