@@ -7,10 +7,10 @@
  *     runtime directory of our own, it tries /tmp/tlsd-UID/tlsd.sock last.
  *   - If no tlsd answers, the library starts a private one. It starts none if the system has a tlsd
  *     for all users, because a private tlsd would bypass the policy of that tlsd. The library
- *     assumes that there is one if client.conf names a socket, or if $TLSD_SOCKET is one of the two
- *     paths in /run. Without $TLSD_SOCKET, it also assumes so if a file exists at one of them.
- *     client.conf can also forbid or allow a private tlsd. TLSD_AUTOSTART=0 forbids it, too. A
- *     set-id program starts none.
+ *     assumes such a tlsd if client.conf names a socket, or if $TLSD_SOCKET is one of the two paths
+ *     in /run. Without $TLSD_SOCKET, a file at one of these paths is enough. client.conf can also
+ *     forbid or allow a private tlsd. TLSD_AUTOSTART=0 forbids it, too. A set-id program starts
+ *     none.
  *   - The library talks to a server only if root, our own user, or one of client.conf's
  *     trusted-users runs the server.
  *   - A directory that another user could have made is checked before the library connects to a

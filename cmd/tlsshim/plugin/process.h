@@ -45,7 +45,7 @@ struct process {
 	 * cancelled. */
 	atomic_uint cancels;
 
-	struct bell bell; /* ends waits early: for tls_Cancel, a Close, a loss, and tls_Wait */
+	struct bell bell; /* rung to end waits early, for example at tls_Cancel or tls_Close */
 
 	atomic_bool strict; /* a Write returns only when tlsd has sent its bytes */
 

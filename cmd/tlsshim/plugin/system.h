@@ -32,8 +32,8 @@ int sys_socketpair(int fds[2]);
 /* A pipe, close-on-exec and non-blocking. */
 int sys_pipe(int fds[2]);
 
-/* Send and receive without a wait and without SIGPIPE. pass has n descriptors, at most 2, to send
- * with the first byte. */
+/* Send and receive without a wait and without SIGPIPE. The array pass has n descriptors, at
+ * most 2, to send with the first byte. */
 ssize_t sys_send(int fd, const void *at, size_t len);
 ssize_t sys_send_with(int fd, const void *at, size_t len, const int *pass, size_t n);
 ssize_t sys_recv(int fd, void *to, size_t len);
