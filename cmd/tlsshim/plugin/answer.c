@@ -46,8 +46,8 @@ static bool parse(struct span line, struct answer *a)
 	return true;
 }
 
-/* Appends tlsd's reason for the end of the session to the text why. It leaves out "lost: ", because
- * the host's error begins with the same word. */
+/* Adds tlsd's reason for the end of the session to the string in why. It leaves out "lost: ",
+ * because the host's error begins with the same word. */
 static void take_reason(const struct answer *a, char *why)
 {
 	char *message = a->error.at ? json_text(a->error) : NULL;

@@ -78,7 +78,7 @@ void bell_leave(struct bell *b, int number, bool rung)
 		return;
 	p = &b->pipes[number];
 	pthread_mutex_lock(&b->mu);
-	if (rung) /* by bell_ring, or because the host has closed an end; the pipe is used up */
+	if (rung) /* bell_ring or the host has closed an end: nobody can use the pipe again */
 		ring(p);
 	if (--p->users == 0 && !atomic_load(&p->write_end)) {
 		owned_close(p->read_end);

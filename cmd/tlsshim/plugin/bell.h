@@ -4,10 +4,10 @@
  * A ring ends the sleep of all threads that listen at that moment. It takes no lock, because
  * tls_Cancel rings the bell, and may run in a signal handler.
  *
- * A bell is a pipe into which nothing is written. Listeners poll its reading end. To ring the bell
- * is to close the writing end: from then on poll(2) returns at once for each listener. A pipe can
- * be rung only once, so the next listener makes a new one. The last listener of a rung pipe closes
- * it.
+ * A bell uses a pipe into which nothing is written. Listeners poll the reading end of the pipe. To
+ * ring the bell is to close the writing end: from then on poll(2) returns at once for each
+ * listener. A pipe can be rung only once, so the next listener makes a new pipe. The last listener
+ * of a rung pipe closes it.
  *
  * No listener misses a change. A thread that changes something rings after the change. A listener
  * takes the newest pipe, then looks for changes, and then sleeps. So it either sees the change, or
@@ -41,7 +41,8 @@ void bell_destroy(struct bell *b);
  * -1. The caller must pass the result to bell_leave, even if it is -1. */
 int bell_listen(struct bell *b, int *fd);
 
-/* Ends the listening. rung says whether poll(2) has returned an event of the descriptor. */
+/* Ends the listening. The parameter rung says whether poll(2) has returned an event of the
+ * descriptor. */
 void bell_leave(struct bell *b, int number, bool rung);
 
 /* Safe in a signal handler. */

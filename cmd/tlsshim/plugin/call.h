@@ -18,7 +18,7 @@ enum {
 	MAKES_HANDLE = 4, /* its result is a handle */
 	SETTINGS = 8,     /* the session gets the process's settings before the call (client.h) */
 	QUIET = 16,       /* the host gets no error of the call, unless the call is cancelled */
-	FAILS = 32,       /* tlsd must refuse it; the plugin makes it to get tlsd's error text */
+	FAILS = 32,       /* tlsd must refuse the call, which is made to get tlsd's error text */
 };
 
 /* With NOTHING, tlsd answers with a number, and the host gets 0. */
@@ -35,8 +35,10 @@ struct param {
 
 enum { MOST_TEXTS = 3 };
 
-/* A method of proto.md. Its parameters are, in this order: the handle, unless the method OPENS; the
- * texts; a blob; a number; and 1, if a descriptor goes along. */
+/* A method of proto.md. Its parameters are, in this order: the handle, the texts, the blob, the
+ * number, and 1 if a descriptor is sent with the call. The method has a blob or a number only if
+ * the member of this name is true. With the flag OPENS there is no handle; with OPENS and
+ * NAMES_ZERO the handle is 0. */
 struct method {
 	const char *name;
 	struct param texts[MOST_TEXTS]; /* the entries that have a name */
@@ -52,7 +54,7 @@ struct call {
 	/* The thread that makes the call fills in these members. */
 	const struct method *method;
 	const char *op;           /* the name for errors; NULL: the method's name */
-	int64_t handle;           /* the handle that it names; 0 if the method OPENS */
+	int64_t handle;           /* 0 if the method has the flag OPENS */
 	const char *texts[MOST_TEXTS];
 	const void *blob;
 	size_t blob_len;
@@ -61,8 +63,8 @@ struct call {
 	const char *otherwise;    /* the text that the host gets if the call fails, or NULL */
 	int64_t n;                /* the parameter that is a number */
 	struct owned *pass;       /* a descriptor to send and then to close, or NULL */
-	struct owned *pass_first; /* a descriptor to send before pass and to keep, or NULL */
-	bool is_part;             /* a part of a longer operation (use.h), which sets began */
+	struct owned *pass_first; /* a descriptor to keep, sent before the one in pass; or NULL */
+	bool is_part;             /* a part of a longer operation; use_call() has set began */
 	unsigned began;           /* p->cancels when the call began */
 
 	/* The session fills in these members. */
@@ -70,7 +72,7 @@ struct call {
 	char *text;       /* the result, if it is a TEXT or an OBJECT; the caller frees it */
 	struct kind kind; /* the kind of an error that tlsd has answered */
 
-	const char *params; /* the parameters as a JSON array, made by client_run */
+	const char *params; /* the parameters as a JSON array, stored here by client.c */
 
 	/* These members belong to the session, and the process's mu guards them. One of the waiting
 	 * threads is the leader, which reads the answers (exchange.c). */

@@ -49,7 +49,7 @@ struct channel {
 	atomic_bool closing; /* a Close has begun; the member may be read without mu */
 	int64_t sent;      /* bytes so far; belongs to the thread with the turn to write */
 	struct direction reading, writing;
-	/* These two are for spin in data.c. They belong to the thread with the turn to read. */
+	/* spin() in data.c uses the next two. They belong to the thread with the turn to read. */
 	int idle_spins, skip_spins;
 };
 
@@ -64,9 +64,9 @@ struct channel *channel_find(struct channels *t, int64_t handle);
 struct channel *channel_make(struct channels *t, int64_t handle);
 void channel_release(struct channel *ch); /* it may be NULL */
 
-/* Makes the error of the direction d the last error (error.h), and returns -1. The function also
- * marks the error of writing as reported, even if d is the direction of reading: after one error
- * the host need not get the other. */
+/* The error of the direction d becomes the last error (error.h). The function also marks the error
+ * of writing as reported, even if d is the direction of reading: after one error the host need not
+ * get the other. Returns -1. */
 int channel_raise(struct process *p, struct channel *ch, const struct direction *d);
 
 /* Raises the error of writing, if there is one that the host does not know. Returns whether it has

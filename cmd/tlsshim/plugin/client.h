@@ -1,10 +1,10 @@
 /*
  * client.h - calls to tlsd over the process's session.
  *
- * The first call that needs a session opens it. The session lives until tlsd or its worker goes
- * away. Then every waiting call fails with kind lost, and so does every later call on one of the
- * session's handles. The next call without a handle opens a new session. No call is ever sent
- * twice.
+ * The first call that needs a session opens it. The session is lost if, for example, tlsd or the
+ * session's worker goes away. Then every waiting call fails with kind lost, and so does every later
+ * call on one of the session's handles. The next call without a handle opens a new session. No call
+ * is ever sent twice.
  *
  * The process's settings are the CA bundle and the timeout of tls_NewClient. They outlive the
  * session. A new session gets them before the first call that needs them.
@@ -20,14 +20,14 @@
 int client_run(struct process *p, struct call *c);
 
 /* Returns the session of a handle, with a reference; or NULL with the error set. op is the name of
- * the call. *ch becomes the handle's channel, with a reference, or NULL. control says whether the
- * call needs the control socket. */
+ * the call. *ch becomes the handle's channel, with a reference, or NULL. The parameter control says
+ * whether the call needs the control socket. */
 struct session *client_session(struct process *p, const char *op, int64_t handle, bool control,
 			       struct channel **ch);
 
 /* client_set_ca makes the call tls.SetCaBundle, and client_set_timeout makes tls.SetTimeout with
- * the handle 0. If the call succeeds, later sessions get the setting, too. They return like
- * client_run. */
+ * the handle 0. If the call succeeds, later sessions get the setting, too. Both functions return
+ * what client_run returns. */
 int64_t client_set_ca(struct process *p, struct call *c);
 int64_t client_set_timeout(struct process *p, struct call *c);
 

@@ -16,8 +16,9 @@ enum { MOST_BYTES = 64 << 10 };
 
 static const char *const blanks = " \t\r";
 
-/* /etc/passwd lacks the users of services with DynamicUser=. systemd makes a link direct:NAME for
- * each of them, whose target is the user's number. Only root can write there. */
+/* /etc/passwd lacks the users of services with DynamicUser=. For each of these users systemd makes
+ * a symbolic link direct:NAME. The link's target is the user's number. Only root can make links
+ * there. */
 #define DYNAMIC_USERS "/run/systemd/dynamic-uid/direct:"
 
 /* Cuts *rest at the first character that is one of the separators. Returns the text before it, and
@@ -136,7 +137,7 @@ static bool number(const char *text, uid_t *user)
 	return n < UINT32_MAX; /* no user has the number (uid_t)-1 */
 }
 
-/* Looks into /etc/passwd itself: getpwnam(3) may load libraries into the host, and ask the
+/* Reads /etc/passwd without getpwnam(3), which may load libraries into the host, and ask the
  * network. */
 static bool in_passwd(const char *name, uid_t *user)
 {

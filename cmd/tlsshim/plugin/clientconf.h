@@ -2,8 +2,8 @@
  * clientconf.h - /etc/tlsd/client.conf, in which the administrator tells callers about the system's
  * tlsd. It has lines of "key = value". Empty lines and lines that begin with # are ignored.
  *
- *   socket = PATH             the system's tlsd listens here; no other socket is tried,
- *                             except a private tlsd's if autostart is yes
+ *   socket = PATH             the system's tlsd listens here; without $TLSD_SOCKET no other
+ *                             socket is tried, except a private tlsd's if autostart is yes
  *   autostart = yes | no      whether a private tlsd may be started
  *   trusted-users = USER ...  names or numbers of users whose daemons are trusted like root's
  *
@@ -35,7 +35,7 @@ struct client_conf {
  * false, with the reason in why, if the file is bad or cannot be read. */
 bool client_conf_read(struct client_conf *conf, char *why, size_t cap);
 
-/* Says whether trusted-users has the user. Then the plugin may talk to a daemon of this user. */
+/* Says whether trusted-users has the user. If so, the plugin may talk to a daemon of this user. */
 bool client_conf_trusts(const struct client_conf *conf, uid_t user);
 
 #endif

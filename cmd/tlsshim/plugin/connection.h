@@ -11,8 +11,8 @@
 #include "call.h"
 
 /* Makes a pair of sockets. The call will send ends[1], which becomes c->pass; the caller owns
- * ends[0]. If no pair can be made, the function returns false with the error set. purpose says in
- * the error's text what the pair is for. */
+ * ends[0]. If no pair can be made, the function returns false with the error set. The error's text
+ * has the parameter purpose, which says what the pair is for. */
 bool connection_make_pair(struct process *p, struct call *c, struct owned *ends[2],
 			  const char *purpose);
 

@@ -216,8 +216,8 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 		if (n > 0) {
 			sent += (size_t)n;
 		} else if (n < 0 && errno == EAGAIN) {
-			/* This wait needs a deadline: if the other side stops receiving, Linux does
-			 * not wake a thread that waits for room. */
+			/* This wait needs a deadline: if the other side shuts down its receiving
+			 * (SHUT_RD), Linux does not wake a thread that waits for room. */
 			enum waited end = use_wait(u, fd, POLLOUT, now_ms() + TICK_MS);
 
 			if (end == ENDED || end == FAILED) {

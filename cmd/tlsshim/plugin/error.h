@@ -28,17 +28,17 @@ struct kind kind_read(struct span error);
 
 struct process;
 
-/* fail and fail_held set the last error of this thread and of the process, and return -1. The text
- * is "op: handle N: why", or "op: why" if the handle is 0. The caller of fail_held holds mu. The
- * caller of fail does not; its p may be NULL. */
+/* fail() and fail_held() set the last error of this thread and of the process, and return -1. The
+ * text is "op: handle N: why", or "op: why" if the handle is 0. Call fail_held() with mu held, and
+ * fail() without mu. For fail(), p may be NULL. */
 __attribute__((format(printf, 5, 6)))
 int fail(struct process *p, const char *kind, const char *op, int64_t handle, const char *why, ...);
 __attribute__((format(printf, 5, 6)))
 int fail_held(struct process *p, const char *kind, const char *op, int64_t handle, const char *why,
 	      ...);
 
-/* Sets the same two errors to a kind and a text, and returns -1. The text is first, followed by
- * rest. mu is held. */
+/* Sets the last error of this thread and of the process to a kind and a text, and returns -1. The
+ * text is the parameter first, followed by the parameter rest. mu is held. */
 int error_set(struct process *p, struct kind kind, const char *first, const char *rest);
 
 /* Notes that this thread's last call has succeeded. The kind becomes "", and the text stays. p may

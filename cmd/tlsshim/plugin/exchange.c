@@ -72,7 +72,7 @@ static bool send_cancel(struct session *s, struct call *c)
 
 /* A wait of the leader, or of the sender of c. */
 struct control_wait {
-	struct wait wait; /* must be first: wait.look casts its address to a control_wait */
+	struct wait wait; /* must be first, because look() casts this wait to the whole struct */
 	struct process *p;
 	struct session *s;
 	int64_t by; /* the leader's own deadline; 0: none */
@@ -147,9 +147,9 @@ static void await(struct process *p, struct session *s, struct call *c)
 
 /* --- sending --- */
 
-/* Is wait.look of a sender. If the sender's call is cancelled, the wait ends at cancel_by. If there
- * is no leader, the function wakes a thread to lead, because tlsd may receive nothing more until
- * somebody reads its answers. */
+/* The function look of a sender's wait. If the sender's call is cancelled, the wait ends at
+ * cancel_by. If there is no leader, the function wakes a thread to lead, because tlsd may receive
+ * nothing more until somebody reads its answers. */
 static void look_from_sending(struct wait *w)
 {
 	struct control_wait *out = (struct control_wait *)w;

@@ -139,8 +139,8 @@ static void note_obstacles(const char *path, struct search *f)
 	}
 }
 
-/* Starts exe on the socket path, where no tlsd has answered, and connects to this socket. absolute
- * is the absolute form of path. */
+/* Starts exe with the socket path, where no tlsd has answered, and connects to this socket. The
+ * parameter absolute is the absolute form of path. */
 static struct owned *start_and_connect(struct search *f, const char *exe, const char *absolute,
 				       const char *path)
 {

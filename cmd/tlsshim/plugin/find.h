@@ -2,15 +2,15 @@
  * find.h - finds a tlsd, or starts one.
  *
  *   - If $TLSD_SOCKET is set, the library tries only this socket. Else, if client.conf names a
- *     socket, it tries that socket, and a private tlsd's only if client.conf has autostart = yes.
+ *     socket, it tries that socket, and with autostart = yes also the socket of a private tlsd.
  *     Else it tries $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. Without a
  *     runtime directory of our own, it tries /tmp/tlsd-UID/tlsd.sock last.
  *   - If no tlsd answers, the library starts a private one. It starts none if the system has a tlsd
  *     for all users, because a private tlsd would bypass the policy of that tlsd. The library
- *     assumes that there is one if client.conf names a socket, or if $TLSD_SOCKET is one of the two
- *     paths in /run. Without $TLSD_SOCKET, it also assumes so if a file exists at one of them.
- *     client.conf can also forbid or allow a private tlsd. TLSD_AUTOSTART=0 forbids it, too. A
- *     set-id program starts none.
+ *     assumes such a tlsd if client.conf names a socket, or if $TLSD_SOCKET is one of the two paths
+ *     in /run. Without $TLSD_SOCKET, a file at one of these paths is enough. client.conf can also
+ *     forbid or allow a private tlsd. TLSD_AUTOSTART=0 forbids it, too. A set-id program starts
+ *     none.
  *   - The library talks to a server only if root, our own user, or one of client.conf's
  *     trusted-users runs the server.
  *   - A directory that another user could have made is checked before the library connects to a
@@ -33,7 +33,7 @@ enum {
 };
 
 struct search {
-	struct wait *wait; /* of the search, which sets its deadline; it can end the search */
+	struct wait *wait; /* the search sets wait->deadline; wait->look() can end the search */
 	struct client_conf conf;
 	char path[SOCKET_PATH_BYTES]; /* of the socket that was found */
 	char tried[TRIED_BYTES];      /* what was tried, for the error text */
@@ -50,9 +50,8 @@ void search_note(struct search *f, const char *format, ...);
 /* A variable of the environment; NULL if it is empty or ignored. (places.c) */
 const char *search_setting(const char *name);
 
-/* The sockets where a tlsd may listen. candidates[private] is the socket for a private tlsd. If
- * client.conf names a socket and does not allow a private tlsd, there is none, and the index is
- * -1. */
+/* The sockets where a tlsd may listen. candidates[private] is the socket for a private tlsd. The
+ * member private is -1 if client.conf names a socket and does not allow a private tlsd. */
 struct places {
 	const char *candidates[4];
 	int n, private;
@@ -73,12 +72,13 @@ bool may_start(struct search *f);
 enum started { LISTENS, HAS_ENDED /* or does not listen in time */, CANNOT_START };
 
 /* Starts exe as a daemon that listens on the socket, and waits until it listens. If it does not
- * listen, why gets the reason. The daemon is no child of this process: it leaves no zombie and
- * sends no SIGCHLD. If the wait ends early, the daemon lives on, for the next caller. (start.c) */
+ * listen, the reason is added to the string in why. The daemon is no child of this process: it
+ * leaves no zombie and sends no SIGCHLD. If the wait ends early, the daemon lives on, for the next
+ * caller. (start.c) */
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES]);
 
-/* Says whether the hard limits are enough for a tlsd. If not, why names the limit. log says whether
- * tlsd writes to a log file; only then does the limit of file sizes matter. (limits.c) */
+/* Says whether the hard limits are enough for a tlsd. If not, the text in why names the limit. The
+ * limit of file sizes matters only if log is true: then tlsd writes to a log file. (limits.c) */
 bool limits_suffice(bool log, char why[TRIED_BYTES]);
 
 /* Raises the soft limits to the hard limits, except for the limit of stacks, which it raises to at

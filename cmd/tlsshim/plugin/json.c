@@ -35,8 +35,8 @@ bool json_put_string(struct text *out, const char *text)
  * Each skip function returns the address after the value at p. If there is no such value, it
  * returns NULL. */
 
-/* What to look for while skip_list passes over an object or an array: the value of the member named
- * text, or an element equal to text. */
+/* What skip_list looks for. In an object it is the value of a member, and text is the member's
+ * name. In an array it is an element that is equal to text. */
 struct search {
 	const char *text;
 	struct span found; /* the last match */

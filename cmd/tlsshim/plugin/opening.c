@@ -9,7 +9,7 @@
 enum { LAST_LINE_WAIT_MS = 1000 /* for the rest of a line that has come in part */ };
 
 struct opening {
-	struct wait wait; /* first, because look_from_search casts its address */
+	struct wait wait; /* must be first, because look() casts this wait to the whole struct */
 	struct process *p;
 	unsigned began; /* p->cancels when the call began */
 };
@@ -29,8 +29,8 @@ static void look_from_search(struct wait *w)
 }
 
 /* Finds a tlsd, and opens a session, which becomes the process's session. Returns it with a
- * reference. Returns NULL if the search was cancelled, or has failed; p->why_not_found says why.
- * The call has the turn to open a session, and mu is not held. */
+ * reference. Returns NULL if the search was cancelled or has failed. After a failure,
+ * p->why_not_found says why. The call has the turn to open a session, and mu is not held. */
 static struct session *find_session(struct process *p, const struct call *c)
 {
 	struct opening o = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p,

@@ -24,7 +24,7 @@ enum { BLOCK = 64, CHANGING = -1 };
 
 struct owned {
 	atomic_int number; /* a descriptor plus 1, so that zeroed memory is free; or CHANGING */
-	dev_t dev;         /* these two do not change while number is a descriptor */
+	dev_t dev;         /* dev and ino do not change while the member number has a descriptor */
 	ino_t ino;
 };
 

@@ -45,7 +45,7 @@ struct process {
 	 * cancelled. */
 	atomic_uint cancels;
 
-	struct bell bell; /* ends waits early: for tls_Cancel, a Close, a loss, and tls_Wait */
+	struct bell bell; /* rung to end waits early, for example at tls_Cancel or tls_Close */
 
 	atomic_bool strict; /* a Write returns only when tlsd has sent its bytes */
 
@@ -92,7 +92,8 @@ void visit_end(struct visit *v);
 /* Cancels the calls that are going on. A signal handler may call it. */
 void process_cancel(void);
 
-/* Says whether a call was cancelled. began is p->cancels at the beginning of the call. */
+/* Says whether a call was cancelled. The parameter began is the value of p->cancels at the
+ * beginning of the call. */
 bool process_cancelled(struct process *p, unsigned began);
 
 /* --- turns; mu is held ---
@@ -101,8 +102,8 @@ bool process_cancelled(struct process *p, unsigned began);
  * If the bell rings, this thread wakes the waiting threads, and each of them looks whether its call
  * is cancelled. */
 
-/* Waits for the turn and takes it. Returns false if the call is cancelled (process_cancelled, which
- * also explains began). */
+/* Waits for the turn and takes it. Returns false if the call is cancelled. The parameter began is
+ * the same as for process_cancelled. */
 bool turn_take(struct process *p, struct turn *turn, unsigned began);
 void turn_give_back(struct turn *turn);
 

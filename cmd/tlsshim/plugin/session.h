@@ -42,7 +42,7 @@ struct session {
 struct session *session_make(struct process *p, struct owned *sock);
 
 /* Sends tls.Hello and waits for the answer. Returns false, with the reason in why, if there is no
- * good answer before w ends. */
+ * good answer before the wait w ends. */
 bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES]);
 
 /* Gives up a reference, and mu. mu must be held. */

@@ -32,8 +32,8 @@ int sys_socketpair(int fds[2]);
 /* A pipe, close-on-exec and non-blocking. */
 int sys_pipe(int fds[2]);
 
-/* Send and receive without a wait and without SIGPIPE. pass has n descriptors, at most 2, to send
- * with the first byte. */
+/* Send and receive without a wait and without SIGPIPE. The array pass has n descriptors, at
+ * most 2, to send with the first byte. */
 ssize_t sys_send(int fd, const void *at, size_t len);
 ssize_t sys_send_with(int fd, const void *at, size_t len, const int *pass, size_t n);
 ssize_t sys_recv(int fd, void *to, size_t len);
@@ -51,8 +51,8 @@ pid_t sys_fork(void);
 /* Waits for a process that sys_fork has made. The process may have executed another program. */
 pid_t sys_wait(pid_t pid, int *status);
 
-/* Says whether a process that sys_fork has made has ended, and reaps it then. The process must not
- * have executed another program. */
+/* Says whether a process made by sys_fork has ended. If it has, the function reaps it. The process
+ * must not have executed another program. */
 bool sys_has_ended(pid_t pid);
 
 /* Says whether orphans become children of this process. */

@@ -13,7 +13,7 @@
 #include "client.h"
 
 struct use {
-	struct wait wait; /* first, because its function look casts its address to a struct use */
+	struct wait wait; /* must be first, because look() casts this wait to the whole struct */
 	struct process *p;
 	struct session *s;
 	struct channel *ch;  /* NULL: the plugin knows nothing of the handle */
@@ -44,8 +44,9 @@ int use_fail(struct use *u, const char *kind, const char *why);
 /* Sets the error of a wait that has ended early (cancelled, closed or lost), and returns -1. */
 int use_fail_ended(struct use *u);
 
-/* Takes the turn of a direction, and mu. If the call is cancelled, the handle is closed or the
- * session is lost before the turn comes, returns false with the error set, and without mu. */
+/* Waits for the turn of a direction, and takes the turn and mu. Returns false, with the error set
+ * and without mu, if meanwhile the call was cancelled, the handle was closed, or the session was
+ * lost. */
 bool use_take_turn(struct use *u, struct direction *d);
 
 /* Gives the turn back, and gives mu up. */

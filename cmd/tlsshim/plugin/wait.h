@@ -17,14 +17,14 @@ enum { TICK_MS = 100 };
 struct wait {
 	int64_t deadline;  /* as of now_ms(); 0: none */
 	struct bell *bell;
-	bool tick;         /* call look at least every TICK_MS */
-	bool ended;        /* set by look: the wait is over */
+	bool tick;         /* look() must run at least every TICK_MS */
+	bool ended;        /* look() sets it: the wait is over */
 	void (*look)(struct wait *w); /* called before each sleep; must not change look and bell */
-	const char *why;   /* set by look: why there was no event, for an error text; or NULL */
+	const char *why;   /* look() sets it: why there was no event, for an error text; or NULL */
 };
 
-/* READY: an event has come. LATE: the deadline has passed. ENDED: look has ended the wait. FAILED:
- * see errno. */
+/* READY: an event has come. LATE: the deadline has passed. ENDED: look() has ended the wait.
+ * FAILED: see errno. */
 enum waited { READY, LATE, ENDED, FAILED };
 
 /* Waits for events on fd. If fd is -1, it waits only for the deadline or an early end. */

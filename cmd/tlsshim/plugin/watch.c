@@ -20,7 +20,7 @@
 #include "text.h"
 
 struct watch {
-	struct wait wait; /* first, because its function look casts its address to a struct watch */
+	struct wait wait; /* must be first, because look() casts this wait to the whole struct */
 	struct process *p;
 	struct session *s; /* with a reference; NULL if there is none */
 	unsigned began, changes;
@@ -119,7 +119,7 @@ static bool collect(struct watch *all)
 	return all->collected;
 }
 
-/* Gives back the references that collect has taken. */
+/* Gives back the references that collect() has taken. */
 static void release(struct watch *all)
 {
 	pthread_mutex_lock(&all->p->mu);
@@ -192,7 +192,7 @@ static bool are_ours(struct watch *all)
 enum { AGAIN = -2 };
 
 /* Looks at all watched handles. If none is ready, sleeps once and looks again. Returns what
- * watch_wait returns; or AGAIN, and then watch_wait calls it once more. */
+ * watch_wait returns; or AGAIN, and then watch_wait calls look_once again. */
 static int64_t look_once(struct watch *all)
 {
 	int64_t handle;
@@ -201,8 +201,8 @@ static int64_t look_once(struct watch *all)
 		return -1;
 	if (!are_ours(all))
 		return fail_replaced(all);
-	/* If poll fails, no descriptor counts as readable. Unless another handle is ready,
-	 * wait_for_any polls again, and reports the error. */
+	/* If poll(2) fails, no descriptor counts as readable. If is_ready() finds no ready handle
+	 * either, wait_for_any polls again, and reports the error. */
 	if (all->n > 0 && poll(all->fds, (nfds_t)all->n, 0) < 0)
 		for (size_t i = 0; i < all->n; i++)
 			all->fds[i].revents = 0;

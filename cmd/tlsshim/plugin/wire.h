@@ -38,7 +38,7 @@ struct wire {
 /* Closes the socket and frees the input. */
 void wire_free(struct wire *wi);
 
-/* Says whether the host has neither closed nor replaced the socket. */
+/* Says whether the socket is still ours. It is not if the host has closed or replaced it. */
 bool wire_is_ours(const struct wire *wi);
 
 /* Shuts the socket down: nothing can be sent or received any more. Any thread may call it at any
@@ -53,7 +53,8 @@ bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_
 bool wire_has_input(const struct wire *wi);
 
 /* Sends the lines, and with their first byte the descriptors in pass. pass may be NULL, and so may
- * each of its two members. Returns false if sending fails, or if w ends before all is sent. */
+ * each of its two members. Returns false if sending fails, or if the wait w ends
+ * before all is sent. */
 bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *const pass[2],
 	       struct wait *w);
 
