@@ -77,7 +77,7 @@ local function check(n)
 	error(setmetatable({ kind = kind, code = tonumber(library.tls_ErrorCode()), text = text }, Error), 0)
 end
 
--- Refuses a text that C would cut off.
+-- Refuses a text with a null character, because C would take it for the end of the text.
 local function whole(text)
 	if text:find("%z") then error(("%q: embedded null character"):format(text), 0) end
 	return text

@@ -170,8 +170,8 @@ export async function connect(host, port, options = {}, { cert, key, insecure, p
   return new Connection(call);
 }
 
-// An Agent makes connections for node:http and node:https. It calls connect. The options `tls` and
-// `more` of the Agent are the third and the fourth argument.
+// An Agent makes connections for node:http and node:https. It calls connect(), and passes its own
+// options `tls` and `more` as the third and the fourth argument.
 export class Agent extends http.Agent {
   constructor({ tls, more, ...others } = {}) {
     super(others);

@@ -172,11 +172,12 @@ class Connection(_Handle):
 
 
 class Server(_Handle):
-    """Accepts the clients that connect to the addresses of listen. An option: client_ca="ca.pem"."""
+    """Accepts clients on the addresses of listen(). client_ca="ca.pem" is one of the options."""
     def __init__(self, cert, key, **options):
         super().__init__(_call("NewServerContext", cert, key), options, "CloseServerContext")
 
-    # Replaces the certificate for later handshakes. If name is set, only of that virtual host.
+    # Replaces the certificate for later handshakes. If name is set, replaces only the certificate
+    # of the virtual host of that name.
     def set_certificate(self, cert, key, name=""): self._call("SetCertificate", name, cert, key)
     # Port 0 takes any free port. Returns the port.
     def listen(self, host="127.0.0.1", port=0): return self._call("Listen", host, port)

@@ -24,8 +24,9 @@ func (w *workerProcess) runOutbox() {
 	}
 }
 
-// auditor returns two functions: note reports an event of the session, and end reports the number
-// of dropped events. The caller must call end when the session has ended.
+// auditor returns two functions. The function note reports an event of the session. The function
+// end reports the number of dropped events. The caller must call end() when the session has
+// ended.
 func (w *workerProcess) auditor(number uint64) (note func(audit.Event), end func()) {
 	limiter := audit.NewLimiter(auditBurst, auditRate)
 	message := func(a handoff.Audit) handoff.FromWorker { return handoff.FromWorker{Audit: &a} }

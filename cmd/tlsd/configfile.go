@@ -27,7 +27,8 @@ const systemConfig = "/etc/tlsd/tlsd.toml"
 // maxConfig limits the size of the file, in bytes.
 const maxConfig = 1 << 20
 
-// none is the value of --config for no file, and of --admin-socket for no socket.
+// With --config=none tlsd reads no configuration file. With --admin-socket=none it makes no admin
+// socket.
 const none = "none"
 
 // presetConfig is the default of --config.

@@ -29,7 +29,7 @@ func openLogs(o *options, stderr io.Writer) (*logs, error) {
 	}
 	l := &logs{queue: newLogQueue(place), level: zap.NewAtomicLevelAt(levelOf(o.logLevel))}
 	log, audit := newLogAt(l.queue, l.queue.forAudit(), l.level, forPeople)
-	// The audit logger writes this line at every log level; log would not.
+	// The audit logger writes this line at every log level. The logger log does not.
 	l.queue.setOnLoss(func(entries int) {
 		audit.Warn("log entries were lost, because they could not be written",
 			zap.Int("entries", entries))

@@ -26,7 +26,7 @@ type logQueue struct {
 }
 
 const (
-	// queueBytes limits the entries that wait. Entries that run is writing do not count.
+	// queueBytes limits the entries that wait. Entries that run() is writing do not count.
 	queueBytes = 1 << 20
 	// auditBytes is the room that only audit entries may take, beyond queueBytes.
 	auditBytes = 1 << 20

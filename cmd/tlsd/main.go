@@ -46,10 +46,10 @@
 // path.
 //
 // Tlsd notifies a service manager by sd_notify. Tlsd sends READY=1 when the first worker has
-// reported its libssl, and the measures that confine the worker. STATUS= has the library and the
-// number of sessions. At SIGHUP tlsd sends RELOADING=1. At a stop, it says how long the stop may
-// take. As soon as tlsd listens, it writes a newline to the descriptor of --ready-fd. If systemd
-// passes a listening socket (LISTEN_FDS), --socket and --socket-mode have no effect.
+// reported two things: its libssl, and the measures that confine the worker. STATUS= has the
+// library and the number of sessions. At SIGHUP tlsd sends RELOADING=1. At a stop, it says how long
+// the stop may take. As soon as tlsd listens, it writes a newline to the descriptor of --ready-fd.
+// If systemd passes a listening socket (LISTEN_FDS), --socket and --socket-mode have no effect.
 //
 // On SIGTERM or SIGINT tlsd stops listening, removes the socket and drains: open sessions may
 // finish. After --drain-timeout tlsd ends them. A second signal ends them at once. With --idle-exit

@@ -59,7 +59,8 @@ type certificateSlots struct {
 	}
 }
 
-// add adds change to the number of a certificate's uses. change is negative if uses have ended.
+// The method add counts the uses of a certificate. The parameter change is the number of new uses.
+// If uses have ended, this number is negative.
 func (s *certificateSlots) add(page *vitals.Page, serial *big.Int, notAfter time.Time,
 	change int) {
 	s.mu.Lock()

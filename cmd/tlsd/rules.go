@@ -14,8 +14,8 @@ import (
 	"tlsd/internal/policy"
 )
 
-// rules has the most recent content of the administrator's policy file that had no error. Without a
-// file, everything is allowed.
+// rules has the content that the administrator's policy file had when it was last read without an
+// error. Without a file, everything is allowed.
 type rules struct {
 	path    string // "": no file; reload may change it
 	current atomic.Pointer[policy.File]
@@ -71,7 +71,7 @@ func (r *rules) reload(path string, log *zap.Logger) {
 	log.Info("policy file read again, for new sessions", zap.String("path", r.path))
 }
 
-// print writes the policy of each user.
+// The method print writes the policy of each user.
 func (r *rules) print(w io.Writer) {
 	f := r.current.Load()
 	uids, names := f.Users()

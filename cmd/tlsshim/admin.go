@@ -18,14 +18,15 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// This file has the subcommands for the administrator, except for the exporter. Each makes one
-// request to the admin socket; sessions --watch repeats it. None opens a session.
+// This file has the subcommands for the administrator, except for the exporter. Each subcommand
+// makes one request to the admin socket. (With --watch, "sessions" repeats its request.) No
+// subcommand opens a session.
 
 // adminTime is the default timeout of an answer. The slowest subcommand is "end", because tlsd
 // answers only after the session has ended.
 const adminTime = 30 * time.Second
 
-// watchEvery is the pause between two lists that sessions --watch prints.
+// watchEvery is the pause between two lists of "tlsshim sessions --watch".
 const watchEvery = 2 * time.Second
 
 // noAdminError: no usable answer has come from the admin socket.

@@ -10,7 +10,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// call is the subcommand: it makes the calls that the words describe, up to the first failure.
+// call is the subcommand call: it makes the calls that the words of the command line describe, up
+// to the first failure.
 func (c *command) call(ctx context.Context, words []string) error {
 	input := func() ([]byte, error) { return readInput(ctx, c.stdin) }
 	calls, err := parseCalls(words, source{stdin: input})
@@ -70,7 +71,7 @@ func (inv *invocation) make(ctx context.Context, session *client.Client) (any, e
 		return p, err
 	}
 	var r json.RawMessage
-	var params any // without arguments nil, not an empty array
+	var params any // nil, and not an empty array, if there are no arguments
 	if len(inv.args) > 0 {
 		params = inv.args
 	}

@@ -50,8 +50,9 @@ func (sub subcommand) takesFlagsOnly() bool {
 		strings.HasPrefix(sub.args, "[--")
 }
 
-// flags reads the flags at the beginning of args: the flags of all subcommands, and the flags whose
-// names are in own. rest has the words after the flags, or is nil if there is nothing more to do.
+// flags reads the flags at the beginning of args. It knows the flags of all subcommands, and those
+// that the parameter own names. The result rest has the words after the flags, or is nil if there
+// is nothing more to do.
 func (c *command) flags(args []string, own ...string) (rest []string, help bool, err error) {
 	set := flag.NewFlagSet("tlsshim", flag.ContinueOnError)
 	set.SetOutput(io.Discard)

@@ -82,7 +82,7 @@ func explain(path string, file fileFact, uid int, err error) diagnosis {
 	return diagnosis{why, "the manual page connect(2) explains errors of the system"}
 }
 
-// owner names a socket's owner and permissions.
+// The function owner describes a socket's owner and permissions.
 func owner(f fileFact) string {
 	if f.err != nil {
 		return ""

@@ -185,11 +185,13 @@ func foreignModules(text string) []string {
 	return found
 }
 
-// found returns the paths of the regular files among these, in this order and each file only once:
+// found() looks for a file at these paths, in this order:
 //
-//   - chosen, a path or "";
-//   - name, and then installed, relative to the folder of self, the path of tlsshim;
-//   - name in each absolute folder of dirs, which is a value of $PATH.
+//   - the path chosen, if it is not "";
+//   - the paths in name and in installed, relative to tlsshim's folder (self is tlsshim's path);
+//   - the path in name, relative to each absolute folder of dirs, which is a value of $PATH.
+//
+// It returns the paths at which there is a regular file. It returns each file only once.
 func found(chosen, self, dirs, name, installed string) []string {
 	candidates := []string{chosen}
 	if self != "" {

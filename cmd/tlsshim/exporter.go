@@ -75,8 +75,8 @@ type failure struct {
 	last string // guarded by mu
 }
 
-// changed notes the outcome of a request. It prints err, unless err is nil or the previous request
-// failed for the same reason.
+// changed() notes the outcome of a request. It prints err, unless err is nil or the
+// previous request failed for the same reason.
 func (f *failure) changed(w io.Writer, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -52,7 +52,7 @@ func sample(b *bytes.Buffer, name string, labels map[string]string, value float6
 	fmt.Fprintf(b, " %s\n", decimal(value))
 }
 
-// with returns labels with one more label.
+// with() adds a label to a copy of labels.
 func with(labels map[string]string, key, value string) map[string]string {
 	all := map[string]string{key: value}
 	maps.Copy(all, labels)

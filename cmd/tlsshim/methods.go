@@ -33,7 +33,7 @@ type param struct {
 	name     string
 	typ      paramType
 	optional bool
-	mayEmpty bool // of a file: the empty word is allowed, and means no file
+	mayEmpty bool // for the type file: an empty word is allowed, and means no file
 }
 
 // method is an entry of the parameter table.
@@ -54,8 +54,8 @@ var (
 	pKeyFile  = param{name: "keyFile", typ: file}
 )
 
-// methods follows proto.md, section 4. It lacks tls.Hello, because client.Dial makes this call. It
-// lacks tls.Signal and the parameters "channel", because words cannot carry descriptors.
+// The table methods follows proto.md, section 4. It lacks tls.Hello, because client.Dial makes this
+// call. It lacks tls.Signal and the parameters "channel", because words cannot carry descriptors.
 var methods = []method{
 	{"tls.NewClient", []param{pHost, pPort}, false, "open a connection"},
 	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},
@@ -191,7 +191,7 @@ func parseCall(words []string, src *source) (invocation, error) {
 	return inv, nil
 }
 
-// add checks a word, and adds it as the argument for p.
+// The method add checks a word, and adds it as the argument for p.
 func (inv *invocation) add(p param, word string, src *source) error {
 	if !utf8.ValidString(word) && p.typ != blob {
 		return fmt.Errorf("%q is not UTF-8, which JSON needs", word)

@@ -41,8 +41,8 @@ const (
 	MaxAnswer  = 32 << 20 // bytes of one answer
 	MaxReason  = 512      // bytes of the reason for an end
 
-	// requestTime limits the silence of a client. answerTime limits the time in which a client
-	// must read an answer.
+	// requestTime limits the time until a client has sent its next request. answerTime limits
+	// the time in which a client must read an answer.
 	requestTime = time.Minute
 	answerTime  = 10 * time.Second
 )

@@ -52,7 +52,8 @@ type Limiter struct {
 	missed uint64
 }
 
-// NewLimiter makes a Limiter that lets burst events pass at once, and then perSecond a second.
+// NewLimiter makes a Limiter. The parameter burst is the number of events that may pass at once.
+// The parameter perSecond is the number that may pass in each second afterwards.
 func NewLimiter(burst, perSecond int) *Limiter {
 	return &Limiter{burst: float64(burst), rate: float64(perSecond), tokens: float64(burst)}
 }
@@ -64,7 +65,8 @@ func (l *Limiter) Take(now time.Time, missed uint64) (before uint64, ok bool) {
 	return l.TakeWeight(now, missed, 1)
 }
 
-// TakeWeight is Take for an event that stands for several events. weight is their number.
+// TakeWeight is Take for a large event. Against the limit the large event counts as several events,
+// and weight is their number. If it may not pass, it counts as one event that was left out.
 func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -103,8 +105,8 @@ func (l *Limiter) Miss(n uint64) {
 	l.mu.Unlock()
 }
 
-// add counts more events that were left out. A worker may report any number, so the sum may be too
-// large for a uint64. Then the count becomes the largest uint64. l.mu must be held.
+// The method add counts more events that were left out. A worker may report any number, so the sum
+// may be too large for a uint64. Then the count becomes the largest uint64. l.mu must be held.
 func (l *Limiter) add(n uint64) {
 	if l.missed += n; l.missed < n {
 		l.missed = math.MaxUint64

@@ -37,7 +37,7 @@ type Policy struct {
 	CAFolders    Folders       `toml:"ca-folders" json:"ca-folders,omitzero"`
 }
 
-// over returns a copy of p in which each key that q sets has the value of q.
+// p.over(q) is a copy of p, but each key that q sets has the value of q.
 func (p Policy) over(q Policy) Policy {
 	if q.SkipVerify != nil {
 		p.SkipVerify = q.SkipVerify
