@@ -20,11 +20,12 @@ import (
 //     connection.
 //   - If such a function returns false, RawConn waits. The function may return false in one case
 //     only: its most recent call has met EAGAIN in the direction in which RawConn waits. For
-//     RawConn.Read that call is SSL_read, and for RawConn.Write it is write(2). In any other case
-//     the wake-up might never come: the netpoller is edge-triggered, and forgets old readiness when
-//     RawConn.Read or RawConn.Write begins.
-//   - errno shows whether SSL_read has met EAGAIN. If OpenSSL asks for a wait without EAGAIN, the
-//     SSL call is made again. After mostTurns such calls the connection fails.
+//     RawConn.Read that call is an SSL call that reads, and for RawConn.Write it is write(2). In
+//     any other case the wake-up might never come: the netpoller is edge-triggered, and forgets old
+//     readiness when RawConn.Read or RawConn.Write begins. (A WaitReset makes no SSL call. It waits
+//     if poll(2) reports no reset yet.)
+//   - errno shows whether an SSL call has met EAGAIN. If OpenSSL asks for a wait without EAGAIN,
+//     the SSL call is made again. After mostTurns such calls the connection fails.
 //   - Conn.mu is held for one stay in the library and the sends around it, and never during a wait.
 //
 // Only the operation that has locked Conn.writing waits until the socket is writable. Only the
@@ -221,7 +222,7 @@ func (c *Conn) wakeReader() {
 	}
 }
 
-// forget undoes watch.
+// forget removes what watch has set up.
 func (o *op) forget() {
 	if o.unwatch != nil {
 		o.unwatch()

@@ -340,8 +340,8 @@ func (o *op) judge(q queue) (want direction) {
 		return nothing
 	}
 	if o.kind == opRead && o.cut(q) {
-		// The system reports a reset only once. If a send has failed, it has taken this
-		// report.
+		// The system reports a reset only once. If a send has failed, the send has got this
+		// report, and the read finds only an end.
 		if c.sendErrno != 0 {
 			return o.fail(os.NewSyscallError("read", syscall.ECONNRESET))
 		}
