@@ -103,8 +103,9 @@ func (c *chart) ratioLegend(x, y float64) {
 	}
 }
 
-// speed says how many times faster a contestant is than the row's first contestant. v is
-// OfBaseline, or its inverse in a row where less is better. ok is false if there is no OfBaseline.
+// speed says how many times faster a contestant is than the row's first contestant. The result v is
+// OfBaseline, or its inverse in a row where less is better. The result ok is false if there is no
+// OfBaseline.
 func (rr *rowResult) speed(c *contestantResult) (v float64, ok bool) {
 	if c.OfBaseline == nil || *c.OfBaseline <= 0 {
 		return 0, false

@@ -320,8 +320,8 @@ func (c *Conn) establish() error {
 func (c *Conn) SetTag(tag int32) { c.tag.Store(tag) }
 
 // Read waits for data and returns at least one byte, unless p is empty. It returns the data of one
-// record. If this record is full, further records follow, as far as p has room and the records have
-// arrived.
+// record. If this record is full, Read also returns the data of further records, as far as they
+// have arrived and p has room.
 //
 // The error is io.EOF after the peer's close_notify, also for every later Read. Other errors are
 // ErrTruncated, a *ProtocolError, an error that wraps a syscall.Errno, ErrNoHandshake,

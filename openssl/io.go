@@ -126,9 +126,9 @@ func (o *op) waitOnce() (err error) {
 	}
 	o.forget()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// The deadline has done its work, so waitOnce removes it. The deadline may be that
-		// of Close or of fail, but nothing is lost. Close has closed c.done before it sets
-		// the deadline, and fail has set the error. Both are checked before the next wait.
+		// The deadline has done its work, so waitOnce removes it. Even if Close or the
+		// method fail has set it, nothing is lost: Close has closed c.done before, and fail
+		// has set the error. Both are checked before the next wait.
 		c.setDeadline(d, time.Time{})
 		return o.ctx.Err()
 	}
@@ -230,7 +230,7 @@ func (o *op) forget() {
 	}
 }
 
-// poll returns the events that poll(2) reports for fd: some of the wanted ones, POLLERR and
+// poll returns the events that poll(2) reports for fd. It reports only wanted events, POLLERR and
 // POLLHUP. It does not wait.
 func poll(fd uintptr, wanted int16) int16 {
 	for {

@@ -88,7 +88,8 @@ func (q queue) explain(ifEmpty string) string {
 		return ifEmpty
 	}
 	if q.has(reasonBadRecordMAC) {
-		// Since 3.0 OpenSSL queues a second error in TLS 1.2, which says nothing more.
+		// In TLS 1.2, OpenSSL since 3.0 queues a second error beside this one. The second
+		// error says nothing more.
 		return "decryption failed or bad record mac"
 	}
 	var parts []string

@@ -21,8 +21,8 @@ func (o *op) step(t *thread) {
 		return
 	}
 	o.cErrno = nil
-	// callSSL needs errno only for calls that read. A Write or shutdown usually reads nothing,
-	// so there callSSL looks errno up when it is needed.
+	// callSSL needs errno only for calls that read. A Write or shutdown usually reads nothing.
+	// For these two, callSSL looks errno up only if a call fails.
 	if o.kind != opWrite && o.kind != opShutdown {
 		o.cErrno = o.lib().errno()
 	}
