@@ -230,8 +230,8 @@ func (o *op) forget() {
 	}
 }
 
-// poll returns the events that poll(2) reports for fd. It reports only wanted events, POLLERR and
-// POLLHUP. It does not wait.
+// poll returns the events that poll(2) reports for fd. Besides the wanted events, these may be
+// POLLERR and POLLHUP. The function does not wait.
 func poll(fd uintptr, wanted int16) int16 {
 	for {
 		fds := [1]unix.PollFd{{Fd: int32(fd), Events: wanted}}

@@ -151,8 +151,8 @@ func (o *op) runSome(ctx context.Context, limit int) ([]byte, error) {
 }
 
 // conclude ends an operation, with its error. If a Write or shutdown was given up in the middle,
-// the Conn sends nothing more (ErrWriteBroken). A Write may end when only some of the records of its
-// final stay are sent completely. Then conclude adds the data bytes of these records to o.n.
+// the Conn sends nothing more (ErrWriteBroken). A Write may end when only some records of its final
+// stay are sent completely. Then conclude adds the data bytes of these records to o.n.
 func (o *op) conclude(err error) {
 	c := o.c
 	o.ctx, o.buf, o.err = nil, nil, nil
