@@ -103,8 +103,9 @@ func (c *chart) ratioLegend(x, y float64) {
 	}
 }
 
-// speed says how many times faster a contestant is than the row's first contestant. v is
-// OfBaseline, or its inverse in a row where less is better. ok is false if there is no OfBaseline.
+// speed says how many times faster a contestant is than the row's first contestant. The result v is
+// OfBaseline, or its inverse in a row where less is better. The result ok is false if there is no
+// OfBaseline.
 func (rr *rowResult) speed(c *contestantResult) (v float64, ok bool) {
 	if c.OfBaseline == nil || *c.OfBaseline <= 0 {
 		return 0, false
@@ -115,9 +116,9 @@ func (rr *rowResult) speed(c *contestantResult) (v float64, ok bool) {
 	return *c.OfBaseline, true
 }
 
-// goalAt says how many times faster than the row's first contestant tlsd must be to meet the goal.
-// ok is false if the goal is of another row, or does not compare tlsd with a contestant of this
-// row.
+// goalAt returns a factor: to meet the goal, tlsd must be so many times faster than the row's first
+// contestant. The second result is false if the goal is of another row, or does not compare tlsd
+// with a contestant of this row.
 func (rr *rowResult) goalAt(g goalResult) (float64, bool) {
 	want := max(g.AtLeast, g.AtMost)
 	if g.AtMost > 0 {

@@ -13,8 +13,8 @@ import (
 // How the cost grows: with the size of Writes, with the connections of a session, and with
 // sessions, which are processes of tlsd. The rows of one series differ in one number.
 
-// growths returns the works about growth. Some rows of these series, such as busy-10, are made in
-// comparison().
+// growths returns the works (see the type work) that measure growth. Some rows of these series,
+// such as busy-10, are made in comparison().
 func growths(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds/2, 'f', -1, 64)
 	two := []string{inProcess, ours}

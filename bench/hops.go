@@ -11,7 +11,7 @@ import (
 // two processes, libssl against libssl in memory, Go's way to wait for data, and the smallest
 // possible process between client and sink (src/relay.c). sums.go adds up the steps.
 
-// hops returns the works about the steps. In the place of contestants these works compare
+// hops returns the works that measure the steps. Instead of contestants these works compare
 // placements of the processes on CPUs (see place.go).
 func hops(p plan) []work {
 	seconds := strconv.FormatFloat(p.seconds/2, 'f', -1, 64)
@@ -20,7 +20,8 @@ func hops(p plan) []work {
 		w.group, w.every, w.times = "hop", p.every, 1
 		list = append(list, w)
 	}
-	// program adds a work that a single C program does. t returns the program's task.
+	// The function program adds a work that a single C program does. Its parameter t returns
+	// the program's task.
 	program := func(t func(a *arena) (task, error), places []string, rows ...row) {
 		add(work{rows: rows, who: places, run: func(ctx context.Context, a *arena,
 			at string) (*outcome, bool, error) {
@@ -56,7 +57,7 @@ func hops(p plan) []work {
 				kind, strconv.Itoa(size), seconds}}, nil
 		}, []string{oneCPU}, rows...)
 	}
-	// through adds a work that a contestant's client does.
+	// The function through adds a work that a contestant's client does.
 	through := func(r row, who string, places []string, j job) {
 		add(work{rows: []row{r}, who: places, run: func(ctx context.Context, a *arena,
 			at string) (*outcome, bool, error) {

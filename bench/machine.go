@@ -42,7 +42,7 @@ func machine() machineInfo {
 }
 
 // A load says for what the machine's CPU time was used during the run. A field is a share of the
-// whole time, from 0 to 1. What the fields leave was idle time.
+// whole time, from 0 to 1. The rest of the time was idle.
 type load struct {
 	Own    float64 `json:"own"`    // the benchmark with all that it has started
 	Others float64 `json:"others"` // all other processes of the machine
@@ -58,7 +58,7 @@ func (l load) String() string {
 // cpuTimes are readings of the clocks. Only the difference of two readings has a meaning.
 type cpuTimes struct{ all, busy, stolen, own time.Duration }
 
-// cpuNow reads the clocks. own counts this process, and child processes that have ended.
+// cpuNow reads the clocks. The field own counts this process, and its children that have ended.
 func cpuNow() cpuTimes {
 	const tick = 10 * time.Millisecond // of /proc/stat: USER_HZ is 100 (proc(5))
 	var t cpuTimes

@@ -206,8 +206,9 @@ func sourceTree() (string, error) {
 	}
 }
 
-// choose returns the works that the option -only asks for, and lets each round measure them. A name
-// in the list that is no row's whole name stands for all rows whose names begin with it.
+// choose returns the works that the option -only asks for, and lets each round measure them. If a
+// name in the option is the whole name of a row, it stands for this row only. Otherwise it stands
+// for all rows whose names begin with it.
 func choose(all []work, only string) ([]work, error) {
 	if only == "" {
 		return all, nil

@@ -162,7 +162,8 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 }
 
 // weighAfter notes the growth of the memory of the helper and its descendants, and their CPU time
-// without calls. before and parent are the memory before the work: of all, and of the helper alone.
+// without calls. The parameters before and parent are memory that was weighed before the work: that
+// of all these processes, and that of the helper alone.
 func (o *outcome) weighAfter(ctx context.Context, helper int, before, parent memory) error {
 	after, err := stable(ctx, helper) // a spare worker counts, as it did before the work
 	if err != nil {

@@ -144,8 +144,9 @@ func usageOf(pid int) (usage, error) {
 	return u, nil
 }
 
-// settle waits until a family of processes has used nearly no CPU time for a while. So work that
-// tlsd does by itself, such as the start of a spare worker, is not in the next measurement.
+// settle waits until a family of processes has used nearly no CPU time in several pauses in a row.
+// So work that tlsd does by itself, such as the start of a spare worker, is not in the next
+// measurement.
 func settle(ctx context.Context, root int) (map[int]usage, error) {
 	const (
 		pause = 4 * time.Millisecond
@@ -172,7 +173,7 @@ func settle(ctx context.Context, root int) (map[int]usage, error) {
 	return last, nil
 }
 
-// stable waits until no process of a family has started or ended for a while.
+// stable waits until no process of a family has started or ended in several pauses in a row.
 func stable(ctx context.Context, root int) (map[int]usage, error) {
 	const (
 		pause = 100 * time.Millisecond

@@ -15,13 +15,13 @@ import (
 type row struct {
 	name, title, unit string
 	lower             bool // less is better
-	// Rows of one series differ in one number, their at: the size in bytes, or the number of
-	// connections or sessions.
+	// Rows of one series differ in one number, the field at: the size in bytes, or the number
+	// of connections or sessions.
 	series string
 	at     int
 	// per is the number of units for which a table shows the CPU time; 0: it shows none.
 	per float64
-	// The function of computes the row's sample from an outcome.
+	// This function computes the row's sample from an outcome.
 	of func(*outcome) float64
 }
 

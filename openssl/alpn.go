@@ -28,7 +28,7 @@ func encodeALPN(protocols []string) ([]byte, error) {
 	return list, nil
 }
 
-// offerALPN makes a client offer the list. Call it inside exclusive.
+// offerALPN makes a client offer the list. Call it inside the function exclusive (call.go).
 func (l *Library) offerALPN(ssl uintptr, list []byte) bool {
 	if len(list) == 0 {
 		return true

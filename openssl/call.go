@@ -126,17 +126,17 @@ func (t *thread) freeBIOPair(l *Library) {
 }
 
 // A Watcher is called when threads enter and leave the library. So the program can say after a
-// crash what each thread did, and notices a thread that does not return. The parameter thread
-// counts from 0, and no two threads have the same value at the same time. method is the tls method
-// that the work is for, such as "tls.Read", or "" if it is not known here. tag is the value from
-// [Conn.SetTag], or 0. A Watcher must not wait.
+// crash what each thread did, and notices a thread that does not return. The parameter thread is
+// the thread's number, from 0. No two threads in the library have the same number. The parameter
+// method is the tls method that the work is for, such as "tls.Read", or "" if it is not known here.
+// The parameter tag is the value from [Conn.SetTag], or 0. A Watcher must not wait.
 type Watcher interface {
 	Enter(thread int, method string, tag int32)
 	Leave(thread int)
 }
 
-// call is the only caller of C. The caller of call must convert the result to the C function's
-// type: int32 for int, int64 for long, uintptr for a pointer.
+// No other function calls C. The caller of this function must convert the result to the type that
+// the C function returns: int32 for int, int64 for long, uintptr for a pointer.
 //
 //go:uintptrescapes
 func call(fn uintptr, args ...uintptr) uintptr {
@@ -160,8 +160,8 @@ type queued struct {
 // A queue has the errors that exclusive has taken from the error queue, the oldest first.
 type queue []queued
 
-// mostQueued is more errors than OpenSSL's queue can have (16, ERR_NUM_ERRORS). If the queue never
-// becomes empty, drain stops at this number.
+// If the queue never becomes empty, drain stops after mostQueued errors. OpenSSL's queue has room
+// for fewer: 16 (ERR_NUM_ERRORS).
 const mostQueued = 64
 
 // drain empties the queue of this thread.
@@ -249,7 +249,7 @@ func (q queue) reason() string {
 	return q[0].short
 }
 
-// strings is the queue for the Queue field of an error.
+// The method strings returns the texts of the queue, for the field Queue of an error.
 func (q queue) strings() []string {
 	if len(q) == 0 {
 		return nil

@@ -21,7 +21,7 @@ func (l *Library) harden(ctx uintptr) {
 	for i := range min(int32(call(l.sym.skNum, suites)), most) {
 		suite := call(l.sym.skValue, suites, uintptr(i))
 		// kx is the suite's key exchange. For a suite of TLS 1.3 it is neither ECDHE nor
-		// DHE, so names has no such suite.
+		// DHE, so the list `names` gets no suite of TLS 1.3.
 		kx := int32(call(l.sym.cipherKXNid, suite))
 		if int32(call(l.sym.cipherIsAEAD, suite)) == 1 &&
 			(kx == nidKXECDHE || kx == nidKXDHE) {

@@ -43,7 +43,7 @@ type Conn struct {
 	done   chan struct{} // closed when Close begins
 	closer sync.Once
 
-	lifeMu sync.Mutex // guards the next three
+	lifeMu sync.Mutex // guards the next three fields
 	closed bool
 	users  int           // the number of calls that are running
 	idle   chan struct{} // if not nil, it is closed when users becomes 0
@@ -79,7 +79,7 @@ type Conn struct {
 	subject, version string      // set before `established`, and constant from then on
 }
 
-// newConn makes a connection over nc, which owns nc. If newConn fails, it closes nc.
+// newConn makes a connection over nc. The connection owns nc. If newConn fails, it closes nc.
 func (c *Context) newConn(nc *net.TCPConn, name peerName) (_ *Conn, err error) {
 	defer func() {
 		if err != nil {
@@ -182,7 +182,8 @@ func (c *Conn) leave() {
 	}
 }
 
-// enterReady is enter for calls that need a finished handshake. If it fails, do not call leave.
+// enterReady does what enter does, and also fails if the handshake is not done. If it fails, do not
+// call leave.
 func (c *Conn) enterReady() error {
 	if err := c.enter(); err != nil {
 		return err
@@ -319,8 +320,8 @@ func (c *Conn) establish() error {
 func (c *Conn) SetTag(tag int32) { c.tag.Store(tag) }
 
 // Read waits for data and returns at least one byte, unless p is empty. It returns the data of one
-// record. If this record is full, further records follow, as far as p has room and the records have
-// arrived.
+// record. If this record is full, Read also returns the data of further records, as far as they
+// have arrived and p has room.
 //
 // The error is io.EOF after the peer's close_notify, also for every later Read. Other errors are
 // ErrTruncated, a *ProtocolError, an error that wraps a syscall.Errno, ErrNoHandshake,

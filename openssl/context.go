@@ -8,9 +8,9 @@ import (
 )
 
 // A Context has what connections share: a client's trust store, or a server's certificate and key.
-// After the first connection is made, its SSL_CTX does not change (openssl-threads(7) forbids
-// that). Any number of goroutines may make connections with one Context at the same time. Call Free
-// after the last connection is made. The connections live on.
+// After the first connection is made, the SSL_CTX of the Context does not change
+// (openssl-threads(7) forbids changes). Any number of goroutines may make connections with one
+// Context at the same time. Call Free after the last connection is made. The connections live on.
 type Context struct {
 	lib    *Library
 	server bool
@@ -175,8 +175,8 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		options := uintptr(opNoCompression | opNoRenegotiation)
 		if l.major >= 3 {
 			// Without this option both directions of the SSL fail if the peer ends its
-			// own without close_notify. This package still detects such an end (cut in
-			// step.go).
+			// direction without close_notify. This package still detects such an end
+			// (the method cut in step.go).
 			options |= opIgnoreEOF
 		}
 		call(l.sym.ctxSetOptions, ctx, options)
@@ -224,9 +224,9 @@ func (c *Context) Free() {
 	}
 }
 
-// NewClient makes a client's connection over nc, which owns nc. If NewClient fails, it closes nc.
-// The parameter host is the expected peer: a name (with or without a final dot) or an IP address
-// (an IPv6 zone is ignored). Nothing is sent before Handshake.
+// NewClient makes a client's connection over nc. The connection owns nc. If NewClient fails, it
+// closes nc. The parameter host is the expected peer: a name (with or without a final dot) or an IP
+// address (an IPv6 zone is ignored). Nothing is sent before Handshake.
 func (c *Context) NewClient(nc *net.TCPConn, host string) (*Conn, error) {
 	name, err := parsePeerName(host)
 	if err == nil && c.server {
@@ -239,8 +239,8 @@ func (c *Context) NewClient(nc *net.TCPConn, host string) (*Conn, error) {
 	return c.newConn(nc, name)
 }
 
-// NewServer makes a server's connection over nc, which owns nc. If NewServer fails, it closes nc.
-// Nothing is sent before Handshake.
+// NewServer makes a server's connection over nc. The connection owns nc. If NewServer fails, it
+// closes nc. Nothing is sent before Handshake.
 func (c *Context) NewServer(nc *net.TCPConn) (*Conn, error) {
 	if !c.server {
 		nc.Close()

@@ -59,8 +59,8 @@
 //
 // # Pitfalls, for changes of this package
 //
-//   - An error queue belongs to a thread. So make each call that can fail inside exclusive
-//     (call.go).
+//   - An error queue belongs to a thread. So make each call that can fail inside the function
+//     exclusive (call.go).
 //   - If a C function returns an int, the upper half of the register is garbage. So convert the
 //     result to int32.
 //   - C may use memory of Go only during one call, and this memory must be on the heap (op.buf,

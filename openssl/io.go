@@ -20,11 +20,12 @@ import (
 //     connection.
 //   - If such a function returns false, RawConn waits. The function may return false in one case
 //     only: its most recent call has met EAGAIN in the direction in which RawConn waits. For
-//     RawConn.Read that call is SSL_read, and for RawConn.Write it is write(2). In any other case
-//     the wake-up might never come: the netpoller is edge-triggered, and forgets old readiness when
-//     RawConn.Read or RawConn.Write begins.
-//   - errno shows whether SSL_read has met EAGAIN. If OpenSSL asks for a wait without EAGAIN, the
-//     SSL call is made again. After mostTurns such calls the connection fails.
+//     RawConn.Read that call is an SSL call that reads, and for RawConn.Write it is write(2). In
+//     any other case the wake-up might never come: the netpoller is edge-triggered, and forgets old
+//     readiness when RawConn.Read or RawConn.Write begins. (A WaitReset makes no SSL call. It waits
+//     if poll(2) reports no reset yet.)
+//   - errno shows whether an SSL call has met EAGAIN. If OpenSSL asks for a wait without EAGAIN,
+//     the SSL call is made again. After mostTurns such calls the connection fails.
 //   - Conn.mu is held for one stay in the library and the sends around it, and never during a wait.
 //
 // Only the operation that has locked Conn.writing waits until the socket is writable. Only the
@@ -125,9 +126,9 @@ func (o *op) waitOnce() (err error) {
 	}
 	o.forget()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// The deadline has done its work, so waitOnce removes it. The deadline may be that
-		// of Close or of fail, but nothing is lost. Close has closed c.done before it sets
-		// the deadline, and fail has set the error. Both are checked before the next wait.
+		// The deadline has done its work, so waitOnce removes it. Even if Close or the
+		// method fail has set it, nothing is lost: Close has closed c.done before, and fail
+		// has set the error. Both are checked before the next wait.
 		c.setDeadline(d, time.Time{})
 		return o.ctx.Err()
 	}
@@ -221,7 +222,7 @@ func (c *Conn) wakeReader() {
 	}
 }
 
-// forget undoes watch.
+// forget removes what watch has set up.
 func (o *op) forget() {
 	if o.unwatch != nil {
 		o.unwatch()
@@ -229,8 +230,8 @@ func (o *op) forget() {
 	}
 }
 
-// poll returns the events that poll(2) reports for fd: some of the wanted ones, POLLERR and
-// POLLHUP. It does not wait.
+// poll returns the events that poll(2) reports for fd. Besides the wanted events, these may be
+// POLLERR and POLLHUP. The function does not wait.
 func poll(fd uintptr, wanted int16) int16 {
 	for {
 		fds := [1]unix.PollFd{{Fd: int32(fd), Events: wanted}}

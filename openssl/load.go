@@ -46,9 +46,9 @@ type Library struct {
 	servers              sync.Map      // number -> *serverSettings
 	lastServer           atomic.Uint64 // the number that was given out last
 
-	trustMu  sync.Mutex // guards the next three; held while trust files are read
+	trustMu  sync.Mutex // guards the next three fields; held while trust files are read
 	trust    *trustState
-	trustCtx uintptr // an SSL_CTX with this trust store, 0: none yet; one reference is ours
+	trustCtx uintptr // an SSL_CTX that trusts this store; one reference is ours; 0: none yet
 	trustGen int     // counts the SSL_CTXs that trustCtx has had
 }
 

@@ -66,9 +66,9 @@ type op struct {
 	cErrno *int32 // C's errno on this thread; nil: not yet looked up
 	errno  syscall.Errno
 	until  int // this stay reads or seals at most buf[:until]
-	// Of a Write, in this stay: sealed is the number of records with its data. first is the
-	// number of data bytes in each of these records; the final record may have fewer. besides
-	// is the number of records without data, which come before the others.
+	// Of a Write, in this stay: sealed is the number of records with data of the Write. first
+	// is the number of data bytes in each of these records; the final record may have fewer.
+	// besides is the number of records without data, which come before the others.
 	sealed, first, besides int
 
 	closed bool // all data is read, and the peer's close_notify has come
@@ -151,8 +151,8 @@ func (o *op) runSome(ctx context.Context, limit int) ([]byte, error) {
 }
 
 // conclude ends an operation, with its error. If a Write or shutdown was given up in the middle,
-// the Conn sends nothing more (ErrWriteBroken). For a Write, conclude adds to o.n the data bytes of
-// its final stay whose records have been sent completely.
+// the Conn sends nothing more (ErrWriteBroken). A Write may end when only some records of its final
+// stay are sent completely. Then conclude adds the data bytes of these records to o.n.
 func (o *op) conclude(err error) {
 	c := o.c
 	o.ctx, o.buf, o.err = nil, nil, nil
@@ -340,8 +340,8 @@ func (o *op) judge(q queue) (want direction) {
 		return nothing
 	}
 	if o.kind == opRead && o.cut(q) {
-		// The system reports a reset only once. If a send has failed, it has taken this
-		// report.
+		// The system reports a reset only once. If a send has failed, the send has got this
+		// report, and the read finds only an end.
 		if c.sendErrno != 0 {
 			return o.fail(os.NewSyscallError("read", syscall.ECONNRESET))
 		}

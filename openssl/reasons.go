@@ -15,7 +15,8 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 		v := c.verdict
 		return c.lib.verifyError(v.code, v.depth, v.subject, c.store, c.peer.String())
 	}
-	// The system reports a reset only once. If a send has failed, it has taken this report.
+	// The system reports a reset only once. If a send has failed, the send has got this report,
+	// and the read finds only an end.
 	if c.sendErrno != 0 && o.cut(q) {
 		o.errno, q = c.sendErrno, nil
 	}
@@ -52,9 +53,10 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 // If the peer asked for a renegotiation before an error, the error's text ends with these words.
 const renegotiation = "; it had asked for a renegotiation, which is refused"
 
-// uncertified returns the end of an error's text if the server has asked for a certificate and the
-// client has none; otherwise "". In TLS 1.2 OpenSSL remembers the request of the server. In TLS 1.3
-// the peer's alert shows that there was one. The caller holds c.mu.
+// If the server has asked for a certificate and the client has none, uncertified returns a text
+// that says so, for the end of an error's text. Otherwise it returns "". In TLS 1.2 OpenSSL
+// remembers the request of the server. In TLS 1.3 the peer's alert shows that there was a request.
+// The caller holds c.mu.
 func (c *Conn) uncertified(q queue) string {
 	if !c.client || c.identity || c.ssl == 0 {
 		return ""
@@ -86,7 +88,8 @@ func (q queue) explain(ifEmpty string) string {
 		return ifEmpty
 	}
 	if q.has(reasonBadRecordMAC) {
-		// Since 3.0 OpenSSL queues a second error in TLS 1.2, which says nothing more.
+		// In TLS 1.2, OpenSSL since 3.0 queues a second error beside this one. The second
+		// error says nothing more.
 		return "decryption failed or bad record mac"
 	}
 	var parts []string

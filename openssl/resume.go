@@ -74,8 +74,8 @@ func (s *SessionCache) Len() int {
 	return len(s.stored)
 }
 
-// add puts sessions into the cache, which owns them from then on. since is the time when their
-// server was verified. Call add inside exclusive.
+// add puts sessions into the cache, which owns them from then on. The parameter since is the time
+// when their server was verified. Call add inside exclusive.
 func (s *SessionCache) add(l *Library, key string, sessions []uintptr, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,8 +94,8 @@ func (s *SessionCache) add(l *Library, key string, sessions []uintptr, since tim
 	s.bound(mostSessions, func(storedSession) bool { return true })
 }
 
-// bound limits the number of sessions for which member is true. It frees the oldest of them. s.mu
-// must be held.
+// bound limits the number of sessions for which the function member returns true. It frees the
+// oldest of these sessions. s.mu must be held.
 func (s *SessionCache) bound(limit int, member func(storedSession) bool) {
 	n := 0
 	for _, e := range s.stored {
@@ -112,7 +112,7 @@ func (s *SessionCache) bound(limit int, member func(storedSession) bool) {
 	})
 }
 
-// drop frees the sessions for which meant is true. s.mu must be held.
+// drop frees the sessions for which the function meant returns true. s.mu must be held.
 func (s *SessionCache) drop(meant func(storedSession) bool) {
 	s.stored = slices.DeleteFunc(s.stored, func(e storedSession) bool {
 		if !meant(e) {

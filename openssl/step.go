@@ -21,8 +21,8 @@ func (o *op) step(t *thread) {
 		return
 	}
 	o.cErrno = nil
-	// callSSL needs errno only for calls that read. A Write or shutdown usually reads nothing,
-	// so there callSSL looks errno up when it is needed.
+	// callSSL needs errno only for calls that read. A Write or shutdown usually reads nothing.
+	// For these two, callSSL looks errno up only if a call fails.
 	if o.kind != opWrite && o.kind != opShutdown {
 		o.cErrno = o.lib().errno()
 	}
@@ -32,9 +32,9 @@ func (o *op) step(t *thread) {
 	o.inMessage = o.kind == opRead && o.code == sslErrorWantRead &&
 		int32(call(o.lib().sym.sslInInit, o.argv[:1]...)) != 0
 	// With opIgnoreEOF the end of the stream looks like close_notify. The socket's BIO shows
-	// the difference: if OpenSSL reports that this BIO is at its end, the stream has ended. The
-	// empty memory BIO is always at its end. If OpenSSL does not report even that, its reports
-	// are not trusted.
+	// the difference: if OpenSSL reports that this BIO is at its end, the stream has ended. To
+	// test such reports, OpenSSL is also asked about an empty memory BIO, which is always at
+	// its end. If OpenSSL does not report this end, closed stays false.
 	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(o.lib().empty) &&
 		!o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
 		int32(call(o.lib().sym.sslGetShutdown, o.c.ssl))&receivedShutdown != 0

@@ -134,7 +134,7 @@ debian_unpack() ( # DIR ROOT
 	echo '127.0.0.1 localhost' >"$2/etc/hosts"
 	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$2/etc/passwd"
 	printf 'root:x:0:\nnogroup:x:65534:\n' >"$2/etc/group"
-	# What update-ca-certificates does.
+	# No package is configured here, so this does the work of update-ca-certificates.
 	authorities=$2/usr/share/ca-certificates/mozilla
 	[ ! -d "$authorities" ] ||
 		cat "$authorities"/*.crt >"$2/etc/ssl/certs/ca-certificates.crt"

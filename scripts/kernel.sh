@@ -98,8 +98,8 @@ build() {
 	done
 	tar -c --exclude='*.go' --exclude=./bin --exclude=./.git --exclude=./bench . |
 		tar -x -C "$built/tree/src"
-	# The archive has no *.go. But a test needs these files: it compares the generated seccomp
-	# filter in them with the lists of package filter.
+	# The archive has no *.go. But a test needs the files of the generated seccomp filter: it
+	# compares the filter with the lists of the Go package internal/confine/filter.
 	cp -p internal/confine/filter_linux_*.go "$built/tree/src/internal/confine"
 	chmod +x "$tests/path/go"
 }

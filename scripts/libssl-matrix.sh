@@ -117,8 +117,8 @@ fetch_all() {
 if [ -z "$missing" ]; then
 	echo "libssl-matrix: roots in $cache"
 	exec 9>"$cache/lock"
-	# Another run of this script has the lock. Either the run fills the same cache, or its
-	# test/run/matrix uses the roots, with a shared lock.
+	# If another run of this script has the lock, this run waits. The other run fills the same
+	# cache, or its test/run/matrix uses the roots, with a shared lock.
 	flock -n 9 || {
 		echo "libssl-matrix: waiting for another run with the same roots"
 		flock 9

@@ -10,7 +10,7 @@
 #   --dry-run   everything but the tag
 #   --sign      a signed tag, with the key of git's user.signingkey
 #
-# It pushes nothing, and prints the command that does.
+# It pushes nothing, and prints the command that pushes HEAD and the tag.
 set -eu
 cd "$(dirname "$0")/.."
 

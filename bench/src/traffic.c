@@ -191,8 +191,9 @@ static double move_all(struct traffic *t, uint64_t units)
 	return seconds() - begun;
 }
 
-/* Does the warm-up and the work. Each lane moves a multiple of step units. In the first warm-up,
- * all lanes together move the number of units in first, or a little more. */
+/* Does the warm-up and the work. The parameter step is a number of units, and each lane moves a
+ * multiple of it. The parameter first is the number of units that all lanes together move in the
+ * first warm-up; they may move a little more. */
 static void run_traffic(const struct work_options *o, move_function *move, uint64_t step,
 	uint64_t first)
 {
