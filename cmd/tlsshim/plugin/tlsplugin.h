@@ -91,7 +91,7 @@
 extern "C" {
 #endif
 
-/* Opens a TCP connection to host, a name or an address, and port, 1 to 65535.
+/* Opens a TCP connection. host is a name or an address, and port is 1 to 65535.
  * Returns a connection handle. TLS starts with tls_Handshake. */
 int64_t tls_NewClient(const char *host, int32_t port);
 
@@ -218,13 +218,13 @@ int64_t tls_SetCertificate(int64_t handle, const char *server_name, const char *
  * Returns a context handle. */
 int64_t tls_NewServerContext(const char *cert_file, const char *key_file);
 
-/* Listens on host, an address of this machine, and port, 0 to 65535; 0 takes any free port.
+/* Listens. host is an address of this machine, and port is 0 to 65535. Port 0 takes any free port.
  * Returns the port. A context may listen on up to 64 addresses. Fails with kind connect if tlsd
  * cannot listen on the address. */
 int64_t tls_Listen(int64_t ctx, const char *host, int32_t port);
 
-/* Waits for a client on host, an address of this machine, and port, 1 to 65535, and does the
- * handshake. With host "" and port 0 it takes clients from all addresses of tls_Listen, and fails
+/* Waits for a client, and does the handshake. host is an address of this machine, and port is 1 to
+ * 65535. With host "" and port 0 it takes clients from all addresses of tls_Listen, and fails
  * with kind state if there are none. Returns a connection handle. Listening goes on between calls,
  * until tls_CloseServerContext. tls_Accept needs the same descriptors as tls_Handshake. */
 int64_t tls_Accept(int64_t ctx, const char *host, int32_t port);
@@ -233,8 +233,8 @@ int64_t tls_Accept(int64_t ctx, const char *host, int32_t port);
  * connections live on. Returns 0. */
 int64_t tls_CloseServerContext(int64_t ctx);
 
-/* Makes the CA certificates of a PEM file the trust store of clients that are opened afterwards. ""
- * restores the system's store. Returns 0. */
+/* The CA certificates of a PEM file become the trust store of clients that are opened afterwards.
+ * "" restores the system's store. Returns 0. */
 int64_t tls_SetCaBundle(const char *path);
 
 /* The subject of the peer's certificate, "/CN=example.com"; "" if the peer has shown none. */
