@@ -39,7 +39,8 @@ func (s *Session) Signal(ctxHandle Handle, polled, second *net.UnixConn) *Call {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if c.signal != nil {
-			return nil, fail(kind.State, "the context has a pair of an earlier call already")
+			return nil, fail(kind.State,
+				"the context has a pair of an earlier call already")
 		}
 		c.signal, call.pair = g, nil
 		g.set(c.clientWaits())

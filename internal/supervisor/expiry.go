@@ -31,7 +31,7 @@ func (s *Supervisor) expiry() admin.Family {
 		all = append(all, firstToEnd(list, expiryOfUser)...)
 	}
 	f := admin.Family{Name: "tlsd_certificate_expiry_time_seconds",
-		Help: "The time when a server's certificate expires, in Unix time, by serial number.",
+		Help: "When a server's certificate expires, in Unix time, by serial number.",
 		Type: "gauge"}
 	for _, c := range firstToEnd(all, expiryOfAll) {
 		f.Samples = append(f.Samples, admin.Sample{

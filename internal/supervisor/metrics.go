@@ -103,7 +103,7 @@ var measures = []string{
 // is in force. The caller holds s.mu.
 func (s *Supervisor) confinementFamily() admin.Family {
 	f := admin.Family{Name: "tlsd_confinement",
-		Help: "1 for each measure that is in force in workers, 0 for a measure that is not.",
+		Help: "1 for each measure that is in force in workers, 0 for any other.",
 		Type: "gauge"}
 	for _, measure := range measures {
 		state, there := s.confinement[measure]
