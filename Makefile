@@ -86,7 +86,7 @@ fuzz: deps-test ## every fuzz target for FUZZTIME (60s); failing inputs are kept
 
 # SUITES=race-conformance leaves out what make test has run.
 SUITES ?= race race-conformance
-race: deps-test ## run the tests of concurrent code, and the conformance tests in one process, under the race detector
+race: deps-test ## run the tests of concurrent code, and the conformance tests without a daemon, under the race detector
 	@$(RUN_TESTS) $(SUITES)
 
 PKG  ?= ./...
@@ -101,7 +101,7 @@ check-quick: ## formatting and vet
 check: deps-check ## look for mistakes in the sources: linters for Go, C and shell, and spelling
 	@sh scripts/check.sh all
 
-bench: deps-bench build ## compare tlsd with OpenSSL in-process and three proxies, and measure each hop and growth; up to 14 minutes
+bench: deps-bench build ## compare tlsd with OpenSSL in-process and three proxies, measure the hops of a message and the growth of costs; up to 14 minutes
 	$(GO) run ./bench
 
 bench-quick: deps-bench build ## the comparison and the cost of each hop in under two minutes

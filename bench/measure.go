@@ -162,10 +162,10 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 }
 
 // weighAfter notes the growth of the memory of the helper and its descendants, and their CPU time
-// without calls. The parameters before and parent are memory that was weighed before the work: that
-// of all these processes, and that of the helper alone.
+// without calls. The parameter before is the memory of all these processes, and the parameter
+// parent is that of the helper alone. Both were weighed before the work.
 func (o *outcome) weighAfter(ctx context.Context, helper int, before, parent memory) error {
-	after, err := stable(ctx, helper) // a spare worker counts, as it did before the work
+	after, err := stable(ctx, helper) // with a spare worker, as before the work
 	if err != nil {
 		return err
 	}

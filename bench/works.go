@@ -15,8 +15,8 @@ import (
 type row struct {
 	name, title, unit string
 	lower             bool // less is better
-	// Rows of one series differ in one number, the field at: the size in bytes, or the number
-	// of connections or sessions.
+	// Rows of one series differ in one number, which is in at. It is the size in bytes, or the
+	// number of connections or sessions.
 	series string
 	at     int
 	// per is the number of units for which a table shows the CPU time; 0: it shows none.
@@ -43,7 +43,7 @@ type plan struct {
 	rounds  int
 	seconds float64 // the length of one measurement
 	idle    int     // the number of idle connections
-	every   int     // work.every of the steps, the growth and the idle connections
+	every   int     // work.every of the works of hops() and growths()
 	// sessions is the largest number of sessions at the same time.
 	sessions int
 	// budget limits the time of all rounds; 0: no limit. A round is not begun if it would
@@ -64,7 +64,7 @@ func perSecond(o *outcome) float64    { return o.units / o.seconds }
 func megabytes(o *outcome) float64    { return o.units / megabyte / o.seconds }
 func microseconds(o *outcome) float64 { return o.seconds * 1e6 / o.units }
 
-// works returns the works of the comparison, the steps and the growth, in the order of the tables.
+// works returns all works, in the order of the tables.
 func works(p plan) []work { return slices.Concat(comparison(p), hops(p), growths(p)) }
 
 var everybody = append([]string{inProcess, ours}, proxyNames...)

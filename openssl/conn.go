@@ -70,7 +70,8 @@ type Conn struct {
 	identity  bool          // of a client: it has a certificate to show
 	refused   bool          // the peer has asked for a renegotiation
 	// inMessage says that the newest stay of a Read has ended in the middle of a message of
-	// the handshake layer. Then a Write may read the rest of the message (wakeReader).
+	// the handshake layer. Then an SSL_write can read the rest of the message from the socket,
+	// and data behind it. So a Write must wake the Read that waits (wakeReader).
 	inMessage bool
 	verify    bool        // of a client; does not change after begun is set
 	resume    *resumption // of a client; nil: no session is resumed or kept

@@ -13,9 +13,9 @@ import (
 
 // libssl and libcrypto are one library in two files: libssl uses structures of libcrypto that no
 // header describes. With the libcrypto of another build libssl may still load, and then corrupt
-// memory. The dynamic linker may choose such a libcrypto in two cases: libssl was named by its path
-// and has no RUNPATH, or LD_PRELOAD or an earlier dlopen has loaded a libcrypto of the same name.
-// So the pair is checked before it is used. On systems without /proc or ELF files it is not
+// memory. The dynamic linker may choose such a libcrypto if libssl was named by its path and has no
+// RUNPATH. It does so, too, if LD_PRELOAD or an earlier dlopen has loaded a libcrypto of the same
+// name. So the pair is checked before it is used. On systems without /proc or ELF files it is not
 // checked.
 
 // checkFiles returns an error if libssl has got another build's libcrypto. It calls no function of

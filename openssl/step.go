@@ -32,9 +32,9 @@ func (o *op) step(t *thread) {
 	o.inMessage = o.kind == opRead && o.code == sslErrorWantRead &&
 		int32(call(o.lib().sym.sslInInit, o.argv[:1]...)) != 0
 	// With opIgnoreEOF the end of the stream looks like close_notify. The socket's BIO shows
-	// the difference: if OpenSSL reports that this BIO is at its end, the stream has ended. To
-	// test such reports, OpenSSL is also asked about an empty memory BIO, which is always at
-	// its end. If OpenSSL does not report this end, closed stays false.
+	// the difference: if OpenSSL reports that this BIO is at its end, close_notify has not
+	// come. But a faulty library may never report an end. So OpenSSL is first asked about an
+	// empty memory BIO, which is always at its end.
 	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(o.lib().empty) &&
 		!o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
 		int32(call(o.lib().sym.sslGetShutdown, o.c.ssl))&receivedShutdown != 0
@@ -116,9 +116,10 @@ func (o *op) beyond() bool {
 	return (o.kind == opRead || o.kind == opWrite) && o.ret > 0 && uintptr(o.ret) > o.argv[2]
 }
 
-// cut says whether OpenSSL has met the end of the connection without close_notify. Of the three
-// conditions, the first two are for OpenSSL 3.x and 4.x, and the third is for 1.1.1
-// (SSL_get_error(3)).
+// cut says whether OpenSSL has met the end of the connection without close_notify. With opIgnoreEOF
+// such an end gives SSL_ERROR_ZERO_RETURN, as close_notify does; the caller has handled op.closed
+// before. Of the three conditions, the first two are for OpenSSL 3.x and 4.x, and the third is for
+// 1.1.1 (SSL_get_error(3)).
 func (o *op) cut(q queue) bool {
 	return o.code == sslErrorZeroReturn || q.has(reasonUnexpectedEOF) ||
 		o.lib().major < 3 && o.code == sslErrorSyscall && o.errno == 0 &&

@@ -26,7 +26,8 @@ type verdict struct {
 // callback. So recordVerify finds the verdict by the address of the SSL.
 func (l *Library) recordVerify(preverifyOK, storeCtx uintptr) (result uintptr) {
 	result = preverifyOK
-	// A panic must not unwind C's frames. A lost verdict only costs detail.
+	// A panic must not unwind C's frames, so it ends here. Then only the error of the failed
+	// verification lacks details.
 	defer func() { _ = recover() }()
 	if int32(preverifyOK) == 1 {
 		return

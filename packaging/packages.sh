@@ -32,7 +32,8 @@ export LIBC
 # not on Fedora. Below /usr/share it finds the file on both.
 mv "$root/usr/lib/pkgconfig" "$root/usr/share/"
 doc=$root/usr/share/doc/tlsd
-# The packages have this sample as /etc/tlsd/tlsd.toml, so it is no document.
+# make install puts the sample tlsd.toml among the documents. In the packages it is
+# /etc/tlsd/tlsd.toml instead.
 rm -f "$doc/tlsd.toml"
 {
 	cat LICENSE

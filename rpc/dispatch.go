@@ -132,8 +132,8 @@ func (s *server) start(c *call, m *method, a args, sc *session.Call) {
 	}()
 }
 
-// refuseCall answers a call with an error, in place of the session. It also stores the error for
-// tls.LastError.
+// refuseCall answers a call with an error. The session does not get the call, but it stores the
+// error for tls.LastError.
 func (s *server) refuseCall(c *call, err error) {
 	s.sess.Fail(err)
 	s.reply(c, nil, err)

@@ -84,8 +84,9 @@ foreign() {
 	return "$bad"
 }
 
-# The plugin uses POSIX alone, except in system.c. gcc reports a name that is not in POSIX, unless
-# the C library's headers declare it nevertheless. grep looks for such names of Linux.
+# The plugin uses POSIX alone, except in system.c. gcc reports most names that are not in POSIX.
+# It does not report those that the C library's headers declare all the same. grep looks for the
+# names of Linux among these.
 portable() {
 	bad=0
 	for source in cmd/tlsshim/plugin/*.c; do

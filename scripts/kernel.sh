@@ -6,7 +6,7 @@
 # tests run as root, and tlsshim doctor shows the confinement. SUITE is a folder of tests, such as
 # test/e2e/tlsd; default: the folders in the variable all.
 #
-# qemu emulates the processor, because not every machine can run a virtual machine of its own. The
+# qemu emulates the processor, because a host that is a virtual machine itself may lack KVM. The
 # guest's clock counts instructions (-icount, which wants one processor). So the tests do not notice
 # that the guest is slow, or that the machine is busy.
 #
@@ -177,8 +177,9 @@ run() {
 	fi
 }
 
-# Below, this script calls itself with --populate. In the new process set -e ends populate at the
-# first failure. In a function that is called in a condition, a shell ignores set -e.
+# A shell ignores set -e in a function that is called in a condition. So the condition below does
+# not call populate. It runs this script again with --populate. In the new process set -e ends
+# populate at the first failure.
 if [ "${1:-}" = --populate ]; then
 	populate "$2"
 	exit

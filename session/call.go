@@ -11,8 +11,9 @@ import (
 	"tlsd/internal/kind"
 )
 
-// stallTimeout limits the wait of Close, CloseServerContext and LastError for earlier calls. The
-// wait ends when stallTimeout passes without the end of an earlier call.
+// stallTimeout limits the wait of Close, CloseServerContext and LastError for earlier calls. It
+// starts anew each time an earlier call ends. The wait ends when no call has ended for
+// stallTimeout.
 const stallTimeout = 500 * time.Millisecond
 
 // A Call is one request of the caller. Its place in the session's order is fixed, and it is ready
@@ -27,8 +28,8 @@ const stallTimeout = 500 * time.Millisecond
 //     also wait for earlier control calls.
 //   - Flush waits for the write lane, and Status and Info wait for the control lane. No lane waits
 //     for them.
-//   - Close waits for all earlier calls on the handle. If stallTimeout passes without the end of
-//     one of them, Close cancels those that still wait.
+//   - Close waits for all earlier calls on the handle. If none of them ends within stallTimeout,
+//     Close cancels those that still wait.
 //   - On a connection with a data channel, Close does not wait for a Flush or a Shutdown, and does
 //     not cancel them. They end by themselves, because Close sends all bytes of the channel to the
 //     peer.

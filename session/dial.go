@@ -178,7 +178,7 @@ func connectTo(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 // beginConnect calls connect(2) on a socket shortly before the net package does. A second
 // connect(2) is allowed. If the peer is on this machine, the kernel completes the connection during
 // the first call. So the second call succeeds at once, and no goroutine has to wait for the
-// netpoller. If the first call fails, there is no second one: its error is the result.
+// netpoller. If the first call fails, its error is the result, and no second call follows.
 func beginConnect(network string, a netip.AddrPort, socket syscall.RawConn) error {
 	if a.Addr().Zone() != "" {
 		return nil // the net package finds the zone's number

@@ -86,12 +86,12 @@ type EngineConn interface {
 	Info() (openssl.Info, error)
 	Version() string
 	// CloseContext ends calls that wait, sends close_notify if the state of the connection
-	// allows it, and frees the connection. It does not wait for the peer's close_notify. Once
-	// ctx is done, it does not wait at all.
+	// allows it, and frees the connection. It waits until the peer's system has acknowledged
+	// all bytes, or ctx is done. It does not wait for the peer's close_notify.
 	CloseContext(ctx context.Context) error
 	// CutContext is CloseContext without close_notify.
 	CutContext(ctx context.Context) error
-	// Abort is CutContext without any wait. The peer may lose data that was written.
+	// Abort is CutContext, but waits for no acknowledgement. So written data can be lost.
 	Abort() error
 }
 

@@ -52,7 +52,8 @@ func (s *Session) NewClient(host string, port int) *Call {
 	return call
 }
 
-// connect connects to a host within the timeout. bad is the error of the host's text, or nil.
+// connect connects to a host within the timeout. bad is the error of policy.ParseHost for the host,
+// or nil.
 func (s *Session) connect(ctx context.Context, to policy.Host, bad error, port int,
 	timeout time.Duration) (*net.TCPConn, error) {
 	if err := s.available(); err != nil {

@@ -75,7 +75,7 @@ type Certificate struct {
 
 // Totals count what a session has done.
 type Totals struct {
-	Handles        int   // the numbers that were taken, also by calls that have failed
+	Handles        int   // how many handles were given out, also to calls that failed
 	Received, Sent int64 // bytes of connections
 }
 

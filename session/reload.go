@@ -169,8 +169,8 @@ func (c *serverContext) remember(record func(*serverOptions)) {
 }
 
 // stat returns the state of the file at a path, or nil if it cannot be opened. An error means a
-// lack of descriptors or memory. If the policy refuses the file, stat writes no audit event. The
-// event is written when the changed file is read.
+// lack of descriptors or memory. stat writes no audit event for a file that the policy refuses: nil
+// counts as a change, so the caller then tries to read the file, and this writes the event.
 func stat(within policy.Folders, path string) (fs.FileInfo, error) {
 	f, err := within.Open(path)
 	if isLack(err) {

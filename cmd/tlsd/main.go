@@ -24,11 +24,11 @@
 // # Processes
 //
 // The daemon itself only listens and supervises. A worker process serves each session: a worker of
-// its own (--isolation=session), or one of a fixed number (--isolation=shared). If OpenSSL crashes
-// in a worker, only this worker's sessions end. If tlsd runs as root, the worker of another user's
-// session runs with that user's rights, also with --isolation=shared. So the files and ports that a
-// caller names are opened with the caller's rights. If tlsd runs as another user, all workers have
-// that user's rights.
+// its own (--isolation=session), or one that several sessions share (--isolation=shared). If
+// OpenSSL crashes in a worker, only this worker's sessions end. If tlsd runs as root, the worker of
+// another user's session runs with that user's rights, also with --isolation=shared. So the files
+// and ports that a caller names are opened with the caller's rights. If tlsd runs as another user,
+// all workers have that user's rights.
 //
 // Workers ignore SIGTERM, SIGINT and SIGHUP. A service manager or a terminal may send these signals
 // to all processes of tlsd, and only the daemon obeys them.

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Call Restart before anything else in a worker. It calls dieFirst. If the environment asks for the
+// Call Restart before anything else in a worker. First it makes sure that the kernel, if memory
+// runs out, kills the worker before other processes (dieFirst). If the environment asks for the
 // confinement (EnvName), Restart then confines the calling thread, and executes the program again.
 // In the new program, Restart only makes the process undumpable, and returns the reports of the
 // measures. It returns nil if no confinement is wanted.

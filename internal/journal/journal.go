@@ -11,7 +11,7 @@
 //     0-9 and - gets no field. The message still has the key.
 //   - Each value is sent with its length, so no value can begin another field.
 //
-// If the journal takes no entries, a Write waits until the journal does, or until Close.
+// While the journal takes no entries, a Write waits. Close ends this wait.
 package journal
 
 import (

@@ -30,8 +30,8 @@ import (
 // asks a second limiter, which all workers of one user share. The parameter weight is 1 for a short
 // entry, and more for a long one (see relayBurst). The parameter missed is the number of entries
 // that the worker's own limiter has dropped since the previous call. If ok is true, the entry may
-// pass, and dropped is the number of entries that the two limiters together have dropped since the
-// previous entry that passed.
+// pass. Then dropped is the number of entries of the user's workers that a limiter has dropped
+// since an entry of one of these workers last passed.
 type share func(missed uint64, weight int) (dropped uint64, ok bool)
 
 const (
@@ -80,9 +80,9 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// The function share counts dropped entries. If it refuses the line
-				// about the n entries, it counts this line as one more. So it is
-				// given n-1.
+				// The log gets a line about the n entries. If share refuses the
+				// line, it counts the line as one dropped entry, so it gets n-1
+				// here, and has counted n. If it allows the line, 1 is added.
 				if dropped, ok := share(n-1, 1); ok {
 					logDropped(log, dropped+1)
 				}

@@ -58,7 +58,7 @@ func (s *Supervisor) awaitStop(ctx context.Context, force <-chan struct{}) strin
 	}
 }
 
-// count is the number of sessions, and of connections in admit.
+// count is the number of sessions, and of connections that the function admit examines.
 func (s *Supervisor) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,8 +90,8 @@ func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 	go func() { defer close(gone); s.watching.Wait() }()
 
 	if kill {
-		// stopNow comes before retire. A worker that is only retired could still end its
-		// sessions itself, and its callers would get another text.
+		// stopNow comes before retire. A worker that is only retired could end its sessions
+		// itself, and the callers would get the worker's reason, not the supervisor's.
 		s.eachWorker(s.stopNow)
 	}
 	s.eachWorker(s.retire) // retire kills a worker that does not exit

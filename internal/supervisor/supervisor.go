@@ -102,16 +102,16 @@ type Supervisor struct {
 	Config
 	started    time.Time
 	limitedLog *zap.Logger // drops lines above a rate; a hostile caller could cause thousands
-	levels     sync.Mutex  // serialises SetLogLevel; under it nothing waits
+	levels     sync.Mutex  // held by SetLogLevel, which does not wait while it holds levels
 
 	oom          *oomWatch
 	forking      forkWatch
-	watchdogTick <-chan time.Time // ticks when a sign of life is due (heartbeat.go); nil: never
+	watchdogTick <-chan time.Time // see heartbeat.go; nil: no service manager waits
 
 	firstReport chan struct{} // closed when the first worker has reported
 	wake        chan struct{} // wakes fillPool: the pool may lack a worker
 	idle        chan struct{} // gets a value when active becomes 0
-	starts      *startQueue   // orders the starts of workers for one session
+	starts      *startQueue   // orders the starts of workers that are not shared
 
 	admitting sync.WaitGroup // runs of admit
 	watching  sync.WaitGroup // runs of watch, one for each worker
@@ -139,7 +139,7 @@ type Supervisor struct {
 	statusSent    string // the status that was sent to the service manager
 	auditLimiters limiters
 	sessionLines  limiters // of the lines about sessions
-	workerEntries limiters // of the entries of workers for one session
+	workerEntries limiters // of the log entries of workers that are not shared
 }
 
 // session is one caller's connection, which a worker serves.

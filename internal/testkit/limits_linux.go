@@ -30,8 +30,8 @@ func OpenFiles(tb testing.TB, pid int) []int {
 	return fds
 }
 
-// LeaveDescriptors lowers a process's limit of open files, so that the process can open n more.
-// restore sets the old limit again; it also runs when the test ends.
+// LeaveDescriptors lowers a process's limit of open files, so that the process can open only n
+// more. restore sets the old limit again; it also runs when the test ends.
 func LeaveDescriptors(tb testing.TB, pid, n int) (restore func()) {
 	tb.Helper()
 	limit, free := 0, 0

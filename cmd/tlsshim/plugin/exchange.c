@@ -5,20 +5,20 @@
  * own. So one of the waiting threads is the leader. It reads answers and gives each to its call.
  * When it has its own answer, it wakes another waiting thread, which becomes the leader.
  *
- * While a thread waits to send or to read, it does not hold mu. A sender only sends, although tlsd
- * may receive nothing more until somebody reads its answers. The leader reads them: tlsd has
- * answers only to calls that were sent, and of the threads of these calls one is the leader.
+ * While a thread waits to send or to read, it does not hold mu. tlsd may stop receiving until its
+ * answers are read, and a sender does not read them. This is no deadlock. If tlsd has answers,
+ * calls were sent before, and one of the threads of these calls is the leader, which reads.
  *
  * A call counts as sent from the beginning of its sending. From then on only two things end it: the
  * leader reads its answer, or session_lose ends all calls. If the sending fails, the sender shuts
  * the socket down and waits like the others. The leader reads the rest, meets the end, and calls
  * session_lose.
  *
- * Cancelling. tls_Cancel may interrupt the thread that holds mu. So it only increments
- * p->cancels, and rings the bell. The leader, the sender, and the thread that looks for a tlsd
- * listen to the bell. Each of them wakes the threads that wait for a turn. These leave at once,
- * because nothing of their calls was sent. For a call that was sent, the leader sends a cancel
- * request, and tlsd then answers the call.
+ * Cancelling. tls_Cancel may interrupt the thread that holds mu. So it only increments p->cancels,
+ * and rings the bell. The leader, the sender, and the thread that looks for a tlsd listen to the
+ * bell. Each of them wakes the threads that wait for their turn to send or to look for a tlsd
+ * (struct turn). A woken thread leaves at once, because nothing of its call was sent. For a call
+ * that was sent, the leader sends a cancel request, and tlsd then answers the call.
  *
  * The leader never waits to send the cancel request. It sends only if no other thread is sending,
  * and if there is room. The line is short, and a Unix stream socket takes a short line as a whole

@@ -4,8 +4,11 @@
  *
  * The channel cannot carry the text of an error. The plugin learns from recv(2) or send(2) that a
  * direction has ended, and asks tlsd with tls.Status why. It asks once for each direction, and
- * remembers the answer. An error of writing is the error of the next call on the handle, unless an
- * earlier call has returned it.
+ * remembers the answer. If no call on the handle has returned an error of writing yet, the next
+ * call on the handle returns it.
+ *
+ * mu is the lock of the struct process. "mu is held" and "mu is not held" are demands on the
+ * caller.
  */
 #ifndef TLSPLUGIN_USE_H
 #define TLSPLUGIN_USE_H

@@ -41,8 +41,8 @@ const (
 	argumentOffset = 16
 )
 
-// Program makes the filter's program for one process and one architecture. pid is the number of the
-// process, and goarch the name of the architecture in Go.
+// Program makes the filter's program for one architecture. goarch is the name of the architecture
+// in Go. pid is the only process to which the program lets kill, tgkill and prlimit64 apply.
 func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	info, err := arch.GetInfo(goarch)
 	if err != nil {
