@@ -132,7 +132,7 @@ func TestAReadGetsTheDataThatAWriteHasReadFromTheSocket(t *testing.T) {
 				}()
 				testkit.Until(t, "the Read is in the middle of the message",
 					func() bool { return openssl.InMessage(c) })
-				stop := keepBusy()
+				stop := keepBusy(t)
 				f.send(t, handshakeRecord, ticket[len(ticket)/2:])
 				f.send(t, applicationRecord, []byte("data"))
 				err := write(c)
@@ -144,11 +144,10 @@ func TestAReadGetsTheDataThatAWriteHasReadFromTheSocket(t *testing.T) {
 	}
 }
 
-// If SSL_in_init lies, each Write wakes the Read that waits. No data is lost or repeated.
+// If SSL_in_init lies, Writes wake the Read that waits. No data is lost or repeated.
 func TestAReadThatIsWokenForNothingGoesOn(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
-		openssl.PretendInMessage(c)
 		echo := make(chan error, 1)
 		go func() {
 			_, err := io.Copy(peer, peer)
@@ -158,6 +157,7 @@ func TestAReadThatIsWokenForNothingGoesOn(t *testing.T) {
 		go func() {
 			for rest := data; len(rest) > 0; {
 				n := min(len(rest), 3000)
+				openssl.PretendInMessage(c)
 				if _, err := c.Write(bounded(t), rest[:n]); err != nil {
 					written <- err
 					return
@@ -175,8 +175,57 @@ func TestAReadThatIsWokenForNothingGoesOn(t *testing.T) {
 	})
 }
 
+// A Write or CloseWrite that itself waits for the rest of a handshake message does not wake itself.
+func TestAWriteThatMustReadSleepsMeanwhile(t *testing.T) {
+	if elsewhere(t) { // a Watcher is set before the library is used
+		return
+	}
+	w := new(counter)
+	load(t).Watcher = w
+	for name, write := range map[string]func(context.Context, *openssl.Conn) error{
+		"Write": func(ctx context.Context, c *openssl.Conn) error {
+			_, err := c.Write(ctx, []byte("x"))
+			return err
+		},
+		"CloseWrite": func(ctx context.Context, c *openssl.Conn) error {
+			return c.CloseWrite(ctx)
+		},
+	} {
+		c, _, f := connectForged(t)
+		ticket := newSessionTicket()
+		f.send(t, handshakeRecord, ticket[:len(ticket)/2])
+		ctx, cancel := context.WithCancel(bounded(t))
+		read := make(chan error, 1)
+		go func() {
+			_, err := c.Read(ctx, make([]byte, 1))
+			read <- err
+		}()
+		testkit.Until(t, "the Read is in the middle of the message",
+			func() bool { return openssl.InMessage(c) })
+		cancel()
+		if err := testkit.Receive(t, read, "the Read to end"); err != context.Canceled {
+			t.Fatal(err)
+		}
+		before := w.stays.Load()
+		ctx, cancel = context.WithTimeout(bounded(t), 200*time.Millisecond)
+		if err := write(ctx, c); err != context.DeadlineExceeded {
+			t.Errorf("%s in the middle of a message gives %v, want it to wait", name, err)
+		}
+		cancel()
+		if n := w.stays.Load() - before; n > 20 {
+			t.Errorf("%s has entered the library %d times while it waited", name, n)
+		}
+	}
+}
+
+// A counter is a Watcher that counts the stays in the library.
+type counter struct{ stays atomic.Int64 }
+
+func (c *counter) Enter(int, string, int32) { c.stays.Add(1) }
+func (c *counter) Leave(int)                {}
+
 // keepBusy occupies all processors of Go until stop is called.
-func keepBusy() (stop func()) {
+func keepBusy(t *testing.T) (stop func()) {
 	var over atomic.Bool
 	var busy sync.WaitGroup
 	n := 2 * runtime.GOMAXPROCS(0)
@@ -188,7 +237,9 @@ func keepBusy() (stop func()) {
 		}()
 	}
 	busy.Wait()
-	return func() { over.Store(true) }
+	stop = func() { over.Store(true) }
+	t.Cleanup(stop)
+	return stop
 }
 
 func TestCloseWriteThatIsGivenUpBreaksTheOutgoingStream(t *testing.T) {

@@ -251,7 +251,7 @@ func (o *op) once(fd uintptr) (want direction) {
 	switch {
 	case o.kind == opRead:
 		c.inMessage = o.inMessage
-	case c.inMessage:
+	case c.inMessage && o.dir == writable: // else o itself waits in place of the Read
 		c.wakeReader()
 	}
 	if o.alerted && o.err == nil {

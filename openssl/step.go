@@ -17,6 +17,7 @@ func (o *op) step(t *thread) {
 		o.until = min(o.until, o.at+piece)
 	}
 	o.code, o.errno, o.unexplained, o.closed, o.sound, o.sealed = 0, 0, false, false, false, 0
+	o.inMessage = false
 	if o.ret = -1; !o.c.attach(t) {
 		return
 	}

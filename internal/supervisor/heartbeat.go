@@ -45,33 +45,41 @@ func (s *Supervisor) signOfLife() {
 	}
 }
 
-// A forkWatch notices that no start of a process makes progress. The Go runtime starts one process
-// after the other, so one start that hangs holds up all later ones.
+// A forkWatch knows the starts of processes that have begun and not ended.
 type forkWatch struct {
-	mu      sync.Mutex
-	running int       // starts that have begun and not ended
-	since   time.Time // when the first of them began, or when another start ended after that
+	mu     sync.Mutex
+	starts map[*time.Time]struct{} // when each of them began
 }
 
 // track calls make, a function that starts a process.
 func (f *forkWatch) track(make func() error) error {
-	f.change(1)
-	defer f.change(-1)
+	defer f.begin(time.Now())()
 	return make()
 }
 
-func (f *forkWatch) change(by int) {
+// begin notes a start. The function end forgets it.
+func (f *forkWatch) begin(at time.Time) (end func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if by < 0 || f.running == 0 {
-		f.since = time.Now()
+	if f.starts == nil {
+		f.starts = map[*time.Time]struct{}{}
 	}
-	f.running += by
+	f.starts[&at] = struct{}{}
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.starts, &at)
+	}
 }
 
-// hangs says whether starts are running, and none has ended for startTimeout.
+// hangs says whether a start has taken longer than startTimeout.
 func (f *forkWatch) hangs() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.running > 0 && time.Since(f.since) > startTimeout
+	for at := range f.starts {
+		if time.Since(*at) > startTimeout {
+			return true
+		}
+	}
+	return false
 }

@@ -68,7 +68,7 @@ func readConf(path string, users userDatabase) (Conf, error) {
 		if found {
 			err = c.set(key, value, users)
 		}
-		if seen[key] {
+		if err == nil && seen[key] {
 			err = errors.New("the key is there twice")
 		}
 		if err != nil {
