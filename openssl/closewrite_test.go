@@ -209,7 +209,8 @@ func TestAWriteThatMustReadSleepsMeanwhile(t *testing.T) {
 		before := w.stays.Load()
 		ctx, cancel = context.WithTimeout(bounded(t), 200*time.Millisecond)
 		if err := write(ctx, c); err != context.DeadlineExceeded {
-			t.Errorf("%s in the middle of a message gives %v, want it to wait", name, err)
+			t.Errorf("%s in the middle of a message gives %v, want it to wait", name,
+				err)
 		}
 		cancel()
 		if n := w.stays.Load() - before; n > 20 {

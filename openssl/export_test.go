@@ -103,8 +103,8 @@ func InMessage(c *Conn) bool {
 	return c.inMessage
 }
 
-// PretendInMessage makes the next Write wake the Read that waits, unless the Read makes another stay
-// before.
+// PretendInMessage makes the next Write wake the Read that waits, unless the Read makes another
+// stay before.
 func PretendInMessage(c *Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

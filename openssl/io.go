@@ -35,7 +35,8 @@ import (
 //
 // If a context ends, watch sets a deadline in the past for the direction in which the operation
 // waits. If a connection fails, fail sets such a deadline for both directions. wakeReader sets one
-// for a Read. A deadline may stay behind; the next operation removes it, and tries again (waitOnce).
+// for a Read. A deadline may stay behind. Then the next operation removes it, and tries again
+// (waitOnce).
 
 // A direction is the readiness that an operation waits for.
 type direction int

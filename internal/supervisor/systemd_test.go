@@ -91,7 +91,7 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 	if !fed(testkit.Patience) {
 		t.Error("the supervisor runs again, and the watchdog is not fed")
 	}
-	// Now a start seems to hang. That another start begins and ends beside it makes no difference.
+	// Now a start seems to hang. Another start that begins and ends beside it changes nothing.
 	end := d.forking.begin(time.Now().Add(-2 * startTimeout))
 	d.forking.begin(time.Now())()
 	fed(bound)
