@@ -18,7 +18,8 @@
 //     byte is missing or wrong, the measurement has no result.
 //   - A ratio compares two results of the same round, because the speed of a machine changes while
 //     the benchmark runs. The tables have the median of the rounds' ratios.
-//   - A contestant that is not installed is reported as absent, and a goal that needs it as open.
+//   - A contestant that is not installed is reported as absent. A goal that needs this contestant
+//     is reported as open.
 //   - The benchmark is no test: its exit status does not depend on the goals. The status is 1 if
 //     something could not be measured, read or written, and 2 if the command line is wrong.
 //   - When it ends, all processes that it has started have ended.
@@ -206,9 +207,9 @@ func sourceTree() (string, error) {
 	}
 }
 
-// choose returns the works that the option -only asks for, and lets each round measure them. If a
-// name in the option is the whole name of a row, it stands for this row only. Otherwise it stands
-// for all rows whose names begin with it.
+// choose returns the works that the option -only asks for. Each round then measures them, whatever
+// their field every says. If a name in the option is the whole name of a row, it stands for this
+// row only. Otherwise it stands for all rows whose names begin with it.
 func choose(all []work, only string) ([]work, error) {
 	if only == "" {
 		return all, nil

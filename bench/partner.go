@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// A partner is the other end of src/bare.c, in Go: this program with other arguments. Its socket is
-// its standard input. It waits for data in the netpoller, as tlsd's workers do, or blocks in
-// read(2).
+// The program bare (src/bare.c) exchanges bytes over a pair of sockets, without TLS. It starts this
+// program with the argument "partner". The new process, the partner, has the other socket as its
+// standard input. It waits for data in the netpoller, as tlsd's workers do, or blocks in read(2).
 
 const partnerArg = "partner"
 

@@ -86,7 +86,7 @@ class _Handle(io.IOBase):  # IOBase calls close after "with", and when the objec
 
     def __init__(self, handle, options, free="Close"):
         self._handle, self._free = handle, free
-        for name, value in sorted(options.items()):  # client_ca comes before client_cert
+        for name, value in sorted(options.items()):  # client_ca must be set before client_cert
             self._call("SetOption", name.replace("_", "-"), value)
 
     def _call(self, name, *args): return _call(name, self._handle, *args)

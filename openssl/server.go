@@ -74,8 +74,7 @@ func (s *serverSettings) release() {
 	}
 }
 
-// NewServer makes a context for servers. See NewServerContext for the files. The error is usually a
-// *PEMError.
+// NewServer makes a context for servers. The error is usually a *PEMError.
 func (l *Library) NewServer(cfg ServerConfig) (*Context, error) {
 	if _, err := encodeALPN(cfg.ALPN); err != nil {
 		return nil, err

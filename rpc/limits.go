@@ -104,8 +104,8 @@ func (m *method) bufferNeed(c *call, a args) int {
 	return n
 }
 
-// reserveBuffer sets the number of bytes that are kept for a call to n. It fails if the session
-// would then exceed Limits.Buffered. Only the reading goroutine calls it.
+// reserveBuffer sets c.buffered, the number of bytes that tlsd keeps for the call, to n. It fails
+// if the session would then exceed Limits.Buffered. Only the reading goroutine calls it.
 func (s *server) reserveBuffer(c *call, n int) error {
 	more := n - c.buffered
 	if more > 0 && s.buffered.Load()+int64(more) > int64(s.Limits.Buffered) {
@@ -137,11 +137,12 @@ func (s *server) releaseBuffer(c *call) {
 // answers are shorter.
 const freeAnswer = 1 << 10
 
-// bufferAnswer reserves more bytes if the answer of a call in a batch is longer than freeAnswer and
-// the bytes of reserveBuffer together. If the session would then exceed Limits.Buffered, the result
-// is an error in place of the answer. The caller then does not learn the result of the call, but
-// loses no data from the peer: bufferNeed has reserved room for the answer of a read. Other calls
-// with long answers only ask for facts, so the caller can make them again.
+// bufferAnswer reserves more bytes for a long answer of a call in a batch: for what is longer than
+// the sum of freeAnswer and the bytes of reserveBuffer. If the session would then exceed
+// Limits.Buffered, the result is an error in place of the answer. The caller then does not learn
+// the result of the call, but loses no data from the peer: bufferNeed has reserved room for the
+// answer of a read. Other calls with long answers only ask for facts, so the caller can make them
+// again.
 func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {

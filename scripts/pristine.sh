@@ -2,15 +2,15 @@
 # pristine.sh SUITE [COMMAND...] - run a command in a fresh Debian of this suite (bookworm, trixie),
 # which has only Go, gcc, git and apt. The default command is .ci/run.
 #
-# debootstrap makes the root once, and the cache folder keeps it. What the command writes goes into
-# an overlay, and is removed afterwards. The root has a clone of HEAD at /src, and this machine's Go,
-# read-only. It shares the machine's network, for apt and Go's modules, and its certificate
-# authorities. The script needs to run as root.
+# debootstrap makes the root file system of this Debian once, and the cache folder keeps it. What
+# the command writes goes into an overlay, and is removed afterwards. The root file system has a
+# clone of HEAD at /src, and this machine's Go, read-only. The command uses the machine's network,
+# for apt and Go's modules, and its certificate authorities. The script must run as root.
 #
 # Environment:
 #   TLSD_DEBIAN_MIRROR   URL of a Debian mirror; default: debootstrap's
 #
-# The exit status is that of the command; 3 if there is no root to run it in.
+# The exit status is that of the command; 3 if there is no root file system to run it in.
 set -eu
 cd "$(dirname "$0")/.."
 

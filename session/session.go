@@ -83,10 +83,11 @@ func New(cfg Config) *Session {
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 // End ends all calls with kind "cancelled", frees everything that the session owns, and then
-// returns. It cuts open connections: it sends the bytes of the data channel, waits for the peer's
-// system to acknowledge all bytes, and sends no close_notify. So the peer can tell that the
-// conversation was not complete. End also waits for closes in the background (see finish.go), and
-// until each Call that was made has been Run. No method may be called after End.
+// returns. It ends the open connections without close_notify, so each peer can tell that the
+// conversation was not complete. Before that it sends the bytes of their data channels, and waits
+// until the peers' systems have acknowledged all bytes. End also waits for closes in the background
+// (see finish.go), and until each Call that was made has been Run. No method may be called after
+// End.
 func (s *Session) End() {
 	s.cancel(errEnded)
 	s.running.Wait()

@@ -21,7 +21,7 @@ import (
 type connSetup struct {
 	tcp        *net.TCPConn // nil once TLS owns it
 	serverName string       // of a client: the name to verify, and for SNI
-	store      *trust       // of a client, which is a holder of the store (see trust.go)
+	store      *trust       // of a client; it must be released (see trust.go)
 
 	server *serverContext // of an accepted connection whose handshake comes later
 	data   *channel       // the data channel that came with Accept

@@ -25,8 +25,8 @@ func (c *command) checkSocketFlag(sub subcommand) error {
 }
 
 // subFlags reads the words after the name of a subcommand. help says whether --help is among them.
-// rest has the arguments, or is nil if there is nothing more to do. If the subcommand has flags of
-// its own, flags may also stand between and after the arguments.
+// rest has the arguments. It is nil after --version, and with an error. If the subcommand has flags
+// of its own, flags may also stand between and after the arguments.
 func (c *command) subFlags(sub subcommand, args []string) (rest []string, help bool, err error) {
 	if sub.flags == nil {
 		return c.flags(args)
@@ -50,9 +50,9 @@ func (sub subcommand) takesFlagsOnly() bool {
 		strings.HasPrefix(sub.args, "[--")
 }
 
-// flags reads the flags at the beginning of args. It knows the flags of all subcommands, and those
-// that the parameter own names. The result rest has the words after the flags, or is nil if there
-// is nothing more to do.
+// flags reads the flags at the beginning of args. It knows the flags that every subcommand takes,
+// and the further flags that the parameter own names. The result rest has the words after the
+// flags. It is nil after --version, and with an error.
 func (c *command) flags(args []string, own ...string) (rest []string, help bool, err error) {
 	set := flag.NewFlagSet("tlsshim", flag.ContinueOnError)
 	set.SetOutput(io.Discard)

@@ -251,7 +251,7 @@ func parseFile(word string, mayEmpty bool) (string, error) {
 }
 
 // read returns the data that a word stands for. The result is not nil. If the data is longer than
-// wire.MaxBlob, the result may be incomplete, but is also longer than wire.MaxBlob.
+// wire.MaxBlob, read may cut it off after wire.MaxBlob+1 bytes. So add sees that it is too long.
 func (s *source) read(word string) ([]byte, error) {
 	if literal, ok := strings.CutPrefix(word, "text:"); ok {
 		return []byte(literal), nil

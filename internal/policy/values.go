@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// This file has the types of the keys' values. UnmarshalText reads a value, and its error says
-// which values are accepted. MarshalText returns the text that was read. For a Folder it returns
-// the shortest form of the path.
+// This file has the types of the values in a policy file. UnmarshalText reads a value, and its
+// error says which values are accepted. MarshalText returns the text that was read. For a Folder it
+// returns the shortest form of the path.
 
 // Version is a version of TLS: "1.2" or "1.3". The text "" means that no version is given. Version
 // is a struct, because the TOML library ignores UnmarshalText of a string type.

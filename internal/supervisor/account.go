@@ -82,12 +82,12 @@ func parseID(text string) (uint32, bool) {
 	return uint32(id), err == nil
 }
 
-// strangers is one account for many callers: the policy does not allow them, and neither the user
-// database nor /etc/subuid has their numbers.
+// strangers is one account for many callers: --allow-uid and --allow-gid do not admit them, and
+// neither the user database nor /etc/subuid has their numbers.
 const strangers account = groupBit << 1
 
-// denied is the account of a caller that the policy does not allow. A subordinate user has the
-// account of its owner, as allowed callers do.
+// denied is the account of a caller that --allow-uid and --allow-gid do not admit. A subordinate
+// user has the account of its owner, as allowed callers do.
 func (a accountant) denied(peer Peer) account {
 	if a.known(peer.UID) {
 		return userAccount(peer.UID)

@@ -12,14 +12,14 @@ import (
 	"tlsd/internal/sockets"
 )
 
-// Peer describes the process that connected, as the kernel noted it at that moment. PID serves
-// people only, in the log and in the list of sessions: another process may have the number by now.
+// Peer describes the process that connected, as the kernel noted it at that moment. PID is
+// only for the log and the list of sessions, because another process may have the number by now.
 type Peer struct {
 	UID, GID uint32
 	Groups   []uint32 // supplementary
 	PID      int32
 
-	as *account // the account; nil for the account of the user UID
+	as *account // whose limits hold for the caller; nil: the account of the user UID
 }
 
 // peerOf asks the kernel for the process that connected.
@@ -43,8 +43,8 @@ func (p Peer) account() account {
 	return userAccount(p.UID)
 }
 
-// policyUser is the user whose policy holds for the caller. A subordinate user has the policy of
-// its owner.
+// policyUser is the user whose policy holds for the caller. If the caller's account is a user's, it
+// is that user. So a subordinate user (subuid(5)) has the policy of its owner.
 func (p Peer) policyUser() uint32 {
 	if a := p.account(); a&groupBit == 0 {
 		return uint32(a)

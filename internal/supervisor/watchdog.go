@@ -24,8 +24,8 @@ import (
 // A worker is idle if it has no call in flight and no thread in the library. Pings to hundreds of
 // idle workers would keep the machine busy, so an idle worker gets a ping only every 6 timeouts.
 // Once in each timeout the watchdog asks the kernel whether an idle worker is stopped, and if so,
-// sends a ping. So a stopped idle worker is ended within 2 timeouts, and an idle worker with a
-// stuck runtime within about 7.
+// sends a ping. A worker that stays stopped does not answer the ping. So a stopped idle worker is
+// ended within 2 timeouts, and an idle worker with a stuck runtime within about 7.
 //
 // awaitReady ends a worker that is not ready in time. The watchdog and awaitReady count checks, and
 // do not measure the time. So no worker is ended because the machine was suspended, or the

@@ -96,10 +96,10 @@ func request(id uint64, method string, params any) ([]byte, error) {
 	return msg, err
 }
 
-// register takes the next id, and returns it with the Go channel for the answer. Unless unregister
-// is called before the call is sent, the channel gets exactly one answer: from tlsd, or, when the
-// connection ends, from the goroutine that reads. If the session is lost, register returns the
-// error.
+// register takes the next id, and returns it with the Go channel for the answer. The channel gets
+// exactly one answer: tlsd's, or an error from the goroutine that reads, if the connection ends
+// before. If unregister is called before the call is sent, the channel gets no answer. If the
+// session is lost, register returns the error.
 func (c *Client) register() (uint64, <-chan answer, *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -149,7 +149,8 @@ func (c *Client) cancel(ctx context.Context, id uint64, ch <-chan answer) answer
 //   - false, an error: nothing was written, because ctx has ended. The error is ctx's.
 //   - false, nil: nothing was written, because the session is lost.
 //
-// If tlsd does not take the message, send ends when cancelTimeout has passed after the end of ctx.
+// While tlsd does not take the whole message, send waits. After the end of ctx it waits for
+// cancelTimeout more. Then it returns true and an error.
 func (c *Client) send(ctx context.Context, msg []byte, f *os.File) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err

@@ -33,9 +33,9 @@ const (
 	CodeInternal       = -32603
 )
 
-// Codes has the JSON-RPC code of each kind. For kind.Params it is the code of bad parameters. A bad
-// message has this kind too, but the code CodeParse or CodeInvalidRequest. An unknown method has
-// the code CodeMethodNotFound.
+// Codes has the JSON-RPC code of each kind. Only errors of kind.Params have one of several codes.
+// Codes has the code of bad parameters. A bad message has CodeParse or CodeInvalidRequest, and an
+// unknown method has CodeMethodNotFound.
 var Codes = map[kind.Kind]int{
 	kind.Params:    CodeInvalidParams,
 	kind.Internal:  CodeInternal,
@@ -112,7 +112,7 @@ type Hello struct {
 	Capabilities []string `json:"capabilities"`
 	Server       Server   `json:"server"`
 	// Timeouts has tlsd's own timeouts in milliseconds, under the same names as in tls.Info.
-	// They apply unless tls.SetTimeout sets others. Here 0 means no limit.
+	// They apply unless tls.SetTimeout sets others. 0 means no limit.
 	Timeouts map[string]int64 `json:"timeouts"`
 }
 
@@ -170,7 +170,7 @@ type Trust struct {
 }
 
 // Milliseconds converts a timeout for a message. It rounds up, so that a short timeout does not
-// become 0. A negative timeout means no limit, and becomes -1.
+// become 0. A negative timeout becomes -1, which means no limit in tls.Wait.
 func Milliseconds(timeout time.Duration) int64 {
 	if timeout < 0 {
 		return -1

@@ -104,8 +104,8 @@ static int close_handle(struct process *p, const struct method *m, struct call *
 	ready = use_has_data(&u) && m->closes == CONNECTION;
 	if (ready)
 		begin_close(&u);
-	/* If the handle is of the other sort, tlsd refuses the Close. Then the handle stays
-	 * watched. */
+	/* tls_Close does not close a context, nor tls_CloseServerContext a connection. tlsd refuses
+	 * such a call, and the handle stays watched. */
 	if (u.ch && u.ch->context == (m->closes == CONTEXT))
 		watch_set(p, u.ch, false);
 	result = client_run(p, c);

@@ -14,8 +14,8 @@
 
 #include "text.h"
 
-/* Adds a string, quoted and escaped. It always returns true, so that a caller can return its
- * result. */
+/* Adds a string, quoted and escaped. It always returns true. So a function that returns a bool can
+ * end with "return json_put_string(...)". */
 bool json_put_string(struct text *out, const char *text);
 
 struct span {
