@@ -98,7 +98,8 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 		{"full", refused(client.KindLimit, "too many sessions"),
 			finding{"socket", fail, "too many sessions", "log of tlsd"}},
 		{"another release", unreached("/run/x", socket, client.ErrVersion),
-			finding{"socket", fail, "do not fit", "same release"}},
+			finding{"socket", fail, "no version of the protocol in common",
+				"same release"}},
 		{"anything else", unreached("/run/x", socket, syscall.EIO),
 			finding{"socket", fail, "input/output error", "connect(2)"}},
 
