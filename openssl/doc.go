@@ -82,5 +82,6 @@
 //     not EAGAIN in this case, and the call must be repeated at once.
 //   - In the middle of a message of the handshake layer, SSL_write and SSL_do_handshake read the
 //     socket. They may read data that a Read waits for, so they wake the Read (wakeReader in
-//     io.go).
+//     io.go). A Read may read the rest of a message that a Write waits for, so the Read gives way
+//     to the Write (lockReading).
 package openssl

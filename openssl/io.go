@@ -118,7 +118,7 @@ func (o *op) waitOnce() (err error) {
 	default:
 	}
 	if d == readable {
-		if err := c.reading.lock(o.ctx, c.done); err != nil {
+		if err := o.lockReading(); err != nil {
 			return err
 		}
 		defer c.reading.unlock()
@@ -138,6 +138,20 @@ func (o *op) waitOnce() (err error) {
 		return net.ErrClosed
 	}
 	return err
+}
+
+// lockReading locks c.reading. A Write or CloseWrite waits for data only until a message of the
+// handshake layer is complete. If a Read reads the last part of the message, no event ends the wait
+// of the Write. So the Read then gives way to the Write (see try). A Read that waits for the socket
+// may not know of the Write yet, so it is woken.
+func (o *op) lockReading() error {
+	c := o.c
+	if o.kind == opWrite || o.kind == opShutdown {
+		c.wanting.Add(1)
+		defer c.wanting.Add(-1)
+		c.wakeReader()
+	}
+	return c.reading.lock(o.ctx, c.done)
 }
 
 // mostTurns limits how often in a row an operation repeats its call because OpenSSL asks for a wait
@@ -171,6 +185,8 @@ func (o *op) try(fd uintptr) bool {
 			return true
 		case want == readable && o.parked && o.c.reading.waiting.Load() > 0:
 			return true // o had its turn; it queues behind the operation that waits
+		case want == readable && o.kind == opRead && !o.inMessage && o.c.wanting.Load() > 0:
+			return true // a Write can go on: no message is incomplete
 		default:
 			o.parked, o.turns = true, 0
 			o.watch()

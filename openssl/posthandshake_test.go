@@ -12,10 +12,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 )
 
@@ -209,6 +211,41 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 	<-wrote
 	f.send(t, applicationRecord, []byte("data"))
 	<-read
+}
+
+// A Write that must wait for the rest of a handshake message goes on when the message is complete,
+// even if a Read has read its last part.
+func TestAWriteGoesOnWhoeverReadsTheRestOfTheMessage(t *testing.T) {
+	t.Parallel()
+	for round := range 200 {
+		c, peer, f := connectForged(t)
+		ticket := newSessionTicket()
+		f.send(t, handshakeRecord, ticket[:10])
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			expectRead(t, c, "data")
+		}()
+		testkit.Until(t, "the Read is in the middle of the message",
+			func() bool { return openssl.InMessage(c) })
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := c.Write(bounded(t), []byte("hello"))
+			wrote <- err
+		}()
+		// The parts come while the Write begins to wait, at another moment in each round.
+		for range round * 30 {
+			runtime.Gosched()
+		}
+		for _, part := range [][]byte{ticket[10:20], ticket[20:30], ticket[30:]} {
+			f.send(t, handshakeRecord, part)
+		}
+		testkit.Must(t, testkit.Receive(t, wrote, "the Write to end"))
+		expectFromClient(t, peer, "hello")
+		f.send(t, applicationRecord, []byte("data"))
+		testkit.Receive(t, read, "the Read to end")
+		c.Close()
+	}
 }
 
 func TestKeyUpdateIsAnswered(t *testing.T) {
