@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 // each.
 type world struct {
 	ca, other   *testcert.CA
-	server      *testcert.Cert // by ca
-	good, wrong int            // ports of the servers
+	server      *testcert.Cert // issued by ca
+	good, wrong int            // ports of the servers whose certificates ca and other have issued
 }
 
 func newWorld(t *testing.T) *world {
