@@ -20,7 +20,8 @@ func TestConversationMadeAtOnce(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.SetStallTimeout(testkit.Patience) // so that the Close does not cancel a slow handshake
+			// so that the Close does not cancel a slow handshake
+			r.SetStallTimeout(testkit.Patience)
 			port := r.echo()
 			want := []any{session.Handle(1), 0, 5, 6, "/CN=localhost", "TLSv1.3"}
 			calls := []*session.Call{

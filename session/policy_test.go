@@ -362,7 +362,7 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 	// If a file of an allowed folder is missing or bad, the error has the kind file, and not
 	// denied.
 	r.fails(r.NewServerContext(cert, filepath.Join(in, "none")), kind.File)
-	// The allowed folder is not a file in the allowed folder.
+	// The path of the allowed folder itself is denied.
 	r.fails(r.NewServerContext(cert, in+"/"), kind.Denied)
 	a.are(t, denied("tls.NewServerContext", in+"/", "key-folders"))
 	r.fails(r.NewServerContext(cert, "in/key"), kind.File)

@@ -19,7 +19,7 @@ import (
 // tallies is a Meter that counts uses of certificates, and reloads.
 type tallies struct {
 	mu     sync.Mutex
-	uses   map[string]int // by the serial number of the certificate; an entry that becomes 0 is removed
+	uses   map[string]int // by the certificate's serial number; an entry of 0 is removed
 	reload map[bool]int   // by whether the new files are used
 }
 

@@ -104,7 +104,7 @@ func TestASignalThatIsNoneOrMisusedHarmsNothing(t *testing.T) {
 	r.fails(r.Signal(99, c, d), kind.Handle)
 
 	// The caller fills the pair, so that the session cannot write its byte. Then the caller
-	// closes its ends. Accept works after both.
+	// closes its ends. Each time, Accept still works.
 	polled, second := pair(t)
 	dup := copyOf(t, second)
 	r.ok(r.Signal(ctx, copyOf(t, polled), second))

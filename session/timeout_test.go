@@ -94,7 +94,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 		h := r.client(r.echo())
 		before := r.start(r.Read(h, 1))
 		r.ok(r.SetTimeout(h, moment))
-		r.timesOut(r.Read(h, 1)) // the time that it waits for the earlier Read counts, too
+		r.timesOut(r.Read(h, 1)) // the time of waiting for the earlier Read counts, too
 		if before.ended() {
 			t.Errorf("a Read from before SetTimeout has ended: %v", before.err)
 		}

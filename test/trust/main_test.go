@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 type world struct {
 	ca, other   *testcert.CA
 	server      *testcert.Cert // issued by ca
-	good, wrong int            // ports of the servers whose certificates ca and other have issued
+	good, wrong int            // ports of servers with a certificate of ca, and of other
 }
 
 func newWorld(t *testing.T) *world {

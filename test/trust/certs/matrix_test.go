@@ -24,8 +24,8 @@ import (
 )
 
 // securityLevel is the default security level of Debian's OpenSSL (SSL_CTX_set_security_level(3)).
-// Other builds may have another. The configuration below sets the level, so that every library
-// judges by the same one.
+// Other builds may have another level. The configuration below sets the level, so that every
+// library judges by the same one.
 const securityLevel = "2"
 
 const config = `openssl_conf = all
@@ -113,7 +113,8 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	}
 	cmd, why := findCommand(lib)
 	if cmd == nil {
-		t.Run(judgeCommand, func(t *testing.T) { // so that the missing judge counts as a skipped test
+		// so that the missing judge counts as a skipped test
+		t.Run(judgeCommand, func(t *testing.T) {
 			testkit.Missing(t, "SKIPPED in all cases: %s", why)
 		})
 	}
