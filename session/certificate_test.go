@@ -94,7 +94,8 @@ func TestARenewalDropsNobody(t *testing.T) {
 	stop := make(chan struct{})
 	seen := make(chan string, 1<<16)
 	var work sync.WaitGroup
-	work.Go(func() { // accepts until the context is closed
+	// accepts until the context is closed
+	work.Go(func() {
 		for {
 			call := r.start(r.Accept(ctx, "", 0))
 			v, err := call.wait()

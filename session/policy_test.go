@@ -368,7 +368,7 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 	r.fails(r.NewServerContext(cert, "in/key"), kind.File)
 	a.are(t)
 
-	// Each of the two keys limits only its own files.
+	// key-folders does not limit CA files, and ca-folders limits only CA files.
 	r, _ = ruled(t, "key-folders = []")
 	r.ok(r.SetCaBundle(r.ca.File))
 	r.fails(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile), kind.Denied)

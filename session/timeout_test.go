@@ -15,7 +15,7 @@ import (
 	"tlsd/session"
 )
 
-// moment is a timeout that passes soon, and era one that does not pass in a test.
+// moment is a timeout that passes soon. era is a timeout that does not pass during a test.
 const (
 	moment = 50 * time.Millisecond
 	era    = time.Hour

@@ -160,7 +160,7 @@ func (a *arena) play(random *rand.Rand) {
 	}
 }
 
-// excused says whether the soak itself has caused a failure of the scene.
+// excused says whether the soak itself may have caused a failure of the scene.
 func (sc *scene) excused() bool {
 	if sc.arena.epoch.Load() != sc.epoch {
 		return true

@@ -49,8 +49,8 @@ func (sc *scene) connect(s *session, port int) (client.Handle, error) {
 	return h, err
 }
 
-// trusting opens a session that trusts the arena's CA. Its CA file is the one that changeBundles
-// replaces, or one that never changes.
+// trusting opens a session that trusts the arena's CA. Its CA file is sc.bundle, which
+// changeBundles replaces, or sc.ca.File, which never changes.
 func (sc *scene) trusting() (*session, error) {
 	s, err := sc.open()
 	if err != nil {
@@ -309,7 +309,7 @@ func (sc *scene) giveBack(port int) {
 	sc.ports <- port
 }
 
-// cancel has the caller cancel Reads. The connection must still work.
+// cancel makes Reads, and cancels them. The connection must still work.
 func (sc *scene) cancel() error {
 	s, err := sc.trusting()
 	if err != nil {
