@@ -44,7 +44,7 @@ func TestAcceptedConnectionTalks(t *testing.T) {
 	if h != 2 {
 		t.Errorf("got handle %d, want 2", h)
 	}
-	if v := r.ok(r.Handshake(h)); v != 0 { // it has been done
+	if v := r.ok(r.Handshake(h)); v != 0 { // Accept has done the handshake
 		t.Errorf("Handshake returned %v", v)
 	}
 	fmt.Fprint(peer, "ping")
@@ -212,6 +212,8 @@ func TestAcceptOnAnAddressThatCannotBeHad(t *testing.T) {
 	})
 }
 
+// TestCloseServerContextDropsUnclaimedClients: a client that no Accept has returned is
+// disconnected, in its handshake or after it. An accepted connection stays open.
 func TestCloseServerContextDropsUnclaimedClients(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{AcceptHandshake: time.Hour}))
@@ -271,7 +273,7 @@ func TestPendingClientsAreBounded(t *testing.T) {
 	}
 	for range clients {
 		r.ok(r.Close(r.handle(r.Accept(ctx, local, port))))
-		// a closed connection may still be ending
+		// after its Close, a connection may still be ending in the background
 		testkit.Until(t, "no more open connections than the limit", func() bool {
 			_, conns := r.eng.Open()
 			return conns <= limit

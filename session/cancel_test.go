@@ -38,7 +38,7 @@ func TestCancelBeforeRun(t *testing.T) {
 		t.Log(name)
 		cancelled(t, r.start(c))
 	}
-	// A Write that never began breaks nothing.
+	// The cancelled Write never began, so the connection still works.
 	r.ok(r.Write(h, []byte("y")))
 	if got := string(r.ok(r.Read(h, 1)).([]byte)); got != "y" {
 		t.Errorf("read %q", got)
@@ -76,9 +76,9 @@ func TestCancelKeepsTheOrder(t *testing.T) {
 	cancelled(t, b)
 	select {
 	case <-g.arrived:
-		// fakeengine would complain, too
+		// fakeengine, too, fails the test if two Writes overlap
 		t.Fatal("the third Write has begun before the first ended")
-	case <-time.After(50 * time.Millisecond): // the promise is that nothing happens
+	case <-time.After(50 * time.Millisecond): // in this time the third Write must not begin
 	}
 	g.release <- nil
 	a.ok()
@@ -156,7 +156,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		r := newRig(t)
 		ctx, port := r.server(), testkit.Port(t)
 		c := r.start(r.Accept(ctx, "127.0.0.1", port))
-		dialTCP(t, port) // the listener exists; this client does no handshake
+		dialTCP(t, port) // waits for the listener; this client does no handshake
 		c.Cancel()
 		cancelled(t, c)
 		next := r.start(r.Accept(ctx, "127.0.0.1", port))
@@ -170,7 +170,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		read := r.start(r.Read(h, 1))
 		last := r.LastError()
 		last.Cancel()
-		r.start(last).wait() // it may return the text, or fail with kind cancelled
+		r.start(last).wait() // LastError may return the text, or fail with kind cancelled
 		if read.ended() {
 			t.Error("the Read has ended as well")
 		}
@@ -211,7 +211,8 @@ func TestCancelIsTooLate(t *testing.T) {
 }
 
 // TestCancelledListenDoesNotEndOtherAccepts: the Accept that opens the listener is cancelled during
-// the look-up of the address. The test counts look-ups, so it is not parallel.
+// the look-up of the address. An Accept that waits for this listener then does its own look-up. The
+// test counts look-ups, so it is not parallel.
 func TestCancelledListenDoesNotEndOtherAccepts(t *testing.T) {
 	r := newRig(t)
 	ctx, port := r.server(), testkit.Port(t)

@@ -32,10 +32,10 @@ func files(t *testing.T, c *testcert.Cert) (cert, key string) {
 	return cert, key
 }
 
-// at is the address of a port of this machine.
+// at returns the address of a port of this machine.
 func at(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// shownName is the common name in the certificate that the server has shown.
+// shownName returns the common name in the certificate that the server has shown.
 func shownName(c *tls.Conn) string {
 	return c.ConnectionState().PeerCertificates[0].Subject.CommonName
 }
@@ -94,7 +94,8 @@ func TestARenewalDropsNobody(t *testing.T) {
 	stop := make(chan struct{})
 	seen := make(chan string, 1<<16)
 	var work sync.WaitGroup
-	work.Go(func() { // accepts until the context is closed
+	// accepts until the context is closed
+	work.Go(func() {
 		for {
 			call := r.start(r.Accept(ctx, "", 0))
 			v, err := call.wait()
@@ -133,7 +134,7 @@ func TestARenewalDropsNobody(t *testing.T) {
 		p := pairs[i%2]
 		r.ok(r.SetCertificate(ctx, "", p[0], p[1]))
 	}
-	for len(seen) == 0 { // at least one has come
+	for len(seen) == 0 { // until at least one client has come
 		c, err := tls.Dial("tcp", at(port), r.clientConfig())
 		if err != nil {
 			t.Fatal(err)
@@ -174,8 +175,8 @@ func TestClientsGetTheCertificateOfTheHostThatTheyAskFor(t *testing.T) {
 	}
 }
 
-// A context may have 64 listeners, and certificates for 256 names. The limit of handles does not
-// count these.
+// A context may have 64 listeners, and certificates for 256 names. The limit of handles counts
+// neither, so each has a limit of its own.
 func TestPlacesAndNamesOfAContextAreLimited(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -118,7 +118,8 @@ func TestACloseThatIsCancelledGivesUpWhatIsLeft(t *testing.T) {
 }
 
 // TestTheEndOfTheSessionDrains: the session's end sends the bytes of the data channels, but waits
-// no longer than Timeouts.Close. Then it cuts the connections.
+// no longer than Timeouts.Close. A connection ends with close_notify if its Close is under way and
+// all bytes are sent. Otherwise it is cut.
 func TestTheEndOfTheSessionDrains(t *testing.T) {
 	t.Parallel()
 	for name, closing := range map[string]bool{"not closed": false, "in its Close": true} {
@@ -171,7 +172,7 @@ func TestTheEndOfTheSessionDrains(t *testing.T) {
 }
 
 // TestACallerThatClosesItsChannelHasSentWhatItSent: the peer gets the bytes that the caller sent
-// before. Then the connection is cut without close_notify, because the caller may have ended in the
+// before. But even tls.Close then sends no close_notify, because the caller may have died in the
 // middle of a Write.
 func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 	t.Parallel()
@@ -231,12 +232,12 @@ func TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify(t *testing.T) 
 }
 
 // TestAPeersResetEndsTheDrain: a Close waits until the bytes are sent. If the peer resets the
-// connection, the Close ends with this error.
+// connection, the Close fails with ECONNRESET.
 func TestAPeersResetEndsTheDrain(t *testing.T) {
 	t.Parallel()
 	g := newGate(fakeengine.Write)
 	r := newRig(t, g.install, timeouts(session.Timeouts{Write: era}))
-	r.SetReasonTimeout(0) // this peer gives no reason
+	r.SetReasonTimeout(0) // the peer sends no alert, so do not wait for one
 	port, got := r.sink()
 	h, c := r.channel(port)
 	send(t, c, random(100000))
@@ -255,7 +256,8 @@ func TestAPeersResetEndsTheDrain(t *testing.T) {
 }
 
 // TestCloseEndsAHandshakeThatBringsAChannel: if the handshake succeeds while the Close waits, the
-// Close sends the bytes of the data channel.
+// Close sends the bytes of the data channel. If stallTimeout passes first, the Close cancels the
+// handshake.
 func TestCloseEndsAHandshakeThatBringsAChannel(t *testing.T) {
 	t.Parallel()
 	t.Run("it goes on waiting", func(t *testing.T) {
@@ -323,7 +325,7 @@ func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
 }
 
 // TestFlushAndShutdownAreAnsweredAfterTheirClose: a Flush and a Shutdown are made before a Close,
-// but run after the Close has ended.
+// but run after the Close has ended. Then they tell what the Close has sent.
 func TestFlushAndShutdownAreAnsweredAfterTheirClose(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -340,7 +342,7 @@ func TestFlushAndShutdownAreAnsweredAfterTheirClose(t *testing.T) {
 }
 
 // TestFlushAndShutdownEndWithTheirClose: the Close sends the bytes of the data channel, so the
-// waiting Flush or Shutdown ends without stallTimeout.
+// waiting Flush or Shutdown ends. The Close need not cancel them after stallTimeout.
 func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -361,7 +363,7 @@ func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 			t.Parallel()
 			g := newGate(fakeengine.Write)
 			r := newRig(t, g.install)
-			r.SetStallTimeout(era) // the Close does not need it
+			r.SetStallTimeout(era) // a Close that waits for this time hangs the test
 			port, got := r.sink()
 			h, caller := r.channel(port)
 			send(t, caller, random(4))

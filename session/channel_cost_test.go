@@ -21,9 +21,10 @@ type pipeEngine struct {
 
 type pipeConn struct {
 	idleConn
-	late   chan struct{} // for each element, one Write succeeds only after its timeout
-	back   chan []byte
-	copies [8][64 << 10]byte // for Write's pieces; more than are in use at the same time
+	late chan struct{} // for each element, one Write succeeds only after its timeout
+	back chan []byte
+	// Write copies its bytes into these in turn; fewer than 8 are in use at the same time
+	copies [8][64 << 10]byte
 	next   int
 }
 
@@ -85,8 +86,9 @@ func must(t *testing.T, c *session.Call) {
 	}
 }
 
-// TestAPieceThatIsLateAndSucceedsFailsNoLaterOne: a piece succeeds after its timeout has passed.
-// This happens if a thread waits for a processor, and not for the peer.
+// TestAPieceThatIsLateAndSucceedsFailsNoLaterOne: the pump sends the bytes of the caller in pieces,
+// each with a timeout. A piece may succeed although its timeout has passed, because its thread has
+// waited for a processor, and not for the peer. Then the later pieces must not fail.
 func TestAPieceThatIsLateAndSucceedsFailsNoLaterOne(t *testing.T) {
 	t.Parallel()
 	conn := &pipeConn{late: make(chan struct{}, 1)}

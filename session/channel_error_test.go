@@ -26,7 +26,7 @@ func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
 	if !errors.Is(err, syscall.EPIPE) {
 		t.Fatalf("%d bytes sent, %v; want EPIPE", n, err)
 	}
-	st := r.status(h) // published before the send fails
+	st := r.status(h) // the session publishes the status before the send fails
 	e := st.WriteError
 	if st.Write != "failed" || st.Read != "open" || e == nil || e.Kind != kind.Timeout ||
 		e.Op != "tls.Write" || e.Handle != h ||
@@ -36,7 +36,7 @@ func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
 	if got := r.lastError(); got != e.Error() {
 		t.Errorf("the last error is %q, want %q", got, e)
 	}
-	r.ok(r.Close(h)) // Status has returned the error
+	r.ok(r.Close(h)) // succeeds, because Status has returned the error
 	r.gone()
 }
 
@@ -52,7 +52,7 @@ func TestSetTimeoutHoldsForThePieceThatWaits(t *testing.T) {
 	await(t, g.first(), "the piece")
 	r.ok(r.SetTimeout(h, moment))
 	unsendable(t, c)
-	// No call has returned the error.
+	// No call has returned the error before, so the Close returns it.
 	r.failsWith(r.Close(h), kind.Timeout, "within 50ms; 0 bytes were sent before that")
 }
 
@@ -81,8 +81,8 @@ func TestOneConnectionsStuckPeerDelaysNoOther(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestAResetIsNoticedByACallerThatOnlyWrites: the peer resets the connection with or without
-// close_notify before.
+// TestAResetIsNoticedByACallerThatOnlyWrites: the peer resets the connection, perhaps after a
+// close_notify. Then the sends of the caller fail, and the status has the error.
 func TestAResetIsNoticedByACallerThatOnlyWrites(t *testing.T) {
 	t.Parallel()
 	for name, notify := range map[string]bool{"at once": false, "after close_notify": true} {

@@ -46,8 +46,8 @@ func echoes(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges: the caller makes the socket blocking. Close
-// and the session's end still end.
+// TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges: the caller makes the socket blocking. A
+// Close still returns, and the session can still be ended.
 func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -64,10 +64,10 @@ func TestNothingWaitsOnAChannelWhoseFlagsTheCallerChanges(t *testing.T) {
 		c.Write(make([]byte, 16<<20))
 	}))
 	unix.SetNonblock(dup2, false)
-	receive(t, unread, 1) // and no more, so the in pump waits for room
+	receive(t, unread, 1) // and no more, so the pump from the peer to the caller waits for room
 	r.ok(r.Close(h))
 	r.gone()
-	rest(t, unread) // the caller sees the end, although the duplicate lives
+	rest(t, unread) // the caller sees the end, although the duplicate is still open
 }
 
 // TestAChannelWhoseFlagsTheCallerChangesTakesNoThread: on a socket that the caller has made
@@ -218,8 +218,8 @@ func descriptors(t *testing.T) int {
 	return len(list)
 }
 
-// TestADuplicateOfTheCallersEndKeepsNothing: the caller closes its end, but has a duplicate. The
-// duplicate works, and a Close ends the channel for the duplicate, too.
+// TestADuplicateOfTheCallersEndKeepsNothing: the caller closes its descriptor, but has a duplicate.
+// The duplicate still works. tls.Close then ends the channel, although the duplicate is open.
 func TestADuplicateOfTheCallersEndKeepsNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

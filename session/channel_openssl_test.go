@@ -41,7 +41,7 @@ func newRealRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) 
 	return r
 }
 
-// serveTLS is serve with the server's configuration cfg. f does the handshake.
+// serveTLS is serve with the server's configuration cfg. f must do the handshake.
 func (r *rig) serveTLS(cfg *tls.Config, f func(*tls.Conn, *net.TCPConn)) int {
 	cfg.Certificates = []tls.Certificate{r.cert.TLS()}
 	return testkit.Serve(r.t, func(nc net.Conn) {
@@ -230,9 +230,10 @@ func TestCloseOverOpenSSLDrains(t *testing.T) {
 }
 
 // If a socket is closed while it has unread bytes, the system resets the connection, and discards
-// the bytes that the socket has not sent yet. This must not happen here. The peer writes more than
-// all buffers take, and reads only afterwards, so its Write ends only when tlsd discards the bytes.
-// The peer's buffer is smaller than the data, so a part of the data waits in tlsd's socket.
+// the bytes that the socket has not sent yet. tlsd must not lose its bytes in this way. The peer
+// first writes more than all buffers take, and reads only afterwards. So the peer's Write succeeds
+// only if tlsd receives and discards the peer's bytes at the end. The peer's buffer is smaller than
+// the data, so a part of the data waits in tlsd's socket.
 func TestNoEndLosesDataAlthoughThePeersBytesAreUnread(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -279,7 +280,7 @@ func TestNoEndLosesDataAlthoughThePeersBytesAreUnread(t *testing.T) {
 }
 
 // TestAServerReadsWhatItsClientSentBeforeAReset: the client sends a request, and later resets the
-// connection. The server gets the request, although its Write fails first.
+// connection. The server gets the request, although the server's own Write fails first.
 func TestAServerReadsWhatItsClientSentBeforeAReset(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)

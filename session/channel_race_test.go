@@ -40,11 +40,13 @@ func anyMoment(t *testing.T, rnd *rand.Rand) {
 	r.SetStallTimeout(moment)
 	peers := []int{r.echo(), testkit.Silent(t),
 		testkit.Serve(t, func(nc net.Conn) { deaf(r, nc); <-t.Context().Done() }),
-		r.serve(func(c *tls.Conn, nc *net.TCPConn) { // a peer that resets the connection
+		// a peer that resets the connection
+		r.serve(func(c *tls.Conn, nc *net.TCPConn) {
 			io.CopyN(c, c, int64(rand.IntN(200000)))
 			nc.SetLinger(0)
 		}),
-		r.serve(func(c *tls.Conn, nc *net.TCPConn) { // a peer that sends no close_notify
+		// a peer that sends no close_notify
+		r.serve(func(c *tls.Conn, nc *net.TCPConn) {
 			io.CopyN(c, c, int64(rand.IntN(200000)))
 		}),
 	}

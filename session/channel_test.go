@@ -98,8 +98,8 @@ func unsendable(t *testing.T, c net.Conn) {
 	})
 }
 
-// cutConn makes Read fail with errCut at the end of the TCP stream without close_notify. crypto/tls
-// alone returns io.EOF in both cases.
+// cutConn makes the Read of a tls.Conn fail with errCut if the TCP stream ends without
+// close_notify. Without cutConn that Read returns io.EOF, as after close_notify.
 type cutConn struct{ net.Conn }
 
 var errCut = errors.New("cut without close_notify")

@@ -42,8 +42,8 @@ func TestCloseSucceedsWhenThePeerIsGone(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// TestCloseEndsWhatGoesOnWaiting: after stallTimeout, the calls that still wait end with kind
-// cancelled. The Close succeeds, unless its handle was never made.
+// TestCloseEndsWhatGoesOnWaiting: a Close waits for the earlier calls. If none of them ends within
+// stallTimeout, the Close ends them with kind cancelled. The Close succeeds if its handle was made.
 func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -76,7 +76,7 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 		"Write": {func(r *rig) ([]*session.Call, *session.Call) {
 			h := r.client(testkit.Serve(r.t, func(nc net.Conn) {
 				r.tlsServer(nc).Handshake()
-				<-r.t.Context().Done() // and reads no more
+				<-r.t.Context().Done() // without a Read, so that the Write waits
 			}))
 			return []*session.Call{r.Write(h, make([]byte, 16<<20))}, r.Close(h)
 		}, ok},
@@ -116,11 +116,11 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 	}
 }
 
-// TestCloseIsPatientWithProgress: a Close waits for many earlier calls, because one of them ends
-// again and again before stallTimeout has passed. The clock of the session is synctest's: it stands
-// still while a goroutine runs or waits for the network. So the result does not depend on the speed
-// of the machine. The timeouts of testkit use this clock, too, so only the timeout of go test ends
-// a test that hangs.
+// TestCloseIsPatientWithProgress: a Close waits for many earlier calls, if each ends less than a
+// stallTimeout after the one before. The clock of the session is synctest's: it stands still while
+// a goroutine runs or waits for the network. So the result does not depend on the speed of the
+// machine. The timeouts of testkit use this clock, too, so only the timeout of go test ends a test
+// that hangs.
 func TestCloseIsPatientWithProgress(t *testing.T) {
 	t.Parallel()
 	port := newRig(t).echo() // outside of synctest: an Accept that waits would stop the clock
@@ -128,7 +128,8 @@ func TestCloseIsPatientWithProgress(t *testing.T) {
 		g := newGate(fakeengine.Read)
 		r := newRig(t, g.install)
 		h := r.handle(r.NewClient("127.0.0.1", port))
-		r.ok(r.SetInsecureSkipVerify(h, true)) // synctest's clock begins in the year 2000
+		// in synctest's year 2000 the certificate is not valid yet
+		r.ok(r.SetInsecureSkipVerify(h, true))
 		r.ok(r.Handshake(h))
 		r.ok(r.Write(h, []byte("abcdefghijkl")))
 		var reads []*running

@@ -78,7 +78,7 @@ func TestEndOfData(t *testing.T) {
 		h := r.client(testkit.Serve(t, func(nc net.Conn) {
 			c := r.tlsServer(nc)
 			c.Write([]byte("half a mess"))
-			// serve closes nc, but not c.
+			// testkit.Serve closes nc, so c sends no close_notify.
 		}))
 		r.ok(r.Read(h, 100))
 		r.fails(r.Read(h, 100), kind.IO)

@@ -27,10 +27,12 @@ func addresses(n int) (list []netip.AddrPort) {
 	return list
 }
 
-// A track runs session.Race. The test decides when and how each attempt ends.
+// A track runs session.Race, which connects to one of several addresses. Race begins an attempt for
+// each address, with a pause in between, and returns the first connection. The test decides when
+// and how each attempt ends, and when each pause ends.
 type track struct {
 	t       *testing.T
-	tick    chan time.Time
+	tick    chan time.Time // an element ends a pause
 	began   chan netip.AddrPort
 	verdict map[netip.AddrPort]chan error // the result of each attempt
 	conns   chan *endConn
@@ -102,6 +104,7 @@ func (k *track) begins(want netip.AddrPort) {
 	}
 }
 
+// ticks ends a pause.
 func (k *track) ticks() {
 	k.t.Helper()
 	select {
@@ -216,7 +219,7 @@ func TestAttemptsAtTheSameTimeAreBounded(t *testing.T) {
 		k.ticks()
 		k.begins(list[i+1])
 	}
-	close(k.tick) // from now on no attempt has to wait for its time
+	close(k.tick) // from now on each pause ends at once
 	for i := range 2 {
 		k.verdict[list[3+i]] <- errors.New("refused")
 		k.begins(list[session.MostAttempts+i]) // because another attempt has ended

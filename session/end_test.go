@@ -37,7 +37,8 @@ func TestEndOfAnIdleSession(t *testing.T) {
 	r.gone()
 }
 
-// TestEndEndsWaitingCalls: waiting calls end at once, with kind cancelled and the reason.
+// TestEndEndsWaitingCalls: waiting calls end at once, with kind cancelled and the reason. Only the
+// Read may have another reason, because a Close of its connection waits for it.
 func TestEndEndsWaitingCalls(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{Connect: era, Handshake: era,
@@ -59,11 +60,11 @@ func TestEndEndsWaitingCalls(t *testing.T) {
 		"look-up":      r.start(r.NewClient(slowName(), 443)),
 		"listen, name": r.start(r.Accept(ctx, slowName(), 443)),
 	}
-	dialTCP(t, port) // the listener exists, and has a client in its handshake
+	dialTCP(t, port) // waits for the listener; this client stays in its handshake
 	closing := r.start(r.Close(read))
 	late := r.Read(silent, 1)
 
-	go func() { late.Run() }() // every call must be run
+	go func() { late.Run() }() // End waits for each call that was made, so each must be run
 	r.gone()
 	for name, c := range calls {
 		if e := c.fails(kind.Cancelled); !strings.Contains(e.Why, "session ended") &&
@@ -162,8 +163,8 @@ func TestEndAtAnyMoment(t *testing.T) {
 	}
 }
 
-// TestListenerOutOfDescriptors: if the process has no free descriptor, a waiting Accept gets the
-// error. When descriptors are free again, clients are served. The test runs in a process of its
+// TestListenerOutOfDescriptors: if the process has no free descriptor, a waiting Accept fails with
+// EMFILE. When descriptors are free again, clients are served. The test runs in a process of its
 // own.
 func TestListenerOutOfDescriptors(t *testing.T) {
 	t.Parallel()

@@ -105,7 +105,7 @@ func TestEngineErrorsAreClassified(t *testing.T) {
 				order := []fakeengine.Op{fakeengine.NewClientContext,
 					fakeengine.Handshake, fakeengine.Write, fakeengine.Read}
 				at := slices.Index(order, c.op)
-				if c.op == fakeengine.Client { // TLS begins with the handshake
+				if c.op == fakeengine.Client { // Handshake calls Client
 					at = 1
 				}
 				var e *session.Error
@@ -179,7 +179,8 @@ func TestConnectErrors(t *testing.T) {
 		"http://localhost"} {
 		c := r.start(r.NewClient(host, 1))
 		if host != "[::1]" {
-			c.Cancel() // some of these would ask a name server
+			// some hosts are looked up, and TestMain's resolver never answers
+			c.Cancel()
 		}
 		if _, err := c.wait(); err == nil {
 			t.Errorf("%q: connected", host)
@@ -236,8 +237,8 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestStub: without a TLS library, each call that needs the library fails, and says why there is
-// none.
+// TestStub: without a TLS library, each call that needs the library fails. Its error says why no
+// library was loaded.
 func TestStub(t *testing.T) {
 	t.Parallel()
 	stub := session.Stub(errors.New("tried libssl.so.3: not found"))

@@ -8,13 +8,16 @@ import (
 // MostFinishing is the number of closes that may run in the background.
 const MostFinishing = maxFinishing
 
-// SetStallTimeout sets stallTimeout. It must be called before the first call.
+// SetStallTimeout sets how long Close, CloseServerContext and LastError wait if no earlier call
+// ends. It must be called before the first call.
 func (s *Session) SetStallTimeout(d time.Duration) { s.stallTimeout = d }
 
-// SetReasonTimeout sets reasonTimeout. It must be called before the first call.
+// SetReasonTimeout sets how long a failed send waits for an alert of the peer. It must be called
+// before the first call.
 func (s *Session) SetReasonTimeout(d time.Duration) { s.reasonTimeout = d }
 
-// TrustDepth counts the stores in the chain of fallbacks, the current one included.
+// TrustDepth counts the trust stores that form a chain. The chain begins with the current store. A
+// store that could not be loaded names the next one, which is used in its place.
 func (s *Session) TrustDepth() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -32,7 +35,8 @@ func (s *Session) Watched() int {
 	return len(s.watched)
 }
 
-// SetReloadPause sets reloadPause. It must be called before the first call.
+// SetReloadPause sets reloadPause, the shortest time between two checks of the certificate files.
+// It must be called before the first call.
 func (s *Session) SetReloadPause(d time.Duration) { s.reloadPause = d }
 
 // LookAtCertificates checks the files of a context for changes, as each handshake does before it

@@ -12,14 +12,17 @@ import (
 	"tlsd/session"
 )
 
-// A slowEnd is a rig whose connections finish their close only when the channel free is closed, or
-// when their context ends.
+// After the answer of a Close, the end of the connection goes on in the background: the session
+// sends close_notify, and waits until the peer's system has acknowledged all bytes.
+
+// A slowEnd is a rig whose connections finish this end only when the channel free is closed, or
+// when the context of the end is done.
 type slowEnd struct {
 	*rig
 	free  chan struct{}
 	begun atomic.Int32 // connections whose closing has begun
-	cut   atomic.Int32 // those whose context has ended first
-	left  atomic.Int32 // those that have finished
+	cut   atomic.Int32 // connections whose context was done before free was closed
+	left  atomic.Int32 // connections whose end has finished
 }
 
 func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
@@ -96,6 +99,8 @@ func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	})
 }
 
+// TestHurryCutsShortWhatIsBeingFinished: the session's end waits for the ends in the background,
+// unless Hurry cuts them short.
 func TestHurryCutsShortWhatIsBeingFinished(t *testing.T) {
 	t.Parallel()
 	s := newSlowEnd(t, testkit.Patience)

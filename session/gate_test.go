@@ -49,7 +49,7 @@ func (g *gate) first() <-chan struct{} {
 	return ch
 }
 
-// failing makes an engine whose operation fails.
+// failing returns a setting for newRig: each operation op of the engine fails with err.
 func failing(op fakeengine.Op, err error) func(*fakeengine.Engine, *session.Config) {
 	return func(e *fakeengine.Engine, _ *session.Config) {
 		e.Hook = func(_ context.Context, o fakeengine.Op) error {

@@ -48,7 +48,7 @@ func newRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) *rig
 	return r
 }
 
-// Handshake and Accept are the session's, without a data channel.
+// Handshake and Accept call the session's methods without a data channel.
 func (r *rig) Handshake(h session.Handle) *session.Call { return r.Session.Handshake(h, nil) }
 
 func (r *rig) Accept(ctx session.Handle, host string, port int) *session.Call {

@@ -66,8 +66,8 @@ func TestFactsAboutThePeersCertificate(t *testing.T) {
 	}
 }
 
-// The owner of a certificate chooses the names in it. No name must look like another name, or hide
-// the names behind it.
+// The owner of a certificate chooses the names in it. So a name with a comma or a NUL in it must
+// not look like two names, and must not hide the names that follow.
 func TestANameOfACertificateIsOneEntry(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)

@@ -15,7 +15,7 @@ import (
 )
 
 // dns runs a name server, which gives each name the same IPv4 addresses. It returns a resolver that
-// asks this server, and the count of its questions.
+// asks this server, and the number of questions that the server has got.
 func dns(t *testing.T, addrs ...string) (resolver *net.Resolver, asked *atomic.Int32) {
 	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -45,18 +45,18 @@ func dns(t *testing.T, addrs ...string) (resolver *net.Resolver, asked *atomic.I
 
 // answer makes the answer to a question (RFC 1035).
 func answer(query []byte, addrs []string) []byte {
-	end := 12 // of the header; the labels of the name follow
+	end := 12 // the length of the header; then come the labels of the name
 	for query[end] != 0 {
 		end += int(query[end]) + 1
 	}
 	question := query[12 : end+5]
-	if binary.BigEndian.Uint16(query[end+1:]) != 1 { // no question for IPv4 addresses
+	if binary.BigEndian.Uint16(query[end+1:]) != 1 { // the question is not for IPv4 addresses
 		addrs = nil
 	}
 	msg := append([]byte{query[0], query[1], 0x81, 0x80, 0, 1, 0, byte(len(addrs)), 0, 0, 0, 0},
 		question...)
 	for _, a := range addrs {
-		// the question's name, A, IN, for 0 s, 4 bytes
+		// the question's name, type A, class IN, TTL 0, 4 bytes of data
 		msg = append(msg, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
 		msg = append(msg, netip.MustParseAddr(a).AsSlice()...)
 	}

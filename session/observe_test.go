@@ -26,6 +26,7 @@ type notes struct {
 	over         *session.Totals
 }
 
+// shaken is a handshake with its details.
 type shaken struct {
 	session.Handshake
 	version, cipher, subject, serial string

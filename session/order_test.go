@@ -20,7 +20,8 @@ func TestConversationMadeAtOnce(t *testing.T) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.SetStallTimeout(testkit.Patience) // Close waits for a slow handshake
+			// so that the Close does not cancel a slow handshake
+			r.SetStallTimeout(testkit.Patience)
 			port := r.echo()
 			want := []any{session.Handle(1), 0, 5, 6, "/CN=localhost", "TLSv1.3"}
 			calls := []*session.Call{
@@ -183,6 +184,8 @@ func TestWaitingWriteHoldsUpNoRead(t *testing.T) {
 	write.ok()
 }
 
+// TestLastErrorTakesItsTurn: LastError waits for the call that was made before it, and returns its
+// error.
 func TestLastErrorTakesItsTurn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -201,6 +204,8 @@ func TestLastErrorTakesItsTurn(t *testing.T) {
 	}
 }
 
+// TestLastErrorDoesNotWaitForEver: LastError waits for earlier calls only until none of them has
+// ended for stallTimeout. So a Read that waits for its peer does not stop LastError.
 func TestLastErrorDoesNotWaitForEver(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

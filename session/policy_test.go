@@ -45,7 +45,7 @@ func (a *audits) are(t *testing.T, want ...audit.Event) {
 	}
 }
 
-// ruled makes a rig with a policy. keys are the lines of a table of the policy file.
+// ruled makes a rig with a policy. keys are the lines of the table [default] of the policy file.
 func ruled(t *testing.T, keys string) (*rig, *audits) {
 	t.Helper()
 	f, err := policy.Parse([]byte("[default]\n" + keys))
@@ -131,7 +131,7 @@ func TestOldVersionsCanBeForbidden(t *testing.T) {
 	h := r.handle(r.NewClient("localhost", old))
 	r.refuses(r.Handshake(h), "(min-tls)", "TLS below 1.3")
 	a.are(t, denied("tls.Handshake", fmt.Sprintf("localhost:%d", old), "min-tls"))
-	r.client(r.echo()) // it speaks 1.3
+	r.client(r.echo()) // succeeds, because this server speaks TLS 1.3
 
 	// A new trust store makes a new client context, which must keep to the rule as well.
 	r.ok(r.SetCaBundle(r.ca.File))
@@ -178,7 +178,7 @@ func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
 	p := fmt.Sprint(port)
 	for _, tc := range []struct {
 		rules, host string
-		refused     string // for the audit; "" if it is allowed
+		refused     string // the destination that the error names; "": it is allowed
 	}{
 		{`"localhost:` + p + `"`, "localhost", ""},
 		{`"localhost:` + p + `"`, "LocalHost", ""},
@@ -218,7 +218,7 @@ func TestOnlyAllowedDestinationsAreConnectedTo(t *testing.T) {
 // not judge it, and tlsd does not connect.
 func TestAmbiguousHostsAreNotConnectedTo(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", ":0") // of both families
+	l, err := net.Listen("tcp", ":0") // for IPv4 and IPv6
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,8 @@ func TestAnAllowedDestinationThatIsNotThereIsAConnectError(t *testing.T) {
 	if err.Errno != "ECONNREFUSED" {
 		t.Errorf("error %q, errno %q", err, err.Errno)
 	}
-	// The same kind, although localhost may also have the address [::1], which is forbidden.
+	// localhost may also have the address [::1], which is forbidden. The error has the kind
+	// connect nevertheless.
 	r.fails(r.NewClient("localhost", port), kind.Connect)
 	a.are(t)
 }
@@ -361,13 +362,13 @@ func TestFilesMustBeInTheAllowedFolders(t *testing.T) {
 	// If a file of an allowed folder is missing or bad, the error has the kind file, and not
 	// denied.
 	r.fails(r.NewServerContext(cert, filepath.Join(in, "none")), kind.File)
-	// A folder does not count as a file in itself.
+	// The path of the allowed folder itself is denied.
 	r.fails(r.NewServerContext(cert, in+"/"), kind.Denied)
 	a.are(t, denied("tls.NewServerContext", in+"/", "key-folders"))
 	r.fails(r.NewServerContext(cert, "in/key"), kind.File)
 	a.are(t)
 
-	// Each of the two keys limits only its own files.
+	// key-folders does not limit CA files, and ca-folders limits only CA files.
 	r, _ = ruled(t, "key-folders = []")
 	r.ok(r.SetCaBundle(r.ca.File))
 	r.fails(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile), kind.Denied)

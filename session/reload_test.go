@@ -30,7 +30,7 @@ type renewal struct {
 }
 
 // renewing makes a renewal that checks its files before each handshake. option is the value of the
-// option reload, "" for the preset. set adjusts the session's configuration.
+// option reload; "" does not set the option. set adjusts the session's configuration.
 func renewing(t *testing.T, option string,
 	set ...func(*fakeengine.Engine, *session.Config)) *renewal {
 	t.Helper()
@@ -180,7 +180,7 @@ func TestOnlyWhatIsWantedIsReloaded(t *testing.T) {
 		t.Error("a certificate was reloaded without the option reload")
 	}
 
-	// Each name has its own files.
+	// With the option, the files of each name are reloaded.
 	r.ok(r.SetOption(r.ctx, "reload", "auto"))
 	renewed := r.issue("a.test")
 	r.put(host, renewed.CertPEM)

@@ -19,8 +19,8 @@ import (
 // tallies is a Meter that counts uses of certificates, and reloads.
 type tallies struct {
 	mu     sync.Mutex
-	uses   map[string]int // by serial; a number that becomes 0 is removed
-	reload map[bool]int
+	uses   map[string]int // by the certificate's serial number; an entry of 0 is removed
+	reload map[bool]int   // by whether the new files are used
 }
 
 func (m *tallies) Moved(int, int)                  {}
@@ -105,7 +105,7 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 	r.ok(r.SetOption(r.ctx, "client-ca", file))
 	r.ok(r.SetOption(r.ctx, "client-cert", "require"))
 	// The clients can resume TLS sessions. A client of a CA that is no longer trusted must not
-	// get in by this way.
+	// be admitted by resuming.
 	clients := map[*testcert.CA]*tls.Config{}
 	for _, ca := range []*testcert.CA{r.ca, other} {
 		leaf := ca.Issue(t, testcert.Leaf{CN: "a client"})

@@ -103,7 +103,8 @@ func TestASignalThatIsNoneOrMisusedHarmsNothing(t *testing.T) {
 	rest(t, a) // the session has closed the other socket, too
 	r.fails(r.Signal(99, c, d), kind.Handle)
 
-	// The caller fills the pair, reads bytes of the session, and closes the pair.
+	// The caller fills the pair, so that the session cannot write its byte. Then the caller
+	// closes its ends. Each time, Accept still works.
 	polled, second := pair(t)
 	dup := copyOf(t, second)
 	r.ok(r.Signal(ctx, copyOf(t, polled), second))

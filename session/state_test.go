@@ -31,9 +31,9 @@ var ops = []struct {
 	{"Close", func(r *rig, h session.Handle) *session.Call { return r.Close(h) }},
 }
 
-// states are the rows of TestStates. reach returns a handle in the state. For a state that passes
-// it also returns a function, which ends the state. TestStates makes the column's call, and then
-// calls this function.
+// states are the rows of TestStates. reach returns a handle in the state. Some states last only
+// until a call ends, such as "making". For such a state, reach also returns a function that lets
+// this call end. TestStates makes the column's call, and then calls the function.
 var states = []struct {
 	name  string
 	reach func(*rig, *gate) (session.Handle, func())
@@ -111,8 +111,8 @@ func TestStates(t *testing.T) {
 		for i, op := range ops {
 			t.Run(st.name+"/"+op.name, func(t *testing.T) {
 				t.Parallel()
-				// The gate stops each handshake. reach releases its own one. A
-				// handshake of the column is released below, and succeeds.
+				// The gate stops each handshake. reach releases the handshake that
+				// it makes. If op is Handshake, its handshake is released below.
 				g := newGate(fakeengine.Handshake)
 				r := newRig(t, g.install)
 				h, pass := st.reach(r, g)

@@ -15,7 +15,7 @@ import (
 	"tlsd/session"
 )
 
-// moment is a timeout that passes soon, and era one that does not pass in a test.
+// moment is a timeout that passes soon. era is a timeout that does not pass during a test.
 const (
 	moment = 50 * time.Millisecond
 	era    = time.Hour
@@ -32,7 +32,8 @@ func (r *rig) timesOut(c *session.Call, says ...string) {
 	}
 }
 
-// TestReadTimesOutAndLosesNothing: the timeout is the session's, or comes from SetTimeout.
+// TestReadTimesOutAndLosesNothing: the timeout is the session's, or comes from SetTimeout. A later
+// Read gets the data.
 func TestReadTimesOutAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	for name, byHandle := range map[string]bool{"the session's": false, "the handle's": true} {
@@ -93,7 +94,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 		h := r.client(r.echo())
 		before := r.start(r.Read(h, 1))
 		r.ok(r.SetTimeout(h, moment))
-		r.timesOut(r.Read(h, 1)) // its wait for the earlier Read counts
+		r.timesOut(r.Read(h, 1)) // the time of waiting for the earlier Read counts, too
 		if before.ended() {
 			t.Errorf("a Read from before SetTimeout has ended: %v", before.err)
 		}
@@ -102,7 +103,7 @@ func TestSetTimeoutHoldsForEachLaterCall(t *testing.T) {
 		select {
 		case <-after.done:
 			t.Errorf("a Read without a timeout has ended: %v", after.err)
-		case <-time.After(4 * moment): // the promise is that nothing happens
+		case <-time.After(4 * moment): // in this time the Read must not end
 		}
 		after.Cancel()
 		cancelled(t, after)
@@ -162,8 +163,8 @@ func TestAcceptTimesOut(t *testing.T) {
 	r.ok(r.CloseServerContext(ctx))
 }
 
-// TestWriteIsBoundedByThePiece: each piece of a Write has a deadline of its own. So a long Write
-// succeeds if the peer goes on taking data.
+// TestWriteIsBoundedByThePiece: a Write sends its data in pieces of 64 KiB. Each piece has a
+// deadline of its own. So a long Write succeeds if the peer goes on taking data.
 func TestWriteIsBoundedByThePiece(t *testing.T) {
 	t.Parallel()
 	var (
@@ -228,7 +229,7 @@ func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 			t.Fatal("no second piece")
 		}
 	}
-	c.Cancel() // the second piece has not begun
+	c.Cancel() // the gate holds the second piece: none of it has been sent
 	cancelled(t, c)
 	r.fails(r.Write(h, []byte("x")), kind.State)
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
@@ -242,7 +243,8 @@ func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 }
 
 // TestListenThatTimesOutDoesNotEndOtherAccepts: the Accept that opens the listener times out during
-// the look-up of the address. The test counts look-ups, so it is not parallel.
+// the look-up of the address. An Accept that waits for this listener then does its own look-up. The
+// test counts look-ups, so it is not parallel.
 func TestListenThatTimesOutDoesNotEndOtherAccepts(t *testing.T) {
 	r := newRig(t)
 	ctx, port := r.server(), testkit.Port(t)
@@ -264,8 +266,8 @@ func TestListenThatTimesOutDoesNotEndOtherAccepts(t *testing.T) {
 	cancelled(t, b)
 }
 
-// TestUnclaimedClientsAreClosedTogether: CloseServerContext closes all unclaimed clients at the
-// same time. So a client that reads nothing does not delay the others.
+// TestUnclaimedClientsAreClosedTogether: CloseServerContext closes all clients that no Accept has
+// returned, and all at the same time. So a client that reads nothing does not delay the others.
 func TestUnclaimedClientsAreClosedTogether(t *testing.T) {
 	t.Parallel()
 	var (

@@ -172,7 +172,7 @@ func TestClientsMadeBeforeTheBundleIsReadWaitForIt(t *testing.T) {
 	select {
 	case <-client.done:
 		t.Error("the call of NewClient did not wait for the bundle")
-	case <-time.After(50 * time.Millisecond): // the promise is that nothing happens
+	case <-time.After(50 * time.Millisecond): // in this time the call must not end
 	}
 	g.release <- nil
 	bundle.ok()
@@ -239,15 +239,15 @@ func TestSupersededStoresAreFreed(t *testing.T) {
 		t.Errorf("after one more good bundle %d contexts are open and %d freed",
 			open(), r.eng.Freed())
 	}
-	r.ok(r.Write(h, []byte("x"))) // with the first store, which is freed
+	r.ok(r.Write(h, []byte("x"))) // the store that has verified h is freed, but h still works
 	r.End()
 	if open() != 0 {
 		t.Errorf("%d contexts are open after the end", open())
 	}
 }
 
-// TestStoreLivesAsLongAsAClientThatIsToUseIt: SetCaBundle replaces the store before a client that
-// was made earlier has done its handshake.
+// TestStoreLivesAsLongAsAClientThatIsToUseIt: a client is made, and SetCaBundle replaces the store
+// before the client's handshake. The old store is freed only after this handshake.
 func TestStoreLivesAsLongAsAClientThatIsToUseIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, untrusting)

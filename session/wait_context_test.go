@@ -11,7 +11,7 @@ func TestAContextThatIsBeingChangedIsNotReady(t *testing.T) {
 	r.watch(ctx)
 	r.arrival(port)
 	r.waitFor(ctx)
-	change := r.SetOption(ctx, "client-cert", "none") // this call ends when it has run, below
+	change := r.SetOption(ctx, "client-cert", "none") // made here, and run below
 	r.nothing()
 	w := r.start(r.Wait(-1))
 	r.ok(change)

@@ -112,7 +112,8 @@ func TestReadyHandlesTakeTurns(t *testing.T) {
 	var handles []session.Handle
 	for range 200 {
 		h := r.handle(r.NewClient("localhost", r.echo()))
-		handles = append(handles, r.watch(h)) // ready, because a Read fails at once
+		// The handle is ready, because before the handshake a Read would fail at once.
+		handles = append(handles, r.watch(h))
 	}
 	for round := range 3 {
 		for _, h := range handles {

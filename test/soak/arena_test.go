@@ -36,7 +36,7 @@ type arena struct {
 	temp    string // the daemon's folder for temporary files
 	d       *testd.Daemon
 	peer    *peer
-	ports   chan int // of 127.0.0.1, free
+	ports   chan int // free ports of 127.0.0.1
 	figures *figures
 	atRest  rest // the daemon's state before the run
 
@@ -46,7 +46,7 @@ type arena struct {
 	// daemon is locked for reading while a goroutine reads the socket or the pid of d, and for
 	// writing during a restart.
 	daemon sync.RWMutex
-	epoch  atomic.Int64 // changes when the daemon is being restarted
+	epoch  atomic.Int64 // grows before and after each restart of the daemon
 
 	mu       sync.Mutex // guards the rest, and is held while a worker is killed
 	sessions map[*session]struct{}
@@ -75,7 +75,7 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
 	return a
 }
 
-// run plays until the time is over.
+// run lets the callers play scenes, and does the acts of chaos_test.go, until the time is over.
 func (a *arena) run() {
 	a.atRest = a.rest()
 	a.ctx, a.stop = context.WithTimeout(a.t.Context(), *duration)
@@ -124,12 +124,12 @@ type scene struct {
 	name     string
 	random   *rand.Rand
 	ctx      context.Context
-	epoch    int64
+	epoch    int64 // of the arena, when the scene began
 	began    time.Time
 	sessions []*session
 }
 
-// A session is a session of a scene. Before the soak kills its worker, it sets doomed.
+// A session is a session of a scene. doomed is set before the soak kills the session's worker.
 type session struct {
 	*client.Client
 	pid    int // of its worker
@@ -160,7 +160,7 @@ func (a *arena) play(random *rand.Rand) {
 	}
 }
 
-// excused says whether the soak itself has caused a failure of the scene.
+// excused says whether the soak itself may have caused a failure of the scene.
 func (sc *scene) excused() bool {
 	if sc.arena.epoch.Load() != sc.epoch {
 		return true
@@ -209,7 +209,7 @@ func (sc *scene) open() (*session, error) {
 	return s, nil
 }
 
-// doomedSession excuses a scene that has no doomed session of its own.
+// doomedSession excuses a scene, when it is added to the sessions of the scene.
 var doomedSession = func() *session { s := &session{pidfd: -1}; s.doomed.Store(true); return s }()
 
 // close ends a session.

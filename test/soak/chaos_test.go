@@ -14,8 +14,8 @@ import (
 	"tlsd/internal/testd"
 )
 
-// The soak does these things to the daemon while its callers play. An act that costs a session is
-// announced before it is done.
+// The functions of this file disturb the daemon while the callers play. Before an act that may end
+// a session, the function notes which scenes are excused: it sets doomed, or changes the epoch.
 
 // killWorkers kills the worker of some session now and then.
 func (a *arena) killWorkers(random *rand.Rand) {

@@ -91,7 +91,7 @@ func (p *peer) serve(conn *tls.Conn) {
 	o := order{v(0), v(1), v(2), v(3)}
 	result, ok := p.results.LoadAndDelete(o.token)
 	if !ok {
-		return // nobody waits for the result: the caller was one to be killed, or has ended
+		return // nobody waits for the result: the scene has ended
 	}
 	sent := make(chan error, 1)
 	send := func() {
@@ -113,8 +113,8 @@ func (p *peer) serve(conn *tls.Conn) {
 	if errors.As(err, new(wrongByte)) {
 		p.t.Errorf("the peer has got a stream with %v", err)
 	}
-	// The caller has ended its stream, so it has read everything, or it is gone. Sending must
-	// have an end, too: the deadline is for the case that it is gone.
+	// The caller's stream has ended, because the caller has sent everything or is gone. If the
+	// caller is gone, nobody reads what is sent here, so only the deadline ends the sending.
 	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	result.(chan error) <- errors.Join(err, <-sent)
 }

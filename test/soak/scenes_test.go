@@ -49,8 +49,8 @@ func (sc *scene) connect(s *session, port int) (client.Handle, error) {
 	return h, err
 }
 
-// trusting opens a session that trusts the arena's CA. Its CA file is the one that changeBundles
-// replaces, or one that never changes.
+// trusting opens a session that trusts the arena's CA. Its CA file is sc.bundle, which
+// changeBundles replaces, or sc.ca.File, which never changes.
 func (sc *scene) trusting() (*session, error) {
 	s, err := sc.open()
 	if err != nil {
@@ -63,7 +63,7 @@ func (sc *scene) trusting() (*session, error) {
 	return s, s.SetCaBundle(sc.ctx, file)
 }
 
-// transfer sends and receives streams at once. The peer may end its direction first.
+// transfer sends and receives streams at the same time. The peer may end its direction first.
 func (sc *scene) transfer() error {
 	s, err := sc.trusting()
 	if err != nil {
@@ -81,7 +81,8 @@ func (sc *scene) transfer() error {
 	return nil
 }
 
-// order gives an order to the peer of a connection, does its own part, and closes the connection.
+// order gives an order to the peer of a connection, sends and receives the streams of the order,
+// and closes the connection.
 func (sc *scene) order(s *session, h client.Handle) error {
 	o := order{token: sc.random.Uint64(), up: uint64(sc.length(1 << 20)),
 		down: uint64(sc.length(1 << 20)), halfClose: uint64(sc.random.IntN(2))}
@@ -140,8 +141,8 @@ func (sc *scene) download(s *session, h client.Handle, key uint64, n, size int) 
 			return err
 		}
 		if len(p) == 0 {
-			// Also if the peer's worker was killed, Read must fail, and not report an
-			// end.
+			// If the worker of the other side was killed, Read must fail, and not
+			// report an end.
 			if at != n {
 				return wrongByte{fmt.Errorf("Read reports the end after %d of %d "+
 					"bytes", at, n)}
@@ -308,7 +309,7 @@ func (sc *scene) giveBack(port int) {
 	sc.ports <- port
 }
 
-// cancel has the caller cancel Reads. The connection must still work.
+// cancel makes Reads, and cancels them. The connection must still work.
 func (sc *scene) cancel() error {
 	s, err := sc.trusting()
 	if err != nil {
@@ -347,8 +348,8 @@ func (sc *scene) cancel() error {
 	return sc.order(s, h)
 }
 
-// bundles changes the CAs that a session trusts. Connections that are opened later are judged by
-// them.
+// bundles changes the CAs that a session trusts. Later connections must be verified with the new
+// CAs.
 func (sc *scene) bundles() error {
 	s, err := sc.open()
 	if err != nil {

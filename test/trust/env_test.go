@@ -34,8 +34,8 @@ func TestTheEnvironmentOfTheDaemonNamesTheStore(t *testing.T) {
 	for name, c := range map[string]struct {
 		file, dir string
 		trusted   bool // whether w.ca is trusted
-		// what a handshake's error says about the store: the handshake with the good
-		// server, or, if w.ca is trusted, with the wrong one
+		// what the error of a handshake says about the store; if w.ca is trusted, the
+		// handshake is with the server w.wrong, otherwise with w.good
 		store string
 	}{
 		"a file": {w.ca.File, bare, true, w.ca.File + " and " + bare +

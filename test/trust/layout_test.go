@@ -30,7 +30,7 @@ type layout struct {
 }
 
 const (
-	// the store in Debian's layout, if this machine's libssl was built for that
+	// the store in Debian's layout, if this machine's libssl was built for this layout
 	compiledIn = "/usr/lib/ssl/certs (system)"
 	debianFile = "/etc/ssl/certs/ca-certificates.crt (system); tried: "
 	rhelFile   = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"
@@ -41,7 +41,7 @@ var layouts = []layout{
 		name:  "Debian",
 		files: []string{"/etc/ssl/certs/ca-certificates.crt"},
 		dirs:  []string{"/etc/ssl/certs"},
-		// /etc/ssl/cert.pem does not exist
+		// as on Debian, the second link leads to a file that does not exist
 		links: map[string]string{"/usr/lib/ssl/certs": "/etc/ssl/certs",
 			"/usr/lib/ssl/cert.pem": "/etc/ssl/cert.pem"},
 		store: []string{compiledIn, debianFile},
@@ -90,7 +90,7 @@ var layouts = []layout{
 	},
 }
 
-// In each layout, tlsd finds the store. It trusts a CA that is only there, and no other. Both the
+// In each layout, tlsd finds the store. It trusts the CA of this store, and no other CA. Both the
 // error of a handshake and tls.Info name the store.
 func TestTheStoreOfEachSystemIsFound(t *testing.T) {
 	t.Parallel()
@@ -141,11 +141,12 @@ func TestWithoutAStoreTheErrorSaysWhatWasTried(t *testing.T) {
 	accepts(t, s, w.good)
 }
 
-// enterEnv is the variable that makes the test binary enter a root, and execute a command there.
-// Its value describes the root, as JSON.
+// enterEnv is the variable that makes the test binary enter a root (see the type root), and execute
+// a command there. The variable's value describes the root, as JSON.
 const enterEnv = "TLSD_TEST_ROOT"
 
-// A root is the set of files in the places where systems keep certificates.
+// A root is a view of the file system for a daemon. Where systems keep certificates, it has these
+// files and links in place of the machine's.
 type root struct {
 	Files map[string]string // path to content
 	Links map[string]string
@@ -177,7 +178,7 @@ func hashOf(t *testing.T, file string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// daemon starts a tlsd in the root.
+// daemon starts a tlsd that sees the root.
 func (r root) daemon(t *testing.T) *testd.Daemon {
 	t.Helper()
 	spec, err := json.Marshal(r)
@@ -214,7 +215,7 @@ var kept = []string{"/etc/hosts", "/etc/nsswitch.conf", "/etc/passwd", "/etc/gro
 // enter makes the root in a new mount namespace, and executes the command there. It does not
 // return.
 func enter(spec string, command []string) {
-	runtime.LockOSThread() // makeRoot and Exec need one thread: it alone has the namespace
+	runtime.LockOSThread() // makeRoot moves only its thread; Exec must be on this thread
 	err := makeRoot(spec)
 	if err == nil {
 		os.Unsetenv(enterEnv)

@@ -21,12 +21,12 @@ func TestMain(m *testing.M) {
 	testd.Main(m)
 }
 
-// A world has an authority, a second one that nobody trusts, and a server with a certificate of
-// each.
+// A world has two authorities, ca and other, and a server with a certificate of each. A test
+// usually trusts ca alone.
 type world struct {
 	ca, other   *testcert.CA
-	server      *testcert.Cert // by ca
-	good, wrong int            // ports of the servers
+	server      *testcert.Cert // issued by ca
+	good, wrong int            // ports of servers with a certificate of ca, and of other
 }
 
 func newWorld(t *testing.T) *world {

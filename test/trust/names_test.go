@@ -61,7 +61,7 @@ func doctor(t *testing.T, d *testd.Daemon) string {
 	return string(out)
 }
 
-// says checks that got, which is the text of what, has each string in want.
+// says checks that the text got has each string in want. what names the text in the failure.
 func says(t *testing.T, what, got string, want ...string) {
 	t.Helper()
 	for _, text := range want {

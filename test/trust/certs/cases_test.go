@@ -17,7 +17,8 @@ type row struct {
 	make func(t *testing.T, root *issuer) chain
 	host string // the host that the client wants: host.test if empty
 
-	// The result of our client. If it accepts the chain, these are zero.
+	// The error that our client must return. If it must accept the chain, code and fails are
+	// empty.
 	code    int    // X509_V_ERR_…, openssl-verification-options(1)
 	depth   int    // of the certificate at fault
 	subject string // of that certificate; "": /CN=leaf; "-": the subject is empty
@@ -193,7 +194,7 @@ var rows = []row{
 	// OpenSSL checks the name first
 	{name: "expired, and of another name", make: is(valid(-2, -1), named("other.test")),
 		code: 62},
-	// RFC 5280 section 4.1.2.5
+	// the end of the year 9999 means "no end" (RFC 5280 section 4.1.2.5)
 	{name: "without an end", make: is(func(c *x509.Certificate) { c.NotAfter = endless })},
 	{name: "expired intermediate", make: below(valid(-2, -1)), code: 10, depth: 1,
 		subject: "/CN=Between"},

@@ -8,5 +8,5 @@
 //
 // prints the figures. TLSD_TEST_LIBSSL names the libssl to test, as for package openssl. The
 // command is looked for beside that library, then on the PATH, and must report the same version.
-// Without it the comparison is reported as skipped.
+// Without such a command, the comparison with it is reported as skipped.
 package certs

@@ -29,8 +29,8 @@ import (
 // An issuer is an authority, which can sign certificates.
 type issuer struct {
 	t *testing.T
-	// gives signed certificates their issuer's name; does not have the changes of patch,
-	// because crypto/x509 could not parse them
+	// the authority's certificate, from which crypto/x509 takes the issuer's name when it
+	// signs; without the changes of patch, which crypto/x509 could not parse
 	cert *x509.Certificate
 	der  []byte // the authority's certificate, with the changes of patch
 	key  crypto.Signer
@@ -41,7 +41,7 @@ type issuer struct {
 type chain struct {
 	shown [][]byte // DER, the server's own first
 	key   crypto.Signer
-	trust [][]byte
+	trust [][]byte // DER; nil: the root
 }
 
 type change func(*x509.Certificate)
@@ -137,7 +137,7 @@ func server(changes []change) *x509.Certificate {
 }
 
 func base(cn string) *x509.Certificate {
-	// never fails (crypto/rand)
+	// rand.Int with this reader never fails
 	serial, _ := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	return &x509.Certificate{
 		SerialNumber: serial.Add(serial, big.NewInt(1)),
@@ -345,7 +345,7 @@ func parse(t *testing.T, der []byte) *x509.Certificate {
 func pemOf(ders ...[]byte) []byte {
 	var b bytes.Buffer
 	for _, der := range ders {
-		// a bytes.Buffer takes everything
+		// no error is possible: a bytes.Buffer takes all bytes
 		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
 	return b.Bytes()

@@ -89,7 +89,7 @@ func findCommand(lib *openssl.Library) (*command, string) {
 		if err != nil {
 			continue
 		}
-		// OpenSSL 3.0.19 27 Jan 2026 (Library: OpenSSL 3.0.19 27 Jan 2026)
+		// for example: OpenSSL 3.0.19 27 Jan 2026 (Library: OpenSSL 3.0.19 27 Jan 2026)
 		version := strings.TrimSpace(out)
 		loaded := version
 		if _, library, ok := strings.Cut(version, "(Library: "); ok {
@@ -195,7 +195,7 @@ func goVerify(c chain, host string) (kind string, why error) {
 	for _, der := range c.shown[1:] {
 		between, err := x509.ParseCertificate(der)
 		if err != nil {
-			return badForm, err // crypto/tls refuses as well
+			return badForm, err // crypto/tls, too, refuses the whole chain
 		}
 		opts.Intermediates.AddCert(between)
 	}

@@ -23,9 +23,9 @@ import (
 	"tlsd/openssl"
 )
 
-// securityLevel is the default security level of Debian's OpenSSL
-// (SSL_CTX_set_security_level(3)). Other builds have 1. The configuration below sets it, so that
-// every library judges by the same level.
+// securityLevel is the default security level of Debian's OpenSSL (SSL_CTX_set_security_level(3)).
+// Other builds may have another level. The configuration below sets the level, so that every
+// library judges by the same one.
 const securityLevel = "2"
 
 const config = `openssl_conf = all
@@ -113,7 +113,8 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	}
 	cmd, why := findCommand(lib)
 	if cmd == nil {
-		t.Run(judgeCommand, func(t *testing.T) { // so that it is counted as skipped
+		// so that the missing judge counts as a skipped test
+		t.Run(judgeCommand, func(t *testing.T) {
 			testkit.Missing(t, "SKIPPED in all cases: %s", why)
 		})
 	}
@@ -231,7 +232,7 @@ func (r row) expect(version string) (verdict, kind string) {
 }
 
 // queued returns how many of 50 threads have errors in OpenSSL's queue. The runtime reuses threads,
-// so many of the 50 have made calls of the tests before.
+// so many of the 50 have called OpenSSL in the tests before.
 func queued(lib *openssl.Library) (n int) {
 	const threads = 50
 	found, release := make(chan int, threads), make(chan struct{})
