@@ -91,7 +91,8 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 	if !fed(testkit.Patience) {
 		t.Error("the supervisor runs again, and the watchdog is not fed")
 	}
-	// Now a start seems to hang. Another start that begins and ends beside it changes nothing.
+	// Now the start of one worker seems to hang. The start of another worker begins and ends.
+	// Still the watchdog must not be fed.
 	end := d.forking.begin(time.Now().Add(-2 * startTimeout))
 	d.forking.begin(time.Now())()
 	fed(bound)

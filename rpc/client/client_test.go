@@ -217,6 +217,7 @@ func TestAnEndInTheMiddleLosesTheSession(t *testing.T) {
 	}
 }
 
+// The last answer before the end of the stream counts even without a line feed.
 func TestALastAnswerWithoutLineFeedCounts(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) { s.say(`{"jsonrpc":"2.0","id":%s,"result":"stub"}`, s.next().ID) })
@@ -225,7 +226,8 @@ func TestALastAnswerWithoutLineFeedCounts(t *testing.T) {
 	}
 }
 
-// A line that is longer than wire.MaxLine loses the session. The client does not store it.
+// If tlsd sends a line that is longer than wire.MaxLine, the session is lost. The client does not
+// store the line.
 func TestATooLongAnswerLosesTheSession(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {
