@@ -121,7 +121,7 @@ func TestCancelRequestReachesNoOtherSession(t *testing.T) {
 }
 
 // A call above the limit of calls in flight is refused. $/cancelRequest is not refused, and makes
-// room.
+// room for another call.
 func TestCallsInFlightAreLimited(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) {

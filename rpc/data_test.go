@@ -170,8 +170,8 @@ func TestACallWithoutItsDescriptor(t *testing.T) {
 	}
 }
 
-// A descriptor that cannot be a data channel is a params error. tlsd closes it, and the handle
-// still works.
+// A descriptor that cannot be a data channel gives an error of kind params. tlsd closes the
+// descriptor, and the handle still works.
 func TestADescriptorOfTheWrongKind(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)

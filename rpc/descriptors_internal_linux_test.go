@@ -73,7 +73,8 @@ func (s *sender) take(text string) {
 	s.d.beginMessage(s.r.Start())
 }
 
-// isChannel takes the oldest descriptor that waits, and checks that it is the other end of f.
+// isChannel takes the oldest descriptor that waits for a call, and checks that this descriptor is
+// the other end of f.
 func (s *sender) isChannel(f *os.File) {
 	s.t.Helper()
 	c, err := s.d.channel()

@@ -49,7 +49,7 @@ func discovered(t *testing.T) (doc openRPC) {
 		t.Fatal(err)
 	}
 	d := json.NewDecoder(strings.NewReader(string(r.Result)))
-	d.DisallowUnknownFields() // only members of the specification
+	d.DisallowUnknownFields() // any other member is an error
 	if err := d.Decode(&doc); err != nil {
 		t.Fatal(err)
 	}

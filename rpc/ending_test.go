@@ -137,8 +137,8 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	other.silent()
 }
 
-// A caller that has shut down its sending side may still wait for answers. The session ends only
-// when the caller closes its socket.
+// If a caller has shut down its sending side, the session goes on while a call waits. The session
+// ends when the caller closes its socket.
 func TestHalfClosedCallerMayGo(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)

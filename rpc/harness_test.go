@@ -190,7 +190,7 @@ func (p *peer) begin(method string, params ...any) int {
 	return p.id
 }
 
-// call makes a call. The next answer must be that of the call.
+// call makes a call. The next answer must be the answer to this call.
 func (p *peer) call(method string, params ...any) response {
 	p.t.Helper()
 	id := p.begin(method, params...)
@@ -238,8 +238,8 @@ func (p *peer) server() json.Number {
 // echo starts a TLS server that sends back what it receives, and returns its port.
 func (p *peer) echo() int { return testkit.Echo(p.t, p.cert.TLS()) }
 
-// matches says whether two JSON texts have the same value. In want, ... stands for any value. The
-// elements of an array may have any order.
+// matches says whether two JSON texts have the same value. In want, three dots stand for any
+// value. The elements of an array may have any order.
 func matches(want, got string) bool {
 	var w, g any
 	if json.Unmarshal([]byte(strings.ReplaceAll(want, "...", `"\u0000 any"`)), &w) != nil {

@@ -74,7 +74,7 @@ func startDaemon(t *testing.T, play workerPlay, configure func(*Config)) *daemon
 	return d
 }
 
-// wait returns the error of Run.
+// wait waits until Run has returned, and returns the error of Run.
 func (d *daemon) wait() error {
 	d.t.Helper()
 	select {

@@ -217,7 +217,7 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes 
 			ch.Send([]string{}, nil)
 		case "crash":
 			panic("crash")
-		case "crash in a crowd": // the dump is larger than a pipe
+		case "crash in a crowd": // the dump does not fit into a pipe
 			for range 1000 {
 				go func() { select {} }()
 			}

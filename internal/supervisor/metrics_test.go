@@ -54,7 +54,7 @@ func (d *daemon) has(want map[string]float64) {
 }
 
 // The metrics are sums of the counters of all workers. The counters of a worker that has ended
-// still count, however it has ended. Its open handles do not.
+// still count, however it has ended. But its open handles no longer count.
 func TestCountersSurviveTheirWorker(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

@@ -353,7 +353,7 @@ func TestASharedWorkerThatDisobeysIsNotKilled(t *testing.T) {
 	a.pid()
 	b := d.dial()
 	pid := b.pid()
-	// The worker ignores the order, but ends the session when its connection ends.
+	// The worker ignores the order, but ends the session when the caller's connection ends.
 	testkit.Must(t, d.End(t.Context(), 1, "enough"))
 	a.cut()
 	if b.pid() != pid {
@@ -377,7 +377,8 @@ func TestTheLogLevelReachesWorkers(t *testing.T) {
 func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) {
-		// It takes longer to send a long configuration, so a log level could overtake it.
+		// A long configuration takes longer to send. So a log level has the time to
+		// overtake it.
 		c.WorkerConfig = fmt.Appendf(nil, `{"filler":"%s"}`, strings.Repeat("x", 60000))
 	})
 	stop, stopped := make(chan struct{}), make(chan struct{})

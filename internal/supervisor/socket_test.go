@@ -17,8 +17,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// umask guards the umask of the process, which Listen changes for a moment. So only one test at a
-// time may create a socket.
+// umask is the lock for the umask of the process, which Listen changes for a moment. So only one
+// test at a time may create a socket.
 var umask sync.Mutex
 
 // listenAt calls Listen with the lock umask.

@@ -71,8 +71,8 @@ func TestWaitingUsersAreServedInTurn(t *testing.T) {
 	}
 }
 
-// One user cannot have more than half of the starts that may run at a time, so another user need
-// not wait. A caller that gives up leaves the queue.
+// One user cannot have more than half of the starts that may run at a time, so another user does
+// not have to wait. A caller that gives up leaves the queue.
 func TestAUserHasHalfOfTheStarts(t *testing.T) {
 	t.Parallel()
 	q := newStartQueue(4, 1000)

@@ -223,7 +223,8 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 		t.Errorf("2 sessions of a user are allowed, and the third is told %s", line)
 	}
 	over.cut()
-	// Another user has a limit of its own.
+	// Another user has a limit of its own. closeSession will subtract 1 from active, so the test
+	// adds 1 before.
 	d.mu.Lock()
 	d.active++
 	d.mu.Unlock()
@@ -448,7 +449,7 @@ func TestDescriptorsRunOutWithoutHarm(t *testing.T) {
 	c := d.dial()
 	c.pid()
 	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
-	conn := d.dial() // connected before the limit, so it has its descriptor
+	conn := d.dial() // connected before the limit is set, so it has its descriptor
 	conn.pid()
 	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
 

@@ -15,7 +15,7 @@ import (
 // soon is short: tests use it for timeouts that must pass, and for delays.
 const soon = 50 * time.Millisecond
 
-// An expiring context has a deadline that passes when the test says so.
+// An expiring context has a deadline that passes when the test calls expire.
 type expiring struct {
 	context.Context
 	expire context.CancelFunc
@@ -199,7 +199,7 @@ func TestTheDeadlineOfOneWriteDoesNotBindTheNext(t *testing.T) {
 	ours, theirs := pair(t)
 	conn := &deadlineConn{Conn: ours}
 	c := New(conn)
-	c.cancelTimeout = 2 * time.Minute // long: the rest of the message must be written in it
+	c.cancelTimeout = 2 * time.Minute // long: the rest of the message must be written in time
 	play(t, theirs, func(s *standIn) {
 		s.r.Peek(1)
 		close(begun)

@@ -16,7 +16,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// wantKind ends the test unless err is an *Error of that kind.
+// wantKind ends the test if err is not an *Error of the kind k.
 func wantKind(t *testing.T, err error, k Kind) *Error {
 	t.Helper()
 	var e *Error

@@ -40,7 +40,7 @@ const bothOpen = `{"read":"open","write":"open","received":0,"sent":0}`
 func TestBytesGoOverTheDataChannel(t *testing.T) {
 	t.Parallel()
 	c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
-		io.Copy(ch, ch) // until CloseWrite
+		io.Copy(ch, ch) // until the client calls CloseWrite
 		ch.CloseWrite()
 		s.result(s.expect("tls.Flush", "[7,1000000]"), "0")
 		s.result(s.expect("tls.Status", "[7]"), `{"read":"end","write":"shut","received":1000000,"sent":1000000}`)
@@ -265,7 +265,7 @@ func TestCloseTellsOfACutWrite(t *testing.T) {
 	}
 }
 
-// If its context ends, CloseContext cancels tls.Close.
+// If the context of CloseContext ends, the client cancels tls.Close.
 func TestCloseCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
