@@ -223,8 +223,8 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 		t.Errorf("2 sessions of a user are allowed, and the third is told %s", line)
 	}
 	over.cut()
-	// Another user has a limit of its own. closeSession will subtract 1 from active, so the test
-	// adds 1 before.
+	// Another user has a limit of its own. closeSession will subtract 1 from active. So the
+	// test adds 1 before.
 	d.mu.Lock()
 	d.active++
 	d.mu.Unlock()
