@@ -15,7 +15,7 @@ import (
 )
 
 // idle is an engine that encrypts nothing and sends nothing. So a benchmark measures only the way
-// of a call to the session, and of its answer to the caller.
+// of a call to the session, and the way of the answer back to the caller.
 type idle struct{ session.Engine }
 
 func (idle) Backend() string { return "openssl" }

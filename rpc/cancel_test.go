@@ -19,8 +19,8 @@ func cancelled(id, method, handle string) string {
 	return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32010,"message":...,"data":{"kind":"cancelled","op":%q%s}}}`, id, method, handle)
 }
 
-// $/cancelRequest ends the call with its id, whatever the type of the id. The call is answered with
-// kind cancelled. Another id, and the id of a call that has ended, have no effect.
+// $/cancelRequest ends the call that has the given id, whatever the type of the id. The call is
+// answered with kind cancelled. If no call in flight has the id, $/cancelRequest has no effect.
 func TestCancelRequest(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -121,7 +121,7 @@ func TestCancelRequestReachesNoOtherSession(t *testing.T) {
 }
 
 // A call above the limit of calls in flight is refused. $/cancelRequest is not refused, and makes
-// room.
+// room for another call.
 func TestCallsInFlightAreLimited(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) {

@@ -94,9 +94,9 @@ func TestBytesGoOverADataChannel(t *testing.T) {
 	isEnded(t, ch)
 }
 
-// tls.Flush waits until the given number of bytes was sent. If no bytes can come, because there is
-// no data channel, a larger number than was sent is an error. A data channel can bring more, so
-// tls.Flush waits.
+// tls.Flush waits until the given number of bytes was sent. Without a data channel no further bytes
+// can come, so it is an error if the number is larger than what was sent. With a data channel
+// further bytes may come, so tls.Flush waits.
 func TestFlushTakesAnyNumber(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -130,8 +130,8 @@ func TestHalfCloseWithoutAChannel(t *testing.T) {
 	}
 }
 
-// An error of a data channel, which tls.Status returns, has the form of an answer's error.
-// tls.LastError returns it, too.
+// tls.Status returns an error of a data channel in the form that the error of an answer has.
+// tls.LastError returns the text of this error, too.
 func TestAnErrorOfStatusIsAnError(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t, failing(fakeengine.Write,
@@ -170,8 +170,8 @@ func TestACallWithoutItsDescriptor(t *testing.T) {
 	}
 }
 
-// A descriptor that cannot be a data channel is a params error. tlsd closes it, and the handle
-// still works.
+// A descriptor that cannot be a data channel gives an error of kind params. tlsd closes the
+// descriptor, and the handle still works.
 func TestADescriptorOfTheWrongKind(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -283,8 +283,8 @@ func TestBytesOnADataChannelKeepASessionFromBeingIdle(t *testing.T) {
 
 // bytesKeepASession sends bytes for longer than the idle timeout, and fails the test if the session
 // ends. If the machine stands still for the idle timeout, no bytes move, so the session may end.
-// Then the run shows nothing, and bytesKeepASession returns false. Session.LastMoved, and with it
-// the end of the session, may be too early by grain.
+// Then the run shows nothing, and bytesKeepASession returns false. Session.LastMoved may be too
+// early by grain, so the session may end too early by grain.
 func bytesKeepASession(t *testing.T) (kept bool) {
 	const limit, grain = 2 * time.Second, 10 * time.Millisecond
 	p := waitingPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = limit })
@@ -295,7 +295,7 @@ func bytesKeepASession(t *testing.T) (kept bool) {
 	p.serve()
 	tick := time.NewTicker(limit / 40)
 	defer tick.Stop()
-	// The promise is about time, so this loop takes time.
+	// The session must live longer than the idle timeout. So the loop lasts longer, too.
 	for begun := moved; time.Since(begun) < limit+limit/2; <-tick.C {
 		before := time.Now()
 		_, err := ch.Write([]byte{1})

@@ -62,7 +62,8 @@ func (s *sender) send(text string, count int) (others []*os.File) {
 	return others
 }
 
-// take reads the next message, which must be text, and calls beginMessage.
+// take reads the next message and calls beginMessage. The message must be equal to the parameter
+// text.
 func (s *sender) take(text string) {
 	s.t.Helper()
 	line, err := s.r.Line()
@@ -72,7 +73,8 @@ func (s *sender) take(text string) {
 	s.d.beginMessage(s.r.Start())
 }
 
-// isChannel takes the oldest descriptor that waits, and checks that it is the other end of f.
+// isChannel takes the oldest descriptor that waits for a call, and checks that this descriptor is
+// the other end of f.
 func (s *sender) isChannel(f *os.File) {
 	s.t.Helper()
 	c, err := s.d.channel()
@@ -101,7 +103,7 @@ func isReadable(t testing.TB, f *os.File) bool {
 	return p[0].Revents != 0
 }
 
-// areClosed checks that no process has the other ends any more.
+// areClosed checks that no process has the other end of any of these sockets open.
 func areClosed(t testing.TB, others ...*os.File) {
 	t.Helper()
 	for i, f := range others {
@@ -165,7 +167,8 @@ func TestADescriptorArrivesWithALineThatComesInPieces(t *testing.T) {
 }
 
 // A line that takes many reads gets the descriptor that came with its first byte. The next line
-// gets its own, although one read may return its beginning together with the end of the long line.
+// gets its own descriptor, although one read may return the end of the long line together with the
+// beginning of the next.
 func TestALineOfManyReadsKeepsItsDescriptor(t *testing.T) {
 	t.Parallel()
 	s := newSender(t)

@@ -49,7 +49,7 @@ func discovered(t *testing.T) (doc openRPC) {
 		t.Fatal(err)
 	}
 	d := json.NewDecoder(strings.NewReader(string(r.Result)))
-	d.DisallowUnknownFields() // only members of the specification
+	d.DisallowUnknownFields() // any other member is an error
 	if err := d.Decode(&doc); err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func table(t *testing.T, header string) (rows [][]string) {
 		t.Fatalf("proto.md has no table of %ss", header)
 	}
 	for i, line := range strings.Split(rest, "\n") {
-		if i < 2 { // the rest of the header, and the rule
+		if i < 2 { // the rest of the header, and the dashes
 			continue
 		}
 		if !strings.HasPrefix(line, "|") {
@@ -214,7 +214,7 @@ func table(t *testing.T, header string) (rows [][]string) {
 var quoted = regexp.MustCompile("`([^`]+)`([^`]*)")
 
 // TestProtoListsEveryMethod: proto.md lists each method with its parameters in their order, and no
-// other.
+// other method.
 func TestProtoListsEveryMethod(t *testing.T) {
 	t.Parallel()
 	documented := map[string]string{}
@@ -259,7 +259,7 @@ func TestProtoListsEveryMethod(t *testing.T) {
 	}
 }
 
-// TestProtoListsEveryKind: proto.md lists each kind with its code, and no other.
+// TestProtoListsEveryKind: proto.md lists each kind of error with its code, and no other kind.
 func TestProtoListsEveryKind(t *testing.T) {
 	t.Parallel()
 	documented := map[kind.Kind][]int{}

@@ -122,8 +122,8 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 		}
 		return err == nil
 	})
-	// The Accept has got the client above, which has closed. So the Accept fails, and with it
-	// the Read.
+	// The Accept has got the client above, which has closed. So the Accept fails, and so does
+	// the Read, because its connection does not exist.
 	for range 2 {
 		r := p.response()
 		if r.Error == nil {
@@ -137,8 +137,8 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	other.silent()
 }
 
-// A caller that has shut down its sending side, and waits for answers, may close its socket. Only
-// then the session ends.
+// If a caller has shut down its sending side, the session goes on while a call waits. The session
+// ends when the caller closes its socket.
 func TestHalfClosedCallerMayGo(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)

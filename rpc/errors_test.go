@@ -189,7 +189,7 @@ func handshake(p *peer) response {
 	return p.call("tls.Handshake", json.Number(p.ok("tls.NewClient", "localhost", p.echo())))
 }
 
-// An error of a notification, which is not answered, becomes the last error, too.
+// A notification is not answered. But if it fails, its error becomes the last error.
 func TestErrorOfANotificationIsTheLastError(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -201,7 +201,7 @@ func TestErrorOfANotificationIsTheLastError(t *testing.T) {
 	}
 }
 
-// Control characters of a path do not come into the message of an error.
+// The message of an error has no control characters, even if it names a path that has some.
 func TestMessageIsText(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)

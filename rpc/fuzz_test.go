@@ -42,7 +42,7 @@ type countingContext struct {
 }
 
 func (c countingContext) Client(nc *net.TCPConn, _ string) (session.EngineConn, error) {
-	nc.SetLinger(0) // thousands of connections must not use up the ports
+	nc.SetLinger(0) // no TIME_WAIT, which would use up the ports
 	c.engine.open.Add(1)
 	return &countingConn{idleConn: idleConn{nc}, engine: c.engine}, nil
 }
@@ -181,9 +181,9 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// FuzzAnswers sends calls with ids of every kind: alone, in batches and as notifications. Each id
-// must get as many answers as calls, and a notification none. Two bytes of the input choose a call
-// (callOf).
+// FuzzAnswers sends calls with ids of every type, and notifications, alone and in batches. Each id
+// must get as many answers as it has calls. A notification must get no answer. Two bytes of the
+// input choose a call (callOf).
 func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6})
 	f.Add([]byte{0x40, 0, 0x41, 1, 0x42, 7, 0xc0, 3, 0x80, 2, 0x07, 4})

@@ -25,13 +25,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A peer is the caller of a served session. The session's engine is the crypto/tls stand-in.
+// A peer is the caller of a served session. The session's engine is internal/fakeengine, which uses
+// crypto/tls in place of OpenSSL.
 type peer struct {
 	t     testing.TB
 	conn  *net.UnixConn
 	r     *wire.Reader
 	serve func() // begins to serve
-	stop  func() // ends the server's context
+	stop  func() // ends the context of Serve
 
 	served chan struct{} // closed when Serve has returned
 	err    error         // the result of Serve
@@ -133,7 +134,8 @@ func (p *peer) expect(want string) {
 	}
 }
 
-// silent checks that tlsd has answered nothing: the next answer is that of a new call.
+// silent makes a new call. The next answer must be the answer to this call, so tlsd has sent no
+// other answer before.
 func (p *peer) silent() {
 	p.t.Helper()
 	p.line(`{"jsonrpc":"2.0","id":"silent?","method":"tls.Backend"}`)
@@ -188,7 +190,7 @@ func (p *peer) begin(method string, params ...any) int {
 	return p.id
 }
 
-// call makes a call. The next answer must be that of the call.
+// call makes a call. The next answer must be the answer to this call.
 func (p *peer) call(method string, params ...any) response {
 	p.t.Helper()
 	id := p.begin(method, params...)
@@ -236,8 +238,8 @@ func (p *peer) server() json.Number {
 // echo starts a TLS server that sends back what it receives, and returns its port.
 func (p *peer) echo() int { return testkit.Echo(p.t, p.cert.TLS()) }
 
-// matches says whether two JSON texts have the same value. In want, ... stands for any value. The
-// elements of an array may have any order.
+// matches says whether two JSON texts have the same value. In want, three dots stand for any
+// value. The elements of an array may have any order.
 func matches(want, got string) bool {
 	var w, g any
 	if json.Unmarshal([]byte(strings.ReplaceAll(want, "...", `"\u0000 any"`)), &w) != nil {

@@ -12,8 +12,8 @@ import (
 	"tlsd/rpc"
 )
 
-// idleLimit is the idle timeout of these tests. They send all calls before the session is served.
-// On a busy machine the time between two messages could be longer than the idle timeout.
+// idleLimit is the idle timeout of these tests. They send all calls before the session is served,
+// because on a busy machine the time between two messages could be longer than idleLimit.
 const idleLimit = 3 * time.Second
 
 // idling sets the idle timeout of a session.
@@ -63,8 +63,9 @@ func TestIdleSessionEnds(t *testing.T) {
 // A session with a call in flight is not idle. Its idle time begins when the call has ended.
 func TestASessionWithACallInFlightIsNotIdle(t *testing.T) {
 	t.Parallel()
-	// A server that counted from the last message would look every 3 s, and end the session
-	// after 6 s, at its first look after the call. The right time is 8.4 s: 3 s after the call.
+	// Suppose that tlsd wrongly measured from the last message. It would check every 3 s, and
+	// end the session at 6 s, the first check after the call's end at 5.4 s. The right time is
+	// 8.4 s: 3 s after the call's end.
 	const inFlight = 5400 * time.Millisecond
 	p := waitingPeer(t, idling)
 	p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":["` + p.cert.CertFile + `","` + p.cert.KeyFile + `"]}` + "\n" +

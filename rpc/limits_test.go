@@ -81,8 +81,8 @@ func stuck(e *fakeengine.Engine, _ *rpc.Config) {
 }
 
 // The bytes of the calls that wait in a session are limited in total. A call above the limit is
-// refused, and its bytes do not count. $/cancelRequest and Close are not refused. They end calls,
-// whose bytes then do not count any more.
+// refused, and its bytes do not count. $/cancelRequest and Close are not refused. When they end a
+// call, its bytes no longer count.
 func TestKeptBytesAreLimited(t *testing.T) {
 	t.Parallel()
 	const most, first = 1 << 20, 600_000

@@ -76,7 +76,7 @@ func TestParametersAreStrict(t *testing.T) {
 		{"tls.Write", `[1,"aGVs bG8="]`, "base64"},
 		{"tls.Write", `[1,"aGVs\nbG8="]`, "base64"},
 		{"tls.Write", `[1,"aGVsbG8=\r\n"]`, "base64"},
-		{"tls.Write", `[1,"_-8="]`, "base64"}, // RFC 4648 section 5
+		{"tls.Write", `[1,"_-8="]`, "base64"}, // the alphabet for URLs, RFC 4648 section 5
 		{"tls.Write", `[1,"="]`, "base64"},
 		// Other parameters.
 		{"tls.Hello", `[]`, "version is missing"},

@@ -62,7 +62,7 @@ func TestShallow(t *testing.T) {
 }
 
 // After shallow, valid JSON is still valid JSON, and has at most the levels that are allowed. JSON
-// that had no more levels before is not changed.
+// that has at most these levels already is not changed.
 func FuzzShallow(f *testing.F) {
 	for _, s := range []string{`[]`, `[[["\"]"]]]`, `{"a":{"b\\":{}},"raw":1}`, `["\\\"["]`} {
 		f.Add(s, 2)

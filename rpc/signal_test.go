@@ -35,7 +35,8 @@ func (p *peer) answerSignalled() {
 	}
 }
 
-// Without both descriptors tls.Signal fails. If one has come, it is closed.
+// tls.Signal fails if one of the two descriptors is missing, or both. If only one has come, tlsd
+// closes it.
 func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -51,21 +52,21 @@ func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
 	p.fails(kind.Params, "tls.Signal", 1)
 }
 
-// While a caller polls its signal and no client comes, it sends nothing and has no call in flight.
-// Its session is not idle all the same, because it waits for clients, as with an Accept. When the
-// context is closed, the session can be idle.
+// While a caller polls its signal and no client comes, the caller sends nothing and has no call in
+// flight. But its session does not count as idle, because the session waits for clients, as during
+// an Accept. When the server context is closed, the session can be idle.
 func TestASessionThatWaitsForClientsWithASignalIsNotIdle(t *testing.T) {
 	t.Parallel()
-	// Descriptors that no call has taken are closed after the answer timeout. So the server
-	// first sets its read deadline to this time. After it, the server must go back to the idle
-	// timeout.
+	// When descriptors arrive, tlsd sets the session's read deadline to the answer timeout, to
+	// close descriptors that no call takes. When this deadline has passed, tlsd must set the
+	// idle timeout again.
 	p := waitingPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
 		c.AnswerTimeout = idleLimit / 3
 	})
 	p.sendSignalled()
 	p.serve()
 	p.answerSignalled()
-	time.Sleep(idleLimit + idleLimit/2) // the promise is about time
+	time.Sleep(idleLimit + idleLimit/2) // longer than idleLimit
 	p.silent()
 	p.ok("tls.CloseServerContext", 1)
 	p.endsIdle()

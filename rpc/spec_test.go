@@ -257,7 +257,7 @@ func TestBatch(t *testing.T) {
 	})
 }
 
-// A batch of wire.MaxBatch calls is answered. A larger one gets one error for all.
+// A batch of wire.MaxBatch calls is answered. A larger batch gets one error for all its calls.
 func TestABatchHasABound(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)

@@ -14,8 +14,8 @@ import (
 	"tlsd/session"
 )
 
-// Package vitals knows the name of each method. Otherwise, after a crash in this method, the caller
-// could not be told its name.
+// After a crash in a method, the caller is told the method's name. Package vitals must know the
+// name for this.
 func TestEveryMethodCanBeNamedAfterACrash(t *testing.T) {
 	t.Parallel()
 	for name := range methods {

@@ -24,8 +24,8 @@ alice:4294967295:4294967295
 `
 
 // A subordinate user that neither the user database nor --allow-uid names counts towards the limits
-// of its owner. If it has no known owner, it counts towards the limits of its group, or as a
-// stranger if the policy denies it.
+// of its owner. If the owner is not known, the user counts towards the limits of its group. If the
+// policy also denies the user, it is a stranger. All strangers together have one limit.
 func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 	t.Parallel()
 	a := accountant{
@@ -38,7 +38,7 @@ func TestSubordinateUsersCountAsTheirOwner(t *testing.T) {
 			case "alice":
 				return 1000, true
 			case "bob":
-				return 0, true // root can have some, too
+				return 0, true // root can be an owner, too
 			}
 			return parseID(name)
 		},

@@ -64,7 +64,8 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 	if told != events {
 		t.Errorf("user 1's lines and their counts show %d events, want %d", told, events)
 	}
-	if got, want := s.tally.auditMissed, events-written+3; got != want { // 3 are user 2's
+	// The 3 are missed events of user 2.
+	if got, want := s.tally.auditMissed, events-written+3; got != want {
 		t.Errorf("the metric counts %d events without a line; want %d", got, want)
 	}
 }
@@ -104,9 +105,9 @@ func TestAuditOfAnotherSessionIsNotTaken(t *testing.T) {
 	}
 }
 
-// A user that opens sessions in a loop cannot fill the log, neither with lines about the sessions
-// nor with entries of their workers. Lines that are left out are counted. Another user's lines are
-// written.
+// A user that opens sessions in a loop cannot fill the log: the lines about its sessions are
+// limited, and so are the log entries of the workers. Lines that are left out are counted. Another
+// user's lines are written.
 func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zapcore.DebugLevel)

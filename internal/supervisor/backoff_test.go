@@ -9,8 +9,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// If more than freeDeaths workers of a user die in a row, the user's next session has to wait. A
-// session that ends in good order ends the row.
+// If more than freeDeaths workers of a user die in a row, the user's next session has to wait. This
+// time is called the pause. If a worker reports the end of a session, the row ends.
 func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -68,7 +68,7 @@ func TestOneUsersStreakDelaysNoOtherUser(t *testing.T) {
 }
 
 // A caller that waits for the end of its pause does not count as refused. If it closes its
-// connection before that, it counts as refused with the reason "left".
+// connection before the pause ends, it counts as refused with the reason "left".
 func TestACallerThatLeavesInItsPauseIsCounted(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

@@ -9,8 +9,9 @@ import (
 	"tlsd/internal/vitals"
 )
 
-// The metric shows at most expiryOfUser certificates of a user, so that one user's certificates do
-// not displace another user's. It shows at most expiryOfAll in total.
+// The metric tlsd_certificate_expiry_time_seconds shows at most expiryOfUser certificates of one
+// user, so that they do not displace another user's certificates. Of all users together, it shows
+// at most expiryOfAll.
 func TestExpiryIsBoundedForEachUser(t *testing.T) {
 	t.Parallel()
 	s, _ := auditor()

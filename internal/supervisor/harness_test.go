@@ -74,7 +74,7 @@ func startDaemon(t *testing.T, play workerPlay, configure func(*Config)) *daemon
 	return d
 }
 
-// wait returns the error of Run.
+// wait waits until Run has returned, and returns the error of Run.
 func (d *daemon) wait() error {
 	d.t.Helper()
 	select {
@@ -191,7 +191,7 @@ func (c *caller) cut() {
 	}
 }
 
-// dialFrom connects as another user, whose group has the same number.
+// dialFrom connects as another user. The user's group has the same number as the user.
 func (d *daemon) dialFrom(uid int) *net.UnixConn { return d.dialAs(uint32(uid), uint32(uid)) }
 
 // dialAs connects as another user and with another group.

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A worker of one session uses few processors of a large machine, because each costs memory even if
-// the worker is idle. The operator can set another number.
+// A worker of one session uses few processors of a large machine, because each processor costs
+// memory even while the worker is idle. The operator can set another number of processors.
 func TestAWorkerOfOneSessionUsesFewProcessors(t *testing.T) {
 	// Not parallel: it sets the number of processors.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(64))

@@ -44,13 +44,13 @@ func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 	}
 }
 
-// A user may kill its worker with any signal. If the signal has no name, like the
-// real-time signals, the caller is told its number.
+// A user may kill its worker with any signal. If the signal has no name, the caller is told the
+// signal's number. Real-time signals have no names.
 func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
-	testkit.Must(t, unix.Kill(c.pid(), 34)) // the Go runtime does not catch this one
+	testkit.Must(t, unix.Kill(c.pid(), 34)) // the Go runtime does not catch signal 34
 	c.told("died of signal 34")
 	if f := d.logged("worker ended unexpectedly", 1); f["exit"] != "signal 34" {
 		t.Errorf("the log says %v; want the exit \"signal 34\"", f)
@@ -67,8 +67,8 @@ func TestACallInTheLibraryIsNamedBeforeAWaitingCall(t *testing.T) {
 	c.told("died of a panic in tls.Write")
 }
 
-// A crash dump can be larger than the pipe to the supervisor. The supervisor reads it to its end,
-// because the worker would hang otherwise. It keeps the first headBytes.
+// A crash dump can be larger than the pipe to the supervisor. The supervisor reads the dump to
+// its end, because the worker would hang otherwise. It keeps only the first headBytes bytes.
 func TestDumpOfABigWorkerIsReadToItsEndAndItsHeadKept(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -102,8 +102,8 @@ func TestNoLineFallsIntoTheMiddleOfAMessage(t *testing.T) {
 	c.told("died of a panic")
 }
 
-// If a caller reads nothing, the supervisor cannot tell it of its worker's death. It does not wait
-// for this caller, and serves other callers.
+// If a caller reads nothing, the supervisor cannot tell it that its worker has died. The supervisor
+// does not wait for this caller, and serves other callers.
 func TestAFullCallerDoesNotHoldUpTheSupervisor(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -131,7 +131,7 @@ func TestSessionsOfASharedWorkerAreToldTheSame(t *testing.T) {
 		all = append(all, d.dial())
 		all[len(all)-1].pid()
 	}
-	all[1].say("bye") // so that the next session gets its slot
+	all[1].say("bye") // the next session gets the slot of this one
 	all[1].cut()
 	d.logged("session ended", 1)
 	all[1] = d.dial()
@@ -170,8 +170,8 @@ func TestNoConnectionIsKeptBeyondItsSession(t *testing.T) {
 		func() bool { return descriptors() <= before })
 }
 
-// The exit status or signal of a worker, and what it wrote to its standard error, give the cause of
-// its death that the caller is told.
+// The caller is told why its worker has died. The supervisor finds the cause in the worker's exit
+// status or signal, and in the text that the worker has written to its standard error.
 func TestCause(t *testing.T) {
 	t.Parallel()
 	const segv = "SIGSEGV: segmentation violation\nPC=0x7f m=3 sigcode=1 addr=0x0\n"

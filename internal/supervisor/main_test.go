@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 type workerPlay struct {
 	ExitAtStart   bool // the worker exits before it is ready
 	NeverReady    bool
-	NeverReadyFor int    // workers of this user are never ready; 0: of no user
+	NeverReadyFor int    // workers of this user are never ready; 0 is no user
 	LogAtStart    string // a text that the worker writes to standard error
 	Report        handoff.Ready
 	Disobey       bool              // orders to end a session have no effect
@@ -129,8 +129,8 @@ func playWorker() int {
 	}
 }
 
-// playOrder carries out a message that neither begins nor ends a session. It returns false for any
-// other message.
+// playOrder carries out a ping, a question about a session, or a new log level. It returns false
+// for a message that begins or ends a session.
 func playOrder(ch *handoff.Conn, play workerPlay, msg handoff.ToWorker) bool {
 	switch {
 	case msg.Ping != 0:
@@ -217,7 +217,7 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes 
 			ch.Send([]string{}, nil)
 		case "crash":
 			panic("crash")
-		case "crash in a crowd": // the dump is larger than a pipe
+		case "crash in a crowd": // the dump does not fit into a pipe
 			for range 1000 {
 				go func() { select {} }()
 			}
@@ -304,8 +304,9 @@ func sendGarbage(seed uint64) {
 		case 8:
 			text = []byte(`{"unfit":"\u001b]0;\u0007","ended":null,"audit":null}`)
 		}
-		// Most of these messages break the rules, and the supervisor kills the worker. So
-		// nine of ten are left out. Otherwise few messages would be read.
+		// After most of these messages the supervisor kills the worker, and reads no
+		// further message. So nine of ten are left out. But all messages that begin with
+		// ended or audit, or that have descriptors, are sent.
 		if k := r.IntN(10); k > 0 && rights == nil && !bytes.HasPrefix(text, []byte(`{"ended"`)) && !bytes.HasPrefix(text, []byte(`{"audit"`)) {
 			continue
 		}

@@ -54,7 +54,7 @@ func (d *daemon) has(want map[string]float64) {
 }
 
 // The metrics are sums of the counters of all workers. The counters of a worker that has ended
-// still count, however it has ended. Its open handles do not.
+// still count, however it has ended. But its open handles no longer count.
 func TestCountersSurviveTheirWorker(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -85,9 +85,9 @@ func TestCountersSurviveTheirWorker(t *testing.T) {
 	})
 }
 
-// A worker that was taken over can write any numbers into its counters. The sums of the metrics
-// never decrease all the same, and never exceed math.MaxInt64. After the worker's end its handles
-// no longer count.
+// A worker that was taken over can write any numbers into its counters. Even then the sums of the
+// metrics never decrease, and never exceed math.MaxInt64. After the worker's end its handles no
+// longer count.
 func TestAWorkerThatLiesHarmsNoSum(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -162,7 +162,8 @@ func TestWhatHappensIsCounted(t *testing.T) {
 }
 
 // If the kernel does not say which user a caller is, the caller gets no session, and the refusal
-// counts as a fault. Here the kernel cannot say, because the supervisor's end is closed.
+// counts as a fault. Here the kernel does not say it, because the supervisor has closed its end of
+// the connection.
 func TestACallerThatCannotBeKnownIsCounted(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

@@ -41,8 +41,8 @@ func TestKillIsRecentIfTheCountHasJustGrown(t *testing.T) {
 	}
 }
 
-// On this machine the kernel's file has a count of kills. Kills before the start do not count as
-// recent.
+// The kernel of the machine that runs the tests has a file with a count of kills. Kills before the
+// call of watchOOM do not count as recent.
 func TestTheMachineCountsKills(t *testing.T) {
 	t.Parallel()
 	w := watchOOM()
@@ -54,6 +54,7 @@ func TestTheMachineCountsKills(t *testing.T) {
 	}
 }
 
+// A number of bytes is written with the largest unit that leaves no fraction.
 func TestSizeText(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int64]string{1 << 30: "1GiB", 3 << 29: "1536MiB",

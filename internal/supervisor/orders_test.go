@@ -119,7 +119,7 @@ func waitsForRoom() bool {
 }
 
 // If a worker's channel is full, the supervisor sends its questions later, when the worker has
-// read. Each question gets its answer.
+// read messages from the channel. Each question gets its answer.
 func TestQuestionsWaitForRoom(t *testing.T) {
 	t.Parallel()
 	const most = 20
@@ -139,7 +139,7 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	}
 	worker := testkit.UnixConn(t, theirs)
 	worker.SetDeadline(time.Now().Add(testkit.Patience))
-	for ours.TrySend(handoff.ToWorker{}) == nil { // until it is full
+	for ours.TrySend(handoff.ToWorker{}) == nil { // until the channel is full
 	}
 	all := s.collect(func(*session) bool { return true })
 	sent := make(chan struct{})
@@ -263,8 +263,9 @@ func TestAWorkerThatDescribesUnaskedIsKilled(t *testing.T) {
 	c.told("was killed because it broke the rules of its channel to tlsd")
 }
 
-// If a worker does not answer, the list of sessions is still returned. It is complete for the other
-// workers. About the silent worker's session it has only what the supervisor knows itself.
+// If a worker does not answer, the administrator still gets the list of sessions. The list is
+// complete for the sessions of the other workers. About the silent worker's session the list has
+// only what the supervisor knows itself.
 func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -319,15 +320,15 @@ func TestAnAdministratorEndsASession(t *testing.T) {
 	}
 }
 
-// If the worker of one session does not obey the order to end it, the worker is killed. This death
-// is not the user's fault, so it does not count for a pause.
+// If a worker that is not shared disobeys the order to end its session, the worker is killed. This
+// death is not the user's fault, so it does not delay the user's next session.
 func TestASessionWhoseWorkerDisobeysIsEnded(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{Disobey: true}, nil)
 	c := d.dial()
 	c.pid()
 	for range freeDeaths {
-		d.countDeath(userAccount(uint32(os.Getuid()))) // one more death would cause a pause
+		d.countDeath(userAccount(uint32(os.Getuid()))) // one more would cause a wait
 	}
 	testkit.Must(t, d.End(t.Context(), 1, "enough"))
 	c.told("has been killed, because the administrator has ended this session: enough")
@@ -352,7 +353,7 @@ func TestASharedWorkerThatDisobeysIsNotKilled(t *testing.T) {
 	a.pid()
 	b := d.dial()
 	pid := b.pid()
-	// The worker ignores the order, but ends the session when its connection ends.
+	// The worker ignores the order, but ends the session when the caller's connection ends.
 	testkit.Must(t, d.End(t.Context(), 1, "enough"))
 	a.cut()
 	if b.pid() != pid {
@@ -375,7 +376,9 @@ func TestTheLogLevelReachesWorkers(t *testing.T) {
 // A worker's first message is its configuration, even if log levels are ordered while it starts.
 func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, workerPlay{}, func(c *Config) { // a long one takes longer
+	d := startDaemon(t, workerPlay{}, func(c *Config) {
+		// A long configuration takes longer to send. So a log level has the time to
+		// overtake it.
 		c.WorkerConfig = fmt.Appendf(nil, `{"filler":"%s"}`, strings.Repeat("x", 60000))
 	})
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -383,7 +386,7 @@ func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 		defer close(stopped)
 		for !isClosed(stop) {
 			d.SetLogLevel("warn")
-			time.Sleep(50 * time.Microsecond) // so that workers read all levels
+			time.Sleep(50 * time.Microsecond) // so that no channel becomes full
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
@@ -398,8 +401,8 @@ func TestTheLogLevelDoesNotOvertakeTheConfiguration(t *testing.T) {
 	}
 }
 
-// Health names the library that the newest worker has reported. A report of a worker of another
-// user counts only if it is the first report, because that user could have falsified it.
+// Health names the library that the newest worker of the daemon's own user has reported. A worker
+// of another user may lie. So its report is used only if no worker has reported before.
 func TestHealthNamesTheLibraryOfTheLastWorker(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Log: zap.NewNop(), MaxSessions: 1})

@@ -19,7 +19,7 @@ func TestPolicy(t *testing.T) {
 	t.Parallel()
 	own := uint32(os.Geteuid())
 	other := own + 1000
-	tooMany := "" // only root's daemon gives groups to workers, so only it has a limit
+	tooMany := "" // only root's daemon gives groups to workers, and limits their number
 	if own == 0 {
 		tooMany = "4097 groups"
 	}

@@ -58,9 +58,9 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 				d.dial().pid() // other callers are served
 				letGo()
 				// When a worker ends, the supervisor also reaps the workers that
-				// it has left behind before. The log does not show when this
-				// worker counts as left behind. So the test ends workers until
-				// the process is gone.
+				// it has noted as left behind. It notes this worker only after it
+				// has logged the text. So the end of one other worker may come
+				// too early, and the test ends workers until the process is gone.
 				d.until("the worker that was left behind is reaped", func() bool {
 					other := d.dial()
 					other.pid()
@@ -112,7 +112,7 @@ func TestAWorkerThatSendsGarbageHarmsNobodyElse(t *testing.T) {
 		d.dial().ask("who")
 		c := d.dial()
 		c.say(fmt.Sprintf("garbage\n%d", seed))
-		c.in.ReadString('\n') // "said", or the loss of the worker
+		c.in.ReadString('\n') // "said", or the line about the loss
 		c.Close()
 		d.dial().orderly() // ends the row of deaths, so that no session has to wait
 	}

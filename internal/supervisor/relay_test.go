@@ -11,8 +11,8 @@ import (
 )
 
 // A worker's standard error has log entries, which relay passes on, and other text, such as a crash
-// dump. relay returns the head of the other text. An entry cannot pose as one of another worker or
-// of the audit log.
+// dump. relay returns the head of the other text. An entry cannot look like an entry of
+// another worker or of the audit log.
 func TestRelaySeparatesEntriesFromOtherText(t *testing.T) {
 	t.Parallel()
 	longDump := strings.Repeat("x", 99) + "\n" +

@@ -50,8 +50,8 @@ func TestASessionGetsTheLibraryThatIsOnTheDisk(t *testing.T) {
 	old.pid() // this session goes on
 }
 
-// Reload reads the settings and replaces the idle workers. A session keeps its worker, which ends
-// with its last session.
+// Reload reads the settings and replaces the idle workers. An open session keeps its worker. The
+// worker ends when its last session ends.
 func TestReloadReplacesIdleWorkers(t *testing.T) {
 	t.Parallel()
 	for _, shared := range []bool{false, true} {

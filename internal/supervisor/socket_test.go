@@ -17,8 +17,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// umask guards the umask of the process, which Listen changes for a moment. So only one test at a
-// time may create a socket.
+// umask is the lock for the umask of the process, which Listen changes for a moment. So only one
+// test at a time may create a socket.
 var umask sync.Mutex
 
 // listenAt calls Listen with the lock umask.
@@ -120,6 +120,7 @@ func TestImpossiblePathsAreExplained(t *testing.T) {
 	s.Close()
 }
 
+// The socket file gets exactly the mode that the caller of Listen wants.
 func TestSocketHasItsMode(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []fs.FileMode{0o600, 0o660, 0o666, 0o777, 0} {
@@ -246,7 +247,7 @@ func TestRemoveTakesOnlyItsOwnSocket(t *testing.T) {
 }
 
 // acceptWaiting accepts a caller that has connected already, even after the deadline of the socket.
-// If there is none, it returns at once.
+// If no caller has connected, acceptWaiting returns at once.
 func TestWaitingCallersAreAcceptedWithoutWaiting(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testkit.Dir(t), "s")

@@ -26,8 +26,8 @@ func (t *startQueue) waiting(uid account) int {
 	return 0
 }
 
-// When a start ends, the next start belongs to the next user in turn, even if another user has more
-// waiting callers.
+// A start is the start of a worker for a caller. When a start ends, the next start belongs to the
+// next user in turn, even if another user has more waiting callers.
 func TestWaitingUsersAreServedInTurn(t *testing.T) {
 	t.Parallel()
 	const own = 1000
@@ -71,8 +71,8 @@ func TestWaitingUsersAreServedInTurn(t *testing.T) {
 	}
 }
 
-// One user cannot have more than half of the starts that may run at a time, so another user need
-// not wait. A caller that gives up leaves the queue.
+// One user cannot have more than half of the starts that may run at a time, so another user does
+// not have to wait. A caller that gives up leaves the queue.
 func TestAUserHasHalfOfTheStarts(t *testing.T) {
 	t.Parallel()
 	q := newStartQueue(4, 1000)
@@ -124,8 +124,8 @@ func TestASlowStartNoLongerCountsForTheTotal(t *testing.T) {
 	}
 }
 
-// If the workers of one user never get ready, another user's session starts all the same: it does
-// not wait until those workers time out.
+// If the workers of one user never get ready, another user's session still starts. It does not wait
+// until the first user's workers time out.
 func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to call as other users")
@@ -147,8 +147,8 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 				return d.perUID[slow] == len(callers) && len(d.others) == spares
 			})
 		}
-		// On a slow machine a start may time out while the other user asks. Then the answer
-		// shows nothing, and the test asks again.
+		// On a slow machine a start may time out while the other user asks. Then the other
+		// user may have waited for this timeout, so the test asks again.
 		const late = "worker is not ready in time, and is killed"
 		givenUp := func() int { return d.logs.FilterMessage(late).Len() }
 		d.until("another user's session starts beside those that hang", func() bool {

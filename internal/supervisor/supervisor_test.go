@@ -47,14 +47,14 @@ func TestEachSessionHasAWorkerOfItsOwn(t *testing.T) {
 	}
 }
 
-// A worker gets neither secrets of the daemon's environment nor its descriptors. It gets the
-// variables that OpenSSL needs, its channel to the supervisor, and the caller's socket.
+// A worker gets no secrets from the daemon's environment, and no descriptors of the daemon. It gets
+// the variables that OpenSSL needs, its channel to the supervisor, and the caller's socket.
 func TestWorkersHaveNothingOfTheDaemons(t *testing.T) {
 	t.Setenv("TLSD_SECRET", "1")
 	t.Setenv("SSLKEYLOGFILE", "/tmp/keys")
 	t.Setenv("SSL_CERT_DIR", "/certs")
-	// This test does not check descriptors that the daemon has inherited: cmd/tlsd makes those
-	// close-on-exec.
+	// This test does not check descriptors that the daemon has inherited. The main function of
+	// tlsd (cmd/tlsd) makes inherited descriptors close-on-exec.
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
 	if env := c.ask("environment"); strings.Contains(env, "TLSD_SECRET") ||
@@ -78,7 +78,7 @@ func TestWorkersHaveNothingOfTheDaemons(t *testing.T) {
 	}
 }
 
-// If a worker crashes, only its session is lost. The log has its exit status and its dump.
+// If a worker crashes, only its session is lost. The log has the worker's exit status and dump.
 func TestCrashEndsItsSessionOnly(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -103,6 +103,7 @@ func TestCrashEndsItsSessionOnly(t *testing.T) {
 	d.dial().pid()
 }
 
+// If a spare worker dies, the supervisor starts another one.
 func TestDeadSpareIsReplaced(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Warm = 2 })
@@ -222,7 +223,8 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 		t.Errorf("2 sessions of a user are allowed, and the third is told %s", line)
 	}
 	over.cut()
-	// Another user has a limit of its own.
+	// Another user has a limit of its own. closeSession will subtract 1 from active. So the
+	// test adds 1 before.
 	d.mu.Lock()
 	d.active++
 	d.mu.Unlock()
@@ -236,8 +238,8 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	d.dial().pid() // a caller whose session has ended can connect again at once
 }
 
-// Never more sessions of a user are open than allowed, while sessions begin, end, and are lost with
-// their worker. When all have ended, no session is counted.
+// Sessions begin, end, and are lost with their worker. At no time does a user have more open
+// sessions than allowed. When all sessions have ended, the supervisor counts none.
 func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 	t.Parallel()
 	const most = 3
@@ -262,7 +264,7 @@ func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 					open.Add(-1)
 					if i == 0 && round == 5 {
 						c.Write([]byte("crash\n"))
-						c.in.ReadString(0) // to the end
+						c.in.ReadString(0) // until the connection ends
 					}
 				case strings.Contains(line, `"kind":"limit"`):
 					refused.Add(1)
@@ -327,7 +329,8 @@ func TestDrainHasALimit(t *testing.T) {
 	d.logged("session ended", 1) // the worker has obeyed the order, and was not killed
 }
 
-// A daemon that is stopped by force does not wait for its sessions. It tells their callers.
+// A daemon that is stopped by force does not wait for its sessions. It tells the callers that tlsd
+// was stopped.
 func TestForceEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -349,7 +352,8 @@ func TestForceEndsAtOnce(t *testing.T) {
 // is removed, so no other daemon could serve them.
 func TestCallersInTheQueueAreServedAtTheEnd(t *testing.T) {
 	t.Parallel()
-	// Nobody accepts, so the callers wait in the socket's queue.
+	// The daemon gets a socket whose deadline is over. It accepts nobody there until it stops,
+	// so the callers wait in the socket's queue.
 	socket, err := listenAt(testkit.Dir(t)+"/s", 0o600)
 	testkit.Must(t, err)
 	d := startDaemon(t, workerPlay{}, func(c *Config) {
@@ -408,14 +412,14 @@ func TestCallersStayInTheQueueOfSystemdsSocket(t *testing.T) {
 	}
 }
 
-// With IdleExit a daemon ends after it has had no session for this time. It does not end while a
-// session is open.
+// A daemon with the setting IdleExit ends after it has had no session for the time IdleExit. It
+// does not end while a session is open.
 func TestIdleExit(t *testing.T) {
 	t.Parallel()
 	var c *caller
 	d := startDaemon(t, workerPlay{}, func(cfg *Config) {
 		cfg.IdleExit = 3 * time.Second
-		c = dial(t, cfg.Socket.Path) // before the time of IdleExit begins
+		c = dial(t, cfg.Socket.Path) // connects before Run starts its timer of IdleExit
 	})
 	c.pid()
 	select {
@@ -440,12 +444,12 @@ func TestIdleExit(t *testing.T) {
 // If the daemon runs out of descriptors, open sessions go on, and new callers wait. The log is not
 // flooded.
 func TestDescriptorsRunOutWithoutHarm(t *testing.T) {
-	// Not parallel: the limit is the process's.
+	// Not parallel: the limit of descriptors holds for the whole process.
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
 	c.pid()
 	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
-	conn := d.dial() // before the limit, so that this caller has its descriptor
+	conn := d.dial() // connected before the limit is set, so it has its descriptor
 	conn.pid()
 	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
 

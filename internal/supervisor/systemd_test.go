@@ -17,7 +17,7 @@ import (
 )
 
 // The service manager is told when tlsd is ready, reloads and stops, and how many sessions there
-// are. Its socket may have a path or an abstract name.
+// are. The service manager's socket may have a path or an abstract name.
 func TestServiceManagerIsTold(t *testing.T) {
 	for _, name := range []string{filepath.Join(testkit.Dir(t), "notify"),
 		"@tlsd-test-" + filepath.Base(testkit.Dir(t))} {
@@ -54,7 +54,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 	}
 }
 
-// The service manager gets signs of life only while the supervisor's loop runs.
+// The service manager gets signs of life (WATCHDOG=1) only while the supervisor's loop runs.
 func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 	name := filepath.Join(testkit.Dir(t), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
@@ -91,7 +91,8 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 	if !fed(testkit.Patience) {
 		t.Error("the supervisor runs again, and the watchdog is not fed")
 	}
-	// Now a start seems to hang. Another start that begins and ends beside it changes nothing.
+	// Now the start of one worker seems to hang. The start of another worker begins and ends.
+	// Still the watchdog must not be fed.
 	end := d.forking.begin(time.Now().Add(-2 * startTimeout))
 	d.forking.begin(time.Now())()
 	fed(bound)

@@ -87,8 +87,8 @@ func TestHangingWorkerIsKilledAndItsCallerTold(t *testing.T) {
 	}
 }
 
-// The watchdog does not kill a worker that is always in the library but returns each time. Nor does
-// it kill a stopped worker without a session.
+// The watchdog does not kill a worker that enters the library again and again, but returns each
+// time. It does not kill a stopped worker either, as long as the worker has no session.
 func TestWorkerThatOnlyWorksHardIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	d := startUnchecked(t)
@@ -99,8 +99,8 @@ func TestWorkerThatOnlyWorksHardIsLeftAlone(t *testing.T) {
 	spare := d.poolPIDs()[0]
 	testkit.Must(t, unix.Kill(spare, unix.SIGSTOP))
 	d.until("the spare is stopped", func() bool { return !isRunning(spare) })
-	// checkLong makes the checks of twice the timeout. In this time a stopped worker with a
-	// session is killed.
+	// checkLong makes more checks than the watchdog makes in twice the timeout. If a stopped
+	// worker has a session, this is enough to kill it.
 	checkLong := func() {
 		t.Helper()
 		for range 2*checksPerTimeout + 1 {

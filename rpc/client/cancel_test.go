@@ -15,7 +15,7 @@ import (
 // soon is short: tests use it for timeouts that must pass, and for delays.
 const soon = 50 * time.Millisecond
 
-// An expiring context has a deadline that passes when the test says so.
+// An expiring context has a deadline that passes when the test calls expire.
 type expiring struct {
 	context.Context
 	expire context.CancelFunc
@@ -81,8 +81,8 @@ func TestACancelledCallIsCancelledInTlsdToo(t *testing.T) {
 	}
 }
 
-// If tlsd completes a call before it reads the cancellation, the call succeeds. Otherwise its
-// handle would be lost.
+// If tlsd completes a call before it reads the cancellation, the call succeeds. Otherwise the
+// handle that the call has made would be lost.
 func TestACallThatWasQuickerThanItsCancellationHasSucceeded(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -144,7 +144,7 @@ func TestAWriteThatTlsdDoesNotTakeCanBeCancelled(t *testing.T) {
 	c := talk(t, func(s *standIn) {
 		s.r.ReadByte()
 		close(begun)
-		<-release // until then it reads no more
+		<-release // until then the stand-in reads no more
 	})
 	defer close(release)
 	c.cancelTimeout = soon
@@ -199,11 +199,11 @@ func TestTheDeadlineOfOneWriteDoesNotBindTheNext(t *testing.T) {
 	ours, theirs := pair(t)
 	conn := &deadlineConn{Conn: ours}
 	c := New(conn)
-	c.cancelTimeout = 2 * time.Minute // for the rest of the message that is being written
+	c.cancelTimeout = 2 * time.Minute // long: the rest of the message must be written in time
 	play(t, theirs, func(s *standIn) {
 		s.r.Peek(1)
 		close(begun)
-		<-cancelled // while the client is writing
+		<-cancelled // the client has set its write deadline
 		m := s.expect("tls.Write", "")
 		s.cancelled(m)
 		s.error(m, -32010, "cancelled", "cancelled")

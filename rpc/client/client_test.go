@@ -16,7 +16,7 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// wantKind ends the test unless err is an *Error of that kind.
+// wantKind ends the test if err is not an *Error of the kind k.
 func wantKind(t *testing.T, err error, k Kind) *Error {
 	t.Helper()
 	var e *Error
@@ -217,6 +217,7 @@ func TestAnEndInTheMiddleLosesTheSession(t *testing.T) {
 	}
 }
 
+// The last answer before the end of the stream counts even without a line feed.
 func TestALastAnswerWithoutLineFeedCounts(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) { s.say(`{"jsonrpc":"2.0","id":%s,"result":"stub"}`, s.next().ID) })
@@ -225,7 +226,8 @@ func TestALastAnswerWithoutLineFeedCounts(t *testing.T) {
 	}
 }
 
-// A line that is longer than wire.MaxLine loses the session. The client does not store it.
+// If tlsd sends a line that is longer than wire.MaxLine, the session is lost. The client does not
+// store the line.
 func TestATooLongAnswerLosesTheSession(t *testing.T) {
 	t.Parallel()
 	c := talk(t, func(s *standIn) {

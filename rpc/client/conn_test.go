@@ -13,8 +13,8 @@ import (
 
 var _ net.Conn = (*Conn)(nil)
 
-// talkOver is like talk, but returns a connection with handle 7. The script begins after its
-// handshake. It has tlsd's end of the connection's data channel.
+// talkOver is like talk, but returns a connection with handle 7. The script begins after the
+// handshake. It gets tlsd's end of the connection's data channel.
 func talkOver(t *testing.T, script func(*standIn, *net.UnixConn)) *Conn {
 	t.Helper()
 	c := talk(t, func(s *standIn) {
@@ -35,12 +35,12 @@ func talkOver(t *testing.T, script func(*standIn, *net.UnixConn)) *Conn {
 // bothOpen is the answer to tls.Status if both directions of a connection are open.
 const bothOpen = `{"read":"open","write":"open","received":0,"sent":0}`
 
-// A Conn carries bytes in both directions, and their ends. At its end it asks tlsd only once for
-// the reason.
+// A Conn carries bytes in both directions, and the end of each direction. When the bytes from the
+// peer end, the Conn asks tlsd for the reason, but only once.
 func TestBytesGoOverTheDataChannel(t *testing.T) {
 	t.Parallel()
 	c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
-		io.Copy(ch, ch) // until CloseWrite
+		io.Copy(ch, ch) // until the client calls CloseWrite
 		ch.CloseWrite()
 		s.result(s.expect("tls.Flush", "[7,1000000]"), "0")
 		s.result(s.expect("tls.Status", "[7]"), `{"read":"end","write":"shut","received":1000000,"sent":1000000}`)
@@ -181,8 +181,8 @@ func TestTheReasonOfAnEndIsAsked(t *testing.T) {
 	}
 }
 
-// Close returns tlsd's error, and closes the connection all the same. Later calls return
-// net.ErrClosed.
+// If tls.Close fails, Close returns tlsd's error, but still closes the connection. Later calls
+// return net.ErrClosed.
 func TestCloseReturnsAnErrorThatNoCallHasReturned(t *testing.T) {
 	t.Parallel()
 	c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
@@ -221,8 +221,8 @@ func TestCloseEndsWhatWaits(t *testing.T) {
 	}
 }
 
-// If a deadline has cut off a Write, and the rest was not written later, the peer must not take the
-// data for complete. So Close shuts down both directions of the channel before it calls tls.Close.
+// If a deadline has cut off a Write, and the rest was not written later, the peer must learn that
+// data is missing. So Close shuts down both directions of the channel before it calls tls.Close.
 // Then tlsd sends no close_notify.
 func TestCloseTellsOfACutWrite(t *testing.T) {
 	t.Parallel()
@@ -265,7 +265,7 @@ func TestCloseTellsOfACutWrite(t *testing.T) {
 	}
 }
 
-// If its context ends, CloseContext cancels tls.Close.
+// If the context of CloseContext ends, the client cancels tls.Close.
 func TestCloseCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

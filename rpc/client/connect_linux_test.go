@@ -74,7 +74,7 @@ func TestAFullQueueIsWaitedFor(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Fatalf("the queue is full, and connect does not wait: %v", err)
-	// This case is also chosen if connect has not tried yet. Then it shows nothing.
+	// The time may also pass before connect has tried. Then this step shows nothing.
 	case <-time.After(20 * time.Millisecond):
 	}
 	next()

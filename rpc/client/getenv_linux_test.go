@@ -13,11 +13,12 @@ import (
 	"tlsd/rpc/client"
 )
 
-// If the variable playGetenv is set, the test prints the sockets that its environment leads to.
+// If the variable playGetenv is set, the test prints the sockets that a client with the same
+// environment tries.
 const playGetenv = "TLSD_TEST_GETENV"
 
-// A set-uid or set-gid program ignores TLSD_SOCKET, because its user could lead it to another
-// daemon.
+// A set-uid or set-gid program ignores TLSD_SOCKET. Otherwise its user could make the program
+// connect to a false daemon.
 func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.T) {
 	if os.Getenv(playGetenv) != "" { // in a process of its own
 		fmt.Printf("\nsockets: %q\n", client.DefaultSockets(client.Getenv, client.Conf{}))

@@ -76,8 +76,8 @@ func listen(t *testing.T, path string, script func(*standIn)) {
 	t.Cleanup(func() { l.Close(); <-ended })
 }
 
-// DialFirst takes the first socket whose daemon serves the client. If there is none, its error
-// names each socket with the reason.
+// DialFirst takes the first socket whose daemon serves the client. If no daemon serves the client,
+// the error names each socket with the reason.
 func TestTheFirstSocketThatAnswersIsTaken(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -95,8 +95,8 @@ func (s *standIn) next() *asked {
 	return &m
 }
 
-// expect reads a request, which must have the method. If params is not empty, it must have these
-// parameters, too.
+// expect reads a request, which must have the method. If the argument params is not empty, the
+// request must have these parameters, too.
 func (s *standIn) expect(method, params string) *asked {
 	m := s.next()
 	if m == nil {
@@ -146,7 +146,7 @@ func talk(t *testing.T, script func(*standIn)) *Client {
 	return c
 }
 
-// play runs the script on conn in a goroutine. The end of the test waits for it.
+// play runs the script on conn in a goroutine. The end of the test waits for the script's end.
 func play(t *testing.T, conn net.Conn, script func(*standIn)) {
 	conn.SetDeadline(time.Now().Add(testkit.Patience))
 	ended := make(chan struct{})

@@ -61,8 +61,8 @@ func TestMessagesKeepTheIDAsItWasWritten(t *testing.T) {
 	}
 }
 
-// A timeout is rounded up to milliseconds, so that a short one does not become 0. A negative one
-// becomes -1.
+// A timeout is rounded up to milliseconds, so that a short one does not become 0. A negative
+// timeout becomes -1.
 func TestATimeoutIsRoundedUpToMilliseconds(t *testing.T) {
 	t.Parallel()
 	for timeout, want := range map[time.Duration]int64{
