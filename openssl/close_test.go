@@ -63,7 +63,7 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 		for range 4 {
 			<-started
 		}
-		// most of them now wait; the promise holds for the others too
+		// Most of these calls now wait. A call that begins after Close fails in the same way.
 		time.Sleep(10 * time.Millisecond)
 		c.Close()
 		for range 4 {
@@ -119,7 +119,7 @@ func TestCloseIsBounded(t *testing.T) {
 				t.Errorf("the socket takes %d bytes, %v; want it full", n, err)
 			}
 			// The Write has ended although the buffer has some room: a socket is
-			// "writable" only when much of its buffer is free. This fills the rest.
+			// "writable" only when much of its buffer is free. The loop fills the rest.
 			raw, err := nc.SyscallConn()
 			if err != nil {
 				t.Fatal(err)
@@ -223,8 +223,9 @@ func losesNothing(t *testing.T, c *openssl.Conn, peer *tls.Conn,
 		}
 		finish(c, bounded(t))
 	}()
-	// The peer is slow, and goes on sending. crypto/tls takes an end between two records for
-	// close_notify.
+	// The peer is slow, and goes on sending. If the stream ends between two records,
+	// crypto/tls reports io.EOF, with or without close_notify. So io.EOF is right for both
+	// ways to finish.
 	var got []byte
 	buf := make([]byte, 10_000)
 	for {
