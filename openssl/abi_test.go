@@ -334,8 +334,8 @@ func checkCallback(t *testing.T, file, function string, parameters []string) {
 				case *ast.CallExpr: // int32(x)
 					return types.ExprString(n) != "int32("+names[i]+")"
 				case *ast.AssignStmt:
-					// "result = x" needs no conversion of x: OpenSSL gets the whole
-					// word back.
+					// "result = x" needs no conversion of x, because OpenSSL
+					// gets the whole word back.
 					return types.ExprString(n.Lhs[0]) != names[len(names)-1]
 				case *ast.Ident:
 					if n.Name == names[i] {

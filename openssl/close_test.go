@@ -63,7 +63,8 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 		for range 4 {
 			<-started
 		}
-		// Most of these calls now wait. A call that begins after Close fails in the same way.
+		// Most of these calls now wait. A call that begins after Close fails in the same
+		// way.
 		time.Sleep(10 * time.Millisecond)
 		c.Close()
 		for range 4 {

@@ -510,7 +510,7 @@ func TestServerSendsItsChain(t *testing.T) {
 	}
 }
 
-// The memory for outgoing bytes has 128 KiB. The certificates of this server need more than 200 KiB.
+// The memory for outgoing bytes has 128 KiB. This server's certificates have more than 200 KiB.
 func TestAHandshakeMessageMayBeLongerThanTheMemoryForIt(t *testing.T) {
 	t.Parallel()
 	id := newIdentity(t)

@@ -249,7 +249,7 @@ func churns(t *testing.T) []churn {
 	const gone = "the connection during the handshake"
 	// dial returns a function that does a handshake with a peer, and closes. The error of the
 	// handshake must contain want, or be nil if want is "". With "then cut" the handshake must
-	// succeed, and the error is that of a Read after it.
+	// succeed, and a Read after the handshake must fail.
 	dial := func(ctx *openssl.Context, host, want string,
 		peer func(net.Conn)) func(*testing.T) error {
 		return func(t *testing.T) error {

@@ -38,7 +38,7 @@ func (s *stays) Leave(thread int) {
 }
 
 func TestWatcherIsToldTheMethodAndTheConnection(t *testing.T) {
-	// A new process, because a Watcher must be set before the library is used.
+	// The test needs a new process, because a Watcher must be set before the library is used.
 	if elsewhere(t) {
 		return
 	}

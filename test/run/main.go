@@ -29,8 +29,8 @@ type suite struct {
 	packages []string
 }
 
-// patient are the packages whose tests wait for long and compute little. go test begins with them,
-// so that other packages compute while these wait.
+// patient lists the packages whose tests wait for long and compute little. go test begins with
+// these packages, so that others compute while these wait.
 var patient = []string{"./internal/supervisor", "./test/soak"}
 
 // Everything is tested as it is built for users, without cgo. Concurrent code also runs under the
