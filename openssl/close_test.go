@@ -48,7 +48,8 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 	forSetups(t, func(t *testing.T, c *openssl.Conn, _ *tls.Conn) {
 		started := make(chan struct{}, 4)
 		errc := make(chan error, 4)
-		for range 2 { // one waits for the socket, the other for its turn
+		// Of two Reads, one waits for the socket, the other for its turn. So do two Writes.
+		for range 2 {
 			go func() {
 				started <- struct{}{}
 				_, err := c.Read(bounded(t), make([]byte, 1))
