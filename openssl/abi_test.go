@@ -20,7 +20,7 @@ import (
 // the C type of each symbol and the value of each constant. A C compiler compares that file with
 // OpenSSL's headers (make libssl-matrix). These tests compare the package with abi.c.
 
-// A prototype is a FUNCTION of abi.c.
+// A prototype is the type of a C function, from a line FUNCTION(...) of abi.c.
 type prototype struct {
 	result     string
 	parameters int
@@ -31,7 +31,8 @@ var (
 	constantLine = regexp.MustCompile(`(?m)^CONSTANT\((\w+), (.+), (\w+)\)$`)
 )
 
-// prototypes reads abi.c. A function may occur several times.
+// prototypes reads abi.c. If the type of a function differs between versions of OpenSSL, the
+// function has several prototypes.
 func prototypes(t *testing.T) map[string][]prototype {
 	t.Helper()
 	found := map[string][]prototype{}
@@ -54,7 +55,7 @@ func abiText(t *testing.T) string {
 	return string(text)
 }
 
-// libc has the symbols of the C library.
+// libc has the symbols that the package takes from libc. abi.c has only those of OpenSSL.
 var libc = map[string]prototype{"__errno_location": {"int *", 0}, "__error": {"int *", 0}}
 
 func TestEverySymbolHasAPrototype(t *testing.T) {
@@ -110,8 +111,8 @@ func TestConstantsAreThoseThatAreChecked(t *testing.T) {
 	}
 }
 
-// evaluate computes a constant expression. The result of any other expression is unknown, which
-// equals nothing.
+// evaluate computes a constant expression. For any other expression it returns the value Unknown.
+// constant.Compare finds no value equal to Unknown.
 func evaluate(t *testing.T, expression string) constant.Value {
 	t.Helper()
 	v, err := types.Eval(token.NewFileSet(), nil, token.NoPos, expression)
@@ -138,7 +139,8 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	calls := 0
-	// calls with their arguments in a slice, and what their results are converted to
+	// The keys are the calls that pass their arguments in a slice. A value is the type to which
+	// the call's result is converted.
 	byOperation := map[string]string{}
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
@@ -331,7 +333,9 @@ func checkCallback(t *testing.T, file, function string, parameters []string) {
 				switch n := n.(type) {
 				case *ast.CallExpr: // int32(x)
 					return types.ExprString(n) != "int32("+names[i]+")"
-				case *ast.AssignStmt: // result = x: OpenSSL gets its word back
+				case *ast.AssignStmt:
+					// "result = x" needs no conversion of x, because OpenSSL
+					// gets the whole word back.
 					return types.ExprString(n.Lhs[0]) != names[len(names)-1]
 				case *ast.Ident:
 					if n.Name == names[i] {
@@ -349,8 +353,9 @@ func checkCallback(t *testing.T, file, function string, parameters []string) {
 	}
 }
 
-// convertedTo is the integer type to which the last node's value is converted at once, "" if there
-// is none, and "nothing" if the value is not used.
+// convertedTo says what happens to the value of the last node of path. If the value is converted to
+// an integer type, convertedTo is the name of this type. If the value is not used, it is "nothing".
+// Otherwise it is "".
 func convertedTo(path []ast.Node) string {
 	switch p := path[len(path)-2].(type) {
 	case *ast.ExprStmt, *ast.DeferStmt:

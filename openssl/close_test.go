@@ -48,7 +48,8 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 	forSetups(t, func(t *testing.T, c *openssl.Conn, _ *tls.Conn) {
 		started := make(chan struct{}, 4)
 		errc := make(chan error, 4)
-		for range 2 { // one waits for the socket, the other for its turn
+		// Of two Reads, one waits for the socket, the other for its turn. So do two Writes.
+		for range 2 {
 			go func() {
 				started <- struct{}{}
 				_, err := c.Read(bounded(t), make([]byte, 1))
@@ -63,7 +64,8 @@ func TestCloseEndsWaitingCalls(t *testing.T) {
 		for range 4 {
 			<-started
 		}
-		// most of them now wait; the promise holds for the others too
+		// Most of these calls now wait. A call that begins after Close fails in the same
+		// way.
 		time.Sleep(10 * time.Millisecond)
 		c.Close()
 		for range 4 {
@@ -119,7 +121,7 @@ func TestCloseIsBounded(t *testing.T) {
 				t.Errorf("the socket takes %d bytes, %v; want it full", n, err)
 			}
 			// The Write has ended although the buffer has some room: a socket is
-			// "writable" only when much of its buffer is free. This fills the rest.
+			// "writable" only when much of its buffer is free. The loop fills the rest.
 			raw, err := nc.SyscallConn()
 			if err != nil {
 				t.Fatal(err)
@@ -223,8 +225,9 @@ func losesNothing(t *testing.T, c *openssl.Conn, peer *tls.Conn,
 		}
 		finish(c, bounded(t))
 	}()
-	// The peer is slow, and goes on sending. crypto/tls takes an end between two records for
-	// close_notify.
+	// The peer is slow, and goes on sending. If the stream ends between two records,
+	// crypto/tls reports io.EOF, with or without close_notify. So io.EOF is right for both
+	// ways to finish.
 	var got []byte
 	buf := make([]byte, 10_000)
 	for {

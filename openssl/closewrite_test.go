@@ -144,7 +144,9 @@ func TestAReadGetsTheDataThatAWriteHasReadFromTheSocket(t *testing.T) {
 	}
 }
 
-// If SSL_in_init lies, Writes wake the Read that waits. No data is lost or repeated.
+// A Write wakes the waiting Read if SSL_in_init has said that the Read is in the middle of a
+// message. The test sets this state before each Write, although it is never true. No data may be
+// lost or repeated.
 func TestAReadThatIsWokenForNothingGoesOn(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
@@ -177,7 +179,8 @@ func TestAReadThatIsWokenForNothingGoesOn(t *testing.T) {
 
 // A Write or CloseWrite that itself waits for the rest of a handshake message does not wake itself.
 func TestAWriteThatMustReadSleepsMeanwhile(t *testing.T) {
-	if elsewhere(t) { // a Watcher is set before the library is used
+	// The test needs a new process, because a Watcher must be set before the library is used.
+	if elsewhere(t) {
 		return
 	}
 	w := new(counter)

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FillSocket writes to the socket, behind the SSL's back, until the peer's window is closed and the
-// socket takes no byte more. The peer must not read, and must have set the size of its receive
-// buffer. Otherwise Linux enlarges the buffer, and the window opens again (tcp_clamp_window).
-// FillSocket itself sets the size of the send buffer. Otherwise Linux enlarges this one when an
-// acknowledgement arrives, even after the final write (tcp_sndbuf_expand).
+// FillSocket writes to the socket directly, without the SSL, until the peer's window is closed and
+// the socket takes no more bytes. The peer must not read, and must have set the size of its receive
+// buffer. Otherwise Linux enlarges the receive buffer, and the window opens again
+// (tcp_clamp_window). FillSocket itself sets the size of the send buffer. Otherwise Linux enlarges
+// the send buffer when an acknowledgement arrives, even after the final write (tcp_sndbuf_expand).
 func FillSocket(ctx context.Context, t *testing.T, c *Conn) {
 	t.Helper()
 	err := c.raw.Control(func(fd uintptr) {

@@ -34,7 +34,8 @@ func FindTrust(file, dir string, fallbackFiles []string, fallbackDir string) Tru
 	return t.store
 }
 
-// Verdicts is the number of connections that have a verdict in the Library.
+// Verdicts is the number of connections for which the Library keeps a verdict, which is the first
+// failure of a verification.
 func Verdicts(l *Library) (n int) {
 	l.verdicts.Range(func(any, any) bool { n++; return true })
 	return n
@@ -62,8 +63,8 @@ const (
 	OldestSession = oldestSession
 )
 
-// SymbolNames are the names of the functions that the package looks up, without those of the
-// version.
+// SymbolNames are the names of the functions that the package looks up, without the functions that
+// tell the version.
 func SymbolNames() (names []string) {
 	var s symbols
 	for _, sym := range s.table() {
@@ -103,8 +104,8 @@ func InMessage(c *Conn) bool {
 	return c.inMessage
 }
 
-// PretendInMessage makes the next Write wake the Read that waits, unless the Read makes another
-// stay before.
+// PretendInMessage makes the next Write wake the Read that waits. If the Read goes into the library
+// before this Write, PretendInMessage has no effect.
 func PretendInMessage(c *Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -195,8 +195,8 @@ func TestServerLearnsWhyItWasRefused(t *testing.T) {
 	ours, peers := tcpPair(t)
 	errc := make(chan error, 1)
 	go func() {
-		// With 1.3, OpenSSL's client sends this alert unencrypted, and crypto/tls does not
-		// accept that.
+		// In TLS 1.3, OpenSSL's client sends this alert unencrypted, and crypto/tls does
+		// not accept an unencrypted alert. So the test uses TLS 1.2.
 		errc <- tls.Server(peers,
 			&tls.Config{Certificates: []tls.Certificate{id.cert.TLS()},
 				MaxVersion: tls.VersionTLS12}).Handshake()
@@ -510,7 +510,7 @@ func TestServerSendsItsChain(t *testing.T) {
 	}
 }
 
-// The memory for outgoing bytes has 128 KiB.
+// The memory for outgoing bytes has 128 KiB. This server's certificates have more than 200 KiB.
 func TestAHandshakeMessageMayBeLongerThanTheMemoryForIt(t *testing.T) {
 	t.Parallel()
 	id := newIdentity(t)

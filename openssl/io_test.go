@@ -121,7 +121,8 @@ func TestWaitingReadDoesNotHoldUpWrite(t *testing.T) {
 			_, err := c.Read(bounded(t), make([]byte, 1))
 			read <- err
 		}()
-		go io.Copy(peer, peer) // it sends back, so the Read ends only after the Write
+		// The peer sends back what it gets, so the Read ends only after the Write.
+		go io.Copy(peer, peer)
 		if _, err := c.Write(bounded(t), []byte("x")); err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +250,7 @@ func TestCutConnectionIsNotEOF(t *testing.T) {
 func TestFailureAfterDataLosesNoData(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
-		const record = 1 << 14 // a full one, so that Read looks for another
+		const record = 1 << 14 // a full record, so that Read looks for a second one
 		if _, err := peer.Write(make([]byte, record)); err != nil {
 			t.Fatal(err)
 		}
@@ -495,7 +496,8 @@ func TestManyConnectionsNeedFewThreads(t *testing.T) {
 	// Not parallel: it counts the threads of the process.
 	const conns = 200
 	l, ca := load(t), testcert.NewCA(t, "CA")
-	// A handshake with RSA computes so long that Go's scheduler uses one more thread.
+	// RSA makes the test harder: a handshake computes so long that Go's scheduler uses one more
+	// thread.
 	sctx := serverContext(t, l,
 		ca.Issue(t, testcert.Leaf{DNS: []string{"localhost"}, Key: testcert.RSA}))
 	cctx := clientContext(t, l, ca.PEM())

@@ -90,11 +90,11 @@ func TestABundleIsFreedWithoutACallOfFree(t *testing.T) {
 	bundles = nil
 	testkit.Until(t, "the bundles to be freed", func() bool {
 		runtime.GC()
-		return allocated()-before < grown/n // all of them
+		return allocated()-before < grown/n // less than one bundle is left
 	})
 }
 
-// Failures leave nothing allocated, whatever fails, and however often.
+// Whether a churn succeeds or fails, it leaves nothing allocated, however often it runs.
 func TestNothingIsLeftOfWhatFails(t *testing.T) {
 	if elsewhere(t) {
 		return
@@ -151,7 +151,8 @@ func TestIdleConnectionsKeepNoMemoryOfWhatTheyHaveMoved(t *testing.T) {
 	if elsewhere(t) {
 		return
 	}
-	const conns, size, most = 50, 300_000, 500 // bytes of each
+	// size and most are bytes of one connection.
+	const conns, size, most = 50, 300_000, 500
 	allocated := mallinfo(t)
 	move := func(c *openssl.Conn, peer *tls.Conn, size int) {
 		t.Helper()
@@ -247,7 +248,8 @@ func churns(t *testing.T) []churn {
 	// the error is a reset.
 	const gone = "the connection during the handshake"
 	// dial returns a function that does a handshake with a peer, and closes. The error of the
-	// handshake must contain want, or be nil if want is "".
+	// handshake must contain want, or be nil if want is "". With "then cut" the handshake must
+	// succeed, and a Read after the handshake must fail.
 	dial := func(ctx *openssl.Context, host, want string,
 		peer func(net.Conn)) func(*testing.T) error {
 		return func(t *testing.T) error {

@@ -119,7 +119,7 @@ func tcpPair(tb testing.TB) (ours, peers *net.TCPConn) {
 	if err != nil || b == nil {
 		tb.Fatal("no connection: ", err)
 	}
-	// If a test forgets something, its peer must not hang.
+	// If a test goes wrong, its peer must not hang.
 	_ = b.SetDeadline(time.Now().Add(4 * time.Minute))
 	tb.Cleanup(func() { b.Close() })
 	return a, b

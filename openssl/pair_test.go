@@ -114,7 +114,7 @@ func fakePair(t *testing.T, soname, symbolVersion, cryptoVersion string) (ssl st
 	crypto := filepath.Join(dir, "libcrypto.so.3")
 	compile(t, crypto, "unsigned long OpenSSL_version_num(void) { return 0x30000010UL; }\n"+
 		"const char *OpenSSL_version(int t) { (void)t; return \""+cryptoVersion+"\"; }\n")
-	// Each function that the package looks up, as one that does nothing.
+	// The libssl has each function that the package looks up. These functions do nothing.
 	var code strings.Builder
 	for _, name := range openssl.SymbolNames() {
 		code.WriteString("long " + name + "(void) { return 0; }\n")

@@ -204,7 +204,7 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 			t.Errorf("Write: %d, %v", n, err)
 		}
 	}()
-	time.Sleep(10 * time.Millisecond) // both wait now, as a rule
+	time.Sleep(10 * time.Millisecond) // now the Read and the Write usually wait
 	f.send(t, handshakeRecord, ticket[len(ticket)/2:])
 	// Nothing has come for the Read, so now it is the Write's turn.
 	expectFromClient(t, peer, "hello")
@@ -274,8 +274,8 @@ func largeTicket() []byte {
 	return append([]byte{4, 0, byte(len(body) >> 8), byte(len(body))}, body...)
 }
 
-// If a message has emptied OpenSSL's buffer, SSL_read asks for a wait, even if the socket has the
-// next message (SSL_CTX_set_mode(3)).
+// If a message has emptied OpenSSL's buffer, SSL_read returns with SSL_ERROR_WANT_READ, even if the
+// socket has the next message (SSL_CTX_set_mode(3)). A Read must then not wait for the socket.
 func TestReadTakesAnyNumberOfMessagesWithoutDataBetween(t *testing.T) {
 	t.Parallel()
 	c, _, f := connectForged(t)

@@ -14,7 +14,7 @@ func TestARefusedSettingIsNamed(t *testing.T) {
 	zero := purego.NewCallback(func() uintptr { return 0 })
 	one := purego.NewCallback(func() uintptr { return 1 })
 	for name, c := range map[string]struct{ setALPN, ctrl uintptr }{
-		"SSL_set_alpn_protos":       {setALPN: one, ctrl: one}, // here 1 is a failure
+		"SSL_set_alpn_protos":       {setALPN: one, ctrl: one}, // its result 1 is a failure
 		"SSL_set_min_proto_version": {setALPN: zero, ctrl: zero},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,7 +19,7 @@ type resumer struct {
 	t     *testing.T
 	id    identity
 	cache *openssl.SessionCache
-	peer  *tls.Config // of the servers, which share its ticket keys
+	peer  *tls.Config // of all servers, so they share ticket keys
 }
 
 func newResumer(t *testing.T, version uint16) *resumer {
@@ -38,9 +38,9 @@ func newResumer(t *testing.T, version uint16) *resumer {
 type wishes struct {
 	settings openssl.ClientSettings
 	host     string // "localhost" if empty
-	ca       []byte // that of the identity if nil
+	ca       []byte // if nil, the CA of the identity
 	insecure bool
-	tls13    bool // of the context
+	tls13    bool // the context requires TLS 1.3
 }
 
 // connect makes a connection, closes it in good order, and returns what both sides say about its

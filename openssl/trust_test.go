@@ -39,8 +39,8 @@ func TestSystemTrustIsFound(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Texts for Empty. The first of the fallback files is always missing, so the text gone is
-	// in most cases.
+	// These are texts for the field Empty. Most cases expect the first text, because the first
+	// of the fallback files is always missing.
 	gone, none := missing+" does not exist", " has no certificates named by their hash"
 
 	for name, tc := range map[string]struct {

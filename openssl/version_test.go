@@ -9,8 +9,8 @@ import (
 	"tlsd/openssl"
 )
 
-// A context that requires TLS 1.3 refuses older versions on both sides, and says so. A context that
-// shares its SSL_CTX accepts them.
+// A context that requires TLS 1.3 refuses older versions on both sides, and says so. A context
+// without this requirement accepts TLS 1.2, even if it shares the SSL_CTX.
 func TestTLS13CanBeRequired(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)

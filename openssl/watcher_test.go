@@ -38,7 +38,8 @@ func (s *stays) Leave(thread int) {
 }
 
 func TestWatcherIsToldTheMethodAndTheConnection(t *testing.T) {
-	if elsewhere(t) { // a Watcher is set before the library is used
+	// The test needs a new process, because a Watcher must be set before the library is used.
+	if elsewhere(t) {
 		return
 	}
 	w := &stays{inside: map[int]bool{}}

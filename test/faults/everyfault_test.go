@@ -14,11 +14,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// The product: every function that is called, in every scenario that calls it, with every fault
-// that it can have. First each scenario runs with all calls noted, to find which scenario calls
-// which function.
+// The trials are a product: every function that is called, in every scenario that calls it, with
+// every fault that the function can have. First each scenario runs with all calls noted, to find
+// which scenario calls which function.
 //
-// Without -long the product is reduced. Each fault at the first call of a function is tried in the
+// Without -long fewer trials are made. Each fault at the first call of a function is tried in the
 // first scenario that calls the function. Garbage at the first call is also tried on an open
 // connection. Garbage at all calls is tried on an open connection, and once with a stranger: a peer
 // that must not be trusted. The answer 1 (success) at all calls is tried with every stranger. Of
@@ -34,7 +34,7 @@ const rigs = 10
 type trial struct {
 	scenario scenario
 	function function
-	call     string // "1" or "1+"
+	call     string // "1": only the first call of the function; "1+": all its calls
 	fault    string
 }
 
@@ -73,8 +73,9 @@ func faults(f function) (plain, garbage []string) {
 	return plain, garbage
 }
 
-// A trial can make a function lie: it answers 1 (success), and has not done its work. Even then no
-// stranger may be trusted. credible has the functions with which this is not tried, and why.
+// A trial can make a function lie: the function answers 1 (success), and has not done its work.
+// Even then the handshake with a stranger must fail. credible lists the functions that no trial
+// makes lie, with the reason for each.
 var credible = map[string]string{
 	"SSL_set1_host":                  "the name is given to the library in this call alone",
 	"X509_VERIFY_PARAM_set1_ip_asc":  "the address is given to the library in this call alone",
@@ -86,7 +87,8 @@ var credible = map[string]string{
 var alike = []string{"errors=1", "return=-0x80000000"}
 
 // waitForEver makes SSL_get_error say at each call that the library must wait for the peer. At the
-// end of the stream this looks like a peer that sends nothing more, and the trial would not end.
+// end of the stream this looks like a peer that sends nothing more, and the trial would not end. So
+// no trial does this at all calls.
 const waitForEver = "return=2"
 
 // trials makes the product from the functions that each scenario calls.

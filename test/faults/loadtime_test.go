@@ -13,11 +13,11 @@ import (
 	"tlsd/rpc/client"
 )
 
-// Each worker loads the library before it has a session. In these tests, a function that it calls
-// at this time goes wrong in each worker.
+// Each worker loads the library before it has a session. In these tests, one of the functions that
+// a worker calls while it loads the library goes wrong in each worker.
 
-// atLoadTime are these functions. The other functions of the error queue are left to
-// TestNoFaultInTheLibraryHurtsAnybodyElse.
+// atLoadTime are the functions that a worker calls while it loads the library. The other functions
+// of the error queue are left to TestNoFaultInTheLibraryHurtsAnybodyElse.
 var atLoadTime = []string{
 	"OpenSSL_version_num", "OpenSSL_version", "OPENSSL_init_ssl",
 	"SSL_get_ex_data_X509_STORE_CTX_idx", "SSL_CTX_new", "BIO_new_bio_pair", "ERR_clear_error",
@@ -44,7 +44,7 @@ func TestAFaultAtLoadTimeIsReportedAndTheDaemonRecovers(t *testing.T) {
 		plain, garbage := faults(f)
 		for _, fault := range append(plain, garbage...) {
 			if fault == "hang" && f.name != "OPENSSL_init_ssl" && !*long {
-				continue // it takes 30 s, and the function makes no difference
+				continue // it takes 30 s, and a hang is the same in any function
 			}
 			slots <- struct{}{}
 			all.Go(func() {

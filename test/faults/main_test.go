@@ -16,7 +16,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Every function has a wrapper. Without orders, faultssl is the library behind it.
+// Every function has a wrapper. Without orders, faultssl behaves like the library to which it
+// forwards.
 
 func TestMain(m *testing.M) { testd.Main(m) }
 

@@ -14,8 +14,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// watchdog is the --watchdog of the daemons. It must not be shorter: a worker that only waits for
-// the processor for this time is killed, too.
+// watchdog is the --watchdog of the daemons. It must not be shorter, because the watchdog also
+// kills a healthy worker that gets no processor for this time.
 const watchdog = 2 * time.Second
 
 // A rig is a daemon whose workers load faultssl. One worker at a time gets orders, by its pid.

@@ -380,8 +380,8 @@ func record(kind byte, body []byte) []byte {
 	return append([]byte{kind, 3, 3, byte(len(body) >> 8), byte(len(body))}, body...)
 }
 
-// stretched adds unknown extensions to a ClientHello, each of size bytes, and cuts it into records
-// again.
+// stretched adds unknown extensions of size bytes each to a ClientHello, and cuts the new
+// ClientHello into records.
 func stretched(hello []byte, extensions, size int) []byte {
 	return rebuilt(hello, func(known []byte) []byte {
 		for i := range extensions {
@@ -547,7 +547,8 @@ func TestRenegotiationIsRefused(t *testing.T) {
 	for range 20 {
 		io.WriteString(in, "R\n") // fails when s_client has given up
 	}
-	// s_client takes the refusal for an error and leaves. How it leaves depends on its version.
+	// s_client treats the refusal as an error, and ends. What tlsd reads then depends on the
+	// version of s_client.
 	for {
 		p, err := c.Read(ctx, h, 100)
 		if err != nil || len(p) == 0 {

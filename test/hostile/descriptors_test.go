@@ -17,12 +17,12 @@ import (
 	"tlsd/rpc/client"
 )
 
-// A lack of descriptors costs the call or the session that needs one, and nothing else.
+// If no descriptor is free, only the call or the session that needs a descriptor fails.
 
 const backend = `{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}` + "\n"
 
 // If the daemon has no descriptor left, it cannot accept callers, but its sessions go on. When a
-// descriptor is free again, it serves the callers that have waited.
+// descriptor is free again, the daemon serves the callers that have waited.
 func TestNoDescriptorToAcceptACaller(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -13,7 +13,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A log that cannot be written, or that nobody reads, costs log entries and nothing else. Sessions
+// If the log cannot be written, or nobody reads it, only log entries are lost. Sessions
 // begin, work and end. Workers that die are replaced. The daemon stops in good order.
 func TestALogThatCannotBeWritten(t *testing.T) {
 	t.Parallel()

@@ -62,7 +62,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 		return fmt.Sprintf(line, args...)
 	}
 	context := request("NewServerContext", "[%q,%q]", w.cert.CertFile, w.cert.KeyFile)
-	accept := func(channel int) string { // this call waits without a bound
+	// An Accept waits without a time limit.
+	accept := func(channel int) string {
 		return request("Accept", `[1,"127.0.0.1",%d,%d]`, testkit.Port(t), channel)
 	}
 	// answered reads lines up to the given answer, and ignores the other lines.
@@ -76,8 +77,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 		}
 	}
 	// signal makes a context listen, makes the calls in requests, and calls tls.Signal with a
-	// socket pair. Then it puts a duplicate of the caller's end into the queue of the pair's
-	// second socket if second is true, and of the first socket otherwise.
+	// socket pair. Then it puts a duplicate of the caller's end into a queue of the pair: if
+	// second is true, into the queue of the second socket, else into that of the first.
 	signal := func(t *testing.T, end *os.File, requests string, second bool) {
 		a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
 		listen := request("Listen", `[1,"127.0.0.1",%d]`, testkit.Port(t))
@@ -150,8 +151,9 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			idle := "1h" // ends no session in this test
-			// In the queue of a signal, a duplicate keeps the session for this time.
+			idle := "1h" // so long that it ends no session in this test
+			// A duplicate in the queue of a signal keeps the session alive until the
+			// idle timeout, so this timeout must be short.
 			if strings.Contains(name, "a signal") {
 				idle = "2s"
 			}

@@ -273,8 +273,8 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	port, _ := w.echo(t)
-	// Some of the 16 spare workers still start when the daemon stops. They must wait until it
-	// can hear that they are ready.
+	// Some of the 16 spare workers still start when the daemon stops. They must wait until the
+	// daemon can hear that they are ready.
 	d := testd.Start(t, "--spare=16")
 	tk := w.talk(t, d.Dial(t), port)
 	testkit.Must(t, unix.Kill(d.PID, unix.SIGSTOP))

@@ -20,8 +20,9 @@ type event struct {
 	Output     string
 }
 
-// A counter reads events, prints the interesting ones, and counts tests. A test with subtests is
-// not counted itself, unless it fails and none of its subtests fails.
+// A counter reads events, prints the interesting ones, and counts tests. Of a test with subtests,
+// only the subtests are counted. But if the test fails while none of its subtests fails, it counts
+// as one failure.
 type counter struct {
 	out io.Writer
 
@@ -53,7 +54,7 @@ func (c *counter) read(r io.Reader) error {
 		var e event
 		switch err := events.Decode(&e); {
 		case errors.Is(err, io.EOF):
-			for name := range c.packages { // they have no end: go test was killed
+			for name := range c.packages { // no last event: go test was killed
 				c.end(name, event{Action: "fail", Package: name})
 			}
 			return nil

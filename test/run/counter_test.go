@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// A package with one test that passes, and one with two subtests: one is skipped and one fails.
+// mixed are the events of a package with two tests. The first test passes. The second has two
+// subtests: one is skipped, and one fails.
 const mixed = `{"Action":"start","Package":"p"}
 {"Action":"run","Package":"p","Test":"TestA"}
 {"Action":"output","Package":"p","Test":"TestA","Output":"all is well\n"}

@@ -29,8 +29,8 @@ type suite struct {
 	packages []string
 }
 
-// patient are the packages whose tests wait for long and compute little. go test begins with them,
-// so that other packages compute while these wait.
+// patient lists the packages whose tests wait for long and compute little. go test begins with
+// these packages, so that others compute while these wait.
 var patient = []string{"./internal/supervisor", "./test/soak"}
 
 // Everything is tested as it is built for users, without cgo. Concurrent code also runs under the
@@ -45,8 +45,8 @@ var suites = []suite{
 }
 
 // common are the arguments of each call of go test. Many tests wait more than they compute. So up
-// to 8 tests of a package run at once, and one package more than there are processors. vet is off,
-// because make check runs it.
+// to 8 tests of a package run at once. The number of packages that run at once is the number of
+// processors plus one. vet is off, because make check runs it.
 var common = []string{"test", "-json", "-count=1", "-shuffle=on", "-parallel=8", "-vet=off",
 	"-timeout=20m", fmt.Sprint("-p=", runtime.GOMAXPROCS(0)+1)}
 

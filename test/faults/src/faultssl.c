@@ -22,7 +22,7 @@ enum { MOST_TEXT = 4096, MOST_ORDERS = 16, MOST_FUNCTIONS = 256 };
 
 /* How often one function was called. An order for all functions has many of these counts. */
 struct count {
-	const char *function; /* its name in the wrapper: equal names are one pointer */
+	const char *function; /* its name; a wrapper always passes the same pointer */
 	unsigned long calls;
 };
 

@@ -10,13 +10,14 @@ import (
 	"tlsd/internal/testcc"
 )
 
-// The programs for the roots are built here, because the roots have no compilers.
+// A root is a small system with one version of OpenSSL, in a folder. Roots have no compilers. So
+// the programs that run in the roots are built outside of them, on this machine.
 
 func (m *matrix) goDir() string           { return filepath.Join(m.build, "go") }
 func (m *matrix) binDir(v version) string { return filepath.Join(m.build, v.name) }
 
-// buildGo builds the Go programs and the tests. They load the C library at run time, so one build
-// serves all roots.
+// buildGo builds the Go programs and the tests. These load libssl and libc at run time, so one
+// build works in all roots.
 func (m *matrix) buildGo() error {
 	commands := [][]string{
 		{"build", "-trimpath", "-o", filepath.Join(m.goDir(), "tlsd"), "./cmd/tlsd"},

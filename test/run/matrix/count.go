@@ -44,8 +44,8 @@ func (m *matrix) count(cmd *exec.Cmd, show io.Writer) (result, error) {
 	convert := exec.CommandContext(m.ctx, "go", append([]string{"tool", "test2json", "-t"},
 		cmd.Args...)...)
 	convert.Env, convert.WaitDelay = cmd.Env, cmd.WaitDelay
-	// A cancel kills the whole process group. With unshare, its namespaces and all processes in
-	// them end.
+	// A cancel kills the whole process group, and so unshare. When unshare ends, all processes
+	// in its namespaces end.
 	convert.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	convert.Cancel = func() error { return syscall.Kill(-convert.Process.Pid, syscall.SIGKILL) }
 	out, err := convert.StdoutPipe()
@@ -160,7 +160,8 @@ type table struct {
 	cells            map[[2]string]result
 }
 
-// order sets the order of versions and suites. only may name one suite.
+// order sets the order of versions and suites. The value of "only" is the name of the one suite in
+// the table, or "" for all suites.
 func (t *table) order(versions []version, only string) {
 	for _, v := range versions {
 		t.versions = append(t.versions, v.name)
@@ -222,7 +223,7 @@ func (t *table) print(out io.Writer) {
 // errNothing says that everything is skipped. That is no success, and no failure of a suite.
 var errNothing = errors.New("nothing was run: all versions are skipped")
 
-// verdict is an error if anything has failed, or errNothing.
+// verdict is an error if anything has failed, and errNothing if nothing was run.
 func (t *table) verdict() error {
 	failed, run := 0, 0
 	for _, r := range t.cells {

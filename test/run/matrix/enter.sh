@@ -10,7 +10,8 @@
 set -eu
 root=$1 sources=$2 tests=$3 dir=$4
 shift 4
-mount --bind "$root" "$root" # so that a test can make what is mounted below it private
+# The root must be a mount point, so that a test in it can call mount --make-rprivate /.
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"

@@ -8,7 +8,8 @@ import (
 	"regexp"
 )
 
-// The suite "headers" compiles the table of signatures against a version's headers.
+// The suite "headers" compiles abi.c with the headers of a version of OpenSSL. abi.c is the table
+// of C types and values that package openssl relies on.
 
 // headers is the name of the suite.
 const headers = "headers"
@@ -19,7 +20,7 @@ const abi = "openssl/testdata/abi.c"
 var (
 	abiLine  = regexp.MustCompile(`(?m)^(?:FUNCTION\([^(]*?(\w+), \(|CONSTANT\((\w+),)`)
 	abiCheck = regexp.MustCompile(`ABI_CHECK "(\w+)"`)
-	// in a compiler's message
+	// matches a line of abi.c that the compiler quotes in a message
 	badCheck = regexp.MustCompile(`(?m)^ *\d+ \| ((?:FUNCTION|CONSTANT)\(.*)$`)
 )
 

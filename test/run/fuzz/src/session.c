@@ -44,7 +44,7 @@ static bool all_done(const struct call *calls)
 	return true;
 }
 
-/* What data.c does with the answer to tls.Status. */
+/* What use.c does with the answer to tls.Status. */
 static void read_status(const char *text)
 {
 	struct span said = { text, strlen(text) }, message;
