@@ -17,7 +17,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// SetOption, Info, SetCertificate, Listen, plain text before the handshake, and kinds of errors.
+// SetOption, Info, SetCertificate, Listen, ReadPlain and WritePlain forward their parameters. Each
+// error has a kind.
 
 func TestFunctionsSendTheirParametersAndGiveTheResult(t *testing.T) {
 	t.Parallel()
@@ -92,7 +93,8 @@ func (h *host) errorOf(kind string, code int) {
 	h.send("ErrorCode").gives(int64(len(text)), text)
 }
 
-// answers reads the request of the call c, answers it with member, and returns the call's result.
+// answers reads the request of the call c, and returns the call's result. Its answer has the JSON
+// text member, which is "result":… or "error":….
 func (p *peer) answers(c *pending, method, member string) result {
 	p.t.Helper()
 	r := p.request()
