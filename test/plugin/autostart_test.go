@@ -316,7 +316,7 @@ func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
 	hosts := make([]*host, 4)
 	for i := range hosts {
 		hosts[i] = startHostWith(t, hostOptions{flavour: plain, env: env})
-		hosts[i].send("LastError").gives(0, "") // the host runs now
+		hosts[i].send("LastError").gives(0, "") // so all hosts run before the calls below
 	}
 	var calls []*pending
 	for _, h := range hosts {

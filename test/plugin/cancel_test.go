@@ -368,7 +368,7 @@ func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 	// may come in any order.
 	p.fail(ids[3], "tls.Handshake: cancelled by the caller")
 	calls[3].fails("tls.Handshake: cancelled by the caller")
-	p.result(ids[0], "0") // as if tlsd had sent it before it got the notification
+	p.result(ids[0], "0") // as if tlsd had answered before it got the notification
 	calls[0].gives(0, "")
 	p.result(laterID, `"later"`)
 	later.gives(5, "later")
@@ -533,7 +533,7 @@ func TestALaterCallOpensAnotherSessionThanTheOneThatIsGivenUp(t *testing.T) {
 	for i := range 20 {
 		first := h.start("NewClient", "first", 1)
 		p := d.accept()
-		p.helloOnly() // and no answer
+		p.helloOnly() // the first session's tls.Hello gets no answer
 		h.send("Cancel").gives(0, "")
 		later := h.start("NewClient", "later", 1)
 		first.fails("tls.NewClient: cancelled by the caller")
@@ -552,7 +552,7 @@ func TestACancelInAChildIsNoneInItsParent(t *testing.T) {
 	read := h.start("Subject", 1)
 	id := p.expect("tls.PeerCertSubject", "[1]")
 	h.send("fork").gives(0, "")
-	h.send("Cancel").gives(0, "") // before the child's first call of tls
+	h.send("Cancel").gives(0, "") // the child has made no other call yet
 	client := h.start("NewClient", "child", 1)
 	c, _ := d.session()
 	c.result(c.expect("tls.NewClient", `["child",1]`), "2")

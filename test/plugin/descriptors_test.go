@@ -266,7 +266,8 @@ func TestAChangedUserHasASessionOfItsOwn(t *testing.T) {
 	q.result(q.expect("tls.NewClient", `["again",1]`), "2")
 	client.gives(2, "")
 	h.send("seteuid", 0).gives(0, "")
-	// No call on a handle comes before this one. The plugin must notice the new user here, too.
+	// This is the first call since the user has changed. The plugin must notice the change in a
+	// NewClient, too.
 	client = h.start("NewClient", "root again", 1)
 	r, _ := d.session()
 	r.result(r.expect("tls.NewClient", `["root again",1]`), "3")

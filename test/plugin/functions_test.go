@@ -135,7 +135,7 @@ func TestAnErrorHasItsKindAndCode(t *testing.T) {
 				"want -1, \"m\"", c.error, r.N, r.Text)
 		}
 		h.errorOf(c.kind, c.code)
-		h.send("LastError").gives(1, "m") // the call changes neither kind nor code
+		h.send("LastError").gives(1, "m") // LastError changes neither kind nor code
 		h.errorOf(c.kind, c.code)
 	}
 	if r := p.answers(h.send("NewClient", "h", 1), "tls.NewClient", `"result":7`); r.N != 7 {
@@ -186,7 +186,7 @@ func TestErrorsOfThePluginHaveKinds(t *testing.T) {
 	stranger.errorOf("handle", -32001)
 	stranger.send("NewClient", "h", 1).fails("tls.NewClient: backend: ")
 	stranger.errorOf("backend", -32003)
-	stranger.send("Backend").gives(4, "stub") // without a tlsd it gives "stub", and no error
+	stranger.send("Backend").gives(4, "stub") // without a tlsd, Backend gives no error
 	stranger.errorOf("", 0)
 }
 

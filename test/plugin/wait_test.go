@@ -144,7 +144,7 @@ func TestAWorkersDeathMakesItsHandlesReady(t *testing.T) {
 func TestACancelEndsAWait(t *testing.T) {
 	t.Parallel()
 	h := startHost(t)
-	h.send("Wait", 0).gives(0, "") // without a session, too
+	h.send("Wait", 0).gives(0, "") // works without a session, too
 	h.send("Wait", 10).gives(0, "")
 	first, second := h.start("Wait", -1), h.start("Wait", 1<<30)
 	h.untilThreadsWait(2)
