@@ -24,8 +24,8 @@ var losses = []loss{
 	},
 		"the worker of this session was killed (SIGKILL)"},
 	{"tlsd is started anew", func(t *testing.T, d *daemon) {
-		// The flag --drain-timeout lets tlsd wait for open sessions for 1 s only. stop
-		// returns an error, because tlsd has ended sessions.
+		// tlsd waits for open sessions for 1 s (--drain-timeout). Then it ends them, and
+		// exits with an error. So the result of stop is not checked.
 		d.stop(syscall.SIGTERM)
 		d.start(t)
 	}, "the session has been ended, because tlsd was stopped"},
@@ -85,9 +85,8 @@ func TestAfterALossNewHandlesWorkAndTrustWhatTheScriptTrusts(t *testing.T) {
 				h.send("Read", 2, 10).reads("again")
 				lost(1)
 
-				// When the next session needs the bundle, the file is gone.
-				// NewClient must fail: a client must not trust the system's CAs
-				// instead.
+				// The next session finds no file of the CA bundle. NewClient must
+				// fail: a client must not trust the system's CAs instead.
 				if err := os.Rename(ca, ca+".away"); err != nil {
 					t.Fatal(err)
 				}

@@ -50,7 +50,7 @@ func standInMain() {
 				os.Exit(0)
 			}
 		}
-	case "yields": // ends, because another tlsd starts; that one listens only later
+	case "yields": // starts another stand-in, which listens only later, and ends
 		pipe.Close()
 		other := exec.Command("/proc/self/exe", os.Args[1:]...)
 		other.Env = append(os.Environ(), asTLSD+"=late")
@@ -92,7 +92,7 @@ func standInMain() {
 	var names []string
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		// The shell sets these (writeTLSDs).
+		// The shell of the script (writeTLSDs) sets these variables, and not the plugin.
 		if !slices.Contains([]string{asTLSD, "PWD", "OLDPWD", "SHLVL", "_"}, name) {
 			names = append(names, name)
 		}
@@ -101,7 +101,7 @@ func standInMain() {
 	facts += fmt.Sprintf("environment %v\n", names)
 
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: *path, Net: "unix"})
-	if err != nil { // another tlsd listens; the real one would end, too
+	if err != nil { // another stand-in listens already; a real tlsd would exit, too
 		os.Exit(1)
 	}
 	os.WriteFile(*path+".facts", []byte(facts), 0o600)
@@ -154,11 +154,13 @@ func isSessionLeader() bool {
 	return int(sid) == os.Getpid()
 }
 
-// ways are the values of asTLSD. A stand-in that yields also uses "late".
+// ways are the values of asTLSD that a test can choose. The value "late" is missing here: the
+// stand-in "yields" sets it for the stand-in that it starts.
 var ways = []string{"serves", "fails", "lies", "mute", "yields"}
 
-// writeTLSDs writes a program for each of ways: a shell script that sets asTLSD and starts this
-// test program. The script must set it, because the plugin does not pass it on from the host.
+// writeTLSDs writes a program for each value in the list ways: a shell script that sets asTLSD and
+// starts this test program. asTLSD cannot come from the host, because the plugin does not pass this
+// variable on.
 func writeTLSDs() error {
 	exe, err := os.Executable()
 	for _, how := range ways {
@@ -314,7 +316,7 @@ func TestPluginsThatStartATLSDAtTheSameTimeShareOne(t *testing.T) {
 	hosts := make([]*host, 4)
 	for i := range hosts {
 		hosts[i] = startHostWith(t, hostOptions{flavour: plain, env: env})
-		hosts[i].send("LastError").gives(0, "") // the host runs now
+		hosts[i].send("LastError").gives(0, "") // so all hosts run before the calls below
 	}
 	var calls []*pending
 	for _, h := range hosts {
@@ -373,7 +375,8 @@ func TestAFailedAutostartSaysWhatWasTried(t *testing.T) {
 	} {
 		h := startHost(t, append([]string{"TLSD_AUTOSTART=", "TLSD_SOCKET=" + socket},
 			c.env...)...)
-		h.send("Backend").gives(4, "stub") // this first call makes the pipe of tls_Cancel
+		// The first call makes the pipe of tls_Cancel. So the status is read after it.
+		h.send("Backend").gives(4, "stub")
 		before := h.call("status").Text
 		h.send("NewClient", "example.com", 443).fails("tls.NewClient: backend: no tlsd: ",
 			c.want...)
@@ -409,7 +412,8 @@ func childrenOf(t *testing.T, pid int) []string {
 	return strings.Fields(string(children))
 }
 
-// awaitZombie waits until a process has ended that its parent has not reaped (proc_pid_stat(5)).
+// awaitZombie waits until the process has ended. Its parent has not reaped it, so it is a zombie
+// (proc_pid_stat(5)).
 func awaitZombie(t *testing.T, pid string) {
 	t.Helper()
 	testkit.Until(t, "process "+pid+" has ended", func() bool {
@@ -420,9 +424,9 @@ func awaitZombie(t *testing.T, pid string) {
 	})
 }
 
-// A subreaper inherits orphans (prctl(2)). If the host is one, an intermediate process is the
-// parent of tlsd until tlsd ends. The host gets no SIGCHLD from them, and its wait(2) does not find
-// them.
+// A subreaper inherits orphans (prctl(2)). If the host is a subreaper, it has one more child, which
+// is the parent of tlsd until tlsd ends. The host gets no SIGCHLD from this intermediate process or
+// from tlsd, and its wait(2) finds neither of the two.
 func TestAHostThatInheritsOrphansSeesNoStranger(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -441,7 +445,7 @@ func TestAHostThatInheritsOrphansSeesNoStranger(t *testing.T) {
 			t.Errorf("the host has had a SIGCHLD: %s", s)
 		}
 		// When the plugin starts the next tlsd, it reaps the intermediate process of the
-		// one before, if that process has ended. So this test waits for its end.
+		// previous tlsd, if the process has ended. So this test waits until it has ended.
 		children := childrenOf(t, h.PID)
 		if len(children) > 1 {
 			t.Errorf("the host has the children %v; want at most one, an intermediate "+

@@ -116,8 +116,9 @@ func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 	}
 }
 
-// tlsd cannot know a call that has not been sent, so an answer to one breaks the protocol. The
-// plugin must not store the answer: if the call was cancelled, the caller's memory may be gone.
+// tlsd cannot know a call that has not been sent, so an answer to such a call breaks the protocol.
+// The plugin must not store the answer: an unsent call that is cancelled returns at once, and then
+// the memory for its result is gone.
 func TestAnAnswerToACallThatIsNotYetSentEndsTheSession(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -146,7 +147,7 @@ func TestAResultOfTheWrongSortEndsTheSession(t *testing.T) {
 		args   []any
 		result string
 	}{
-		{"NewClient", []any{"h", 1}, "0"}, // no handle: the first one is 1
+		{"NewClient", []any{"h", 1}, "0"}, // not a handle: handles begin with 1
 		{"NewClient", []any{"h", 1}, "2147483648"},
 		{"NewClient", []any{"h", 1}, `"2"`},
 		{"Handshake", []any{1}, "-1"},
@@ -192,8 +193,8 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 		"denied":   {denied, "user 7 may not use this tlsd"},
 		"SSH":      {"SSH-2.0-OpenSSH_9.2p1\r\n", "no answer of JSON-RPC 2.0"},
 		"other id": {`{"jsonrpc":"2.0","id":2,"result":{"version":1,"capabilities":["data"]}}` + "\n", "a call that is not waiting: id 2"},
-		// tlsd "has closed the session", or "is gone": if it closes its end with a request
-		// unread, Linux reports a reset.
+		// The text is "tlsd has closed the session" or "tlsd is gone". If tlsd closes its
+		// end before it has read a request, Linux reports a reset: tlsd "is gone".
 		"goes away": {"", "tlsd "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -203,7 +204,8 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 			for _, early := range []bool{false, true} {
 				call := h.start("NewClient", "h", 1)
 				p := d.accept()
-				// early: tlsd answers without reading, as if it denies a caller
+				// With early, tlsd answers before it has read tls.Hello. It does
+				// so when it denies a caller.
 				if !early {
 					p.helloOnly()
 				}
@@ -212,7 +214,7 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 				call.fails("tls.NewClient: backend: "+d.path+": ", c.why)
 			}
 			backend := h.start("Backend")
-			for range 2 {
+			for range 2 { // two calls of tls_Backend, for the length and the text
 				p := d.accept()
 				p.helloOnly()
 				p.conn.Write([]byte(c.answer))
@@ -227,8 +229,8 @@ func TestASessionThatCannotBeAgreedOnIsABackendError(t *testing.T) {
 	}
 }
 
-// Calls of several threads share one answer to tls.Hello. If it does not come within 10 s, they all
-// fail then. They do not wait for 10 s one after another.
+// Calls of several threads share one answer to tls.Hello. If the answer does not come within 10 s,
+// all these calls fail at that moment. They do not wait for 10 s one after another.
 func TestATLSDThatDoesNotAnswerHelloIsGivenUpOnceForAll(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)

@@ -15,7 +15,7 @@ import (
 // TlsPlugin.so exports only the functions of tlsplugin.h, needs only libc, and compiles without a
 // warning.
 
-// functions are the functions that tlsplugin.h declares.
+// functions returns the names of the functions that tlsplugin.h declares.
 func functions(t *testing.T) []string {
 	t.Helper()
 	out, err := exec.Command(testkit.Tool(t, "gcc"), "-E", "-P",
@@ -124,8 +124,8 @@ func TestTheHeaderServesCAndCPlusPlus(t *testing.T) {
 	}
 }
 
-// The library also loads into a host that uses musl instead of glibc. Calls work and give errors
-// there, though a thread has only 128 KiB of stack.
+// The library also loads into a host that uses musl instead of glibc. There, too, calls give their
+// results and their errors, though a thread has only 128 KiB of stack.
 func TestTheLibraryWorksOnMusl(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)

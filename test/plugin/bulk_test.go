@@ -16,8 +16,9 @@ import (
 
 // Much data in both directions at once does not hang.
 
-// serveEcho plays the part of a tlsd for one session. Each connection sends back what it gets. It
-// is slow on purpose: its buffers are small, and it does not read while it writes.
+// serveEcho does what tlsd does, for one session. Each connection of the session sends back what it
+// gets. It does so slowly, so that the plugin has to wait: the buffers are small, and a connection
+// does not read while it writes.
 func serveEcho(p *peer) error {
 	p.conn.SetWriteBuffer(4096)
 	p.conn.SetReadBuffer(4096)

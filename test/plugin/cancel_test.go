@@ -148,7 +148,8 @@ func stuckCalls(t *testing.T) []stuck {
 				conn.Handshake()
 				<-t.Context().Done()
 			})
-			h.send("SetStrictWrites", 1).gives(0, "") // otherwise Write would not wait
+			// The Write must wait for the peer, even if all its bytes fit into buffers.
+			h.send("SetStrictWrites", 1).gives(0, "")
 			return call(h, "WriteZeros", 1, 16<<20)
 		}, func(t *testing.T, h *host) {
 			// A Close waits until the written data has been sent. tls_Cancel ends this
@@ -240,8 +241,9 @@ func TestACancelEndsEachCallInEachPhase(t *testing.T) {
 							r.Text)
 					}
 				}
-				// A call that needs more time may have ended without tls_Cancel:
-				// after 5 s the plugin gives up a tlsd that does not answer.
+				// If tlsd does not end a cancelled call within 5 s, the plugin
+				// closes the session, and the call fails with the same text. The
+				// call must not end in this way.
 				if d := waited(); d > 4*time.Second {
 					t.Errorf("the cancelled %s has lasted %v; want at most 4s",
 						h.op, d)
@@ -328,7 +330,8 @@ func TestACancelBeforeTheFirstCallDoesNothing(t *testing.T) {
 	backendIs(t, h, d, "openssl")
 }
 
-// cancelled reads the notifications, in any order, that the calls with these ids are cancelled.
+// cancelled reads one notification for each of these ids, in any order. The notification tells tlsd
+// that the call with the id is cancelled.
 func (p *peer) cancelled(ids ...int64) {
 	p.t.Helper()
 	want, got := map[string]bool{}, map[string]bool{}
@@ -365,7 +368,7 @@ func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 	// may come in any order.
 	p.fail(ids[3], "tls.Handshake: cancelled by the caller")
 	calls[3].fails("tls.Handshake: cancelled by the caller")
-	p.result(ids[0], "0") // as if tlsd had sent it before it got the notification
+	p.result(ids[0], "0") // as if tlsd had answered before it got the notification
 	calls[0].gives(0, "")
 	p.result(laterID, `"later"`)
 	later.gives(5, "later")
@@ -471,8 +474,8 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 				}()
 			}
 			for _, c := range calls {
-				// A call that has not begun is not cancelled. So cancel until it
-				// ends.
+				// tls_Cancel does not end a call that has not begun. So this loop
+				// calls tls_Cancel until the call ends.
 				for done := false; !done; {
 					h.send("Cancel").gives(0, "")
 					select {
@@ -530,7 +533,7 @@ func TestALaterCallOpensAnotherSessionThanTheOneThatIsGivenUp(t *testing.T) {
 	for i := range 20 {
 		first := h.start("NewClient", "first", 1)
 		p := d.accept()
-		p.helloOnly() // and no answer
+		p.helloOnly() // the first session's tls.Hello gets no answer
 		h.send("Cancel").gives(0, "")
 		later := h.start("NewClient", "later", 1)
 		first.fails("tls.NewClient: cancelled by the caller")
@@ -549,7 +552,7 @@ func TestACancelInAChildIsNoneInItsParent(t *testing.T) {
 	read := h.start("Subject", 1)
 	id := p.expect("tls.PeerCertSubject", "[1]")
 	h.send("fork").gives(0, "")
-	h.send("Cancel").gives(0, "") // before the child's first call of tls
+	h.send("Cancel").gives(0, "") // the child has made no other call yet
 	client := h.start("NewClient", "child", 1)
 	c, _ := d.session()
 	c.result(c.expect("tls.NewClient", `["child",1]`), "2")

@@ -14,13 +14,13 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The effect of root's /etc/tlsd/client.conf, and of the sockets of the system's tlsd, on the
-// plugin. A mount namespace gives each host an /etc and a /run of its own.
+// root's /etc/tlsd/client.conf and the sockets of the system's tlsd decide which tlsd the plugin
+// uses. A mount namespace gives each host an /etc and a /run of its own.
 
 // A machine says which files a host finds in /etc and /run.
 type machine struct {
 	conf  string // content of client.conf; "": there is none
-	setup string // shell commands of root before the host starts; $etc becomes its /etc
+	setup string // root runs these shell commands, then $etc becomes the host's /etc
 	env   []string
 }
 
@@ -51,8 +51,9 @@ func (m machine) start(t *testing.T) *host {
 			"TLSD_EXE=" + tlsdThat(t, "serves")}, m.env...)})
 }
 
-// The plugin starts no private tlsd if the system has one that is down, or if client.conf forbids
-// it. The error says why. Otherwise the plugin starts one.
+// If the system has a tlsd for all users, and this tlsd is down, the plugin starts no private tlsd,
+// and the error says why. The same holds if client.conf has autostart = no. In all other cases, and
+// always with autostart = yes, the plugin starts a private tlsd.
 func TestNoPrivateTLSDIsStartedBesideTheSystems(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -118,7 +119,8 @@ func TestNoPrivateTLSDIsStartedBesideTheSystems(t *testing.T) {
 	}
 }
 
-// If client.conf names a socket, the plugin tries no other one, unless TLSD_SOCKET names one.
+// If client.conf names a socket, the plugin tries only this socket. If TLSD_SOCKET is set, the
+// plugin tries only the socket that TLSD_SOCKET names.
 func TestTheSystemsSocketOfClientConfIsTheOnlyOne(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -211,8 +213,8 @@ func serveAs(t *testing.T, uid uint32) string {
 	return socket
 }
 
-// If the user that runs tlsd is neither root nor the host's user, the plugin refuses this tlsd,
-// unless trusted-users of client.conf has the user's name or number. The name may be that of a
+// The plugin trusts a tlsd that root or the host's own user runs. It trusts another user's tlsd
+// only if trusted-users of client.conf has this user's name or number. The name may be that of a
 // dynamic user of systemd.
 func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 	t.Parallel()
@@ -266,7 +268,7 @@ func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 		},
 	} {
 		dir := nowhere(t)
-		// the plugin must not connect to it
+		// The plugin must not connect to this stand-in, because of its directory.
 		d := standInAt(t, filepath.Join(dir, "tlsd.sock"))
 		if err := firstError(change(dir), os.Chmod(d.path, 0o777)); err != nil {
 			t.Fatal(err)
@@ -310,8 +312,8 @@ func TestWhatIsInTheWayOfAPrivateTLSDIsNamed(t *testing.T) {
 		"ended before it listened", lock+" belongs to user 0 and is in the way; remove it")
 }
 
-// Any user can make the directory /tmp/tlsd-UID of another user. If it does not belong to the
-// host's user, the plugin does not connect to a socket in it.
+// Any user can make the directory /tmp/tlsd-UID of another user. If the directory does not belong
+// to the host's user, the plugin does not connect to a socket in the directory.
 func TestASocketInAForeignPrivateDirectoryIsNotConnectedTo(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

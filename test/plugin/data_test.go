@@ -18,7 +18,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The data channels of connections, with a stand-in that reports errors whenever the test wants it.
+// The bytes of a connection go over its data channel. A stand-in for tlsd has the other end of the
+// channel, and reports an error when a test wants one.
 
 const (
 	allOpen    = `{"read":"open","write":"open","received":0,"sent":0}`
@@ -198,8 +199,8 @@ func TestOnlyTlsdKnowsWhetherThereIsAHandle(t *testing.T) {
 		"tls.Descriptor: handle 1: no such connection or context")
 	p.noDescriptor(h, "state", -32002, beforeHandshake)
 	p.noDescriptor(h, "limit", -32011, "m")
-	// The handle exists, but the plugin has no data channel of it. The text is the same as
-	// before the handshake.
+	// tlsd knows the handle, but the plugin has no data channel for it. The error is the same
+	// as before the handshake.
 	r := p.answers(h.send("Descriptor", 1), "tls.Status",
 		`"result":{"read":"open","write":"open","received":0,"sent":0}`)
 	if r.N != -1 || r.Text != beforeHandshake {
@@ -270,7 +271,7 @@ func stops(t *testing.T, data *net.UnixConn) {
 }
 
 // If the plugin cannot send, it asks tlsd for the reason. This Write and all later ones fail with
-// it.
+// that reason.
 func TestAWriteThatCannotBeSentRaisesWhatHasHappenedAndSoDoLaterOnes(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t)
@@ -295,7 +296,8 @@ func TestAWriteThatWaitsForRoomEndsWhenTheDirectionHasFailed(t *testing.T) {
 	_, h, p, data := ready(t)
 	write := h.start("WriteZeros", 1, 16<<20)
 	h.untilAThreadWaits()
-	// The bytes that were sent stay unread. So Linux reports nothing in poll(2).
+	// The bytes that were sent stay unread, so Linux does not wake the Write out of poll(2).
+	// The plugin must try again by itself after a short time.
 	stops(t, data)
 	p.statusOf(1, writeFail)
 	write.fails(broken)
@@ -372,8 +374,8 @@ func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 	})
 }
 
-// A strict Write (TLSD_STRICT_WRITES=1) calls tls.Flush, and returns when tlsd has sent all its
-// bytes to the peer.
+// A strict Write (TLSD_STRICT_WRITES=1) also calls tls.Flush. So it returns only when tlsd has sent
+// all bytes of the Write to the peer.
 func TestStrictWritesWaitUntilAllHasLeft(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t, "TLSD_STRICT_WRITES=1")
@@ -484,7 +486,8 @@ func TestCancelEndsReadsAndWritesOnChannels(t *testing.T) {
 	}
 	h.untilAThreadWaits()
 	for _, read := range reads {
-		// A Read that has not begun is not cancelled. So cancel until it ends.
+		// tls_Cancel does not end a Read that has not begun. So this loop calls tls_Cancel
+		// until the Read ends.
 		for done := false; !done; {
 			h.send("Cancel").gives(0, "")
 			select {
@@ -633,8 +636,8 @@ func TestALostSessionEndsItsReadsAndWrites(t *testing.T) {
 	}
 }
 
-// If tlsd ends a data channel and its answer to tls.Status gives no good reason, the Read fails.
-// Nothing worse happens.
+// If tlsd ends a data channel, and its answer to tls.Status gives no good reason, the Read fails.
+// If the answer is not even an object, the session is lost, too. The host goes on.
 func TestChannelsThatAreWrongAreAnErrorAndNothingElse(t *testing.T) {
 	t.Parallel()
 	const unsaid = "tlsd has ended this connection's data channel and does not say why"
@@ -765,8 +768,8 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 // the data short, even if the peer is slow.
 func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 	t.Parallel()
-	// Usually the system's buffers to the peer hold only a part of this. The rest waits in tlsd
-	// and in the data channel, and must fit there.
+	// Usually the system's buffers to the peer hold only a part of these bytes. The rest waits
+	// in tlsd and in the data channel. With more bytes the Writes would wait for the slow peer.
 	const writes, size = 23, 250_000
 	d := startTLSD(t)
 	got := make(chan int64, 1)
@@ -816,10 +819,11 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 					var n int64
 					n, o.err = io.CopyN(io.Discard, conn, size)
 					o.n += n
-					// if tlsd had closed its socket, it would answer with a
-					// reset
+					// If tlsd had closed its socket already, this data would
+					// bring back a reset.
 					conn.Write(make([]byte, 100))
-					// so the host and its session end before all data is read
+					// Slow, so that the session has ended before the peer has
+					// read all data.
 					time.Sleep(10 * time.Millisecond)
 				}
 				got <- o
@@ -849,8 +853,8 @@ func serving(t *testing.T, serve func(*tls.Conn)) (ca string, port int) {
 	return authority.File, testkit.ServeTLS(t, cert.Config(), serve)
 }
 
-// If the peer closes the connection, one of the next Writes fails, and so does the Read after it.
-// The tlsd is the real one.
+// If the peer closes the connection, one of the next Writes fails, and so does a Read after this
+// Write. This test uses the real tlsd.
 func TestAWriteToAPeerThatIsGoneIsRaisedByAnyCallThatFollows(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)

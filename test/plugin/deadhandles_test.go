@@ -63,7 +63,7 @@ func TestAHandleThatWasNotHandedOutDoesNotCount(t *testing.T) {
 	if first != 6 {
 		t.Errorf("the new session begins with handle %d; want 6", first)
 	}
-	for range 2 {
+	for range 2 { // two calls of tls_Backend, for the length and the text
 		p.result(p.expect("tls.Backend", "[]"), `"openssl"`)
 	}
 	backend.gives(7, "openssl")

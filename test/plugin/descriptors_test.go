@@ -34,7 +34,8 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 			if err := os.WriteFile(file, []byte("the host's own"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			// the sockets for control and data, and both ends of the pipe of tls_Cancel
+			// The plugin has 4 descriptors: the sockets for control and data, and both
+			// ends of the pipe of tls_Cancel.
 			if r := h.call("replace", file); r.N < 4 {
 				t.Fatalf("the host has replaced %d descriptors; want at least 4",
 					r.N)
@@ -52,7 +53,7 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 				h.send("Read", 1, 10).fails("tls.Read: " + lost)
 			case "Write":
 				h.send("Write", 1, []byte("secret")).fails("tls.Write: " + lost)
-			case "NewClient": // see below
+			case "NewClient": // each case calls NewClient below
 			case "Cancel":
 				h.send("Cancel").gives(0, "")
 			case "fork":
@@ -193,8 +194,8 @@ func converse(t *testing.T, d *standIn, h *host) {
 	closing.gives(0, "")
 }
 
-// If a resource limit of the host is low, calls work all the same, and no signal such as SIGXFSZ
-// ends the host.
+// If a resource limit of the host is low, calls still work, and no signal such as SIGXFSZ ends the
+// host.
 func TestTheHostsLimitsDoNotRaiseSignals(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []string{"--fsize=0", "--nofile=16", "--nproc=0", "--memlock=0",
@@ -265,7 +266,9 @@ func TestAChangedUserHasASessionOfItsOwn(t *testing.T) {
 	q.result(q.expect("tls.NewClient", `["again",1]`), "2")
 	client.gives(2, "")
 	h.send("seteuid", 0).gives(0, "")
-	client = h.start("NewClient", "root again", 1) // without a call on a handle in between
+	// This is the first call since the user has changed. The plugin must notice the change in a
+	// NewClient, too.
+	client = h.start("NewClient", "root again", 1)
 	r, _ := d.session()
 	r.result(r.expect("tls.NewClient", `["root again",1]`), "3")
 	client.gives(3, "")

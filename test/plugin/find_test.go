@@ -17,18 +17,19 @@ import (
 
 // The plugin looks for a tlsd in the documented order, and talks only to trusted users.
 
-// backendIs has the host call Backend. The call must reach the stand-in d, and gets name.
+// backendIs makes the host call tls_Backend. The call must reach the stand-in d, which answers with
+// name.
 func backendIs(t *testing.T, h *host, d *standIn, name string) {
 	t.Helper()
 	call := h.start("Backend")
 	p, _ := d.session()
-	for range 2 {
+	for range 2 { // two calls of tls_Backend, for the length and the text
 		p.result(p.expect("tls.Backend", "[]"), `"`+name+`"`)
 	}
 	call.gives(int64(len(name)), name)
 }
 
-// The plugin tries the socket of TLSD_SOCKET before any other, and if it is set, no other.
+// If TLSD_SOCKET is set, the plugin tries only the socket that TLSD_SOCKET names.
 func TestTheNamedSocketComesFirst(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -230,7 +231,7 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 	if st.Mode() != os.ModeDir|0o700 {
 		t.Errorf("the plugin has made %s with mode %v; want drwx------", dir, st.Mode())
 	}
-	second := start() // it uses the directory that exists now
+	second := start() // this host finds the directory that the first host has made
 	second.send("Backend").gives(7, "openssl")
 	second.send("exit")
 	h.send("exit")

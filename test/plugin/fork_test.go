@@ -93,8 +93,9 @@ func TestAForkLeaksNothing(t *testing.T) {
 		wrapper: valgrind(t, "--leak-check=full",
 			"--errors-for-leak-kinds=definite,possible")})
 	for handle := int64(1); handle <= 2; handle++ {
-		// send, unlike start, calls in the main thread. A child does not have the parent's
-		// other threads. What only their stacks point to is a leak for valgrind.
+		// send makes the call in the main thread, and start would make it in another one. A
+		// forked child has only the thread that forks. So in the child valgrind would take
+		// the memory of another thread's call for a leak.
 		client := h.send("NewClient", "h", 1)
 		p, _ := d.session()
 		p.result(p.expect("tls.NewClient", `["h",1]`), fmt.Sprint(handle))
@@ -149,7 +150,7 @@ func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
 	c, _ := d.session()
 	c.result(c.expect("tls.NewClient", `["child",1]`), "2")
 	client.gives(2, "")
-	h.send("status").wait() // joins the threads
+	h.send("status").wait() // joins the child's other threads before the child forks
 	h.send("fork").gives(0, "")
 	for _, handle := range []int{1, 2} {
 		h.send("Close", handle).fails("tls.Close: handle ", "no such handle")

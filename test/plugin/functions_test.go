@@ -17,7 +17,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// SetOption, Info, SetCertificate, Listen, plain text before the handshake, and kinds of errors.
+// SetOption, Info, SetCertificate, Listen, ReadPlain and WritePlain forward their parameters. Each
+// error has a kind.
 
 func TestFunctionsSendTheirParametersAndGiveTheResult(t *testing.T) {
 	t.Parallel()
@@ -92,7 +93,8 @@ func (h *host) errorOf(kind string, code int) {
 	h.send("ErrorCode").gives(int64(len(text)), text)
 }
 
-// answers reads the request of the call c, answers it with member, and returns the call's result.
+// answers reads the request of the call c, and returns the call's result. Its answer has the JSON
+// text member, which is "result":… or "error":….
 func (p *peer) answers(c *pending, method, member string) result {
 	p.t.Helper()
 	r := p.request()
@@ -133,7 +135,7 @@ func TestAnErrorHasItsKindAndCode(t *testing.T) {
 				"want -1, \"m\"", c.error, r.N, r.Text)
 		}
 		h.errorOf(c.kind, c.code)
-		h.send("LastError").gives(1, "m") // the call changes neither kind nor code
+		h.send("LastError").gives(1, "m") // LastError changes neither kind nor code
 		h.errorOf(c.kind, c.code)
 	}
 	if r := p.answers(h.send("NewClient", "h", 1), "tls.NewClient", `"result":7`); r.N != 7 {
@@ -184,7 +186,7 @@ func TestErrorsOfThePluginHaveKinds(t *testing.T) {
 	stranger.errorOf("handle", -32001)
 	stranger.send("NewClient", "h", 1).fails("tls.NewClient: backend: ")
 	stranger.errorOf("backend", -32003)
-	stranger.send("Backend").gives(4, "stub") // without a tlsd it gives "stub", and no error
+	stranger.send("Backend").gives(4, "stub") // without a tlsd, Backend gives no error
 	stranger.errorOf("", 0)
 }
 

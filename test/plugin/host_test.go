@@ -60,6 +60,9 @@ type pending struct {
 	t *testing.T
 }
 
+// send sends a command to the host, which carries it out in its main thread. Most commands call the
+// C function of the same name. Backend, Version and PeerCertSubject call it twice, for the length
+// and for the text, so tlsd gets two requests. Subject calls tls_PeerCertSubject once.
 func (h *host) send(op string, args ...any) *pending {
 	h.t.Helper()
 	call, err := h.Send(op, args...)

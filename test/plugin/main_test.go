@@ -49,7 +49,7 @@ var (
 	musl = &flavour{name: "musl", cc: "musl-gcc", flags: []string{"-O2"}}
 )
 
-var workDir string // of the whole run; TestMain removes it
+var workDir string // for the files of all tests; the function run removes it
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asTLSD) != "" {

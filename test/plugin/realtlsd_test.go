@@ -293,7 +293,7 @@ func TestTheHostIsToldWhatTheWorkerDiedOf(t *testing.T) {
 	}
 }
 
-// worker is the process that serves the daemon's latest session, from the daemon's log.
+// worker returns the process that serves the daemon's latest session. The daemon's log has it.
 func (d *daemon) worker(t *testing.T) (pid int) {
 	t.Helper()
 	for line := range strings.Lines(d.logged(t)) {

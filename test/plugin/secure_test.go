@@ -145,7 +145,8 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 		euid    int
 		trusts  bool
 	}{
-		// A program without more rights follows the environment. So the trap works.
+		// A program without more rights must follow the environment. So this case shows
+		// that the trap works.
 		{"nothing", setID(0, 0, 0), runner, true},
 		{"set-uid root", setID(0, 0, os.ModeSetuid), 0, false},
 		{"set-uid another user", setID(ownerUser, 0, os.ModeSetuid), ownerUser, false},

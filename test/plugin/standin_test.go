@@ -118,7 +118,7 @@ func newPeer(conn *net.UnixConn) *peer {
 	return &peer{conn: conn, in: bufio.NewReaderSize(fds, 64*1024), fds: fds}
 }
 
-// channel returns the end of a data channel that the plugin has sent with the request read last.
+// channel returns the end of a data channel that came with the latest request.
 func (p *peer) channel() *net.UnixConn {
 	p.t.Helper()
 	data, err := p.takeChannel()
@@ -194,7 +194,8 @@ func (p *peer) expect(method, params string) int64 {
 // agreement is the stand-in's result of tls.Hello.
 const agreement = `{"version":1,"capabilities":["data"],"server":{"name":"tlsd","version":"stand-in","pid":1},"timeouts":{"read":0,"write":60000}}`
 
-// hello reads tls.Hello, the plugin's first message, and answers it. It returns its firstHandle.
+// hello reads tls.Hello, the plugin's first message, and answers it. It returns the firstHandle of
+// the message.
 func (p *peer) hello() int64 {
 	p.t.Helper()
 	id, first := p.helloOnly()
@@ -220,7 +221,7 @@ func (p *peer) helloOnly() (id, first int64) {
 	return *r.ID, params.FirstHandle
 }
 
-// send sends the text unchanged, without a line's end of its own.
+// send sends the text unchanged, and adds no line feed.
 func (p *peer) send(text string) {
 	p.t.Helper()
 	if _, err := io.WriteString(p.conn, text); err != nil {
@@ -250,7 +251,7 @@ func (p *peer) ended() {
 	}
 }
 
-// client has the host call NewClient, and answers the call with this handle.
+// client makes the host call NewClient, and answers the call with this handle.
 func (p *peer) client(h *host, handle int64) {
 	p.t.Helper()
 	c := h.start("NewClient", "example.com", 443)
@@ -302,8 +303,8 @@ func (p *peer) statusOf(handle int, status string) {
 var largeText = strings.Repeat("\x01", 4095)
 
 // clog starts calls that the stand-in does not read. They fill the socket: one call is half sent,
-// and the next ones wait until it is sent. clog appends the new calls to calls, which wait for
-// their answers already. It returns when the threads of all these calls wait.
+// and the next ones wait until it is sent. The parameter calls has older calls, which already wait
+// for their answers. When all threads wait, clog returns the older and the new calls.
 func (h *host) clog(p *peer, calls ...*pending) []*pending {
 	h.t.Helper()
 	for range 16 {

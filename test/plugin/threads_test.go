@@ -54,7 +54,7 @@ func TestACloseOfTheWrongSortCancelsNothing(t *testing.T) {
 		t.Error("$/cancelRequest has an id; it must be a notification, which has none")
 	}
 	closeID := p.expect("tls.CloseServerContext", "[7]")
-	second := h.start("CloseServerContext", 7) // it does not cancel the first one
+	second := h.start("CloseServerContext", 7) // the second call must not cancel the first
 	p.expect("$/cancelRequest", fmt.Sprintf("[%d]", acceptID))
 	p.fail(p.expect("tls.CloseServerContext", "[7]"), "closed")
 	second.fails("closed")

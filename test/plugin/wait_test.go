@@ -23,7 +23,8 @@ func (p *peer) watched(h *host, handle int, value string) {
 	set.gives(0, "")
 }
 
-// waits checks that a Wait without waiting returns this handle, or 0 for none.
+// waits calls tls_Wait with 0 ms, which returns at once. The result must be this handle, or 0 if no
+// handle is ready.
 func (h *host) waits(handle int64) {
 	h.t.Helper()
 	h.send("Wait", 0).gives(handle, "")
@@ -143,7 +144,7 @@ func TestAWorkersDeathMakesItsHandlesReady(t *testing.T) {
 func TestACancelEndsAWait(t *testing.T) {
 	t.Parallel()
 	h := startHost(t)
-	h.send("Wait", 0).gives(0, "") // without a session, too
+	h.send("Wait", 0).gives(0, "") // works without a session, too
 	h.send("Wait", 10).gives(0, "")
 	first, second := h.start("Wait", -1), h.start("Wait", 1<<30)
 	h.untilThreadsWait(2)
@@ -168,7 +169,7 @@ func TestAChildWaitsForItsOwnHandles(t *testing.T) {
 	h.send("Read", 1, 10).reads("x")
 }
 
-// context has the host make a server context, and answers the call with this handle.
+// context makes the host create a server context, and answers the call with this handle.
 func (p *peer) context(h *host, handle int) {
 	p.t.Helper()
 	ctx := h.start("NewServerContext", "/c", "/k")
@@ -217,7 +218,8 @@ func TestTheDescriptorOfAContextIsTheFirstEndOfItsPair(t *testing.T) {
 	p.result(p.expect("tls.CloseServerContext", "[2]"), "0")
 	closing.gives(0, "")
 	h.waits(0)
-	if h.call("readable", fd).N != 1 { // POLLNVAL
+	// A closed descriptor counts as readable: poll(2) gives 1, with POLLNVAL.
+	if h.call("readable", fd).N != 1 {
 		t.Error("the context is closed, and its descriptor is still open")
 	}
 }

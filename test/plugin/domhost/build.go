@@ -22,7 +22,7 @@ func Build(exe string, cflags ...string) error {
 	return testcc.Compile(context.Background(), "cc", exe, sources, append(cflags, "-ldl")...)
 }
 
-// folder is the folder of this file: tests run from the source tree.
+// folder returns the folder of this source file, which exists because tests run in the source tree.
 func folder() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Dir(file)

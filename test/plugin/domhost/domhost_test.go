@@ -15,8 +15,9 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The programs under test, built once. sanitized is domhost with the address and
-// undefined-behaviour sanitizers, which also find leaks. plain is the program that make builds.
+// The programs of the tests, built once. sanitized is domhost with the address and
+// undefined-behaviour sanitizers, which also find leaks. plain is domhost as make builds it.
+// fakePlugin is a library that domhost loads in place of TlsPlugin.so.
 var plain, sanitized, fakePlugin string
 
 func TestMain(m *testing.M) {

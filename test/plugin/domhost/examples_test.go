@@ -32,7 +32,8 @@ func TestEveryScriptOfExamplesRuns(t *testing.T) {
 		"starttls-client.dom": {stdout: "no answer\n", status: 1},
 		"virtual-hosts.dom": {stdout: "listening on port 8443\nclient 1 asks for [fact]\n" +
 			"client 2 asks for [fact]\n"},
-		// The server gets its answer to the first client as the data of the second one.
+		// The server's answer to the first client is still in the fake plugin. So the
+		// server reads this answer as the data of the second client.
 		"demo-server.dom": {stdout: "client 1 of 2: TLSv1.3, 0 bytes in, 78 bytes " +
 			"out\nclient 2 of 2: TLSv1.3, 78 bytes in, 78 bytes out\n"},
 		"demo-client.dom": {stdout: "backend:  openssl, Fake 1.0\nprotocol: " +

@@ -79,7 +79,7 @@ func TestEveryFunctionPassesItsArgumentsAndResult(t *testing.T) {
 	}
 }
 
-// The promise of the test above, for functions that the reference does not have: options, facts,
+// Functions that the reference does not have pass their arguments and result, too: options, facts,
 // plain text before TLS, and others.
 func TestNewerFunctionsPassTheirArgumentsAndResult(t *testing.T) {
 	t.Parallel()

@@ -19,7 +19,7 @@ int main(void)
 	ssize_t n;
 
 	while ((n = getline(&line, &cap, stdin)) > 0) {
-		/* of its exact size, for the address sanitizer */
+		/* The sanitizer finds reads behind the copy. The buffer of line is longer. */
 		char *copy = strndup(line, (size_t)n - 1);
 		size_t room = strlen(copy) / 4 * 3;
 		unsigned char *to = malloc(room ? room : 1);

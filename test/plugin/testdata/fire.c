@@ -54,7 +54,7 @@ static int succeeded(int64_t result)
 	return 0;
 }
 
-/* One conversation. Whatever is cancelled, it goes on to the Close. */
+/* One conversation. If a call after NewClient is cancelled, the connection is closed at once. */
 static int talk(void)
 {
 	static const char hello[] = "hello";

@@ -1,8 +1,8 @@
 /*
  * ast.h - the tree that the parser makes and the interpreter walks
  *
- * The whole tree is in the arena of the script. The parser gives each variable a slot in the frame
- * of its function.
+ * The whole tree is in the script's arena (util.h): memory that is freed all at once. The parser
+ * gives each variable a slot, which is its place in the frame of its function.
  */
 #ifndef AST_H
 #define AST_H
@@ -31,11 +31,13 @@ typedef enum {
 	N_BLOCK,    /* list */
 	N_DECLARE,  /* type, slot; a: capacity or NULL, b: initial value or NULL */
 	N_IF,       /* a: condition, b: then, c: else or NULL */
-	N_LOOP,     /* a: statements before it, b: condition, c: step, each or NULL; d: body */
+	/* a: block that runs once before the loop, b: condition, c: step, d: body;
+	 * a, b and c may be NULL */
+	N_LOOP,
 	N_BREAK,
 	N_CONTINUE,
-	N_RETURN, /* a or NULL */
-	N_EXPRESSION /* a */
+	N_RETURN,    /* a: the result, or NULL */
+	N_EXPRESSION /* a: evaluated, and its value is dropped */
 } NodeKind;
 
 typedef struct NodeList {
@@ -52,7 +54,8 @@ struct Node {
 	Type type;
 	Value value;
 	const char *name; /* of the called function, or of the variable */
-	/* The function that a call calls. When the call first runs, one of the two is set. */
+	/* N_CALL: the called function. It is set when the call first runs: function if the script
+	 * defines it, native if domhost or the plugin has it. */
 	const Function *function;
 	const struct Native *native;
 	Node *a, *b, *c, *d;

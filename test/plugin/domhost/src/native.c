@@ -41,7 +41,7 @@ static size_t parameter_count(const Native *n)
 	return count;
 }
 
-/* "host, port"; the caller frees it. */
+/* Returns the names of the parameters, such as "host, port". The caller frees the text. */
 static char *parameter_names(const Native *n, size_t count)
 {
 	char *names = copy_text("", 0);

@@ -99,7 +99,7 @@ static bool put_padded(const NativeCall *c, const Conversion *v, const char *dat
 
 static bool put_number(const NativeCall *c, const Conversion *v, const Value *a, Value *text)
 {
-	/* a double has at most 309 digits before the point */
+	/* Enough: a double has at most 309 digits before the point, and MAX_WIDTH behind it. */
 	char format[48], digits[3 * MAX_WIDTH];
 	char width[16] = "", precision[16] = "";
 	bool real = strchr("fFeEgG", v->letter) != NULL;

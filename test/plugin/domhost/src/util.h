@@ -1,8 +1,8 @@
 /*
  * util.h - memory, texts, and the failure of a run
  *
- * If memory cannot be allocated, the program ends. What lives as long as the
- * script is in an arena.
+ * If memory cannot be allocated, the program ends. Data that lives as long as the
+ * script is allocated in an arena.
  *
  * Each function that can fail takes a Failure. If it fails, it fills in the Failure
  * and returns false, and its callers return false, too. Only the first failure is kept.
