@@ -186,7 +186,8 @@ func (l tongue) start(t *testing.T, p *peers, name string, variables ...string) 
 func (l tongue) all(t *testing.T, cases map[string]string) {
 	testkit.Tool(t, l.program)
 	p := startPeers(t)
-	t.Run("all", func(t *testing.T) { // the peers must stay until all cases have ended
+	// t.Run returns when all cases have ended. Until then the peers must stay.
+	t.Run("all", func(t *testing.T) {
 		for name, want := range cases {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
