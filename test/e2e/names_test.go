@@ -71,8 +71,8 @@ func nameServer(t *testing.T) net.PacketConn {
 }
 
 // The name server does not answer. The look-up ends when the call is cancelled, when its session
-// ends, and after the connect timeout. The C library cannot end a look-up early. So tlsd looks names
-// up with Go's own resolver.
+// ends, and after the connect timeout. The C library cannot end a look-up early. So tlsd uses Go's
+// own resolver.
 func TestALookUpThatGetsNoAnswer(t *testing.T) {
 	if !inNamespaces(t) {
 		return
