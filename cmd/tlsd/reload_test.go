@@ -66,8 +66,8 @@ func TestTheLogLevelChangesAtRunTime(t *testing.T) {
 	}
 }
 
-// Many settings change only at a restart. While such a setting differs from the setting with which
-// tlsd runs, each SIGHUP logs a warning with the setting's name.
+// Many settings change only at a restart. While the new value of such a setting differs from the
+// value with which tlsd runs, each SIGHUP logs a warning with the setting's name.
 func TestSettingsThatNeedARestartAreNamedUntilThen(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)

@@ -8,7 +8,7 @@ import (
 )
 
 // A Limiter lets a burst of events pass, and then holds back events that come too fast. With the
-// next event that passes, Take returns the number of those held back.
+// next event that passes, Take returns the number of the events that were held back.
 func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)

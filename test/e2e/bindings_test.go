@@ -47,7 +47,7 @@ type peers struct {
 	ca    *testcert.CA
 	cert  *testcert.Cert // of localhost
 	other *testcert.Cert // of *.example
-	env   []string       // for a case: the servers' ports, certificates, and a daemon's socket
+	env   []string       // variables for a case: ports, certificates, the daemon's socket
 }
 
 // startPeers starts the servers, and the daemon for the cases.

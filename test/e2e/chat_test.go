@@ -52,7 +52,7 @@ func compiled(t *testing.T) program {
 	header, plugin := filepath.Join(root(t), "cmd/tlsshim/plugin"), testd.Plugin(t)
 	testkit.Must(t, testcc.Compile(t.Context(), testkit.Tool(t, "cc"), exe,
 		[]string{"testdata/chat/chat.c", plugin}, "-I"+header,
-		// The plugin that make builds has a soname, so the loader searches for it.
+		// The plugin that make builds has a soname, so the loader must find its folder.
 		"-Wl,-rpath,"+filepath.Dir(plugin)))
 	return program{name: exe}
 }

@@ -29,7 +29,7 @@ func TestAFailedLookUpHasAName(t *testing.T) {
 		for buf := make([]byte, 512); ; {
 			n, from, err := server.ReadFrom(buf)
 			if err != nil {
-				return // it was closed
+				return // the socket was closed
 			}
 			code := buf[13] - '0' // behind the header and the length of the first label
 			buf[2], buf[3] = 0x81, 0x80|code

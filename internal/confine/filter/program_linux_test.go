@@ -82,9 +82,9 @@ func TestFilter(t *testing.T) {
 			no},
 		{"an owner of a descriptor, with bits that the kernel drops", native,
 			unix.SYS_FCNTL, [6]uint64{3, 1<<32 | unix.F_SETOWN}, no},
-		// F_SETOWN_EX
+		// 15 is F_SETOWN_EX
 		{"an owner of another kind", native, unix.SYS_FCNTL, [6]uint64{3, 15}, no},
-		// F_SETSIG
+		// 10 is F_SETSIG
 		{"the owner's signal", native, unix.SYS_FCNTL, [6]uint64{3, 10}, no},
 		{"number of bytes that wait in a socket", native, unix.SYS_IOCTL,
 			[6]uint64{3, unix.TIOCINQ}, yes},
@@ -152,7 +152,7 @@ var outOfReach = []string{
 	"setpgid", "setsid",
 	// A child process, which would outlive the worker.
 	"fork", "vfork",
-	// These start operations that no filter sees.
+	// Calls that start operations which no filter sees.
 	"io_uring_setup", "io_uring_enter", "io_uring_register", "io_setup", "io_submit",
 	// Files: operations that Landlock does not cover, or cannot refuse on an older kernel.
 	"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchown", "fchownat",

@@ -117,8 +117,8 @@ func entry(log, msg string) map[string]any {
 	return nil
 }
 
-// eachUser runs a test for the test's own user. If that is root, it also runs the test for another
-// user.
+// eachUser runs a test for the user who runs the tests. If this user is root, it also runs the test
+// for another user.
 func eachUser(t *testing.T, test func(*testing.T, *syscall.Credential)) {
 	t.Run("own user", func(t *testing.T) { t.Parallel(); test(t, nil) })
 	t.Run("another user", func(t *testing.T) {
