@@ -60,7 +60,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*facts)
-		// A finding must have this Check and Status, and its texts must contain Text and Mend.
+		// a finding must have this Check and Status, and contain this Text and Mend
 		want finding
 	}{
 		{"no daemon", unreached("/run/x", fileFact{err: fs.ErrNotExist}, syscall.ENOENT),

@@ -258,7 +258,7 @@ func processesOf(exe string) []int {
 	links, _ := filepath.Glob("/proc/[0-9]*/exe") // no error, because the pattern is valid
 	for _, link := range links {
 		if file, err := os.Readlink(link); err == nil && file == exe {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link))) // no error: only digits
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link))) // only digits
 			pids = append(pids, pid)
 		}
 	}
