@@ -77,7 +77,8 @@ func TestTextsOfAChartAreInsideItAndApart(t *testing.T) {
 	}
 }
 
-// The signs of the proxies are grey. On a bar, a sign can be seen only if a halo lies under it.
+// In the chart of the ratios, a sign (a circle, a square, ...) stands for a value of a proxy. The
+// signs are grey. On a bar, a sign can be seen only if a halo lies under the sign.
 func TestEachSignOverABarHasAHalo(t *testing.T) {
 	t.Parallel()
 	svg := string(committed(t).chartFiles()["ratios.svg"])
@@ -95,7 +96,8 @@ func TestEachSignOverABarHasAHalo(t *testing.T) {
 	}
 }
 
-// If two rows of the results have the same series and the same At, the curve shows only the first.
+// If two rows of the results have the same series and the same number in the field At, the curve
+// shows only the first row.
 func TestACurveHasOnePointForEachNumber(t *testing.T) {
 	t.Parallel()
 	first, second, less := &rowResult{Series: "s", At: 1000}, &rowResult{Series: "s", At: 1000},

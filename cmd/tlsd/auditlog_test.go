@@ -69,8 +69,8 @@ func TestAuditLinesGoToTheirFileAlone(t *testing.T) {
 	}
 }
 
-// A program that rotates logs moves the audit log away, and sends SIGHUP. Then reopen makes a new
-// file, and later lines go there. reopen follows no symbolic link.
+// A program that rotates logs moves the audit log away, and sends SIGHUP. Then the method reopen
+// makes a new file, and later lines go there. If the path is a symbolic link, reopen refuses it.
 func TestAnAuditLogThatWasMovedIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	a, audit, log := audited(t)

@@ -22,7 +22,7 @@ func configOf(t *testing.T, text string) string {
 }
 
 // A flag has precedence over an environment variable, the variable over the configuration file, and
-// the file over the default. origin says where each value comes from.
+// the file over the default. The options say where each value comes from (their field origin).
 func TestFlagOverEnvironmentOverFileOverDefault(t *testing.T) {
 	t.Parallel()
 	file := configOf(t, "# ours\nspare = 5\nmax-calls = 6\nmax-pending = 7\n")
@@ -196,7 +196,7 @@ func TestEveryVariableOfTheProjectIsKnown(t *testing.T) {
 	}
 }
 
-// shortTime writes 10m, where the method String writes 10m0s.
+// shortTime writes 10m for ten minutes, while time.Duration's own String writes 10m0s.
 func TestTimesHaveNoZeroPartsAtTheirEnd(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

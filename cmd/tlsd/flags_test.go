@@ -172,7 +172,8 @@ func TestEachFlagAndItsVariableSetTheSetting(t *testing.T) {
 	}
 }
 
-// A flag that is given twice adds to its list. The list of its environment variable is not added.
+// If a flag is given twice, the setting has the lists of both. If a flag is given, the list in its
+// environment variable does not count.
 func TestARepeatedFlagAddsToItsList(t *testing.T) {
 	t.Parallel()
 	o, err := parse([]string{"TLSD_ALLOW_UID=9"}, "--allow-uid", "1,2", "--allow-uid", "3",

@@ -11,8 +11,8 @@ import (
 	"tlsd/session"
 )
 
-// The page has each certificate that a server shows, once, from its first use to the end of its
-// last use.
+// The page of memory that worker and supervisor share lists the certificates that servers show. A
+// certificate is listed once, as long as at least one context of a server uses it.
 func TestTheSlotsHaveTheCertificatesThatServersShow(t *testing.T) {
 	t.Parallel()
 	page, file, err := vitals.New(1)
@@ -48,7 +48,7 @@ func TestTheSlotsHaveTheCertificatesThatServersShow(t *testing.T) {
 	show(1, 200, -1)
 	shown()
 
-	// If there are more certificates than slots, the page has those that expire first.
+	// If the page has no room for all certificates, it lists those that expire first.
 	for i := range 2 * vitals.Certificates {
 		show(i, 1000-i, 1)
 	}

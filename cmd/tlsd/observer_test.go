@@ -29,8 +29,8 @@ type observerOfTest struct {
 }
 
 // A session cannot fill the log. Beyond observerBurst lines at once, and observerRate lines a
-// second, lines about handshakes are dropped. A later line has their number. Texts of peers are
-// cut, and control characters escaped.
+// second, lines about handshakes are dropped. The next line that is written has the number of the
+// dropped lines. Long texts of peers are cut, and their control characters are escaped.
 func TestLinesOfASessionAreBounded(t *testing.T) {
 	t.Parallel()
 	o, logs := observed(time.Unix(1e9, 0))

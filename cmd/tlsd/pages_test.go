@@ -9,8 +9,9 @@ import (
 	"tlsd/internal/testpages"
 )
 
-// Parts of the pages, of the sample of the configuration file and of the completions repeat the
-// table of flags. "make pages" writes them. These tests check that they match the table.
+// Parts of the manual pages, of the sample of the configuration file and of the shells' completions
+// repeat the table of flags. "make pages" writes these parts. The tests below check that the parts
+// match the table.
 
 const folder = "../../packaging/"
 

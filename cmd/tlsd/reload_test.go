@@ -36,7 +36,7 @@ func newReloading(t *testing.T) *reloading {
 	return r
 }
 
-// sighup does what tlsd does at SIGHUP if its flags are args then. It returns the new log lines.
+// sighup stands for a SIGHUP at which tlsd finds the settings args. It returns the new log lines.
 func (r *reloading) sighup(t *testing.T, args ...string) string {
 	t.Helper()
 	var err error
@@ -48,8 +48,8 @@ func (r *reloading) sighup(t *testing.T, args ...string) string {
 	return r.out.String()
 }
 
-// SIGHUP sets the log level that the settings have now. A line says that it has changed, unless the
-// new level hides the line.
+// At SIGHUP, tlsd changes to the log level that its settings have now. If the new level allows the
+// line, a log line says that log-level has changed.
 func TestTheLogLevelChangesAtRunTime(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
@@ -66,8 +66,8 @@ func TestTheLogLevelChangesAtRunTime(t *testing.T) {
 	}
 }
 
-// If a setting has changed that SIGHUP cannot change, each SIGHUP logs a warning with its name,
-// until tlsd is restarted or the setting is as before.
+// Many settings change only at a restart. While the new value of such a setting differs from the
+// value with which tlsd runs, each SIGHUP logs a warning with the setting's name.
 func TestSettingsThatNeedARestartAreNamedUntilThen(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)

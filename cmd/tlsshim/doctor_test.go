@@ -60,7 +60,8 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*facts)
-		want   finding // of one finding; Text and Mend are parts of its texts
+		// a finding must have this Check and Status, and contain this Text and Mend
+		want finding
 	}{
 		{"no daemon", unreached("/run/x", fileFact{err: fs.ErrNotExist}, syscall.ENOENT),
 			finding{"socket", fail, "/run/x: there is no such file",
@@ -317,8 +318,9 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 	}
 }
 
-// found looks for a program at the chosen path, beside tlsshim, where it is installed, and in the
-// absolute folders of $PATH. It names each file once.
+// found looks for a program at the path that the user has chosen, in the folder of tlsshim, in the
+// folder where packages install the program, and in the absolute folders of $PATH. It returns each
+// file once.
 func TestProgramsAreFoundBesideAndOnPath(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -349,8 +351,8 @@ func TestProgramsAreFoundBesideAndOnPath(t *testing.T) {
 	}
 }
 
-// The doctor names the modules of nsswitch.conf that other programs ask for addresses, and tlsd
-// does not.
+// nsswitch.conf names modules that programs ask for the addresses of hosts. The doctor names those
+// modules that tlsd does not ask.
 func TestModulesThatTLSDDoesNotAsk(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string][]string{

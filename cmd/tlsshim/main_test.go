@@ -294,8 +294,8 @@ func TestTheAdminSocketGoesBeforeOrAfter(t *testing.T) {
 	}
 }
 
-// If tlsd refuses to say whether it is healthy, the exit status of tlsshim health is another one
-// than for an unhealthy daemon. So a monitor can tell the two cases apart.
+// If tlsd refuses to say whether it is healthy, the exit status of "tlsshim health" is not that of
+// an unhealthy daemon. So a monitor can tell the two cases apart.
 func TestARefusalIsNoStateOfHealth(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a")

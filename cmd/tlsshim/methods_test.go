@@ -89,8 +89,8 @@ func TestWordsBecomeCalls(t *testing.T) {
 	}
 }
 
-// If the words of a command line are no call, the error names the argument, and says what is
-// wanted.
+// If the words of a command line do not make a valid call, the error names the wrong argument, and
+// says what is wanted.
 func TestWordsThatAreNoCallAreExplained(t *testing.T) {
 	t.Parallel()
 	large := filepath.Join(t.TempDir(), "large")

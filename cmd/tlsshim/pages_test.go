@@ -8,7 +8,8 @@ import (
 	"tlsd/internal/testpages"
 )
 
-// The page and the completions of tlsshim are made from its tables of subcommands and methods.
+// The manual page and the shells' completions of tlsshim are made from its tables of subcommands
+// and methods.
 
 const folder = "../../packaging/"
 

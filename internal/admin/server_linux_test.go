@@ -208,7 +208,8 @@ func hear(t *testing.T, conn net.Conn) string {
 func TestSlowClientsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	p, path := serve(t)
-	// fewer than MaxClients, because a client that has left may still count
+	// Six places stay free for the clients below, because a client that has left may still
+	// count.
 	for range MaxClients - 6 {
 		dial(t, path)
 	}
@@ -301,7 +302,8 @@ func TestOnlyRootAndTheDaemonsUserAreServed(t *testing.T) {
 	}
 }
 
-// A peer's text could make an answer six times longer if each < in it became \u003c.
+// An answer has < as it is, and not as \u003c. So a peer's text cannot make an answer six times
+// longer.
 func TestAnswersHaveNoEscapesForHTML(t *testing.T) {
 	t.Parallel()
 	for _, line := range [][]byte{

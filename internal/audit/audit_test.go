@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// After a burst, the limiter holds events back. The next event that may pass has their number.
+// A Limiter lets a burst of events pass, and then holds back events that come too fast. With the
+// next event that passes, Take returns the number of the events that were held back.
 func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
@@ -49,8 +50,9 @@ func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	take(0, 0, false)
 }
 
-// The limit counts a line that reports left-out events, because it is a line. If the limit holds
-// the report back, the number of left-out events does not grow: the report is no event.
+// A report is a log line with the number of left-out events. Each report uses up a part of the
+// limit, as an event does. But if the limit holds a report back, the report does not count as a
+// left-out event.
 func TestAReportIsNoEvent(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)

@@ -8,9 +8,9 @@ import (
 	"github.com/landlock-lsm/go-landlock/landlock"
 )
 
-// Without a request in the environment, Restart confines nothing. In a program that has executed
-// itself again, the environment has the reports of the measures: Restart returns them. In all cases
-// it removes the variable.
+// A request to confine the process comes in the variable EnvName. Without a request, Restart
+// confines nothing. In a program that has executed itself again, the variable has the reports of
+// the measures, and Restart returns these reports. Restart always removes the variable.
 func TestWithoutARequestNothingIsConfined(t *testing.T) {
 	// Not parallel: it sets the environment.
 	for state, want := range map[string]Measures{
@@ -30,8 +30,8 @@ func TestWithoutARequestNothingIsConfined(t *testing.T) {
 	}
 }
 
-// For each version of Landlock, handled has the rights of the list in package go-landlock, except
-// for the rights of the network.
+// For each version of Landlock, the function handled returns the rights that package go-landlock
+// lists. The rights of the network are left out.
 func TestRightsAreThoseOfTheKernelsVersion(t *testing.T) {
 	t.Parallel()
 	for i, c := range []landlock.Config{

@@ -69,8 +69,8 @@ func flags(t *testing.T, c *net.UnixConn) (nonblock, cloexec bool) {
 	return nonblock, cloexec
 }
 
-// A worker receives the connection of a session with the message. The supervisor can then close its
-// own copy.
+// With the message that announces a session, a worker receives the caller's connection. The
+// supervisor can then close its own copy.
 func TestConnectionIsHandedOver(t *testing.T) {
 	t.Parallel()
 	sup, work := channel(t)
@@ -165,8 +165,8 @@ func TestAShortMessageTakesLittleMemory(t *testing.T) {
 	}
 }
 
-// After CloseSend, the receiver gets all messages that were sent before, and then io.EOF. It can
-// still send.
+// After CloseSend, the receiver gets all messages that were sent before, and then io.EOF. The
+// receiver itself can still send.
 func TestEndIsSeenAfterTheLastMessage(t *testing.T) {
 	t.Parallel()
 	sup, work := channel(t)

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A journal is a stand-in for systemd's journal: a socket that gets its entries.
+// A journal is a stand-in for systemd's journal. It is a socket that gets the entries that tlsd
+// sends to the journal.
 type journal struct {
 	t    *testing.T
 	path string
@@ -238,7 +239,8 @@ func TestAJournalThatIsStartedAgainGetsTheNextEntry(t *testing.T) {
 	}
 }
 
-// Is compares a file with the device and the inode in the variable JOURNAL_STREAM.
+// The function Is says whether a file is the journal's stream. It compares the device and the inode
+// of the file with those in the variable JOURNAL_STREAM.
 func TestTheStreamOfTheJournalIsKnown(t *testing.T) {
 	t.Parallel()
 	r, f, err := os.Pipe()

@@ -171,8 +171,8 @@ func TestUsersAreLookedUp(t *testing.T) {
 	}
 }
 
-// Load reads a policy only if it is whole, and nobody but the administrator can change it. Each
-// error names the file.
+// Load accepts a policy file only if the file is complete, and if only the administrator can change
+// it. Each error names the file.
 func TestFileMustBeTheAdministrators(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -43,8 +43,8 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// A file is in a folder of the policy if its real place is there. Links in the path, and its
-// spelling, do not count.
+// A file may be opened if it is in a folder of the policy after all links of its path are followed.
+// The folders that the path names do not count.
 func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 	t.Parallel()
 	p := place(t)
@@ -81,7 +81,7 @@ func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 		{folders, p("keys") + "/../nothing", ""},
 		{folders, "/dev/null", ""},
 		{Folders{Folder{p("linked")}}, p("keys/a"), "keys/a"},
-		{Folders{Folder{p("keys/a")}}, p("keys/a"), ""}, // it is no folder
+		{Folders{Folder{p("keys/a")}}, p("keys/a"), ""}, // keys/a is a file
 		{Folders{{"/"}}, p("d"), "d"},
 		{Folders{}, p("keys/a"), ""},
 		{nil, p("d"), "d"},

@@ -28,8 +28,8 @@ func host(t *testing.T, s string) Host {
 	return h
 }
 
-// MayConnect judges a host before it is looked up. ByAddress means: look up the host, and judge its
-// addresses.
+// MayConnect judges a host before the host's name is looked up. The answer ByAddress means that the
+// name must be looked up, and its addresses judged.
 func TestDestinationsByName(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -69,7 +69,7 @@ func TestDestinationsByName(t *testing.T) {
 		{"10.0.0.0/8:443", "10.0.2.1", 443, Yes},
 		{"10.0.0.0/8:443", "::ffff:10.0.2.1", 443, Yes},
 		{"127.0.0.1:443", "::ffff:7f00:1", 443, Yes},
-		{"[::/0]:443", "::ffff:7f00:1", 443, No}, // it is an IPv4 address
+		{"[::/0]:443", "::ffff:7f00:1", 443, No}, // ::ffff:7f00:1 is IPv4
 		{"[fe80::/10]:443", "fe80::1%eth0", 443, Yes},
 		{"*.example.com:443", "fe80::1%x.example.com", 443, No},
 		// here x.example.com is the name of a network interface

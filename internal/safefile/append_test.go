@@ -9,8 +9,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// Append opens a file only if nobody but trusted users can read or change it. CheckAppend returns
-// the same errors, and makes no file.
+// If a user who is not trusted can read or change a file, Append refuses the file. CheckAppend
+// returns the same errors, and makes no file.
 func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 	t.Parallel()
 	p := tree(t)

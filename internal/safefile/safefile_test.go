@@ -36,8 +36,8 @@ func tree(t *testing.T) (p func(name string) string) {
 	return p
 }
 
-// Read reads a file only if nobody but trusted users can change the file, and the folders and links
-// on the way to it.
+// If a user who is not trusted can change a file, or a folder or link on the way to the file, Read
+// refuses the file.
 func TestOnlyTheOwnersCanChangeTheWayToAFile(t *testing.T) {
 	t.Parallel()
 	p := tree(t)
@@ -63,7 +63,7 @@ func TestOnlyTheOwnersCanChangeTheWayToAFile(t *testing.T) {
 		"fifo":               "it is not a regular file",
 		"/dev/null":          "it is not a regular file",
 		"/":                  "it is not a regular file",
-		"/proc/self/environ": "", // belongs to this user or root
+		"/proc/self/environ": "", // has any content; belongs to this user or root
 	} {
 		full := path
 		if !strings.HasPrefix(path, "/") {

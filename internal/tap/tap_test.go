@@ -45,7 +45,7 @@ func pairOf(t *testing.T, ca *testcert.CA, server, client *tls.Config,
 		}
 		nc.SetDeadline(time.Now().Add(testkit.Patience))
 		s := tls.Server(nc, server)
-		s.Handshake() // the next call returns the same error
+		s.Handshake() // no check: if it fails, the next call on s returns its error
 		accepted <- s
 	}()
 	r = tap.Start(t, l.Addr().(*net.TCPAddr).Port)
@@ -166,7 +166,7 @@ func TestAResumedSessionIsSeen(t *testing.T) {
 	for _, resumed := range []bool{false, true} {
 		r, c, s := pairOf(t, ca, server, client)
 		go s.Write([]byte{1})
-		// This also reads the ticket.
+		// Before the byte, c reads the session ticket, which the next client needs.
 		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}

@@ -117,8 +117,9 @@ func TestFilesHoldChainAndKey(t *testing.T) {
 	}
 }
 
-// Only its password opens an encrypted key, in both forms. The openssl command is the judge,
-// because it is independent of this package.
+// An encrypted key can be opened with its password only. There are two forms of encrypted keys:
+// PKCS #8, and the traditional form of OpenSSL. The openssl command is the judge, because it is
+// independent of this package.
 func TestEncryptedKeysOpenWithTheirPasswordOnly(t *testing.T) {
 	t.Parallel()
 	exe := testkit.Tool(t, "openssl")

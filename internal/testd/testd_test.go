@@ -25,7 +25,7 @@ func TestADaemonServesAndLeavesNothingBehind(t *testing.T) {
 	if b, err := c.Backend(t.Context()); err != nil || b == "" {
 		t.Errorf("tls.Backend: %q, %v", b, err)
 	}
-	// At least the supervisor and the worker of this session.
+	// The daemon has at least two processes: the supervisor, and the worker of this session.
 	if got := d.Processes(); len(got) < 2 || got[0] != d.PID && got[1] != d.PID &&
 		len(got) == 2 {
 		t.Errorf("processes %v: want that of the supervisor (%d) and a worker", got, d.PID)
@@ -87,8 +87,8 @@ func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
 	}
 }
 
-// Nobody listens on a port of testkit.Port until the test does. Listening and AwaitListener see
-// this.
+// testkit.Port returns a port on which nobody listens. When the test listens on the port, the
+// helpers Listening and AwaitListener notice it.
 func TestAPortIsRefusedUntilSomebodyListens(t *testing.T) {
 	t.Parallel()
 	port := testkit.Port(t)

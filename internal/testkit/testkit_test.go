@@ -24,7 +24,8 @@ func (s *standIn) end(format string, args []any) {
 	}
 }
 
-// A tool that the machine lacks skips a test. Under TLSD_TEST_STRICT=1 it fails the test.
+// If the machine lacks a tool, a test that needs the tool is skipped. Under TLSD_TEST_STRICT=1 the
+// test fails.
 func TestALackOfAToolIsNeverSilent(t *testing.T) {
 	for strict, want := range map[string]string{"": "is skipped: ", "1": "fails: "} {
 		t.Setenv("TLSD_TEST_STRICT", strict)
@@ -44,7 +45,8 @@ func TestALackOfAToolIsNeverSilent(t *testing.T) {
 	}
 }
 
-// Until calls its function until it returns true, and not once more.
+// The helper Until calls a function again and again. As soon as the function returns true, Until
+// returns, without a further call.
 func TestUntilEndsWithTheEvent(t *testing.T) {
 	t.Parallel()
 	asked := 0

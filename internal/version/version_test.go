@@ -9,7 +9,7 @@ import (
 )
 
 // A version names the first 12 digits of its commit. If the source had changes that were not
-// committed, it adds +changes.
+// committed, "+changes" follows the digits.
 func TestCommitIsShortAndTellsOfChanges(t *testing.T) {
 	t.Parallel()
 	revision := debug.BuildSetting{Key: "vcs.revision", Value: "0123456789abcdef0123"}

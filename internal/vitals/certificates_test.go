@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The slots of a page overlap neither each other nor the counters. HideCertificate empties one
-// slot.
+// A page has a slot for each certificate. The slots overlap neither each other nor the counters.
+// HideCertificate empties one slot.
 func TestCertificatesHaveASlotEach(t *testing.T) {
 	t.Parallel()
 	page, file, err := New(1)

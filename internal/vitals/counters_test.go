@@ -95,7 +95,7 @@ func TestAWorkersCountersAreLimited(t *testing.T) {
 			}
 		}
 	}
-	// MaxUint64 is -1 as a signed number: a negative number of handles.
+	// As a signed number, MaxUint64 is -1: a negative number of connections.
 	if got := Plausible(Connections, math.MaxUint64, time.Hour); got != 0 {
 		t.Errorf("a negative number of connections becomes %d, want 0", got)
 	}

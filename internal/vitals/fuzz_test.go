@@ -14,7 +14,8 @@ func FuzzPage(f *testing.F) {
 	}
 	f.Cleanup(func() { page.Close(); file.Close() })
 	f.Fuzz(func(t *testing.T, data []byte, n int) {
-		// The page has two parts: the header with the threads, and the sessions.
+		// data goes into both parts of the page: the header with the threads, and the
+		// sessions.
 		clear(page.mem)
 		copy(page.mem, data)
 		copy(page.mem[headerBytes:], data)

@@ -47,7 +47,7 @@ type peers struct {
 	ca    *testcert.CA
 	cert  *testcert.Cert // of localhost
 	other *testcert.Cert // of *.example
-	env   []string       // for a case: the servers' ports, certificates, and a daemon's socket
+	env   []string       // variables for a case: ports, certificates, the daemon's socket
 }
 
 // startPeers starts the servers, and the daemon for the cases.
@@ -186,7 +186,8 @@ func (l tongue) start(t *testing.T, p *peers, name string, variables ...string) 
 func (l tongue) all(t *testing.T, cases map[string]string) {
 	testkit.Tool(t, l.program)
 	p := startPeers(t)
-	t.Run("all", func(t *testing.T) { // the peers must stay until all cases have ended
+	// t.Run returns when all cases have ended. Until then the peers must stay.
+	t.Run("all", func(t *testing.T) {
 		for name, want := range cases {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

@@ -84,8 +84,8 @@ func TestGoProgramsTalkOverDataChannels(t *testing.T) {
 	}
 }
 
-// Data that was written before Close arrives, though no call waited for it. The peer sees an
-// orderly end.
+// If a program writes data and then calls Close at once, all of the data arrives, and the peer sees
+// an orderly end.
 func TestCloseSendsWhatIsOnTheDataChannel(t *testing.T) {
 	t.Parallel()
 	ours, theirs := overDataChannels(t)

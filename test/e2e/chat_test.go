@@ -52,7 +52,7 @@ func compiled(t *testing.T) program {
 	header, plugin := filepath.Join(root(t), "cmd/tlsshim/plugin"), testd.Plugin(t)
 	testkit.Must(t, testcc.Compile(t.Context(), testkit.Tool(t, "cc"), exe,
 		[]string{"testdata/chat/chat.c", plugin}, "-I"+header,
-		// The plugin that make builds has a soname, so the loader searches for it.
+		// The plugin that make builds has a soname, so the loader must find its folder.
 		"-Wl,-rpath,"+filepath.Dir(plugin)))
 	return program{name: exe}
 }
@@ -144,8 +144,7 @@ func (m *member) leaves() error {
 	return err
 }
 
-// each runs f for all members at the same time. If f returns an error for one of them, each ends
-// the test.
+// each runs f for all members at the same time. If f returns an error for a member, the test ends.
 func each(t *testing.T, members []*member, f func(i int, m *member) error) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -214,7 +213,7 @@ func TestAChatInOneThreadRunsOnWhateverItsClientsDo(t *testing.T) {
 // talk plays all clients and the port scanner. It returns when all clients have left.
 func talk(t *testing.T, ca *testcert.CA, server *process, port, clients int) {
 	const speakers = 20 // clients that send a line
-	const stay = 5      // clients that are still there when the flood comes
+	const stay = 5      // clients that stay until one of them floods the chat
 	stop := make(chan struct{})
 	var scanner sync.WaitGroup
 	scanner.Go(func() { pester(t, port, stop) })
@@ -274,7 +273,7 @@ func talk(t *testing.T, ca *testcert.CA, server *process, port, clients int) {
 		}
 		return <-said
 	})
-	// The server serves the others until it gives the slow client up.
+	// At last the server drops the slow client. Until then, it must serve the other clients.
 	for i := 0; strings.Count(server.stdout.String(), "is gone: ") < 2; i++ {
 		if err := members[i%stay].says(fmt.Sprintf("line %d", i)); err != nil {
 			t.Fatal(err)

@@ -255,10 +255,10 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 // have ended.
 func processesOf(exe string) []int {
 	var pids []int
-	links, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is good
+	links, _ := filepath.Glob("/proc/[0-9]*/exe") // no error, because the pattern is valid
 	for _, link := range links {
 		if file, err := os.Readlink(link); err == nil && file == exe {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link))) // [0-9]*
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link))) // only digits
 			pids = append(pids, pid)
 		}
 	}

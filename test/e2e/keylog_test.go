@@ -15,8 +15,9 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The peers are crypto/tls, and write the secrets of their connections in the same format. The key
-// log must have all of their lines.
+// tlsd's key log has the secrets of all its connections. The peers of these connections are
+// crypto/tls, and write the same secrets in the same format. The key log must have all lines of the
+// peers.
 func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(testkit.Dir(t), "keys")

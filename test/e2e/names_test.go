@@ -29,7 +29,7 @@ func TestAFailedLookUpHasAName(t *testing.T) {
 		for buf := make([]byte, 512); ; {
 			n, from, err := server.ReadFrom(buf)
 			if err != nil {
-				return // it was closed
+				return // the socket was closed
 			}
 			code := buf[13] - '0' // behind the header and the length of the first label
 			buf[2], buf[3] = 0x81, 0x80|code
@@ -37,7 +37,7 @@ func TestAFailedLookUpHasAName(t *testing.T) {
 		}
 	}()
 	c := testd.Start(t).Dial(t)
-	// NXDOMAIN, SERVFAIL
+	// The response code 3 is NXDOMAIN, and 2 is SERVFAIL.
 	for name, want := range map[string]string{"3.example": "EAI_NONAME",
 		"2.example": "EAI_AGAIN"} {
 		_, err := c.NewClient(t.Context(), name, 443)
@@ -50,8 +50,8 @@ func TestAFailedLookUpHasAName(t *testing.T) {
 	}
 }
 
-// nameServer makes this test the name server of its namespaces. tlsd's questions come to the socket
-// that it returns.
+// nameServer makes this test the name server of its namespaces. It returns the socket to which tlsd
+// sends its questions.
 func nameServer(t *testing.T) net.PacketConn {
 	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:53")
@@ -71,8 +71,8 @@ func nameServer(t *testing.T) net.PacketConn {
 }
 
 // The name server does not answer. The look-up ends when the call is cancelled, when its session
-// ends, and after the connect timeout. A look-up of the C library cannot be ended like this. So
-// tlsd uses Go's.
+// ends, and after the connect timeout. The C library cannot end a look-up early. So tlsd uses Go's
+// own resolver.
 func TestALookUpThatGetsNoAnswer(t *testing.T) {
 	if !inNamespaces(t) {
 		return

@@ -16,14 +16,14 @@ import (
 // insideEnv is a variable that is set if the test binary runs in namespaces of its own.
 const insideEnv = "E2E_INSIDE"
 
-// inNamespaces returns true if the test runs in network and mount namespaces of its own. In these,
-// the test may listen on any port of loopback, and mount over any file.
+// inNamespaces returns true if the test runs in network and mount namespaces of its own. There the
+// test may listen on any port of loopback, and mount over any file.
 //
 // Otherwise inNamespaces runs this one test again, in a new process with such namespaces. It fails
 // the test if that run fails. It returns false, and the caller must return at once.
 //
-// If the system does not permit namespaces, as in many containers, the test is skipped. But if root
-// runs make test, the test fails.
+// Many containers do not permit namespaces. There the test fails if root runs it with "make test".
+// For other users, and with plain go test, it is skipped.
 func inNamespaces(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(insideEnv) != "" {

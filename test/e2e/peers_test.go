@@ -37,7 +37,7 @@ func httpsServer(t *testing.T, cert *testcert.Cert) int {
 			fmt.Fprint(w, page)
 		}))
 	s.TLS = cert.Config()
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are meant to fail
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // drops errors of handshakes that must fail
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().(*net.TCPAddr).Port

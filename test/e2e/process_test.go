@@ -60,7 +60,8 @@ func domhost(script string, args ...string) program {
 	return program{name: "domhost", args: append(args, script)}
 }
 
-// start starts a program. Its environment is that of neutral, and p.env.
+// start starts a program. The program's environment is the result of the function neutral, with
+// p.env added.
 func start(t *testing.T, p program) *process {
 	t.Helper()
 	file := p.name
@@ -87,7 +88,7 @@ func start(t *testing.T, p program) *process {
 		_ = r.cmd.Wait() // ProcessState has the result
 	}()
 	t.Cleanup(func() {
-		_ = r.cmd.Process.Kill() // most have ended long ago
+		_ = r.cmd.Process.Kill() // does nothing if the process has ended
 		<-r.done
 		if t.Failed() {
 			t.Logf("%s %q: %v, stdout:\n%s\nstderr:\n%s", r.name, p.args,

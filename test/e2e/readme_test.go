@@ -25,7 +25,7 @@ var block = regexp.MustCompile("(?ms)^<!-- test: (\\w+) -->\n```\\w+\n(.*?)^```$
 // blocks says how to run a block with a name.
 var blocks = map[string]struct {
 	file   string // the block is saved in this file; if empty, sh runs the block itself
-	run    string // the command for the file; {first comment} is the text of its first line
+	run    string // the command for the file; {first comment} is the comment in its first line
 	prints string // the output, a regular expression
 	// The block is also run with a port that refuses, and must then print an error.
 	connect bool

@@ -59,7 +59,7 @@ func answers(request string) func(*testing.T, *otherSide) {
 			got := make([]byte, len(request))
 			n, _ := io.ReadFull(c, got) // serve compares what came with the request
 			if n > 0 {
-				_, _ = io.WriteString(c, page) // the script need not read it
+				_, _ = io.WriteString(c, page) // the script need not read the page
 			}
 			rest, _ := io.ReadAll(c)
 			return string(got[:n]) + string(rest)

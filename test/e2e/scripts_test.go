@@ -161,7 +161,7 @@ func TestEchoServerSendsBackWhatIsSaid(t *testing.T) {
 	d := testd.Start(t)
 	server, port := startServer(t, d, cert, "echo-server.dom")
 	c := dial(t, ca, "localhost", port)
-	// the script needs more than one Read for it
+	// said is so long that the script needs more than one Read
 	said := strings.Repeat("all bytes: \x00\x01\xfe\xff\r\n", 1000)
 	if _, err := io.WriteString(c, said); err != nil {
 		t.Fatal(err)

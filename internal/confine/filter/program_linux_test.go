@@ -17,8 +17,8 @@ type call struct {
 	args         [6]uint64
 }
 
-// decide runs the program as the kernel does. The virtual machine reads big-endian words, so decide
-// swaps the machine's words.
+// decide runs the filter's program as the kernel does. The virtual machine reads big-endian words,
+// so decide writes each word in this order of bytes.
 func decide(t *testing.T, vm *bpf.VM, c call) uint32 {
 	t.Helper()
 	data := binary.BigEndian.AppendUint32(nil, c.number)
@@ -82,9 +82,9 @@ func TestFilter(t *testing.T) {
 			no},
 		{"an owner of a descriptor, with bits that the kernel drops", native,
 			unix.SYS_FCNTL, [6]uint64{3, 1<<32 | unix.F_SETOWN}, no},
-		// F_SETOWN_EX
+		// 15 is F_SETOWN_EX
 		{"an owner of another kind", native, unix.SYS_FCNTL, [6]uint64{3, 15}, no},
-		// F_SETSIG
+		// 10 is F_SETSIG
 		{"the owner's signal", native, unix.SYS_FCNTL, [6]uint64{3, 10}, no},
 		{"number of bytes that wait in a socket", native, unix.SYS_IOCTL,
 			[6]uint64{3, unix.TIOCINQ}, yes},
@@ -141,8 +141,8 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// outOfReach are calls that must be refused with any arguments. With them a worker could
-// reach more than itself and its open descriptors.
+// outOfReach lists the system calls that the filter must refuse, whatever their arguments are. With
+// these calls a worker could reach more than itself and its open descriptors.
 var outOfReach = []string{
 	// Other programs and processes: their memory, descriptors, limits and scheduling.
 	"execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_open",
@@ -152,7 +152,7 @@ var outOfReach = []string{
 	"setpgid", "setsid",
 	// A child process, which would outlive the worker.
 	"fork", "vfork",
-	// These start operations that no filter sees.
+	// Calls that start operations which no filter sees.
 	"io_uring_setup", "io_uring_enter", "io_uring_register", "io_setup", "io_submit",
 	// Files: operations that Landlock does not cover, or cannot refuse on an older kernel.
 	"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchown", "fchownat",
@@ -179,8 +179,8 @@ var outOfReach = []string{
 	"memfd_create", "memfd_secret",
 }
 
-// Each name in the lists is a name of a system call. A misspelled name would allow nothing, or test
-// nothing.
+// Each name in the lists allowed and outOfReach is a name of a system call. A misspelled name would
+// allow nothing, or test nothing.
 func TestSystemCallsAreKnown(t *testing.T) {
 	t.Parallel()
 	for _, name := range slices.Concat(allowed, outOfReach) {

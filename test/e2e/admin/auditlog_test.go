@@ -72,7 +72,8 @@ func TestTheAuditLogIsRotated(t *testing.T) {
 	}
 }
 
-// A file that cannot grow stands for a full disk.
+// If audit lines cannot be written, a metric counts them, and the log says once that they are lost.
+// In this test, a file that cannot grow stands for a full disk.
 func TestAuditLinesThatCannotBeWrittenAreCounted(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)

@@ -16,7 +16,8 @@ import (
 // other build.
 const mostIdle = 3500
 
-// With -v the test prints the figure that the table in docs/operations.md has.
+// An idle worker has at most mostIdle KiB of memory of its own. With -v the test prints the figure
+// for the table in docs/operations.md.
 func TestAnIdleWorkerNeedsLittleMemory(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root may look at the memory of workers")

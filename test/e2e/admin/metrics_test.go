@@ -92,8 +92,8 @@ func lasting(t *testing.T, c *client.Client) (client.Handle, *testcert.Cert) {
 // exact writes a time as the value of a metric.
 func exact(at time.Time) string { return strconv.FormatFloat(float64(at.Unix()), 'g', -1, 64) }
 
-// With both isolations, the metrics count the handshakes of servers. The counts survive the death
-// of the worker.
+// The metrics count the handshakes of servers, and keep the counts after the death of the worker,
+// with --isolation=session and with --isolation=shared.
 func TestMetricsOfServers(t *testing.T) {
 	t.Parallel()
 	for _, isolation := range []string{"session", "shared"} {

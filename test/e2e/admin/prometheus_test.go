@@ -209,7 +209,7 @@ func TestPrometheusAnswersTheDashboard(t *testing.T) {
 	c := d.Dial(t)
 	talk(t, c, e.connect(t, c), "hello")
 	lasting(t, c)
-	d.says([]string{"metrics"}, "tlsd_confinement{") // a worker has reported
+	d.says([]string{"metrics"}, "tlsd_confinement{") // so a worker has reported its confinement
 	exporter := d.export()
 
 	dir := testkit.Dir(t)

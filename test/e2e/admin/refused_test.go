@@ -17,7 +17,7 @@ import (
 
 // A metric counts the callers that get no session, for each reason. If the kernel does not tell who
 // the caller is, the reason is "fault". Only a test of internal/supervisor causes such a fault. A
-// caller that waits for a worker is not counted, unless it leaves before it gets one.
+// caller that waits for a worker is counted only if the caller leaves before the worker is ready.
 
 var reasons = []string{"denied", "limit", "left", "no_worker", "descriptors", "fault"}
 
@@ -78,7 +78,7 @@ func (d *watched) refusesWith(pid, free int, reason, kind, text string) {
 	d.Dial(d.t)
 }
 
-// With the flags shared, one worker serves all sessions.
+// With these flags, one worker serves all sessions.
 var shared = []string{"--isolation=shared", "--workers=1"}
 
 func TestCallersAboveALimitOfSessionsAreCounted(t *testing.T) {
@@ -146,8 +146,8 @@ func TestCallersThatLeaveBeforeTheirSessionAreCounted(t *testing.T) {
 			err)
 	}
 	// The first caller has its error, so tlsd has closed the descriptors of the lost session.
-	// 4 more are enough for a caller, a copy of its descriptor, and an administrator. They are
-	// too few to start a worker.
+	// With 4 more descriptors, tlsd can accept a caller, copy its descriptor, and accept an
+	// administrator, but cannot start a worker.
 	testkit.LeaveDescriptors(t, d.PID, 4)
 	for n := range 3 {
 		waits := d.caller()

@@ -34,8 +34,9 @@ type attempt struct {
 	log     string                   // the text of tlsd's log
 }
 
-// escape starts tlsd with the library, and makes a call as the user who. So a worker of this user
-// loads the library. It returns the library's report. If who is nil, the test's own user calls.
+// escape starts tlsd with the library, and makes a call as a user, so that a worker of this user
+// loads the library. The parameter who is the user; nil means the test's own user. escape returns
+// the library's report.
 func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	t.Helper()
 	lib := faultyLibrary(t, "-DESCAPE")
@@ -88,7 +89,7 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 }
 
 // untilLogged reads a daemon's log until the function ok accepts its text, and returns the text. If
-// that does not happen, the test fails with the text in what.
+// ok never accepts the text, the test fails. The parameter what then says what the log lacks.
 func untilLogged(t *testing.T, log, what string, ok func(text string) bool) (text string) {
 	t.Helper()
 	defer func() {
@@ -116,8 +117,8 @@ func entry(log, msg string) map[string]any {
 	return nil
 }
 
-// eachUser runs a test for the test's own user. If that is root, it also runs the test for another
-// user.
+// eachUser runs a test for the user who runs the tests. If this user is root, it also runs the test
+// for another user.
 func eachUser(t *testing.T, test func(*testing.T, *syscall.Credential)) {
 	t.Run("own user", func(t *testing.T) { t.Parallel(); test(t, nil) })
 	t.Run("another user", func(t *testing.T) {
@@ -215,8 +216,8 @@ func TestReadingCanBeLimited(t *testing.T) {
 	}
 }
 
-// Without confinement the attacker's acts succeed. So TestCodeInsideTheLibraryIsConfined does not
-// pass because of acts that fail anyway.
+// Without confinement the attacker's acts succeed. So it is the confinement that makes them fail in
+// TestCodeInsideTheLibraryIsConfined.
 func TestWithoutConfinementNothingIsRefused(t *testing.T) {
 	t.Parallel()
 	got := escape(t, nil, "--confine", "off").outcome

@@ -95,8 +95,8 @@ func (u *user) say(method, params string) {
 	}
 }
 
-// order causes the fault n of the library: SSL_read there takes the number of bytes as the fault's
-// number.
+// order makes the faulty library go wrong with the fault n. It calls tls.Read for n bytes, and the
+// library's SSL_read takes this number as the number of the fault.
 func (u *user) order(n int) {
 	u.t.Helper()
 	u.say("tls.Read", fmt.Sprintf("1,%d", n))
@@ -161,7 +161,7 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 	t.Parallel()
 	lib := faultyLibrary(t)
 	port := echoServer(t)
-	const watchdog = "20s" // long, for the pings that healthy workers answer on a busy machine
+	const watchdog = "20s" // long, because healthy workers answer late on a busy machine
 	for name, tt := range map[string]struct {
 		read  int         // the fault's number, or 100 for a Read without a fault
 		kill  unix.Signal // if not 0, the test sends this signal to the worker
@@ -195,7 +195,7 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 				users := newUsers(t, sock, port)
 				users[0].order(tt.read)
 				if tt.kill != 0 {
-					// the answer comes when the Read has begun
+					// When tls.Backend is answered, the Read has begun.
 					users[0].say("tls.Backend", "")
 					if got, err := users[0].hear(); err != nil ||
 						!strings.Contains(got, `"result":"openssl"`) {
@@ -206,11 +206,12 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 				others, lost := 0, 0
 				for _, u := range users {
 					if u.worker == users[0].worker {
-						// If the worker dies in the library, all
-						// its sessions are told of the Read. If a
-						// signal kills it, the Read may wait outside
-						// of the library. Then only the Read's own
-						// session is told of the Read.
+						// If the worker dies while it executes
+						// libssl, the error of each of its sessions
+						// names tls.Read. When the test's signal
+						// arrives, the Read may be waiting, and not
+						// be in libssl. Then only the error of the
+						// Read's own session names tls.Read.
 						why := []string{tt.cause + " in tls.Read"}
 						if u != users[0] && tt.kill != 0 {
 							why = append(why, tt.cause)

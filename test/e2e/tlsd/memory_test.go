@@ -37,8 +37,8 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 				append([]string{"--socket", sock, "--log-format", "json",
 					"--libssl", lib, "--max-memory", "96MiB"}, flags...)...)
 			users := newUsers(t, sock, port)
-			// Here the library takes all memory, and handles the allocation that fails.
-			// So the worker goes on.
+			// With fault 1010, the library takes all memory, and handles the allocation
+			// that fails. So the worker goes on.
 			users[0].order(1010)
 			if got, err := users[0].hear(); !strings.Contains(got, `"result":"`) {
 				t.Fatalf("the Read of a library that handles a failed allocation: "+
@@ -52,7 +52,7 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			// survive an allocation that fails.
 			message := `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1,"` +
 				strings.Repeat("AAAA", 4<<20) + `"]}`
-			fmt.Fprintln(users[0], message) // fails if the worker dies before its end
+			fmt.Fprintln(users[0], message) // fails if the worker dies first
 			got, err := users[0].hear()
 			why := cause.FindString(got)
 			if why == "" || !strings.Contains(got, `"kind":"lost"`) {
@@ -68,7 +68,7 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			if e := buried(t, log, users[0].worker); e["cause"] != why {
 				t.Errorf("the callers are told %s, but the log says %v", why, e)
 			}
-			// Here the library uses memory that it could not get.
+			// With fault 1009, the library uses memory that it could not get.
 			u := newUser(t, sock, port)
 			u.order(1009)
 			u.lost("died of SIGSEGV close to its limit of memory (--max-memory " +
@@ -97,7 +97,8 @@ func memoryGroup(t *testing.T, limit int) (procs string) {
 			why = append(why, err.Error())
 			continue
 		}
-		t.Cleanup(func() { // workers may end a little later than tlsd
+		// Until waits, because workers may end a little later than tlsd.
+		t.Cleanup(func() {
 			testkit.Until(t, "the control group is empty", func() bool {
 				return os.Remove(dir) == nil
 			})

@@ -52,7 +52,8 @@ func (r *ruled) write(policy string) {
 	}
 }
 
-// reload makes the daemon read the policy again, and waits until the log has the text says.
+// reload makes the daemon read the policy again, and waits until the log has the text in the
+// parameter says.
 func (r *ruled) reload(says string) {
 	r.t.Helper()
 	if err := r.daemon.Signal(unix.SIGHUP); err != nil {
@@ -352,7 +353,7 @@ func TestPolicyIsByUser(t *testing.T) {
 		{1234, out, `"kind":"denied"`},
 		{1235, in, `"kind":"denied"`},
 		{1235, out, `"kind":"denied"`},
-		{1236, in, `"id":null,"error":{"code":-32012`}, // it may not even connect
+		{1236, in, `"id":null,"error":{"code":-32012`}, // user 1236 may not even connect
 	} {
 		if got := callAs(t, as(tc.uid), r.sock,
 			request(1, "tls.SetCaBundle", tc.file)); !strings.Contains(got, tc.want) {

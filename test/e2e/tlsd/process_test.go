@@ -22,7 +22,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// tlsd checks the descriptors that it gets from systemd, and its workers inherit none.
+// tlsd checks the descriptors that it gets from systemd. The workers of tlsd inherit no descriptor.
 
 // If the variable callerEnv is set, the test binary is a caller (callAndPrint). With the value
 // "wait", it first waits for a line of standard input. With "stay", it keeps its session until
@@ -68,9 +68,9 @@ func callAs(t *testing.T, who *syscall.Credential, path, line string) string {
 	return string(out)
 }
 
-// startWith starts tlsd, and waits until tlsd is ready. tlsd inherits the files as the descriptors
-// 3, 4 and so on. sh starts tlsd, and shell is the text before the command "exec tlsd". The end of
-// the test kills tlsd.
+// startWith starts tlsd with sh, and waits until tlsd is ready. sh runs the text in the parameter
+// shell, followed by the command "exec tlsd". tlsd inherits the files as the descriptors 3, 4 and
+// so on. The end of the test kills tlsd.
 func startWith(t *testing.T, files []*os.File, shell string, args ...string) *exec.Cmd {
 	t.Helper()
 	ready, theirs, err := os.Pipe()
@@ -198,9 +198,9 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	}
 	defer r.Close()
 	sock := filepath.Join(testkit.Dir(t), "s")
-	// In a worker, its own files take the places of the daemon's descriptors 3 and 4 (see
-	// workerCommand of internal/supervisor). Only the third of these can show that a worker
-	// inherits descriptors.
+	// tlsd gets the pipe's end three times, as the descriptors 3, 4 and 5. In a worker, the
+	// worker's own files take the places of 3 and 4 (see workerCommand of internal/supervisor).
+	// So only 5 can show that a worker inherits descriptors.
 	cmd := startWith(t, []*os.File{w, w, w}, "", "--socket", sock)
 	w.Close()
 
@@ -250,7 +250,7 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 	t.Parallel()
 	sock := filepath.Join(testkit.Dir(t), "s")
 	cmd := startWith(t, nil, "", "--socket", sock)
-	// Num RefCount Protocol Flags Type St Inode Path
+	// The fields of a line are: Num RefCount Protocol Flags Type St Inode Path.
 	sockets, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
 		t.Fatal(err)
@@ -289,8 +289,8 @@ func TestNoWorkerEverHasTheDaemonsSocketOrLock(t *testing.T) {
 			for _, worker := range testkit.Children(cmd.Process.Pid) {
 				pid := worker.PID
 				line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-				// a new process may still have them before it executes the
-				// worker's program
+				// Before a new process executes the worker's program, it may still
+				// have the daemon's files.
 				if string(line) != "tlsd: worker\x00" {
 					continue
 				}

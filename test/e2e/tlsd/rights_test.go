@@ -176,7 +176,7 @@ func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 		}{
 			{1234, 443, `"errno":"EACCES"`},
 			{1234, 1023, `"errno":"EACCES"`},
-			// Accept has listened until CloseServerContext cancelled it
+			// CloseServerContext has cancelled Accept, so Accept has listened.
 			{1234, 1024, `"kind":"cancelled"`},
 			{0, 443, `"kind":"cancelled"`},
 		} {

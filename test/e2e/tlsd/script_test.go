@@ -82,7 +82,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			// a short name: a socket's path has few bytes
+			// The folder has a short name, because a socket's path may not be long.
 			dir, err := os.MkdirTemp("", "tlsd")
 			if err != nil {
 				return err
@@ -116,7 +116,7 @@ type worldKey struct{}
 
 type daemon struct {
 	cmd   *exec.Cmd
-	log   string // file
+	log   string // the path of the file
 	ended chan struct{}
 }
 

@@ -76,7 +76,7 @@ function cases.errors()
 	c = to("CUT")
 	say("cut:", kind_of(c.read, c))
 	c = to("ECHO")
-	c:set_timeout(0.05) -- the handshake had more time
+	c:set_timeout(0.05) -- now, and not at connect, because the handshake takes longer
 	say("late:", kind_of(c.read, c))
 	say("handshake:", kind_of(c.write_plain, c, "x"))
 	c:close()

@@ -1,4 +1,5 @@
-// cases.mjs CASE: uses tlsd.mjs. See bindings_test.go, whose environment says where the peers are.
+// cases.mjs CASE: runs one case with tlsd.mjs, for bindings_test.go. The environment has the ports
+// of the peers, and the paths of certificates and keys.
 import assert from 'node:assert/strict';
 import http from 'node:http';
 import https from 'node:https';
@@ -30,7 +31,7 @@ const cases = {
   async https() {
     const agent = new tlsd.Agent({ keepAlive: true, maxSockets: 1, tls: { ca: E.CA } });
     const ports = new Set();
-    for (let i = 0; i < 2; i++) { // one connection
+    for (let i = 0; i < 2; i++) { // both requests on one connection
       const request = https.request(`https://localhost:${E.HTTPS}/`, { agent, method: 'POST' });
       request.end(times(1000));
       const [answer] = await once(request, 'response');

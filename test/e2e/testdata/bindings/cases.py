@@ -86,7 +86,7 @@ def errors():
     with to("CUT") as c:
         print("cut:", kind_of(c.recv, 10))
     with to("ECHO") as c:
-        c.settimeout(0.05)  # the handshake had more time
+        c.settimeout(0.05)  # now, and not at connect, because the handshake takes longer
         print("late:", kind_of(c.recv, 10))
         c.settimeout(0)
         try:

@@ -1,11 +1,12 @@
 /*
- * A libssl with faults, for tests. It links with the real libssl, and replaces one function.
+ * A libssl with faults, for tests. It links with the real libssl.
  *
- * Without a macro it replaces SSL_read: some numbers of bytes to read cause a fault.
+ * Without a macro it replaces SSL_read. If a caller asks SSL_read for a number of bytes that is the
+ * number of a fault, such as 1001, the fault happens.
  *
- * With -DESCAPE it plays an attacker in a worker. SSL_CTX_new tries acts that a worker must not be
- * able to do, and writes two log entries. "escape" has the errno of each act, or 0 if the act has
- * succeeded. "inside" has what the library sees of the process.
+ * With -DESCAPE it plays an attacker in a worker. It replaces SSL_CTX_new by a function that tries
+ * acts which a worker must not be able to do, and writes two log entries. "escape" has the errno of
+ * each act, or 0 if the act has succeeded. "inside" has what the library sees of the process.
  *
  * With -DTALK=N it forges a log entry when it is loaded, and then writes N entries.
  */
