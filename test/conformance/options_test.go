@@ -29,7 +29,7 @@ type option struct {
 	late             bool // a connection takes it after the handshake, too
 	context          bool
 	preset           string   // value in a new context, as tls.Info tells it
-	good             []string // set in this order; tls.Info of a context then tells the last one
+	good             []string // set in this order; then tls.Info of a context tells the last
 	wrong            []string
 	badFiles         []string // values that fail with kind file
 	says             string   // text of the error for a wrong value
