@@ -259,9 +259,9 @@ func TestBadAddressesToListenOn(t *testing.T) {
 // resolver.
 const lookUp = "EAI_*"
 
-// lookUpErrno returns the errno that the error of a failed look-up must have. Each errno EAI_* is
-// right. With kind timeout, no errno is right, too. If the errno of err is right, lookUpErrno
-// returns it, or else lookUp, so that the check fails.
+// lookUpErrno returns the errno that the error of a failed look-up must have. It may be any errno
+// EAI_*. If the kind is timeout, it may be empty. If the errno of err is right, lookUpErrno returns
+// it. If not, lookUpErrno returns lookUp, so that the check fails.
 func lookUpErrno(t *testing.T, err error) string {
 	t.Helper()
 	e := failure(err)

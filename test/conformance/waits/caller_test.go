@@ -367,9 +367,9 @@ func (c *caller) full() {
 	}
 }
 
-// tooMuch is a number of bytes that fits into a data channel. It is more than the buffers of the
-// TCP connection and the piece that the worker is sending can hold together. So bytes remain in the
-// channel.
+// tooMuch is a number of bytes that fits into a data channel. It is more than what the buffers of
+// the TCP connection can take, together with the piece that the worker is sending. So bytes remain
+// in the channel.
 const tooMuch = 150 << 10
 
 // server makes a server context, which is handle 1, and returns a free port.

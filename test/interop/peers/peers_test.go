@@ -469,7 +469,8 @@ func (c *cell) oneByte() {
 		c.Errorf("the peer has sent %d records of %d bytes; of all sizes: %v", all[want],
 			want, all)
 	}
-	// Only our side sends here. The peer would be too slow.
+	// Now only our side sends much data. The peer would send it in records of one byte, which
+	// takes too long.
 	c.all(c.sends("we", c.us, lines(1, bulk), 0),
 		c.receives("the peer", c.them, lines(1, bulk)))
 	c.finish()
