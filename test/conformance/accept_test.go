@@ -17,7 +17,7 @@ import (
 )
 
 // A server context serves many clients. A client that comes between two Accepts waits for the next
-// one. No client delays another.
+// Accept. No client delays another.
 
 const crowd = 20
 
@@ -79,8 +79,9 @@ func read(s stream, n int) (string, error) {
 	return string(buf[:n]), err
 }
 
-// A client that comes while no Accept runs is not lost: its handshake is done all the same, and a
-// later Accept returns its connection. A Read returns the data that the client has already sent.
+// A client that comes while no Accept runs is not lost: tlsd does its handshake without an Accept.
+// A later Accept returns the connection, and a Read returns the data that the client has already
+// sent.
 func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -158,7 +159,7 @@ func TestAnAcceptMeetsABadClient(t *testing.T) {
 					if _, err := c.Write([]byte{b}); err != nil {
 						return
 					}
-					// The wait is the client's slowness, which the test needs.
+					// This is not a wait for an event: the client must be slow.
 					time.Sleep(20 * time.Millisecond)
 				}
 			}, client.KindTimeout, []string{"within " + handshakeBound.String()}},
@@ -230,8 +231,8 @@ func servesNext(t *testing.T, w *world, e us, l ourListener) {
 	greet(t, goEndpoint{}, e, s, a.stream)
 }
 
-// Five clients connect and send nothing. A sixth client is served all the same, long before the
-// timeout of their handshakes.
+// Five clients connect and send nothing. A sixth client is served without waiting for their
+// handshakes, whose timeout is an hour.
 func TestASlowClientHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -203,7 +203,7 @@ func TestBadFiles(t *testing.T) {
 }
 
 // If the daemon has no right to read a file or to listen on a port, the call fails with errno
-// EACCES. If root runs the test, the daemon runs as nobody.
+// EACCES. If root runs the test, the daemon runs as the user nobody.
 func TestWithoutTheRightTo(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, bareDaemon)

@@ -83,7 +83,8 @@ type want struct {
 	says   []string // texts that the message must have; case is ignored
 }
 
-// refused checks a failure with told, and with unharmed that nothing else has changed.
+// refused calls told, which checks a failure. It then calls unharmed, which checks that nothing
+// else has changed.
 func (p *patient) refused(t *testing.T, err error, w want) {
 	t.Helper()
 	p.told(t, err, w)
@@ -260,7 +261,7 @@ func TestBadParameters(t *testing.T) {
 			"rpc.nothing"} {
 			err := call(name, "[]")
 			if e := failure(err); e != nil {
-				e.Data.Op = "" // rpc/client fills in the method
+				e.Data.Op = "" // rpc/client has set the method; w.op is ""
 			}
 			p.refused(t, err, want{kind: client.KindParams,
 				code: wire.CodeMethodNotFound, says: []string{name, "not found"}})
@@ -268,7 +269,7 @@ func TestBadParameters(t *testing.T) {
 	})
 }
 
-// A function calls a function of the plugin on a handle.
+// A function is one of the functions that scripts call. Its field call calls it on a handle.
 type function struct {
 	name string
 	call func(client.Handle) error
@@ -301,8 +302,8 @@ func (p *patient) afterHandshake() []function {
 	}
 }
 
-// A call fails with kind handle if its number is no handle of the session, or a handle of the wrong
-// sort.
+// A call fails with kind handle if its number is no handle of the session, or if the handle is of
+// the wrong sort: a connection instead of a server context, or the reverse.
 func TestBadHandles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

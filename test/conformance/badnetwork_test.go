@@ -206,7 +206,7 @@ func TestBadAddressesToListenOn(t *testing.T) {
 		other := e.server(t, listenOptions{cert: w.cert}).Port
 		h, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
 		testkit.Must(t, err)
-		const noHost = "not a host" // in place of an errno: the kind is params
+		const noHost = "not a host" // the error has kind params, and no errno
 		for _, c := range []struct {
 			name  string
 			host  string
@@ -259,8 +259,9 @@ func TestBadAddressesToListenOn(t *testing.T) {
 // resolver.
 const lookUp = "EAI_*"
 
-// lookUpErrno returns the errno to expect of a failed look-up. If the error has an errno EAI_*, or
-// has kind timeout and no errno, this is right and is returned.
+// lookUpErrno returns the errno that the error of a failed look-up must have. It may be any errno
+// EAI_*. If the kind is timeout, it may be empty. If the errno of err is right, lookUpErrno returns
+// it. If not, lookUpErrno returns lookUp, so that the check fails.
 func lookUpErrno(t *testing.T, err error) string {
 	t.Helper()
 	e := failure(err)

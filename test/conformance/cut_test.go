@@ -89,7 +89,7 @@ func TestDataBeforeACutIsNotLost(t *testing.T) {
 		c, s := connect(t, w, p.cl, p.sv, dialOptions{}, listenOptions{})
 		greet(t, p.cl, p.sv, c, s)
 		ender, other := p.order(c, s)
-		const size = 32 << 10 // fits into the kernel's buffers: nobody reads yet
+		const size = 32 << 10 // fits into the kernel's buffers, because nobody reads yet
 		_, wrote, err := produce(ender, 4, size)
 		if err != nil {
 			t.Fatal(err)

@@ -17,8 +17,9 @@ import (
 	"tlsd/session"
 )
 
-// effects has a function for each option of tls.SetOption. The function checks what the option
-// does. The values that an option takes are in optionTable.
+// The map effects has a function for each option of tls.SetOption. The function checks what the
+// option does. The values that an option takes are in optionTable (options_test.go). That file also
+// has the type desk: a session with a context that listens.
 
 var effects = map[string]func(d *desk){
 	"alpn": func(d *desk) {
@@ -79,7 +80,8 @@ var effects = map[string]func(d *desk){
 				cl, sv := d.meet(true)
 				_, err := d.s.Write(testkit.Bounded(d.t), sv, []byte("x"))
 				d.must(err)
-				_, err = d.s.Read(testkit.Bounded(d.t), cl, 1) // and a ticket
+				// This Read also receives a ticket, for the next client.
+				_, err = d.s.Read(testkit.Bounded(d.t), cl, 1)
 				d.must(err)
 				if i > 0 {
 					d.tells(cl, "resumed", want)
@@ -180,7 +182,7 @@ func (d *desk) must(err error) {
 	testkit.Must(d.t, err)
 }
 
-// tells checks what tls.Info says of a fact.
+// The method tells checks what tls.Info says of a fact.
 func (d *desk) tells(h client.Handle, name, want string) {
 	d.t.Helper()
 	if got, err := d.s.HandleInfo(testkit.Bounded(d.t), h, name); got != want || err != nil {
@@ -195,7 +197,7 @@ func (d *desk) try(name, value string) error {
 	return err
 }
 
-// shake is try for a handshake that must succeed. It returns the handle.
+// shake is like try, but the handshake must succeed. It returns the handle.
 func (d *desk) shake(name, value string) client.Handle {
 	d.t.Helper()
 	h, err := d.connect(name, value)

@@ -197,7 +197,7 @@ func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) 
 		}
 	}
 	if level != "" && level != daemonLevel {
-		return // the run for the daemon's level has the other pairs
+		return // of the runs for one level, only the daemon's has the other pairs
 	}
 	for _, cl := range others {
 		for _, sv := range others {

@@ -356,8 +356,8 @@ func (b *bout) connect(relayed bool) {
 	}
 }
 
-// direct replaces the connection with one without a relay. A relay would read data that must remain
-// in the sockets.
+// The method direct replaces the connection by a connection without a relay. A relay would read
+// data that must remain in the sockets.
 func (b *bout) direct() {
 	b.t.Helper()
 	b.tcp.Close()
@@ -457,8 +457,8 @@ func (b *bout) peerReads() {
 	}
 }
 
-// A peer that reads at least partial bytes has read a part of the large Write of closeDuringWrite.
-// All other rows send less.
+// If a peer has read this many bytes, they are a part of the large Write of closeDuringWrite. All
+// other rows send less.
 const partial = 1 << 16
 
 // awaitTheirs waits until n bytes of our data are in the peer's socket, unread.
@@ -585,7 +585,8 @@ func (b *bout) weLeave() {
 		// The Accept does not end by itself. So it does not matter whether tlsd has already
 		// read the half ClientHello.
 		testkit.Until(b.t, "the Accept has arrived", func() bool {
-			// The context has handle H, and ours.Listen has used H+1.
+			// The context has handle H, and ours.Listen has used H+1. So the Accept has
+			// H+2.
 			e := failure(b.S.CloseServerContext(b.Ctx, b.H+2))
 			return e != nil && mentions(e, "it is a connection")
 		})

@@ -42,8 +42,8 @@ func (x *side) fact(name string) string {
 	return text
 }
 
-// of calls text with the other end's certificate, and returns the result. Without a certificate it
-// returns "".
+// The method of calls the function text with the other end's certificate, and returns the result.
+// If the other end has no certificate, it returns "".
 func (x *side) of(text func(c *testcert.Cert) string) string {
 	if x.shown == nil {
 		return ""
@@ -157,8 +157,8 @@ func oneOf(got string, good bool, others string) string {
 // version as our libssl, also in make libssl-matrix.
 func libraryIsOld() bool { return opensslIsOld() }
 
-// connectOurs makes a connection between our client and our server. The client has the certificate
-// show; nil: none.
+// connectOurs makes a connection between our client and our server. The client shows the
+// certificate show. If show is nil, it shows none.
 func connectOurs(t *testing.T, e us, w *world, show *testcert.Cert) (cl, sv *side) {
 	t.Helper()
 	ctx := testkit.Bounded(t)
@@ -192,7 +192,8 @@ func connectOurs(t *testing.T, e us, w *world, show *testcert.Cert) (cl, sv *sid
 		show != nil}
 }
 
-// Each fact of a connection has the right text at both ends, alone and among all facts.
+// Each fact of a connection has the right text at both ends, whether tls.Info is asked for this
+// fact or for all facts.
 func TestEachFactIsTold(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -210,7 +211,7 @@ func TestEachFactIsTold(t *testing.T) {
 	})
 }
 
-// tells checks each fact of a side, and that there are no other facts.
+// The method tells checks each fact of a side, and that there are no other facts.
 func (x *side) tells(other *side) {
 	x.t.Helper()
 	var all map[string]string
@@ -255,7 +256,7 @@ func TestFactsAreThePeersToo(t *testing.T) {
 				defer close(come)
 				c, err := l.Accept()
 				if err != nil {
-					return // it was closed
+					return // the listener was closed
 				}
 				if err := c.(*tls.Conn).Handshake(); err != nil {
 					t.Errorf("crypto/tls: %v", err)

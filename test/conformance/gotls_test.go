@@ -83,7 +83,7 @@ func (s goStream) peerSubject() string {
 	if len(certs) == 0 {
 		return ""
 	}
-	return "/CN=" + certs[0].Subject.CommonName // the certificates of these tests have no more
+	return "/CN=" + certs[0].Subject.CommonName // the tests' subjects have no other parts
 }
 
 func (s goStream) version() string   { return versionOf(s.ConnectionState().Version) }

@@ -205,7 +205,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// sessions opens two sessions. A third is refused until one of the two has ended.
+// sessions returns a test that opens two sessions. A third session is refused until one of the two
+// has ended.
 func sessions(flag string) func(*testing.T, *testd.Daemon) {
 	return func(t *testing.T, d *testd.Daemon) {
 		a, b := newLiner(t, d), newLiner(t, d)

@@ -62,8 +62,8 @@ func daemonWith(t *testing.T, o testd.Options) *testd.Daemon {
 	return d
 }
 
-// keys maps pieces of all private keys that the tests have made to the subjects of their
-// certificates. Any 31 characters of a full line of PEM have at least one whole piece.
+// The map keys has pieces of all private keys that the tests have made, each with the subject of
+// the certificate. Any 31 characters of a full line of PEM have at least one whole piece.
 var keys sync.Map
 
 const pieceLen = 16
@@ -112,8 +112,8 @@ func secret(c *testcert.Cert) *testcert.Cert {
 	return c
 }
 
-// leaks finds each sort of secret, and nothing in a harmless log. If it found none, the check of
-// the logs would show nothing.
+// The function leaks finds each sort of secret, and nothing in a harmless log. If it did not find
+// secrets, the checks of the logs would always pass.
 func TestLeaksAreFound(t *testing.T) {
 	t.Parallel()
 	c := secret(testcert.SelfSigned(t, testcert.Leaf{CN: "leak"}))

@@ -67,7 +67,7 @@ func version(only uint16) []string {
 	switch {
 	case only == 0:
 		return nil
-	case only < tls.VersionTLS12: // the default level of security forbids it
+	case only < tls.VersionTLS12: // the default level of security forbids old versions
 		return []string{onlyFlag[only], "-cipher", "DEFAULT:@SECLEVEL=0"}
 	}
 	return []string{onlyFlag[only]}

@@ -29,7 +29,7 @@ type option struct {
 	late             bool // a connection takes it after the handshake, too
 	context          bool
 	preset           string   // value in a new context, as tls.Info tells it
-	good             []string // when a context has the last one, tls.Info must tell it
+	good             []string // set in this order; then tls.Info of a context tells the last
 	wrong            []string
 	badFiles         []string // values that fail with kind file
 	says             string   // text of the error for a wrong value
@@ -122,7 +122,8 @@ func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 	return d.meet(shaken)
 }
 
-// meet is pair without a change of the context, whose option handshake must fit already.
+// meet is like pair, but does not change the context. The context's option handshake must have the
+// right value already.
 func (d *desk) meet(shaken bool) (cl, accepted client.Handle) {
 	d.t.Helper()
 	ctx := testkit.Bounded(d.t)
@@ -146,7 +147,7 @@ func (d *desk) set(h client.Handle, name, value string) error {
 	return d.s.SetOption(testkit.Bounded(d.t), h, name, value)
 }
 
-// fails checks that a call has failed with a kind and texts.
+// The method fails checks that a call has failed with a kind and texts.
 func (d *desk) fails(what string, err error, kind client.Kind, says ...string) {
 	d.t.Helper()
 	if e := failure(err); e == nil || !isKind(err, kind) || !mentions(e, says...) {
@@ -177,8 +178,9 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 		shakenClient, shakenServer := d.pair(true)
 		ofConnections := known(func(o option) bool { return o.client || o.accepted })
 		ofContexts := known(func(o option) bool { return o.context })
-		// An error lists all options. fails would not notice a further option at the end of
-		// the list, so the end is compared below.
+		// An error lists all options. The method fails only looks for a text in the error,
+		// so it would not notice a further option at the end of the list. Therefore the end
+		// is compared below.
 		d.fails("an unknown option of a connection", d.set(unshakenClient, "colour", "red"),
 			client.KindParams, `"colour"`, "there are: "+ofConnections)
 		d.fails("an unknown option of a context", d.set(d.context, "colour", "red"),
@@ -244,7 +246,7 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 	})
 }
 
-// each sets each value of an option, and checks the result.
+// The method each sets each value of an option, and checks the result.
 func (d *desk) each(what string, h client.Handle, o option) {
 	d.t.Helper()
 	for _, v := range o.wrong {
@@ -274,7 +276,7 @@ func (d *desk) each(what string, h client.Handle, o option) {
 }
 
 // tls.Info tells the address of a context and the values of all its options. An option that depends
-// on another cannot be set before that one.
+// on another option can be set only after the other option.
 func TestFactsOfContexts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

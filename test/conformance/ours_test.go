@@ -15,7 +15,8 @@ import (
 	"tlsd/session"
 )
 
-// us is our side, at one of its levels. Each connection and each listener has a session of its own.
+// The type us is our side, at one of its levels. Each connection and each listener has a session of
+// its own.
 type us struct{ ours.Level }
 
 // level is the only level that this run is about: "in process", "daemon" or "plugin"; empty: all.
@@ -142,14 +143,14 @@ func isOurs(e endpoint) bool {
 	return ok
 }
 
-// failure returns the error of one of our calls, or nil if err is none.
+// failure returns the error of our side that is in err, or nil if err has no such error.
 func failure(err error) *client.Error { return ours.Failure(err) }
 
 // isKind says whether an error is of a kind. At the plugin level, which does not tell the kind, it
 // says yes to every error of our side.
 func isKind(err error, kind client.Kind) bool { return ours.Is(err, kind) }
 
-// tells says whether an error has a kind and a detail besides its text.
+// tells returns true if an error has a kind and a detail besides its text.
 func tells(e *client.Error) bool { return e.Kind != ours.Untold }
 
 // mentions says whether the error's text has all these texts. It ignores upper and lower case.

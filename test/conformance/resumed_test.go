@@ -31,7 +31,8 @@ func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 					testkit.Must(t, s.Handshake(ctx, h))
 					_, err = s.Write(ctx, h, []byte("x"))
 					testkit.Must(t, err)
-					// A ticket comes before the byte.
+					// Before the byte comes a ticket, which the next client
+					// uses.
 					_, err = s.Read(ctx, h, 1)
 					testkit.Must(t, err)
 					got, err := s.HandleInfo(ctx, h, "resumed")

@@ -97,7 +97,7 @@ func TestCurlGetsOurPage(t *testing.T) {
 				out)
 		}
 		// curl's alert ends the Accept. A curl that checks the certificate after the
-		// handshake sends no alert, and the first Read fails. In no case is there a
+		// handshake sends no alert, and the first Read fails. In both cases there is no
 		// request.
 		a := <-refused
 		if a.err == nil {

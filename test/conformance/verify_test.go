@@ -113,8 +113,8 @@ func (c served) wanted() string {
 	return c.host
 }
 
-// All clients give the same verdict on a certificate, with all servers. If a client refuses, the
-// server's accept fails. Our server serves the next client.
+// Each client gives the verdict of the table certificates, with each server. If a client refuses,
+// the server's accept fails. Our server then serves the next client.
 func TestCertificatesAreJudged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -400,11 +400,11 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 		}
 		after := open(s, lb)
 		afterA := open(s, la)
-		check(s, before, true, "")              // opened with the CA of a
+		check(s, before, true, "")              // opened while a.ca was set
 		check(s, beforeB, false, a.ca.File)     // the same
-		check(s, after, true, "")               // opened with the CA of b
+		check(s, after, true, "")               // opened while b.ca was set
 		check(s, afterA, false, b.ca.File)      // the same
-		check(other, open(other, lb), true, "") // another session has its own
+		check(other, open(other, lb), true, "") // another session keeps its own bundle
 
 		if err := s.SetCaBundle(ctx, a.cert.KeyFile); err == nil {
 			t.Error("a key was taken for a CA bundle")
@@ -428,7 +428,7 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 	l := goEndpoint{}.listen(t, listenOptions{cert: cert}).(goListener)
 	var work sync.WaitGroup
 	// The test opens its sessions after this server. Cleanups run in reverse order, so the
-	// sessions are closed first.
+	// sessions are closed first, and work.Wait does not hang.
 	t.Cleanup(func() {
 		l.l.Close()
 		work.Wait()

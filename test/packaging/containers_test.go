@@ -23,8 +23,9 @@ import (
 
 // The test builds the image from the Containerfile, and runs a daemon and scripts in containers of
 // their own. It takes paths and user IDs from sidecar.yaml, but does not run Kubernetes. It uses no
-// registry: the two base images come from a Debian root, and the builder has this machine's Go. So
-// it does not show that a registry has the images that the Containerfile names.
+// registry: the two base images come from a folder with a Debian (see debian), and the builder has
+// this machine's Go. So it does not show that a registry has the images that the Containerfile
+// names.
 
 // A podman is a set of namespaces in which the program podman has storage, processes and mounts of
 // its own. They end with the test.
@@ -70,7 +71,8 @@ func newPodman(t *testing.T) *podman {
 		t.Fatal(err)
 	}
 	started, ended := make(chan error, 1), make(chan error, 1)
-	go func() { // Pdeathsig needs a thread that lives as long as the child; see boot
+	// Pdeathsig needs a thread that lives as long as the child (see boot in machine_test.go).
+	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()

@@ -24,7 +24,8 @@ func need(t *testing.T, tools ...string) {
 	}
 }
 
-// included lists the packages in the root, besides those that every Debian has.
+// The constant included lists the packages in the folder that debian makes, besides those that
+// every Debian has.
 const included = "openssl,ca-certificates,systemd,dbus,iproute2,rpm"
 
 // debian returns a folder with a Debian of the release that this machine runs. It makes the folder
@@ -81,7 +82,7 @@ func copyOfSource(t *testing.T, name string) string {
 		from, to := filepath.Join(top, string(file)), filepath.Join(dir, string(file))
 		info, err := os.Lstat(from)
 		if err != nil || !info.Mode().IsRegular() {
-			continue // removed, and not yet committed
+			continue // Git still lists a removed file until the commit
 		}
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			t.Fatal(err)

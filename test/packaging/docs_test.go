@@ -41,8 +41,8 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 					m[1])
 			}
 		}
-		// Words with a hyphen, in backquotes, are settings, except for those in the first
-		// condition. Settings of one word are not checked.
+		// In backquotes, a word with a hyphen is a setting, unless the first condition
+		// below leaves it out. Settings of one word are not checked.
 		for _, m := range regexp.MustCompile("`([a-z]+(?:-[a-z]+)+)(?: = [^`]*)?`").FindAllStringSubmatch(text, -1) {
 			if slices.Contains([]string{"trusted-users", "read-only"}, m[1]) ||
 				strings.Contains(protocol, "`"+m[1]+"`") ||

@@ -14,7 +14,7 @@ import (
 	"tlsd/internal/testd"
 )
 
-// installed has the files that make install with PREFIX=/usr must make, and their modes.
+// The map installed has the files that make install with PREFIX=/usr must make, and their modes.
 var installed = map[string]fs.FileMode{
 	"usr/bin/tlsd":                                     0o755,
 	"usr/bin/tlsshim":                                  0o755,

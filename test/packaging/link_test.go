@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// linked is a C program. It exits with status 0 if it can call the plugin, and the plugin finds no
-// daemon.
+// The constant linked is a C program. The program exits with status 0 if it can call the plugin,
+// and the plugin finds no daemon.
 const linked = `#include <string.h>
 #include <tlsplugin.h>
 #if TLSPLUGIN_VERSION < 100

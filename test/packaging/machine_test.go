@@ -114,7 +114,8 @@ func cgroup(t *testing.T) *os.File {
 	if err := os.Chmod(dir, 0o755); err != nil { // users must reach their cgroups in it
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // repeats, because the machine's processes may take time to end
+	// The cleanup tries again and again, because the machine's processes may take time to end.
+	t.Cleanup(func() {
 		deadline := time.Now().Add(testkit.Patience)
 		for removeTree(dir) != nil && time.Now().Before(deadline) {
 			time.Sleep(50 * time.Millisecond)

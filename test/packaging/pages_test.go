@@ -13,9 +13,10 @@ import (
 	"tlsd/internal/testpages"
 )
 
-// The manual pages agree with the header and with the code. The completions complete.
+// The manual pages agree with the header and with the code. bash completes words with the files of
+// completions.
 
-// comment matches a comment of the header and the function that follows it.
+// The expression comment matches a comment of the header and the function that follows the comment.
 var comment = regexp.MustCompile(`(?s)/\*((?:[^*]|\*[^/])*)\*/\nint64_t (tls_\w+)\(([^)]*)\);`)
 
 // For each function, tlsplugin.3 has the text of the comment in tlsplugin.h.

@@ -13,7 +13,8 @@ import (
 // rpm itself installs the .rpm, but in a Debian, under a real systemd. So the test does not show
 // that the programs run with the C library and the OpenSSL of a distribution that uses rpm, nor
 // that such a distribution's SELinux policy allows tlsd's work. Debian has what the .rpm requires,
-// but rpm does not know that. So the test installs a package that tells rpm (standIn).
+// but rpm does not know that. So the test installs a package (standIn) that tells rpm what Debian
+// has.
 
 func rpmlint(t *testing.T, rpm string) {
 	need(t, "rpmlint")

@@ -68,7 +68,7 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 		t.Errorf("bob's call with alice's key: %s; want \"permission denied\"", out)
 	}
 
-	// root's worker can.
+	// root's worker can read alice's key.
 	m.expect("1\n", "root", "tlsshim", "call", "NewServerContext", alices+"/cert.pem",
 		alices+"/key.pem")
 
@@ -209,8 +209,8 @@ func TestAUserHasATlsdOfTheirOwn(t *testing.T) {
 	m.run("alice", as("systemctl", "--user", "stop", "tlsd.service", "tlsd.socket")...)
 }
 
-// ask is a Python script that prints the plugin's backend. If this is "stub", because there is no
-// daemon, the script also prints the reason.
+// ask is a Python script that prints the plugin's backend. If the backend is "stub", because there
+// is no daemon, the script also prints the reason.
 const ask = `import ctypes
 plugin = ctypes.CDLL("/usr/lib/tlsd/TlsPlugin.so")
 text = ctypes.create_string_buffer(4096)
@@ -223,7 +223,7 @@ if text.value == b"stub":
 `
 
 // A daemon can run as a user of its own (DynamicUser). The plugin talks to it only if client.conf
-// has this user in trusted-users. While the daemon is down, the plugin starts no private one.
+// has this user in trusted-users. While the daemon is down, the plugin starts no private daemon.
 func TestAUserOfItsOwnMayRunTheService(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)

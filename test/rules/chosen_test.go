@@ -15,11 +15,11 @@ var choosers = []string{"Makefile", "scripts/arm64.sh",
 	"test/run/matrix/run.go", "test/faults/main_test.go"}
 
 var (
-	// ^Test(One|Another), whose parts are the beginnings of names
+	// ^Test(One|Another): TestOne and TestAnother are the beginnings of names
 	beginnings = `\^Test\(([\w|]+)\)`
-	// TestOne, in a list of whole names or of beginnings
+	// TestOne, alone or in a list: a whole name, or the beginning of longer names
 	wholeNames = `[\^(|](Test[A-Z]\w+)`
-	// -run 'One|Another' in a recipe, whose parts stand anywhere in a name
+	// -run 'One|Another' in a recipe: One and Another may stand anywhere in a name
 	anywhere = `-run '([A-Z][A-Za-z|]*)'`
 	// a string that is continued in the next line
 	continued = regexp.MustCompile(`" \+\n\s*"`)

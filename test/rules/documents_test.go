@@ -240,7 +240,7 @@ func texts(t *testing.T) map[string][]byte {
 			return err
 		case e.IsDir() && (name == ".git" || name == "bin"):
 			return filepath.SkipDir
-		case !e.Type().IsRegular() || name == ".git": // in a linked worktree it is a file
+		case !e.Type().IsRegular() || name == ".git": // in a linked worktree .git is a file
 			return nil
 		}
 		text, err := os.ReadFile(path)

@@ -11,8 +11,8 @@ import (
 
 // A test that a document names exists. Each feature and each promise names a test.
 
-// naming are the documents that name tests. They name a folder in backquotes, and after it test
-// functions of this folder.
+// The list naming has the documents that name tests. A document names a folder in backquotes, and
+// after it test functions of this folder.
 var naming = []string{"docs/features.md", "docs/comparison.md", "test/promises.md"}
 
 var (
@@ -92,7 +92,8 @@ func TestEachFeatureNamesItsTest(t *testing.T) {
 	}
 }
 
-// testsOf gives the test functions of a folder, none if it is no folder of the source tree.
+// testsOf returns the test functions of a folder. If the source tree has no such folder, it returns
+// none.
 func testsOf(t *testing.T, folder string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(top, folder, "*_test.go"))

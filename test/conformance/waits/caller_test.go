@@ -207,7 +207,7 @@ func (c *caller) listen() {
 	}
 }
 
-// at returns the channel for the answer to a call.
+// The method at returns the channel for the answer to a call.
 func (c *caller) at(id string) chan answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -303,7 +303,7 @@ func (c *caller) open(peer func(*net.TCPConn)) {
 	c.ok("tls.SetInsecureSkipVerify", "[1,1]")
 }
 
-// silent is open with a peer that neither reads nor writes.
+// silent calls open, with a peer that neither reads nor writes.
 func (c *caller) silent() {
 	c.t.Helper()
 	c.open(func(nc *net.TCPConn) {
@@ -312,15 +312,15 @@ func (c *caller) silent() {
 	})
 }
 
-// ready is open with a handshake on both sides. After its handshake the peer calls act with the TCP
-// connection, unless act is nil. The connection remains open until the test ends.
+// ready calls open, and both sides do their handshakes. After its handshake the peer calls act with
+// the TCP connection, unless act is nil. The connection remains open until the test ends.
 func (c *caller) ready(act func(*net.TCPConn)) {
 	c.t.Helper()
 	c.openServer(act)
 	c.ok("tls.Handshake", "[1]")
 }
 
-// openServer is ready without the handshake on our side.
+// openServer is like ready, but our side does no handshake.
 func (c *caller) openServer(act func(*net.TCPConn)) {
 	c.t.Helper()
 	c.open(func(nc *net.TCPConn) {
@@ -351,8 +351,8 @@ func (c *caller) callWithChannel(method, params string) (id string, ours net.Con
 	return fmt.Sprint(c.id), ours
 }
 
-// full is ready with a data channel. The caller has written more bytes to the channel than the peer
-// can receive.
+// full is like ready, but the connection has a data channel. The caller has written more bytes to
+// the channel than the peer can receive.
 func (c *caller) full() {
 	c.t.Helper()
 	c.eng.small.Store(true)
@@ -367,8 +367,9 @@ func (c *caller) full() {
 	}
 }
 
-// tooMuch bytes fit into a data channel. They do not fit into the buffers of the TCP connection and
-// the piece that the worker is sending.
+// tooMuch is a number of bytes that fits into a data channel. It is more than what the buffers of
+// the TCP connection can take, together with the piece that the worker is sending. So bytes remain
+// in the channel.
 const tooMuch = 150 << 10
 
 // server makes a server context, which is handle 1, and returns a free port.

@@ -51,8 +51,8 @@ const ok = "ok"
 type wait struct {
 	method, phase string
 	// begin brings the session to the point where the call waits, and returns the id of the
-	// call. Handle 1 is the one to close. begin calls bound(1) before the call that SetTimeout
-	// limits.
+	// call. The way byClose closes handle 1. begin calls bound(1) before the call that
+	// SetTimeout limits.
 	begin func(c *caller) (id string)
 	// How the call ends by each way. A text that begins with "no:" says why that way does not
 	// exist.
@@ -67,7 +67,7 @@ type wait struct {
 	timeout func(*session.Timeouts)
 }
 
-// Each of these functions makes one timeout a moment.
+// Each of these functions sets one timeout to the constant moment.
 func connect(t *session.Timeouts)   { t.Connect = moment }
 func handshake(t *session.Timeouts) { t.Handshake = moment }
 func accepting(t *session.Timeouts) { t.Accept = moment }
@@ -282,7 +282,7 @@ var waits = []wait{
 		cancel: "cancelled", close: "no: it waits for all watched handles",
 		flag: "no: its bound is its parameter", handle: "no: its bound is its parameter"},
 
-	// This call waits after its answer.
+	// This tls.Close is answered at once, and then waits for the peer to take the data.
 	{method: "tls.Close", phase: "the peer takes nothing", timeout: closing,
 		begin: func(c *caller) string {
 			c.ready(nil)
@@ -389,7 +389,8 @@ func (w *wait) expects(by way) (string, bool) {
 }
 
 // TestEveryWaitCanBeEnded ends every wait in every way that exists for it, and checks that nothing
-// is left open. Other timeouts than the one that ends the wait are an hour, or not set.
+// is left open. All other timeouts are an hour, or not set. Only the rows with drained also have a
+// short close timeout.
 func TestEveryWaitCanBeEnded(t *testing.T) {
 	lib := load(t)
 	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "localhost"})
@@ -438,7 +439,7 @@ func (w *wait) bounds(by way) session.Timeouts {
 	return t
 }
 
-// end begins the wait, ends it, and checks how it has ended.
+// The method end begins the wait, ends it, and checks how it has ended.
 func (w *wait) end(t *testing.T, c *caller) {
 	id := w.begin(c)
 	c.settle()

@@ -65,7 +65,7 @@ func TestCertificatesOfForeignClients(t *testing.T) {
 func accepts(mode, which string) bool {
 	switch which {
 	case "expired", "of another CA":
-		return mode == "none" // with none, the server asks for no certificate
+		return mode == "none" // the server then asks for no certificate
 	case "no":
 		return mode != "require"
 	}

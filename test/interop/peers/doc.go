@@ -4,8 +4,8 @@
 // TestPeers is a table: peers × roles × the parts of TLS that often go wrong. Each cell is a
 // subtest. It sends some hundred KiB each way, and compares every byte. A relay between the two
 // sides (internal/tap) sees the records on the wire, so a test need not believe what a side
-// reports. If a peer cannot do a cell, the table unable has the reason, and the cell is skipped. A
-// part of the table also runs through the plugin.
+// reports. What a peer cannot do is listed in the variable unable, with the reason. Such cells are
+// skipped. A part of the cells also runs through the plugin.
 //
 // Other tests use programs that ask for a page. They test certificates of clients, virtual hosts,
 // 1,000 renewals under load, and HTTP/2 with curl, nghttp and nghttpd. The tests with real servers

@@ -155,7 +155,7 @@ func (g *goTalk) end() error {
 }
 
 // curl sends its data as the body of a request, and receives data as the body of the answer. It
-// reads and writes files instead of pipes, so exchange has a case of its own for curl.
+// reads and writes files instead of pipes, so the function exchange has a case of its own for curl.
 type curl struct{}
 
 func (curl) String() string { return "curl" }

@@ -12,7 +12,8 @@ import (
 // Foreign clients find virtual hosts by their names.
 
 // virtualHosts are names that clients ask for. The value is true if the server has a certificate
-// with the name. For another name the server shows its default certificate, which has other names.
+// with the name. For a name that is in no certificate, the server shows its default certificate,
+// and the client must refuse the server.
 var virtualHosts = map[string]bool{
 	"default.test": true, "one.test": true, "ONE.test": true,
 	"www.two.test": true, "two.test": true, "a.b.two.test": true,

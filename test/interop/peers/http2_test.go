@@ -23,7 +23,7 @@ import (
 // does HTTP over the connection, which it takes for plain text. As a client net/http is told to
 // speak HTTP/2. As a server it detects the version.
 
-// A listening makes a server context a net.Listener for net/http.
+// A listening is a server context in the form of a net.Listener, for net/http.
 type listening struct {
 	mine
 	ctx    client.Handle

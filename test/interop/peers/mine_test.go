@@ -21,7 +21,7 @@ import (
 
 // Foreign programs that ask our server for a page, and our side of their connections.
 
-// mine is our side: a session of a daemon, by rpc/client.
+// The type mine is our side: a session with a daemon, through rpc/client.
 type mine struct {
 	*client.Client
 	t   *testing.T
@@ -181,7 +181,7 @@ func runTool(input, name string, args ...string) (printed string, err error) {
 	if err != nil {
 		return "", err
 	}
-	_, _ = io.WriteString(ours, input) // a program that has ended already does not read it
+	_, _ = io.WriteString(ours, input) // fails if the program has ended already
 	timer := time.AfterFunc(testkit.Patience, func() { cmd.Process.Kill() })
 	<-done
 	if !timer.Stop() {

@@ -133,7 +133,7 @@ func (openssl) server(t *testing.T, port int, s setting) talk {
 type opensslTalk struct{ *process }
 
 func (p opensslTalk) order(c command, _ *ours.Stream) error {
-	// K sends a KeyUpdate that asks the other side for one.
+	// The letter K makes the program send a KeyUpdate that asks the other side for a KeyUpdate.
 	letter := map[command]string{rekey: "K\n", renegotiate: "R\n"}[c]
 	_, err := p.in.Write([]byte(letter))
 	return err

@@ -61,8 +61,8 @@ var cases = []struct {
 	{name: certRequired, run: (*cell).clientCertRequired},
 }
 
-// Our side and each peer do each case with each other, in both roles. The table unable has the
-// cells that a peer cannot do.
+// Each case passes between our side and each peer, in both roles of the peer. The variable unable
+// lists what a peer cannot do.
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -206,7 +206,7 @@ func lines(seed byte, n int) []byte {
 }
 
 // exchange sends n bytes each way at the same time, and checks what arrives. If the peer is an
-// echo, its bytes are ours. size is the size of our writes; 0: various sizes.
+// echo, it sends our bytes back. size is the size of our writes; 0: various sizes.
 func (c *cell) exchange(n, size int) {
 	c.Helper()
 	if t, ok := c.them.(*curlTalk); ok {
@@ -224,7 +224,7 @@ func (c *cell) exchange(n, size int) {
 		c.receives("we", c.us, lines(2, n)))
 }
 
-// all runs functions at the same time. If one fails, the test ends.
+// The method all runs functions at the same time. If one of them fails, the test ends.
 func (c *cell) all(work ...func() error) {
 	c.Helper()
 	errs := make(chan error, len(work))
@@ -274,7 +274,7 @@ func (c *cell) receives(who string, from io.Reader, text []byte) func() error {
 func (c *cell) finish() {
 	c.Helper()
 	if _, ok := c.them.(*curlTalk); ok {
-		return // the exchange has ended it
+		return // exchange has ended the connection
 	}
 	if err := c.us.Close(); err != nil {
 		c.Errorf("Close: %v", err)
@@ -307,7 +307,7 @@ func (c *cell) lateTickets() {
 	if c.role == asClient {
 		from, to = c.them, c.us
 	}
-	few := lines(3, 20_000) // an echo of it fits into the sockets
+	few := lines(3, 20_000) // so little that its echo fits into the sockets
 	if _, echoes := c.them.(echo); echoes {
 		c.all(c.sends("the client", from, few, 0))
 		c.releaseTickets()
@@ -320,7 +320,7 @@ func (c *cell) lateTickets() {
 	c.finish()
 }
 
-// releaseTickets passes on what the relay has held back. This must be at least one record.
+// releaseTickets passes on what the relay has held back. At least one record must come.
 func (c *cell) releaseTickets() {
 	c.Helper()
 	passed := len(c.relay.Records(tap.FromServer))
@@ -345,7 +345,7 @@ func (c *cell) resumption() {
 }
 
 // goesOn says whether the second connection has resumed the session. In TLS 1.3 the last
-// ServerHello tells it. In TLS 1.2, if the session is resumed, the server sends no certificate, so
+// ServerHello says so. In TLS 1.2, if the session is resumed, the server sends no certificate, so
 // only small messages come before the change of keys.
 func (c *cell) goesOn() bool {
 	all := c.relay.Records(tap.FromServer)
@@ -369,7 +369,8 @@ func (c *cell) goesOn() bool {
 }
 
 // fullOfLines is the size of a full record of whole lines. s_server may print a line about the
-// connection between two records, but not within a line.
+// connection between two records. As each record ends with a whole line, the line of s_server does
+// not come within a line of the data.
 const fullOfLines = 1 << 14
 
 // sizeOfKeyUpdate is the size of the record of a KeyUpdate: the header of the message, one byte,
@@ -468,7 +469,8 @@ func (c *cell) oneByte() {
 		c.Errorf("the peer has sent %d records of %d bytes; of all sizes: %v", all[want],
 			want, all)
 	}
-	// Only our side sends here. The peer would be too slow.
+	// Now only our side sends much data. The peer would send it in records of one byte, which
+	// takes too long.
 	c.all(c.sends("we", c.us, lines(1, bulk), 0),
 		c.receives("the peer", c.them, lines(1, bulk)))
 	c.finish()

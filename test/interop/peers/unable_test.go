@@ -2,8 +2,8 @@ package peers
 
 import "crypto/tls"
 
-// The table unable lists the cells that a peer cannot do, with the reasons. All other cells must
-// pass.
+// The variable unable lists the cells that a peer cannot pass, with the reasons. All other cells
+// must pass.
 type role string
 
 const (

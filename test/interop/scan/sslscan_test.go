@@ -118,7 +118,7 @@ func (r report) findings() (found []string) {
 	return found
 }
 
-// sslscan finds in our server exactly what the tables always and withCert have.
+// In our server sslscan finds exactly what the two tables have: always and withCert.
 func TestSslscan(t *testing.T) {
 	t.Parallel()
 	for name, key := range map[string]testcert.KeyType{"ECDSA": testcert.ECDSA,

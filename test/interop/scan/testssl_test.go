@@ -13,7 +13,7 @@ import (
 	"tlsd/internal/testcert"
 )
 
-// testssl.sh finds no weakness in our server, and has really looked for the weaknesses in passed.
+// testssl.sh finds no weakness in our server, and reports each check of the list passed as OK.
 
 // testsslFindings are the expected findings that testssl.sh rates worse than OK and INFO.
 var testsslFindings = []finding{
@@ -27,8 +27,8 @@ var testsslSometimes = finding{"sessionresumption_ticket WARN",
 	"about the scanner: in TLS 1.3 the ticket comes after the handshake, and its s_client " +
 		"may end before", ""}
 
-// passed are checks that testssl.sh must report as OK. Without this list, a check that testssl.sh
-// has left out would count as good.
+// The list passed has the checks that testssl.sh must report as OK. Without this list, a check that
+// testssl.sh has left out would count as good.
 var passed = []string{"SSLv2", "SSLv3", "TLS1_2", "TLS1_3", "cipherlist_NULL", "cipherlist_aNULL",
 	"cipherlist_EXPORT", "cipherlist_LOW",
 	"cipher_order", "cert_trust", "cert_chain_of_trust", "heartbleed", "CCS", "ROBOT",

@@ -2,7 +2,7 @@
 // redis, mosquitto and nginx. It tests both of our roles with Java's TLS.
 //
 // Each server is a process of its test, with its own configuration, on loopback. The server ends
-// with the test. It runs as nobody, unless it must run as root. If its server is not installed, a
-// test is skipped. Under make services, which installs the servers, the test fails instead. The
-// tests use rpc/client.
+// with the test. It runs as the user nobody, unless it must run as root. If the server is not
+// installed, the test is skipped. Under make services, which installs the servers, the test fails
+// instead. The tests use rpc/client.
 package services

@@ -55,7 +55,8 @@ rewrite unix - - n - - trivial-rewrite
 proxymap unix - - n - - proxymap
 `, port))
 	s.serve(port, syscall.SIGTERM, postfix, "-c", s.dir, "start-fg")
-	t.Cleanup(func() { // The script postfix ends, but its master goes on.
+	// At the end of the test the script postfix ends, but postfix's master process goes on.
+	t.Cleanup(func() {
 		text, err := os.ReadFile(s.path("queue/pid/master.pid"))
 		testkit.Must(t, err)
 		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))

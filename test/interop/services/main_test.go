@@ -29,7 +29,8 @@ func TestMain(m *testing.M) { testd.Main(m) }
 func need(t *testing.T, program string, folders ...string) string {
 	t.Helper()
 	for _, pattern := range append(folders, "/usr/sbin") {
-		found, _ := filepath.Glob(filepath.Join(pattern, program)) // the patterns are good
+		// Glob fails only if a pattern is bad.
+		found, _ := filepath.Glob(filepath.Join(pattern, program))
 		if len(found) > 0 {
 			return found[len(found)-1] // the newest, of several versions
 		}
@@ -68,11 +69,11 @@ type service struct {
 	log bytes.Buffer
 }
 
-// nobody is the uid of the user nobody in another root.
+// This constant is the uid of the user nobody in another root (see within).
 const nobody = 65534
 
-// newService prepares a server that runs as a user. If the tester is not root, the server runs as
-// the tester.
+// newService prepares a server that runs as the user with the name account. If the tester is not
+// root, the server runs as the tester.
 func newService(t *testing.T, account string) *service {
 	t.Helper()
 	s := &service{t: t, dir: testkit.Dir(t), uid: os.Getuid()}
@@ -86,8 +87,8 @@ func newService(t *testing.T, account string) *service {
 	return s
 }
 
-// within gives the service another root: a folder with the file system of another release. The
-// service must have no files yet.
+// The method within gives the service another root: a folder with the file system of another
+// release. The service must have no files yet.
 func (s *service) within(root string) {
 	s.t.Helper()
 	if root == "" {
@@ -103,7 +104,7 @@ func (s *service) within(root string) {
 // path is the path of a file of the service, as its programs see it.
 func (s *service) path(name string) string { return filepath.Join(s.dir, name) }
 
-// outside is the path of the same file as the test sees it.
+// outside is the path of the same file, as the test sees it.
 func (s *service) outside(name string) string { return filepath.Join(s.root, s.path(name)) }
 
 // folder makes a folder that belongs to the service, and returns its path.
@@ -122,7 +123,7 @@ func (s *service) file(name, text string) string {
 	return s.path(name)
 }
 
-// newServer returns certificates, a service that runs as nobody, and a free port for it.
+// newServer returns certificates, a service that runs as the user nobody, and a free port for it.
 func newServer(t *testing.T) (w *world, s *service, port int) {
 	t.Helper()
 	return newWorld(t), newService(t, "nobody"), testkit.Port(t)
@@ -238,7 +239,7 @@ func newWorld(t *testing.T) *world {
 		}}
 }
 
-// mine is our side: a session of a daemon, by rpc/client.
+// The type mine is our side: a session with a daemon, through rpc/client.
 type mine struct {
 	*client.Client
 	t   *testing.T

@@ -15,8 +15,8 @@ import (
 // These servers require certificates of their clients. In TLS 1.3 a client's handshake ends before
 // the server checks the certificate. So if the server refuses our client, the first Read fails.
 
-// alerts has the texts of our error for each bad certificate: the alert by which a server refuses a
-// client (RFC 8446 section 6.2), and the cause if our side knows it.
+// The map alerts has the texts of our error for each bad certificate: the alert by which a server
+// refuses a client (RFC 8446 section 6.2), and the cause if our side knows it.
 var alerts = map[string][]string{
 	"an expired one":    {"the peer sent the alert certificate_expired (45)"},
 	"one of another CA": {"the peer sent the alert unknown_ca (48)"},
@@ -44,7 +44,7 @@ func (w *world) eachClient(t *testing.T, port int,
 }
 
 // refused returns a function talk for eachClient. The server must refuse a client with a bad
-// certificate by an alert, and must answer the question of a client with a good one.
+// certificate by an alert, and must answer the question of a client with a good certificate.
 func refused(question, answer string) func(mine, client.Handle, string) {
 	return func(m mine, h client.Handle, which string) {
 		m.t.Helper()
@@ -71,8 +71,8 @@ func TestRedisKnowsItsClients(t *testing.T) {
 	w.eachClient(t, port, refused("SET name value\r\nGET name\r\n", "+OK\r\n$5\r\nvalue\r\n"))
 }
 
-// mosquitto serves our client if its certificate is good, and takes the name from the certificate.
-// Otherwise it refuses the client.
+// mosquitto serves our client if its certificate is good, and takes the user's name from the
+// certificate. Otherwise it refuses the client.
 func TestMosquittoKnowsItsClients(t *testing.T) {
 	t.Parallel()
 	mosquitto := need(t, "mosquitto")

@@ -30,8 +30,9 @@ const superuser, secret = "postgres", "a password of this test"
 
 const installed = "/usr/lib/postgresql/*/bin"
 
-// postgresRoot returns a folder that has PostgreSQL 17 or newer installed: "" if the machine has
-// it, or else the root that scripts/postgresql.sh has made. Without either, the test is skipped.
+// postgresRoot returns the root folder of a system that has PostgreSQL 17 or newer. It is "" if
+// this machine has it, or else the folder that scripts/postgresql.sh has made. If there is no such
+// folder either, the test is skipped.
 func postgresRoot(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command(need(t, "postgres", installed), "--version").Output()
@@ -74,7 +75,7 @@ func startPostgres(t *testing.T, w *world, root string) (port int) {
 		"ssl=on", "ssl_cert_file=" + cert, "ssl_key_file=" + key, "ssl_ca_file=" + ca} {
 		args = append(args, "-c", setting)
 	}
-	s.serve(port, syscall.SIGINT, postgres, args...) // SIGINT: without waiting for clients
+	s.serve(port, syscall.SIGINT, postgres, args...) // SIGINT does not wait for clients
 	// The server listens before it is ready, and refuses clients until then.
 	testkit.Until(t, "PostgreSQL is ready", func() bool {
 		return strings.Contains(s.said(), "ready to accept connections")

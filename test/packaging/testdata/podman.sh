@@ -14,8 +14,8 @@ mount -t proc proc /proc || cannot "no proc can be mounted"
 umount -R -l /sys/fs/cgroup || cannot "the cgroups cannot be unmounted"
 mount -t cgroup2 cgroup2 /sys/fs/cgroup || cannot "no cgroup2 can be mounted"
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm || cannot "no tmpfs can be mounted"
-# podman cannot put an overlay over an overlay, and the host's root is one if the host is itself a
-# container.
+# podman cannot put an overlay over an overlay, and the host's root is an overlay if the host is
+# itself a container.
 [ "$(stat -f -c %T "$1")" != overlayfs ] || mount -t tmpfs -o mode=755 tmpfs "$1"
 echo ready
 # As the first process, the shell must reap the processes that containers leave.

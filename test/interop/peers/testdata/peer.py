@@ -22,7 +22,7 @@ import sys
 role, port = sys.argv[1], int(sys.argv[2])
 option = dict(a.split("=", 1) for a in sys.argv[3:])
 most = int(option.get("most", 1 << 20))
-bound = 300  # only a hang takes as long
+bound = 300  # seconds; a wait takes this long only if something hangs
 
 
 def say(text):
