@@ -51,8 +51,8 @@ type Conn struct {
 	writing sem // held by a Write, Handshake or CloseWrite
 	reading sem // held by the operation that waits for data (io.go)
 
-	// wanting is the number of Writes and CloseWrites that wait for `reading`, because they need
-	// the rest of a message of the handshake layer (lockReading).
+	// wanting is the number of Writes and CloseWrites that wait for `reading`, because they
+	// need the rest of a message of the handshake layer (lockReading).
 	wanting atomic.Int32
 
 	// mu guards the rest. An operation holds it for one stay in the library, and for the sends
