@@ -43,8 +43,8 @@ func (s *sum) add(what, rows string, v *float64) {
 	s.lines = append(s.lines, []string{what, rows, digits(*v)})
 }
 
-// compare adds two lines to the table: the sum so far, and the value that the row with this name
-// has for the whole.
+// compare adds two lines to the table: the sum so far, and the value that was measured for all
+// these parts together, in the row with this name.
 func (s *sum) compare(what, row string, measured *float64) {
 	if measured == nil {
 		s.open = true

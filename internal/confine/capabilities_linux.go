@@ -40,8 +40,9 @@ func dropCapabilities(keep uint64) error {
 			}
 		}
 	}
-	// Root keeps capabilities in the exec. Any other user keeps only those in the ambient set,
-	// and the kernel drops a capability from this set if it is not inheritable.
+	// The worker executes itself after this. Root keeps capabilities in the exec. Any other
+	// user keeps only those of the ambient set, and a capability can be in the ambient set only
+	// if it is inheritable. So those in keep stay inheritable.
 	inheritable := keep
 	if keep == toBecome {
 		inheritable = 0 // programs of the other user must not inherit a capability

@@ -65,9 +65,10 @@ func (s *Supervisor) closeSessionLines() {
 	}
 }
 
-// sharing makes a worker's function of type share (relay.go). The function asks the limiter of the
-// worker's account. For a worker of many sessions, and for a worker without a session yet, the
-// function lets all entries pass.
+// sharing makes the function by which the relay of a worker's entries asks whether an entry may be
+// logged (type share, relay.go). All workers of an account share the limiter that answers. For a
+// worker of many sessions, and for a worker without a session yet, the function lets all entries
+// pass.
 func (s *Supervisor) sharing(w *worker) share {
 	return func(missed uint64, weight int) (dropped uint64, ok bool) {
 		s.mu.Lock()

@@ -2,8 +2,9 @@
  * clientconf.h - /etc/tlsd/client.conf, in which the administrator tells callers about the system's
  * tlsd. It has lines of "key = value". Empty lines and lines that begin with # are ignored.
  *
- *   socket = PATH             the system's tlsd listens here; without $TLSD_SOCKET no other
- *                             socket is tried, except a private tlsd's if autostart is yes
+ *   socket = PATH             the system's tlsd listens here; the plugin tries only this
+ *                             socket, unless $TLSD_SOCKET names another; if autostart is yes,
+ *                             it also tries a private tlsd's
  *   autostart = yes | no      whether a private tlsd may be started
  *   trusted-users = USER ...  names or numbers of users whose daemons are trusted like root's
  *
