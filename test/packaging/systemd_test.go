@@ -204,7 +204,7 @@ func TestAUserHasATlsdOfTheirOwn(t *testing.T) {
 	if info := m.run("alice", as("tlsshim", "call", "Info")...); !allOn(info) {
 		t.Errorf("under the unit, not every confinement of the worker is on: %s", info)
 	}
-	m.expect("user 5001 runs it", "root", "sh", "-c",
+	m.expect("user 5001 runs the tlsd there", "root", "sh", "-c",
 		"TLSD_SOCKET=/run/user/5001/tlsd.sock tlsshim call Backend 2>&1 || true")
 	m.run("alice", as("systemctl", "--user", "stop", "tlsd.service", "tlsd.socket")...)
 }
