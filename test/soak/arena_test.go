@@ -70,7 +70,8 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
 	}
 	a.d = testd.StartWith(t, testd.Options{
 		Flags: append([]string{"--watchdog=4s", "--drain-timeout=1s"}, flags...),
-		Env:   []string{"TMPDIR=" + a.temp}, MayFail: restarts,
+		// With little garbage in its heap (GOGC), the supervisor soon has its final size.
+		Env: []string{"TMPDIR=" + a.temp, "GOGC=10"}, MayFail: restarts,
 	})
 	return a
 }

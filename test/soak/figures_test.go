@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"tlsd/rpc/client"
 )
@@ -92,14 +91,8 @@ func (f *figures) judgeMemory(t *testing.T) {
 	first, last := median(warm[:len(warm)/3]), median(warm[len(warm)*2/3:])
 	t.Logf("the median of its RSS is %d KiB in the first third, %d KiB in the last",
 		first, last)
-	allowed := first/10 + 2048
-	if *duration < 2*time.Minute {
-		// Go collects no garbage before the heap has 4 MiB (GOGC in package runtime). On a
-		// slow machine the first third of a short run can be over before that.
-		allowed += 4096
-	}
-	if last > first+allowed {
-		t.Errorf("the supervisor's memory grows from %d to %d KiB; %d KiB are allowed",
-			first, last, allowed)
+	if last > first+first/10+2048 {
+		t.Errorf("the supervisor's memory grows from %d to %d KiB; 10 %% and 2 MiB are "+
+			"allowed", first, last)
 	}
 }
