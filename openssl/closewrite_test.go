@@ -124,21 +124,16 @@ func TestAReadGetsTheDataThatAWriteHasReadFromTheSocket(t *testing.T) {
 			for range 10 {
 				c, _, f := connectForged(t)
 				ticket := newSessionTicket()
-				f.send(t, handshakeRecord, ticket[:len(ticket)/2])
-				read := make(chan struct{})
-				go func() {
-					defer close(read)
-					expectRead(t, c, "data")
-				}()
-				testkit.Until(t, "the Read is in the middle of the message",
-					func() bool { return openssl.InMessage(c) })
+				read := f.stopReadIn(t, c, bounded(t),
+					ticket[:len(ticket)/2], "data")
 				stop := keepBusy(t)
 				f.send(t, handshakeRecord, ticket[len(ticket)/2:])
 				f.send(t, applicationRecord, []byte("data"))
 				err := write(c)
 				stop()
 				testkit.Must(t, err)
-				testkit.Receive(t, read, "the Read to get the data")
+				err = testkit.Receive(t, read, "the Read to get the data")
+				testkit.Must(t, err)
 			}
 		})
 	}
@@ -196,15 +191,8 @@ func TestAWriteThatMustReadSleepsMeanwhile(t *testing.T) {
 	} {
 		c, _, f := connectForged(t)
 		ticket := newSessionTicket()
-		f.send(t, handshakeRecord, ticket[:len(ticket)/2])
 		ctx, cancel := context.WithCancel(bounded(t))
-		read := make(chan error, 1)
-		go func() {
-			_, err := c.Read(ctx, make([]byte, 1))
-			read <- err
-		}()
-		testkit.Until(t, "the Read is in the middle of the message",
-			func() bool { return openssl.InMessage(c) })
+		read := f.stopReadIn(t, c, ctx, ticket[:len(ticket)/2], "")
 		cancel()
 		if err := testkit.Receive(t, read, "the Read to end"); err != context.Canceled {
 			t.Fatal(err)

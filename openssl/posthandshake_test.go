@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"runtime"
 	"strings"
@@ -154,6 +155,26 @@ func connectForged(t *testing.T) (c *openssl.Conn, peer *tls.Conn, f *forger) {
 	return c, peer, newForger(t, peers, keyLog.String())
 }
 
+// stopReadIn sends the first part of a handshake message, and begins a Read that waits for the
+// rest. The Read should then get the data want. The channel gets the error of the Read.
+func (f *forger) stopReadIn(t *testing.T, c *openssl.Conn, ctx context.Context, part []byte,
+	want string) <-chan error {
+	t.Helper()
+	f.send(t, handshakeRecord, part)
+	read := make(chan error, 1)
+	go func() {
+		buf := make([]byte, 100)
+		n, err := c.Read(ctx, buf)
+		if err == nil && string(buf[:n]) != want {
+			err = fmt.Errorf("Read: %q, want %q", buf[:n], want)
+		}
+		read <- err
+	}()
+	testkit.Until(t, "the Read is in the middle of the message",
+		func() bool { return openssl.InMessage(c) })
+	return read
+}
+
 func expectRead(t *testing.T, c *openssl.Conn, want string) {
 	t.Helper()
 	buf := make([]byte, 100)
@@ -220,14 +241,7 @@ func TestAWriteGoesOnWhoeverReadsTheRestOfTheMessage(t *testing.T) {
 	for round := range 200 {
 		c, peer, f := connectForged(t)
 		ticket := newSessionTicket()
-		f.send(t, handshakeRecord, ticket[:10])
-		read := make(chan struct{})
-		go func() {
-			defer close(read)
-			expectRead(t, c, "data")
-		}()
-		testkit.Until(t, "the Read is in the middle of the message",
-			func() bool { return openssl.InMessage(c) })
+		read := f.stopReadIn(t, c, bounded(t), ticket[:10], "data")
 		wrote := make(chan error, 1)
 		go func() {
 			_, err := c.Write(bounded(t), []byte("hello"))
@@ -243,7 +257,7 @@ func TestAWriteGoesOnWhoeverReadsTheRestOfTheMessage(t *testing.T) {
 		testkit.Must(t, testkit.Receive(t, wrote, "the Write to end"))
 		expectFromClient(t, peer, "hello")
 		f.send(t, applicationRecord, []byte("data"))
-		testkit.Receive(t, read, "the Read to end")
+		testkit.Must(t, testkit.Receive(t, read, "the Read to end"))
 		c.Close()
 	}
 }
