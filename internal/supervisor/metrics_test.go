@@ -71,6 +71,7 @@ func TestCountersSurviveTheirWorker(t *testing.T) {
 	b.say("bye")
 	d.logged("session ended", 1)
 	d.until("both workers are gone", func() bool { return d.countWorkers() == 1 })
+	d.countsStarts(2)
 	d.has(map[string]float64{
 		"tlsd_bytes_total in": 15, "tlsd_bytes_total out": 0, "tlsd_handles connection": 0,
 		"tlsd_sessions": 0,
@@ -81,7 +82,16 @@ func TestCountersSurviveTheirWorker(t *testing.T) {
 		"tlsd_sessions_ended_total lost": 1, "tlsd_sessions_ended_total caller": 1,
 		"tlsd_sessions_ended_total error": 0,
 		"tlsd_worker_deaths_total killed": 1, "tlsd_worker_deaths_total signal": 0,
-		"tlsd_session_start_seconds count": 2, "tlsd_session_start_seconds 30": 2,
+		"tlsd_session_start_seconds 30": 2,
+	})
+}
+
+// countsStarts waits until n starts of sessions are counted. A start is counted after the worker
+// has the session, so the caller may already have an answer of the worker.
+func (d *daemon) countsStarts(n float64) {
+	d.t.Helper()
+	d.until(fmt.Sprintf("%v starts of sessions are counted", n), func() bool {
+		return d.values()["tlsd_session_start_seconds count"] == n
 	})
 }
 
