@@ -24,8 +24,9 @@ func (c *Conn) Close() error {
 // A later call waits until the first has ended, and returns nil.
 //
 // After a handshake CloseContext sends close_notify before it closes the socket. It sends none if
-// CloseWrite has sent it, if the connection has failed, or if its outgoing stream is broken. It
-// never waits for the peer's close_notify.
+// CloseWrite has sent it, if the connection has failed, if its outgoing stream is broken, or if the
+// peer has sent only a part of a message of the handshake layer. It never waits for the peer's
+// close_notify.
 //
 // After close_notify CloseContext makes sure that written data arrives. If a socket is closed while
 // received data is unread, or if data is received after the close, the system discards the outgoing
@@ -80,13 +81,9 @@ func (c *Conn) close(ctx context.Context, how ending) error {
 
 	_ = c.nc.SetDeadline(time.Time{}) // if this fails, so does the next use of the socket
 	sent := false
-	if c.established.Load() {
-		switch how {
-		case orderly:
-			sent = c.lastWords(ctx)
-		case cut:
-			sent = !c.writeFailed() && c.inFlight()
-		}
+	if how != abort && c.established.Load() {
+		// Without close_notify, too, written data must arrive.
+		sent = how == orderly && c.lastWords(ctx) || !c.writeFailed() && c.inFlight()
 	}
 	c.free()
 	if sent && c.nc.CloseWrite() == nil { // an error means that the connection is gone already

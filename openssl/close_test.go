@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 )
 
@@ -245,6 +246,34 @@ func losesNothing(t *testing.T, c *openssl.Conn, peer *tls.Conn,
 	if !bytes.Equal(got, data) {
 		t.Errorf("the peer has got %d of %d bytes", len(got), len(data))
 	}
+}
+
+// In the middle of a handshake message from the peer OpenSSL sends no close_notify. Even then the
+// data that was written before arrives.
+func TestCloseInTheMiddleOfAMessageLosesNothingThatWasWritten(t *testing.T) {
+	t.Parallel()
+	c, peer, f := connectForged(t)
+	data := pattern(320_000)
+	if _, err := c.Write(bounded(t), data); err != nil { // the peer does not read it yet
+		t.Fatal(err)
+	}
+	ticket := newSessionTicket()
+	ctx, cancel := context.WithCancel(bounded(t))
+	read := f.stopReadIn(t, c, ctx, ticket[:len(ticket)/2], "")
+	cancel()
+	if err := testkit.Receive(t, read, "the Read to end"); err != context.Canceled {
+		t.Fatal(err)
+	}
+	f.send(t, applicationRecord, []byte("nobody reads this"))
+	closed := make(chan error, 1)
+	go func() { closed <- c.CloseContext(bounded(t)) }()
+	// The peer begins to read when Close has decided how it closes the socket.
+	testkit.Until(t, "Close frees the SSL", func() bool { return openssl.Freed(c) })
+	got, err := io.ReadAll(peer)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the peer has got %d of %d bytes, %v", len(got), len(data), err)
+	}
+	testkit.Must(t, testkit.Receive(t, closed, "Close to return"))
 }
 
 func TestConnectionsOutliveTheirContext(t *testing.T) {

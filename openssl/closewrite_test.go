@@ -315,6 +315,25 @@ func TestWaitResetTellsOfAResetAfterTheEnd(t *testing.T) {
 	}
 }
 
+// A Write may wait for the rest of a handshake message when a Read reads the message and the end
+// after it. No event ends the wait of the Write. So a WaitReset lets the Write go first.
+func TestWaitResetGivesWayToAWrite(t *testing.T) {
+	t.Parallel()
+	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
+		ended(t, c, peer, true)
+		openssl.WantMessage(c)
+		ctx, cancel := context.WithCancel(bounded(t))
+		waited := make(chan error, 1)
+		go func() { waited <- c.WaitReset(ctx) }()
+		testkit.Until(t, "WaitReset waits", func() bool { return openssl.Reads(c) })
+		testkit.Must(t, openssl.TakeReading(bounded(t), c))
+		cancel()
+		if err := <-waited; !errors.Is(err, context.Canceled) {
+			t.Errorf("WaitReset that is cancelled: %v", err)
+		}
+	})
+}
+
 func TestCloseEndsWaitReset(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {

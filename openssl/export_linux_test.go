@@ -28,6 +28,15 @@ func FillSocket(ctx context.Context, t *testing.T, c *Conn) {
 	for {
 		full := false
 		err := c.raw.Control(func(fd uintptr) {
+			// Look before the writes: an acknowledgement makes room in the socket, but
+			// none comes after the window has closed.
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP,
+				unix.TCP_INFO)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			full = info.Unacked == 0 && info.Notsent_bytes > 0 && info.Snd_wnd == 0
 			for _, size := range []int{64 << 10, 1} {
 				for err := error(nil); err == nil; {
 					_, err = syscall.Write(int(fd), make([]byte, size))
@@ -36,13 +45,6 @@ func FillSocket(ctx context.Context, t *testing.T, c *Conn) {
 					}
 				}
 			}
-			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP,
-				unix.TCP_INFO)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			full = info.Unacked == 0 && info.Notsent_bytes > 0 && info.Snd_wnd == 0
 		})
 		if err != nil {
 			t.Error(err)

@@ -111,3 +111,25 @@ func PretendInMessage(c *Conn) {
 	defer c.mu.Unlock()
 	c.inMessage = true
 }
+
+// Freed says whether the SSL of a Conn is freed.
+func Freed(c *Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ssl == 0
+}
+
+// WantMessage makes c behave as if a Write were about to wait for the rest of a message.
+func WantMessage(c *Conn) { c.wanting.Add(1) }
+
+// Reads says whether a Read or WaitReset has locked Conn.reading.
+func Reads(c *Conn) bool { return len(c.reading.held) > 0 }
+
+// TakeReading locks Conn.reading for a moment.
+func TakeReading(ctx context.Context, c *Conn) error {
+	if err := c.reading.lock(ctx, c.done); err != nil {
+		return err
+	}
+	c.reading.unlock()
+	return nil
+}

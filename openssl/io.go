@@ -35,8 +35,8 @@ import (
 //
 // If a context ends, watch sets a deadline in the past for the direction in which the operation
 // waits. If a connection fails, fail sets such a deadline for both directions. wakeReader sets one
-// for a Read. A deadline may stay behind. Then the next operation removes it, and tries again
-// (waitOnce).
+// for a Read or WaitReset. A deadline may stay behind. Then the next operation removes it and tries
+// again (waitOnce).
 
 // A direction is the readiness that an operation waits for.
 type direction int
@@ -142,8 +142,8 @@ func (o *op) waitOnce() (err error) {
 
 // lockReading locks c.reading. A Write or CloseWrite waits for data only until a message of the
 // handshake layer is complete. If a Read reads the last part of the message, no event ends the wait
-// of the Write. So the Read then gives way to the Write (see try). A Read that waits for the socket
-// may not know of the Write yet, so it is woken.
+// of the Write. So the Read, or a WaitReset after it, gives way to the Write (see try). If one of
+// them waits for the socket, it may not know of the Write yet, so it is woken.
 func (o *op) lockReading() error {
 	c := o.c
 	if o.kind == opWrite || o.kind == opShutdown {
@@ -185,14 +185,20 @@ func (o *op) try(fd uintptr) bool {
 			return true
 		case want == readable && o.parked && o.c.reading.waiting.Load() > 0:
 			return true // o had its turn; it queues behind the operation that waits
-		case want == readable && o.kind == opRead && !o.inMessage && o.c.wanting.Load() > 0:
-			return true // a Write can go on: no message is incomplete
+		case want == readable && o.givesWay():
+			return true
 		default:
 			o.parked, o.turns = true, 0
 			o.watch()
 			return false
 		}
 	}
+}
+
+// givesWay says whether o, which needs more data, must let a Write or CloseWrite go first: it waits
+// for the rest of a message, and no message is incomplete.
+func (o *op) givesWay() bool {
+	return o.c.wanting.Load() > 0 && (o.kind == opReset || o.kind == opRead && !o.inMessage)
 }
 
 // If the context of an operation has ended, or its Conn is being closed, interrupted ends the

@@ -12,6 +12,7 @@ type stays struct {
 	sync.Mutex
 	inside map[int]bool
 	seen   []stay
+	nested []stay // entered by a thread that was in the library already
 }
 
 type stay struct {
@@ -23,7 +24,7 @@ func (s *stays) Enter(thread int, method string, tag int32) {
 	s.Lock()
 	defer s.Unlock()
 	if s.inside[thread] {
-		s.seen = append(s.seen, stay{"a thread that is in the library already", tag})
+		s.nested = append(s.nested, stay{method, tag})
 	}
 	s.inside[thread] = true
 	if v := (stay{method, tag}); !slices.Contains(s.seen, v) {
@@ -73,6 +74,9 @@ func TestWatcherIsToldTheMethodAndTheConnection(t *testing.T) {
 		if !slices.Contains(w.seen, want) {
 			t.Errorf("%v is not among %v", want, w.seen)
 		}
+	}
+	if len(w.nested) != 0 {
+		t.Errorf("threads that were in the library have entered it again: %v", w.nested)
 	}
 	if len(w.inside) != 0 {
 		t.Errorf("these threads have entered the library and not left it: %v", w.inside)
