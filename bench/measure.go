@@ -105,8 +105,12 @@ func (a *arena) measure(ctx context.Context, t task) (*outcome, error) {
 func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Reader,
 	goOn func() error) (*outcome, error) {
 	line, err := lines.ReadString('\n')
-	if err != nil || line != "ready\n" {
-		return nil, fmt.Errorf("the program has said %q: %w", line, err)
+	if err != nil {
+		return nil, fmt.Errorf("the program must say that it is ready: it has said %q: %w",
+			line, err)
+	}
+	if line != "ready\n" {
+		return nil, fmt.Errorf(`the program must say "ready": it has said %q`, line)
 	}
 	helpers, weight, parent := map[int]usage{}, memory{}, memory{}
 	if t.helper != nil {

@@ -153,8 +153,12 @@ func (m member) shown() string {
 // membersOf gives the members of an object in their order.
 func membersOf(line []byte) ([]member, error) {
 	in := json.NewDecoder(bytes.NewReader(line))
-	if begin, err := in.Token(); err != nil || begin != json.Delim('{') {
-		return nil, fmt.Errorf("not an object: %w", err)
+	begin, err := in.Token()
+	if err != nil {
+		return nil, err
+	}
+	if begin != json.Delim('{') {
+		return nil, fmt.Errorf("not an object, but beginning with %v", begin)
 	}
 	var list []member
 	for in.More() {

@@ -117,24 +117,38 @@ func listen(t *testing.T, address string, cert *testcert.Cert) net.Listener {
 // already.
 func dial(t *testing.T, ca *testcert.CA, name string, port int) *tls.Conn {
 	t.Helper()
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: testkit.Patience},
-		Config: &tls.Config{ServerName: name, RootCAs: ca.Pool(),
-			MinVersion: tls.VersionTLS13}}
-	c, err := d.DialContext(t.Context(), "tcp", testkit.Addr(port))
+	nc, err := net.DialTimeout("tcp", testkit.Addr(port), testkit.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := tls.Client(notified{nc.(*net.TCPConn)}, &tls.Config{ServerName: name,
+		RootCAs: ca.Pool(), MinVersion: tls.VersionTLS13})
 	t.Cleanup(func() { c.Close() })
-	return c.(*tls.Conn)
+	if err := c.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
-// readAll reads to the end. The end must be a close_notify, because crypto/tls accepts nothing
-// else.
+// A notified is a connection below TLS that must end with close_notify. crypto/tls takes the end of
+// the stream between two records as the end of the data. After close_notify it reads no more, so
+// only an end without close_notify reaches Read.
+type notified struct{ *net.TCPConn }
+
+func (n notified) Read(p []byte) (int, error) {
+	read, err := n.TCPConn.Read(p)
+	if err == io.EOF {
+		err = errors.New("the stream has ended without close_notify")
+	}
+	return read, err
+}
+
+// readAll reads the data of a connection of dial to the end, which must be a close_notify.
 func readAll(t *testing.T, c *tls.Conn) string {
 	t.Helper()
 	b, err := io.ReadAll(c)
 	if err != nil {
-		t.Errorf("the peer has sent %d bytes, and then no close_notify: %v", len(b), err)
+		t.Errorf("the peer has sent %d bytes, and then: %v", len(b), err)
 	}
 	return string(b)
 }

@@ -230,7 +230,7 @@ func TestSturdyServerSurvivesItsClients(t *testing.T) {
 	}
 	broken := dial(t, ca, "localhost", port)
 	echo(broken)
-	if err := broken.NetConn().(*net.TCPConn).SetLinger(0); err != nil { // a reset
+	if err := broken.NetConn().(notified).SetLinger(0); err != nil { // a reset
 		t.Fatal(err)
 	}
 	broken.NetConn().Close()

@@ -349,7 +349,7 @@ func greeted(w *world, port int, text string) (addr string, took time.Duration, 
 		return addr, 0, err
 	}
 	if got, err := io.ReadAll(conn); err != nil || string(got) != text {
-		return addr, 0, fmt.Errorf("%q comes back, %w", got, err)
+		return addr, 0, fmt.Errorf("%q comes back, %v", got, err)
 	}
 	return addr, 0, nil
 }

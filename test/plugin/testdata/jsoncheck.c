@@ -21,7 +21,7 @@ int main(void)
 
 	while ((n = getline(&line, &cap, stdin)) > 0) {
 		/* The sanitizer finds reads behind the copy. The buffer of line is longer. */
-		char *copy = malloc((size_t)n);
+		char *copy = malloc((size_t)n - 1);
 		struct span doc = { copy, (size_t)n - 1 }, v;
 		int64_t number;
 
