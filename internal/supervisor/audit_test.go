@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -21,12 +22,18 @@ func auditor() (*Supervisor, *observer.ObservedLogs) {
 	return New(Config{Log: zap.NewNop(), Audit: zap.New(core)}), logs
 }
 
+// mostPassed is the largest number of events that a limiter lets pass from the time begun until now.
+func mostPassed(begun time.Time, burst, rate int) int {
+	return burst + int(float64(rate)*time.Since(begun).Seconds()) + 1
+}
+
 // The audit lines of a user are limited. Events that get no line are counted. Another user's lines
 // are written.
 func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 	t.Parallel()
 	s, logs := auditor()
 	const direct, reported = 100 * auditBurst, 5
+	begun := time.Now()
 	for range direct {
 		s.writeAudit(Peer{UID: 1}, 7, &audit.Event{Name: audit.Denied}, 0)
 	}
@@ -34,9 +41,10 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 		s.writeAudit(Peer{UID: 1}, 7, nil, 1)
 	}
 	const events = direct + reported
-	if n := logs.Len(); n < auditBurst || n > events/10 {
+	most := mostPassed(begun, auditBurst, auditRate)
+	if n := logs.Len(); n < auditBurst || n > most {
 		t.Errorf("%d events of a user get %d lines; want %d to %d", events, n, auditBurst,
-			events/10)
+			most)
 	}
 	s.writeAudit(Peer{UID: 2}, 8,
 		&audit.Event{Name: audit.Denied, Method: "m", Asked: "a\nb", Key: "k"}, 3)
@@ -117,6 +125,7 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	testkit.Must(t, file.Close())
 	defer page.Close()
 	const sessions = 100 * sessionBurst
+	begun := time.Now()
 	runSession := func(number uint64, uid uint32, entries string) {
 		w := &worker{pid: 1, single: true, sessions: map[uint64]*session{},
 			slots: slots{count: 1}, page: page}
@@ -136,14 +145,16 @@ func TestTheLogOfAUsersSessionsIsLimited(t *testing.T) {
 	runSession(sessions, 1, strings.Repeat(entry, 2*relayBurst))
 	count := func(text string) int { return logs.FilterMessage(text).Len() }
 	started, entries := count("session started"), count("entry")
-	if started < sessionBurst || started > sessions/10 || count("session ended") != started {
+	most := mostPassed(begun, sessionBurst, sessionRate)
+	if started < sessionBurst || started > most || count("session ended") != started {
 		t.Errorf("%d starts and %d ends of %d sessions are logged; want equal numbers, "+
 			"from %d to %d", started, count("session ended"), sessions,
-			sessionBurst, sessions/10)
+			sessionBurst, most)
 	}
-	if entries < entriesBurst || entries > sessions/2 {
+	most = mostPassed(begun, entriesBurst, entriesRate)
+	if entries < entriesBurst || entries > most {
 		t.Errorf("%d entries of %d sessions are logged; want %d to %d", entries, sessions,
-			entriesBurst, sessions/2)
+			entriesBurst, most)
 	}
 	runSession(sessions+1, 2, entry)
 	if count("session started") != started+1 || count("session ended") != started+1 ||
