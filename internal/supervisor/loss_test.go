@@ -36,7 +36,8 @@ func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 		f := d.logged("worker ended unexpectedly", n+1)
 		if f["cause"].(string)+" in tls.Read" != tt.want || f["operation"] != "tls.Read" ||
 			f["library"] != "OpenSSL 3.9" || f["uptime"].(time.Duration) <= 0 {
-			t.Errorf("after the death %q the log says %v", tt.how, f)
+			t.Errorf("after the death %q the log says %v; want the cause, the "+
+				"operation tls.Read, the library and an uptime", tt.how, f)
 		}
 	}
 	if other.pid() != pid {

@@ -329,8 +329,8 @@ func dialAndAsk(path string) int {
 	return 0
 }
 
-// trace is the main function of the test binary as a debugger. It traces the process with the pid
-// until its standard input ends.
+// trace is the main function of the test binary as a debugger. It traces the process that has this
+// pid, until the debugger's standard input ends.
 func trace(pid string) int {
 	runtime.LockOSThread()
 	n, err := strconv.Atoi(pid)
