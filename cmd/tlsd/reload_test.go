@@ -49,8 +49,8 @@ func (r *reloading) sighup(t *testing.T, args ...string) string {
 	return r.out.String()
 }
 
-// At SIGHUP, tlsd changes to the log level that its settings have now. If the new level allows the
-// line, a log line says that log-level has changed.
+// At SIGHUP, tlsd changes to the log level that its settings have now. If the new level allows
+// lines of the level info, a line says that log-level has changed.
 func TestTheLogLevelChangesAtRunTime(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)

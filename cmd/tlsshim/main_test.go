@@ -141,7 +141,8 @@ func standIn(t *testing.T, answers int) (path string) {
 	return path
 }
 
-// If its session is lost, the shell says so once and ends, although its input has more lines.
+// If the session of a shell is lost, the shell says so once and ends, although its input has more
+// lines.
 func TestAShellEndsWhenItsSessionIsLost(t *testing.T) {
 	t.Parallel()
 	got := start(t.Context(), "NewClient h 1\nBackend\nLastError\n", nil, "shell", "--socket",

@@ -120,7 +120,7 @@ func TestALineIsAnEntryWithPriorityAndFields(t *testing.T) {
 	}
 }
 
-// Text that a worker or a peer has chosen stays in its own field.
+// A text that a worker or a peer has chosen cannot begin another field of the entry.
 func TestNoTextBeginsAFieldOfItsOwn(t *testing.T) {
 	t.Parallel()
 	j, w := start(t)

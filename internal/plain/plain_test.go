@@ -7,7 +7,8 @@ import (
 	"unicode"
 )
 
-// dangerous has characters that end a line, control a terminal, or reverse the direction of text.
+// dangerous has characters that end a line, control a terminal, reverse the direction of text, or
+// are not visible. It also has a byte that is not UTF-8.
 const dangerous = "a\nb\rc\x1b[2Jd\u009b2Je\x7ff\tg\u202eh\u2066i\u2028j" +
 	"\u200bk\U000e0041l\xffm\x00n"
 
@@ -48,7 +49,7 @@ func TestLinesOfJSONStayJSON(t *testing.T) {
 	}
 }
 
-// Line escapes each line feed but the last, so that its result is one line.
+// Line escapes each line feed except one at the end, so that its result is one line.
 func TestALineIsOneLine(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

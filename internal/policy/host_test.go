@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// ParseHost accepts addresses and names of hosts. String writes each in one form.
+// ParseHost accepts addresses and names of hosts. If two spellings mean the same address, the
+// method String writes both in the same form. It writes names in lower case.
 func TestHostIsAnAddressOrAName(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat(strings.Repeat("a", 49)+".", 5)

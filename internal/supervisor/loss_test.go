@@ -51,7 +51,8 @@ func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
-	testkit.Must(t, unix.Kill(c.pid(), 34)) // the Go runtime does not catch signal 34
+	// The Go runtime does not catch signal 34, so the signal kills the worker.
+	testkit.Must(t, unix.Kill(c.pid(), 34))
 	c.told("died of signal 34")
 	if f := d.logged("worker ended unexpectedly", 1); f["exit"] != "signal 34" {
 		t.Errorf("the log says %v; want the exit \"signal 34\"", f)
@@ -103,8 +104,8 @@ func TestNoLineFallsIntoTheMiddleOfAMessage(t *testing.T) {
 	c.told("died of a panic")
 }
 
-// If a caller reads nothing, the supervisor cannot tell it that its worker has died. The supervisor
-// does not wait for this caller, and serves other callers.
+// A caller that reads nothing cannot be told that its worker has died. The supervisor does not wait
+// for this caller, and serves other callers.
 func TestAFullCallerDoesNotHoldUpTheSupervisor(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -147,7 +148,7 @@ func TestSessionsOfASharedWorkerAreToldTheSame(t *testing.T) {
 	}
 }
 
-// The supervisor keeps a copy of a caller's connection only as long as the session.
+// The supervisor keeps a copy of a caller's connection only until the session ends.
 func TestNoConnectionIsKeptBeyondItsSession(t *testing.T) {
 	// Not parallel: it counts the process's descriptors.
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared = true })

@@ -157,7 +157,8 @@ func fdOf(conn *net.UnixConn) (fd int) {
 	return fd
 }
 
-// playSession carries out the lines of one session, until the caller closes or says "bye".
+// playSession carries out the lines of one session, until the caller closes its connection or says
+// "bye".
 func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes *vitals.Session) {
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
