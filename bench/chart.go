@@ -29,9 +29,9 @@ type chart struct {
 	b             bytes.Buffer
 }
 
-// The classes of CSS: ours is tlsd, missed is tlsd where it misses a goal, base is in-process. The
-// class others is for the signs (circle, square, ...) that stand for the proxies. A halo is the
-// edge that separates a sign from a bar.
+// The classes of CSS: "ours" is for tlsd, "missed" for tlsd in a row where it misses a goal, and
+// "base" for the contestant in-process. The class "others" is for the signs (triangle, square,
+// cross) that stand for the proxies. A halo is the edge that separates a sign from a bar.
 const style = `
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .small { font-size: 11px }

@@ -72,7 +72,8 @@ func (r *results) drawRow(c *chart, rr *rowResult, x scale, y float64) {
 	}
 	c.rect(class, math.Min(x.at(1), x.at(v)), y-7, math.Abs(x.at(v)-x.at(1)), 14)
 	c.text("small", "start", x.to+8, y+4, fmt.Sprintf("%.2f", v))
-	for _, class := range []string{"halo", "others"} { // a halo must not cover another sign
+	// All halos come first, so that no halo covers the sign of another proxy.
+	for _, class := range []string{"halo", "others"} {
 		for _, who := range rr.Contestants {
 			if p, ok := rr.speed(who); ok && who.Name != ours {
 				c.mark(class, who.Name, x.at(p), y)

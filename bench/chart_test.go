@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A placed is a text of a chart, with an estimate of the rectangle that the text covers. The
-// coordinates grow downwards, so bottom is larger than top.
+// The type placed is a text of a chart, with an estimate of the rectangle that the text covers. The
+// coordinate Y grows downwards, so bottom is larger than top.
 type placed struct {
 	Class     string  `xml:"class,attr"`
 	Anchor    string  `xml:"text-anchor,attr"`
@@ -31,7 +31,8 @@ func (p *placed) place(t *testing.T) {
 	if p.Transform != "" {
 		if _, err := fmt.Sscanf(p.Transform, "translate(%g %g) rotate(-90)", &p.X,
 			&p.Y); err != nil {
-			t.Fatalf("%q: %v", p.Transform, err)
+			t.Fatalf("the attribute transform of a text is %q, want "+
+				"translate(X Y) rotate(-90): %v", p.Transform, err)
 		}
 		p.left, p.right = p.X-above, p.X+below
 		p.top, p.bottom = p.Y-width/2, p.Y+width/2
@@ -56,11 +57,11 @@ func TestTextsOfAChartAreInsideItAndApart(t *testing.T) {
 			Texts  []*placed `xml:"text"`
 		}
 		if err := xml.Unmarshal(svg, &chart); err != nil {
-			t.Fatalf("%s: %v", name, err)
+			t.Fatalf("%s cannot be read as XML: %v", name, err)
 		}
 		if len(chart.Texts) < 40 {
-			t.Errorf("%s: found only %d texts: this checks nothing", name,
-				len(chart.Texts))
+			t.Errorf("%s: found only %d texts, want 40 or more; does the test still "+
+				"find the texts?", name, len(chart.Texts))
 		}
 		for i, p := range chart.Texts {
 			p.place(t)
@@ -77,7 +78,7 @@ func TestTextsOfAChartAreInsideItAndApart(t *testing.T) {
 	}
 }
 
-// In the chart of the ratios, a sign (a circle, a square, ...) stands for a value of a proxy. The
+// In the chart of the ratios, a sign (triangle, square or cross) stands for a value of a proxy. The
 // signs are grey. On a bar, a sign can be seen only if a halo lies under the sign.
 func TestEachSignOverABarHasAHalo(t *testing.T) {
 	t.Parallel()
@@ -86,7 +87,8 @@ func TestEachSignOverABarHasAHalo(t *testing.T) {
 	sign := regexp.MustCompile(`<path class="others" d="([^"]+)"/>`)
 	signs := sign.FindAllStringSubmatchIndex(rows, -1)
 	if len(signs) < 20 {
-		t.Fatalf("found only %d signs: this checks nothing", len(signs))
+		t.Fatalf("found only %d signs in ratios.svg, want 20 or more; does the test still "+
+			"find the signs?", len(signs))
 	}
 	for _, at := range signs {
 		halo := `<path class="halo" d="` + rows[at[2]:at[3]] + `"/>`

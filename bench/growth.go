@@ -114,8 +114,8 @@ func sessions(n int) work {
 	}
 }
 
-// series gives the rows of a series, sorted by At. If several rows have the same At, it gives the
-// first of them, as firstAt does.
+// series gives the rows of a series, sorted by their field At. If several rows have the same number
+// in At, series gives the first of these rows, as firstAt does.
 func (r *results) series(name string) []*rowResult {
 	var list []*rowResult
 	for _, rr := range r.Rows {
@@ -127,7 +127,8 @@ func (r *results) series(name string) []*rowResult {
 	return slices.CompactFunc(list, func(a, b *rowResult) bool { return a.At == b.At })
 }
 
-// firstAt returns the first row of a series with this At, nil if there is none.
+// firstAt returns the first row of a series that has this number in its field At, or nil if no row
+// has it.
 func (r *results) firstAt(series string, at int) *rowResult {
 	for _, rr := range r.Rows {
 		if rr.Series == series && rr.At == at {

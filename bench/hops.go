@@ -7,9 +7,9 @@ import (
 	"strconv"
 )
 
-// This file measures the steps from the script to the wire, each by itself: bare sockets between
-// two processes, libssl against libssl in memory, Go's way to wait for data, and the smallest
-// possible process between client and sink (src/relay.c). sums.go adds up the steps.
+// This file measures each step from the script to the wire alone: bare sockets between two
+// processes, libssl against libssl in memory, Go's way to wait for data, and the smallest possible
+// process between client and sink (src/relay.c). sums.go adds up the steps.
 
 // hops returns the works that measure the steps. Instead of contestants these works compare
 // placements of the processes on CPUs (see place.go).

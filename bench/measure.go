@@ -169,7 +169,8 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 // without calls. The parameter before is the memory of all these processes, and the parameter
 // parent is that of the helper alone. Both were weighed before the work.
 func (o *outcome) weighAfter(ctx context.Context, helper int, before, parent memory) error {
-	after, err := stable(ctx, helper) // with a spare worker, as before the work
+	// Before the work, tlsd had a spare worker. It must have one again, or the growth is wrong.
+	after, err := stable(ctx, helper)
 	if err != nil {
 		return err
 	}

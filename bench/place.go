@@ -43,7 +43,8 @@ func placement(how string, program int, families ...map[int]usage) (free func(),
 		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		for _, t := range threads {
 			if tid, err := strconv.Atoi(t.Name()); err == nil {
-				unix.SchedSetaffinity(tid, set) // it fails if the thread has ended
+				// An error does not matter: it means that the thread has ended.
+				unix.SchedSetaffinity(tid, set)
 			}
 		}
 	}

@@ -82,7 +82,7 @@ func TestChartsAreXMLWithBothColourSchemesAndUnits(t *testing.T) {
 				break
 			}
 			if err != nil {
-				t.Fatalf("%s: %v", name, err)
+				t.Fatalf("%s is not well-formed XML: %v", name, err)
 			}
 		}
 		for _, want := range []string{"prefers-color-scheme: dark", "MB/s", "µs", "KiB",

@@ -81,7 +81,7 @@ func (p *process) stop() {
 	}
 }
 
-// usage has the resources that a process has used so far.
+// usage has the CPU time that a process has used so far, and the memory that it uses now.
 type usage struct {
 	name string
 	cpu  time.Duration // user and system, all threads
@@ -241,7 +241,7 @@ func busiest(before, after map[int]usage) int {
 // for each of them. dirty has only pages that no other process shares, and that were changed.
 type memory struct{ pss, dirty int64 }
 
-// The function only returns the entry of one process, as a family.
+// only(pid, family) returns a family that consists of the process pid and nothing else.
 func only(pid int, family map[int]usage) map[int]usage { return map[int]usage{pid: family[pid]} }
 
 // kernelMemory returns the memory that the kernel uses for itself on the whole machine, in bytes:

@@ -18,9 +18,9 @@ type proxy struct {
 }
 
 // A proxyKind describes one of the proxies and its command line. A proxy runs with its default
-// settings, except for two groups. The measurements need some: the sink's certificate, and a limit
-// for many connections. Two make the proxy faster: no Nagle delay, and larger buffers if the proxy
-// has a setting for them.
+// settings, except for two groups. The first group is what the measurements need: the sink's
+// certificate, and a limit for many connections. The second group makes the proxy faster: no Nagle
+// delay, and larger buffers if the proxy has a setting for them.
 type proxyKind struct {
 	name, exe, pkg string
 	versionArg     string

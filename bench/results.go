@@ -125,9 +125,9 @@ func (a *arena) runRounds(ctx context.Context, p plan, list []work) *results {
 	return r
 }
 
-// order returns the order of n contestants in a round. In each pair of rounds another contestant is
-// the first, and every second round has the reverse order. So no contestant always runs after the
-// same other contestant.
+// order returns the order of n contestants in a round. After every two rounds the order is rotated
+// by one contestant, and in every second round it is reversed. So no contestant always runs after
+// the same other contestant.
 func order(n, round int) []int {
 	order := make([]int, n)
 	for i := range order {

@@ -66,8 +66,8 @@ static bool take_all(int fd, char *p, size_t n)
 	return true;
 }
 
-/* Sends each message back (pingpong), or counts bytes until the end and then sends their number
- * (write). */
+/* Sends each message back (pingpong), or counts the bytes until the stream ends, and then sends
+ * their number (write). */
 static _Noreturn void be_partner(int fd, bool pingpong)
 {
 	size_t most = size < AT_ONCE ? size : AT_ONCE;

@@ -1,9 +1,10 @@
 /*
- * Round trips on one connection, while a writer writes on another one to a slow peer.
+ * Round trips on one connection, while a writer writes on another connection to a slow peer.
  *
- * The writer is a thread of the same program, so of the same session of tlsd. Its peer takes 16 KiB
- * every 2 ms, so the writer is stuck nearly all of the time. The results are the median and the
- * 99th percentile of the round trips' times. They show whether one connection waits for the other.
+ * The writer is a thread of the same program, so both connections are in one session of tlsd. The
+ * writer's peer takes 16 KiB every 2 ms, so the writer waits nearly all of the time. The results
+ * are the median and the 99th percentile of the round trips' times. They show whether one
+ * connection waits for the other.
  *
  * Both connections end with the program. The rest of the writer's data is dropped.
  */

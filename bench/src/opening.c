@@ -13,7 +13,8 @@ enum {
 	/* In the output, first= is the median over the first SAMPLE connections, and last= over the
 	 * last SAMPLE. If there are fewer than 2 * SAMPLE, each is the median over half of them. */
 	SAMPLE = 100,
-	PATIENCE = 500, /* how often the sink is asked for its count of marks, every 10 ms */
+	/* The sink is asked for its count of marks every 10 ms, at most PATIENCE times. */
+	PATIENCE = 500,
 };
 
 static void one_connection(uint64_t tag)

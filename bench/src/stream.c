@@ -12,7 +12,7 @@
 static uint8_t noise[BLOCK];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* xorshift64: any noise will do, if it does not repeat within a block. */
+/* Makes the noise with xorshift64. It is good enough, because it does not repeat within a block. */
 static void make_noise(void)
 {
 	uint64_t x = 88172645463325252u;

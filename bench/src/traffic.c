@@ -78,7 +78,7 @@ static _Noreturn void be_lane(struct traffic *t)
 	signal(SIGCHLD, SIG_DFL);
 	link_setup(t->apart);
 	open_lane(t, &lane);
-	pthread_barrier_wait(&t->end); /* the lane's link is open */
+	pthread_barrier_wait(&t->end); /* tells open_apart that this lane's link is open */
 	run_lane(&lane);
 	link_close(lane.link);
 	_exit(0);
@@ -176,7 +176,7 @@ static void close_lanes(struct traffic *t)
 	free(t->lanes);
 }
 
-/* Moves so many units on each lane, and returns how long this took, in seconds. */
+/* Moves the given number of units on each lane. Returns the time that it took, in seconds. */
 static double move_all(struct traffic *t, uint64_t units)
 {
 	double begun = seconds();

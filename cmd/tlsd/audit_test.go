@@ -7,9 +7,9 @@ import (
 	"tlsd/internal/handoff"
 )
 
-// If the queue to the supervisor is full, note drops the event, and does not wait. The next event
-// that fits into the queue has the number of dropped events. If no event follows, end sends the
-// number.
+// The method auditor returns two functions, note and end. If the queue to the supervisor is full,
+// the function note drops the event, and does not wait. The next event that fits into the queue has
+// the number of dropped events. If no event follows, the function end sends the number.
 func TestAuditDoesNotWaitAndCounts(t *testing.T) {
 	t.Parallel()
 	w := &workerProcess{outbox: make(chan handoff.FromWorker, 1)}
@@ -20,7 +20,7 @@ func TestAuditDoesNotWaitAndCounts(t *testing.T) {
 		case msg := <-w.outbox:
 			return msg.Audit
 		default:
-			t.Fatal("the queue has no message")
+			t.Fatal("the queue to the supervisor is empty; want an audit message")
 			return nil
 		}
 	}
@@ -39,10 +39,10 @@ func TestAuditDoesNotWaitAndCounts(t *testing.T) {
 	next()
 	end()
 	if a := next(); a.Event != nil || a.Missed != 1 {
-		t.Errorf("end sends %+v; want no event, and 1 dropped", a)
+		t.Errorf("the function end sends %+v; want no event, and 1 dropped", a)
 	}
 	end()
 	if len(w.outbox) != 0 {
-		t.Error("end sends a number that it has sent before")
+		t.Error("the second call of the function end sends a message; want none")
 	}
 }

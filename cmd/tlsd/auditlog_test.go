@@ -106,8 +106,8 @@ func TestAnAuditLogThatWasMovedIsMadeAnew(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "audit log opened again") ||
 		!strings.Contains(log.String(), "cannot be opened again") {
-		t.Errorf("the main log has %q; want that a file was opened again, and that the "+
-			"link cannot be", log)
+		t.Errorf("the main log has %q; want a line that the audit log was opened again, "+
+			"and a line that the symbolic link cannot be opened", log)
 	}
 	if st, err := os.Stat(a.path + ".1"); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the audit log's mode is %v (%v), want 0600", st.Mode(), err)
@@ -150,6 +150,6 @@ func TestAFullDiskIsLoggedOnceAndLostAuditLinesAreCounted(t *testing.T) {
 		t.Errorf("the main log has %q; want 5 lost lines", log)
 	}
 	if none := (*auditLog)(nil); none.losses() != 0 {
-		t.Error("without an audit log, losses is not 0")
+		t.Error("without an audit log, the method losses does not return 0")
 	}
 }

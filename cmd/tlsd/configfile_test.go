@@ -84,7 +84,8 @@ func TestTheSystemsFileIsReadUnlessAnotherIsNamed(t *testing.T) {
 	}{{nil, 3}, {[]string{"--config", own}, 4}, {[]string{"--config", "none"}, 1}} {
 		o, err := parseOptions(tt.args, nil, system)
 		if err != nil || o.spare != tt.want {
-			t.Errorf("%q: spare is %d, %v; want %d", tt.args, o.spare, err, tt.want)
+			t.Errorf("with the flags %q, spare is %d, %v; want %d", tt.args, o.spare,
+				err, tt.want)
 		}
 	}
 }
@@ -109,7 +110,8 @@ func TestAMistakeInTheFileIsExplained(t *testing.T) {
 	} {
 		_, err := parse(nil, "--config", configOf(t, tt.text))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%q: %v; want %q", tt.text, err, tt.want)
+			t.Errorf("the configuration file %q gives the error %v; want %q", tt.text,
+				err, tt.want)
 		}
 	}
 	const absent = "configuration file: /none/such: /none: no such file"
@@ -133,7 +135,7 @@ func TestHelpNeedsNoGoodSettings(t *testing.T) {
 	for _, flag := range []string{"--help", "--version", "-h"} {
 		bad := []string{"TLSD_SPARE=many", "TLSD_NOTHING=1"}
 		if _, err := parse(bad, flag, "--config", "/none/such"); err != nil {
-			t.Errorf("%s: %v", flag, err)
+			t.Errorf("%s fails because other settings are wrong: %v", flag, err)
 		}
 	}
 }
@@ -151,7 +153,8 @@ func TestPrintedSettingsCanBeReadAgain(t *testing.T) {
 	printConfig(&b, first)
 	second, err := parse(nil, "--config", configOf(t, b.String()))
 	if err != nil {
-		t.Fatalf("%v\n%s", err, &b)
+		t.Fatalf("tlsd refuses the output of --print-config as its configuration file: "+
+			"%v\n%s", err, &b)
 	}
 	if d := differences(first, second); len(d) > 0 {
 		t.Errorf("these settings differ after they were printed and read: %v\n%s", d, &b)
@@ -173,7 +176,8 @@ func TestEveryVariableOfTheProjectIsKnown(t *testing.T) {
 		"../../rpc/client/*.go", "../../scripts/*.sh"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
-			t.Fatalf("%s: %v, %v", pattern, found, err)
+			t.Fatalf("the pattern %s finds the files %v, %v; want one or more", pattern,
+				found, err)
 		}
 		files = append(files, found...)
 	}
@@ -187,12 +191,14 @@ func TestEveryVariableOfTheProjectIsKnown(t *testing.T) {
 			names++
 			if _, err := parse([]string{name + "=x"}); err != nil &&
 				strings.Contains(err.Error(), "is not known") {
-				t.Errorf("%s: %s: %v", file, name, err)
+				t.Errorf("%s has the variable %s, which tlsd refuses: %v", file,
+					name, err)
 			}
 		}
 	}
 	if names < 10 {
-		t.Errorf("found only %d names: this checks nothing", names)
+		t.Errorf("found only %d names of variables in the sources, want 10 or more; does "+
+			"the test still find them?", names)
 	}
 }
 
@@ -208,7 +214,7 @@ func TestTimesHaveNoZeroPartsAtTheirEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := shortTime(d); got != want {
-			t.Errorf("%s is %q; want %q", text, got, want)
+			t.Errorf("shortTime writes %s as %q; want %q", text, got, want)
 		}
 	}
 }

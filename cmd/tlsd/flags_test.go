@@ -14,6 +14,7 @@ func parse(env []string, args ...string) (*options, error) {
 	return parseOptions(args, env, none)
 }
 
+// Without flags, each setting has its default, and the help names the same default.
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	o, err := parse(nil)
@@ -23,9 +24,8 @@ func TestDefaults(t *testing.T) {
 	if o.socket != "" || o.socketMode != 0o600 || len(o.allowUID)+len(o.allowGID) != 0 ||
 		o.isolation != "session" || o.spare != 1 || o.workers < 1 || o.libssl != "" ||
 		o.idleExit != 0 || o.readyFD != -1 {
-		t.Errorf("the settings without flags are %+v", o)
+		t.Errorf("the settings without flags are %+v; want the documented defaults", o)
 	}
-	// The help names the real defaults.
 	for _, f := range flagTable(o) {
 		switch v := f.value.(type) {
 		case *duration:
@@ -56,7 +56,7 @@ func TestDefaults(t *testing.T) {
 }
 
 // Each setting can be given as a flag, as an environment variable, and in the configuration file.
-// If a flag is given, the variable is not even read.
+// If a flag is given, the value of its variable is not read, so it may be wrong.
 func TestEachFlagAndItsVariableSetTheSetting(t *testing.T) {
 	t.Parallel()
 	modeAndGroup := func(o *options) any { return []int{int(o.socketMode), o.socketGroup} }
@@ -159,9 +159,10 @@ func TestEachFlagAndItsVariableSetTheSetting(t *testing.T) {
 		} {
 			o, err := parse(how.env, how.args...)
 			if err != nil {
-				t.Errorf("%q %q: %v", how.env, how.args, err)
+				t.Errorf("environment %q, flags %q: %v", how.env, how.args, err)
 			} else if got := tt.get(o); !reflect.DeepEqual(got, tt.want) {
-				t.Errorf("%q %q: %v; want %v", how.env, how.args, got, tt.want)
+				t.Errorf("environment %q, flags %q: the setting is %v; want %v",
+					how.env, how.args, got, tt.want)
 			}
 		}
 	}
@@ -185,6 +186,8 @@ func TestARepeatedFlagAddsToItsList(t *testing.T) {
 	}
 }
 
+// If a flag or a variable is not known, or has a wrong value, the error names the flag or variable,
+// and says what is wanted.
 func TestWrongUsageIsExplained(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -237,7 +240,8 @@ func TestWrongUsageIsExplained(t *testing.T) {
 	for _, tt := range tests {
 		_, err := parse(tt.env, tt.args...)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%q %q: %v; want %q", tt.env, tt.args, err, tt.want)
+			t.Errorf("environment %q, flags %q: the error is %v; want %q", tt.env,
+				tt.args, err, tt.want)
 		}
 	}
 }
@@ -260,16 +264,20 @@ func TestDefaultSocket(t *testing.T) {
 	for _, tt := range tests {
 		got, err := defaultSocket(tt.uid, func(name string) string {
 			if name != "XDG_RUNTIME_DIR" {
-				t.Errorf("defaultSocket reads the variable %s", name)
+				t.Errorf("defaultSocket reads the variable %s; want only "+
+					"XDG_RUNTIME_DIR", name)
 			}
 			return tt.dir
 		})
 		if got != tt.want || (err != nil) != tt.err {
-			t.Errorf("user %d, %q: %q, %v; want %q", tt.uid, tt.dir, got, err, tt.want)
+			t.Errorf("user %d, XDG_RUNTIME_DIR %q: the socket is %q, %v; want %q",
+				tt.uid, tt.dir, got, err, tt.want)
 		}
 	}
 }
 
+// The help has every flag, and the flag's environment variable. No line is longer than 120
+// characters, the width of a screen.
 func TestHelpHasEveryFlagWithinTheScreen(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer

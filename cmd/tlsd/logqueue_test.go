@@ -85,7 +85,8 @@ func TestLoggingDoesNotWaitForTheReader(t *testing.T) {
 	kept := strings.Count(g.String(), entry)
 	if !strings.HasSuffix(g.String(), fmt.Sprintf("\nlost %d\n", entries-kept)) ||
 		kept < queueBytes/1000 || kept > 2*queueBytes/1000 {
-		t.Errorf("the log has %d of %d entries, and ends with %q", kept, entries,
+		t.Errorf("the log has %d of %d entries, and ends with %q; want as many entries as "+
+			"the queue holds, and then the number of lost entries", kept, entries,
 			g.String()[g.text.Len()-20:])
 	}
 }
@@ -162,6 +163,6 @@ func TestTheAuditHasRoomOfItsOwn(t *testing.T) {
 	close(g.open)
 	q.close()
 	if !strings.Contains(g.String(), line) {
-		t.Error("the audit line is lost")
+		t.Error("the log lacks the audit line, for which the queue keeps room of its own")
 	}
 }

@@ -38,12 +38,12 @@ func TestTheSlotsHaveTheCertificatesThatServersShow(t *testing.T) {
 	}
 	show(1, 100, 1)
 	show(1, 100, 1) // a second context uses it
-	show(1, 200, 1) // another issuer may use the same serial number
+	show(1, 200, 1) // another certificate: another issuer may use the same serial number
 	shown("1 100", "1 200")
 	show(1, 100, -1)
 	shown("1 100", "1 200")
 	show(1, 100, -1)
-	show(1, 100, -1) // more ends than uses
+	show(1, 100, -1) // one end more than there were uses: it must change nothing
 	shown("1 200")
 	show(1, 200, -1)
 	shown()

@@ -65,7 +65,9 @@ func TestLinesOfASessionAreBounded(t *testing.T) {
 		fields["skipped"] != true || fields["kind"] != "handshake" ||
 		fields["missed"] != uint64(1000-observerBurst) ||
 		len(failure) > longestText+10 || strings.ContainsAny(failure, "\n\x1b") {
-		t.Errorf("the line after the dropped lines is %q with %v", line.Message, fields)
+		t.Errorf("the line after the dropped lines is %q with %v; want the handshake with "+
+			"192.0.2.1:1, the number of dropped lines, and a short failure without "+
+			"control characters", line.Message, fields)
 	}
 	o.Over(session.Totals{Handles: 1, Received: 2, Sent: 3})
 	if last := logs.TakeAll(); len(last) != 1 ||

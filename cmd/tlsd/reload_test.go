@@ -9,8 +9,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// A reloading is a reloader for tests. At the next SIGHUP it reads the settings in found, or gets
-// the error in foundErr. out has the log.
+// The type reloading is a reloader for tests. At the next SIGHUP it reads the settings of its field
+// found, or gets the error of its field foundErr. Its field out has the log.
 type reloading struct {
 	*reloader
 	found    *options
@@ -36,7 +36,8 @@ func newReloading(t *testing.T) *reloading {
 	return r
 }
 
-// sighup stands for a SIGHUP at which tlsd finds the settings args. It returns the new log lines.
+// sighup does what a SIGHUP does, when tlsd's settings are those of the flags args. It returns the
+// new log lines.
 func (r *reloading) sighup(t *testing.T, args ...string) string {
 	t.Helper()
 	var err error
@@ -48,14 +49,15 @@ func (r *reloading) sighup(t *testing.T, args ...string) string {
 	return r.out.String()
 }
 
-// At SIGHUP, tlsd changes to the log level that its settings have now. If the new level allows the
-// line, a log line says that log-level has changed.
+// At SIGHUP, tlsd changes to the log level that its settings have now. If the new level allows
+// lines of the level info, a line says that log-level has changed.
 func TestTheLogLevelChangesAtRunTime(t *testing.T) {
 	t.Parallel()
 	r := newReloading(t)
 	log := r.sighup(t, "--log-level", "debug")
 	if !strings.Contains(log, `"changed":["log-level"]`) || r.level.Level() != zap.DebugLevel {
-		t.Errorf("the level is %v, the log %s; want debug, and the change", r.level, log)
+		t.Errorf("the level is %v, the log %s; want debug, and a line that log-level has "+
+			"changed", r.level, log)
 	}
 	if log := r.sighup(t, "--log-level", "error"); log != "" ||
 		r.level.Level() != zap.ErrorLevel {

@@ -295,7 +295,8 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 					strings.Contains(g.Text, tt.want.Text) &&
 					strings.Contains(g.Mend, tt.want.Mend)
 			}) {
-				t.Errorf("want %+v in\n%s", tt.want, r.text())
+				t.Errorf("the doctor must report the finding %+v; it reports\n%s",
+					tt.want, r.text())
 			}
 			for _, g := range r.Findings {
 				if (g.Mend == "") != (g.Status == ok) {
@@ -304,7 +305,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 				}
 				if strings.Contains(g.Text, "%!") ||
 					strings.Contains(g.Mend, "%!") {
-					t.Errorf("%+v: badly formatted", g)
+					t.Errorf("%+v: a text has an error of package fmt", g)
 				}
 			}
 			if r.Usable != (f.answers && tt.want.Status != fail) {
@@ -318,9 +319,9 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 	}
 }
 
-// found looks for a program at the path that the user has chosen, in the folder of tlsshim, in the
-// folder where packages install the program, and in the absolute folders of $PATH. It returns each
-// file once.
+// The function found looks for a program at the path that the user has chosen, in the folder of
+// tlsshim, in the folder where packages install the program, and in the absolute folders of $PATH.
+// It returns each file once.
 func TestProgramsAreFoundBesideAndOnPath(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -344,10 +345,10 @@ func TestProgramsAreFoundBesideAndOnPath(t *testing.T) {
 	got := found(dir+"/named", dir+"/bin/tlsshim", strings.Join(folders, ":"), "x", "../lib/x")
 	want := []string{dir + "/named", dir + "/bin/x", dir + "/lib/x", dir + "/other/x"}
 	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+		t.Errorf("found returns the programs %q, want %q", got, want)
 	}
 	if got := found("", dir+"/bin/tlsshim", "", "d", "d"); got != nil {
-		t.Errorf("got %q: a directory is no program", got)
+		t.Errorf("found returns %q, which is a directory; want nothing", got)
 	}
 }
 
@@ -364,7 +365,8 @@ func TestModulesThatTLSDDoesNotAsk(t *testing.T) {
 			"# hosts: x": {"resolve", "wins"},
 	} {
 		if got := foreignModules(text); !slices.Equal(got, want) {
-			t.Errorf("%q: %q, want %q", text, got, want)
+			t.Errorf("for the nsswitch.conf %q the modules are %q, want %q", text, got,
+				want)
 		}
 	}
 }

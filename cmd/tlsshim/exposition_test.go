@@ -40,7 +40,7 @@ h_count{k="v"} 4
 	}
 }
 
-// If a histogram has more bounds than counts, by mistake, the surplus bounds make no lines.
+// If by mistake a histogram has more bounds than counts, the surplus bounds make no lines.
 func TestExpositionOfAWrongHistogram(t *testing.T) {
 	t.Parallel()
 	got := string(exposition([]admin.Family{{Name: "h", Type: "histogram",

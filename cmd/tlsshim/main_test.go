@@ -76,6 +76,8 @@ func TestWrongUsageIsExplained(t *testing.T) {
 	}
 }
 
+// --help prints the manual, which is the package comment of main.go, as plain text. With a
+// subcommand, --help prints the help of this subcommand.
 func TestHelpIsTheManual(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ args, want string }{
@@ -104,9 +106,10 @@ func TestHelpIsTheManual(t *testing.T) {
 	}
 }
 
-// standIn starts a stand-in for tlsd, and returns the path of its socket. It takes one connection,
-// greets like tlsd, answers calls with 7, and hangs up. The parameter answers is the number of
-// calls that it answers. If answers is negative, it sends nothing, not even the greeting.
+// standIn starts a stand-in for tlsd, and returns the path of its socket. The stand-in accepts one
+// connection, greets like tlsd, answers calls with 7, and closes the connection. The parameter
+// answers is the number of calls that it answers. If answers is negative, the stand-in sends
+// nothing, not even the greeting.
 func standIn(t *testing.T, answers int) (path string) {
 	path = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -138,7 +141,8 @@ func standIn(t *testing.T, answers int) (path string) {
 	return path
 }
 
-// If its session is lost, the shell says so once and ends, although its input has more lines.
+// If the session of a shell is lost, the shell says so once and ends, although its input has more
+// lines.
 func TestAShellEndsWhenItsSessionIsLost(t *testing.T) {
 	t.Parallel()
 	got := start(t.Context(), "NewClient h 1\nBackend\nLastError\n", nil, "shell", "--socket",
@@ -164,7 +168,7 @@ func TestAShellCountsItsLines(t *testing.T) {
 	}
 }
 
-// If a result cannot be written, such as to a full disk, tlsshim fails.
+// If a result cannot be written, for example because the disk is full, tlsshim fails.
 func TestResultsThatCannotBeWrittenAreAnError(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -202,7 +206,8 @@ func TestAHangingDaemonIsGivenUpAfterTheTimeout(t *testing.T) {
 			got := start(t.Context(), "", nil, words...)
 			if all := got.stdout + got.stderr; got.status != want ||
 				!strings.Contains(all, "does not answer in time") {
-				t.Errorf("%+v, want status %d", got, want)
+				t.Errorf("%+v; want status %d, and \"does not answer in time\"",
+					got, want)
 			}
 		})
 	}

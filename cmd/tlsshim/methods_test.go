@@ -71,7 +71,8 @@ func TestWordsBecomeCalls(t *testing.T) {
 		stdin := func() ([]byte, error) { return []byte("of standard input"), nil }
 		got, err := parseCalls(tt.words, source{stdin: stdin})
 		if err != nil || len(got) != len(tt.want) {
-			t.Errorf("%q: the words become %d calls, %v", tt.words, len(got), err)
+			t.Errorf("%q: the words become %d calls, %v; want %d calls", tt.words,
+				len(got), err, len(tt.want))
 			continue
 		}
 		for i, w := range tt.want {
@@ -132,7 +133,7 @@ func TestWordsThatAreNoCallAreExplained(t *testing.T) {
 	}
 	if _, err := parseCalls([]string{"NewServerContext", "", "k"}, source{}); err == nil ||
 		!strings.Contains(err.Error(), "the path is empty") {
-		t.Errorf("an empty path: error %v", err)
+		t.Errorf("an empty path: error %v; want \"the path is empty\" in it", err)
 	}
 	broken := errors.New("input/output error")
 	src := source{stdin: func() ([]byte, error) { return nil, broken }}
@@ -174,7 +175,7 @@ func TestLinesAreSplitAsInAShell(t *testing.T) {
 	} {
 		if got, err := split(tt.line); err == nil ||
 			!strings.Contains(err.Error(), tt.why) {
-			t.Errorf("%s: got %q, %v; want %q", tt.line, got, err, tt.why)
+			t.Errorf("%s: got %q, %v; want an error with %q", tt.line, got, err, tt.why)
 		}
 	}
 }

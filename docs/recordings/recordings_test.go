@@ -34,7 +34,8 @@ func TestPicturesAreSmallAndReadableOnEachScreen(t *testing.T) {
 			}
 		}
 		for _, path := range absolute.FindAllStringSubmatch(string(text), -1) {
-			if path[1] != "/tmp/demo" && path[1] != "/CN" { // /CN begins a subject
+			// The subject of a certificate begins with /CN, and is no path.
+			if path[1] != "/tmp/demo" && path[1] != "/CN" {
 				t.Errorf("%s names %s, a path of the machine that recorded it",
 					r.file, path[1])
 			}

@@ -96,7 +96,7 @@ func serve(t *testing.T) (*played, string) {
 		select {
 		case <-served:
 		case <-time.After(testkit.Patience):
-			t.Error("the server does not end")
+			t.Error("the server's context has ended, but Run does not return")
 		}
 	})
 	return p, path
@@ -139,7 +139,8 @@ func TestEachMethodIsAnswered(t *testing.T) {
 	defer p.mu.Unlock()
 	got := strings.Join(p.orders, "; ")
 	if got != "end session 7: so; log-level debug; drain " {
-		t.Errorf("Ordered is called for %q", got)
+		t.Errorf("Ordered is called for %q; want end, log-level with a level, and drain",
+			got)
 	}
 }
 
@@ -208,8 +209,8 @@ func hear(t *testing.T, conn net.Conn) string {
 func TestSlowClientsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	p, path := serve(t)
-	// Six places stay free for the clients below, because a client that has left may still
-	// count.
+	// Six places stay free, although at most three of the clients below are connected at the
+	// same time: for a moment, a client that has left still counts.
 	for range MaxClients - 6 {
 		dial(t, path)
 	}
@@ -231,7 +232,8 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 	for range 3 {
 		var h Health
 		if err := ask(t, path, MethodHealth, nil, &h); err != nil || !h.Healthy {
-			t.Fatalf("beside slow clients, health is answered with %+v, %v", h, err)
+			t.Fatalf("beside slow clients, health is answered with %+v, %v; want the "+
+				"answer healthy", h, err)
 		}
 	}
 	close(p.release)
@@ -311,7 +313,8 @@ func TestAnswersHaveNoEscapesForHTML(t *testing.T) {
 	} {
 		if !strings.Contains(string(line), `"<&>"`) || !json.Valid(line) ||
 			strings.HasSuffix(string(line), "\n") {
-			t.Errorf("the answer is %q", line)
+			t.Errorf("the answer is %q; want JSON with \"<&>\", and no line feed at "+
+				"its end", line)
 		}
 	}
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // A Limiter lets a burst of events pass, and then holds back events that come too fast. With the
-// next event that passes, Take returns the number of the events that were held back.
+// next event that passes, Take returns the number of the events that were held back. This number
+// includes the parameter missed of Take: the events that the caller of Take has left out itself.
 func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
@@ -25,14 +26,14 @@ func TestLimiterCountsWhatItHoldsBack(t *testing.T) {
 	take(0, 0, false)
 	take(2, 0, false)
 	if l.Idle(now) {
-		t.Error("a Limiter with an unreported count is idle")
+		t.Error("Idle is true although left-out events are not reported yet")
 	}
 	now = now.Add(500 * time.Millisecond)
 	take(0, 4, true)
 	take(0, 0, false)
 	l.Miss(10)
 	if n := l.Missed(); n != 11 {
-		t.Errorf("%d were left out, want 11", n)
+		t.Errorf("Missed returns %d left-out events, want 11", n)
 	}
 	now = now.Add(time.Second)
 	if l.Idle(now) {

@@ -25,7 +25,8 @@ func TestWithoutARequestNothingIsConfined(t *testing.T) {
 			t.Errorf("%q: Restart returns %v; want %v", state, got, want)
 		}
 		if v, ok := os.LookupEnv(EnvName); ok {
-			t.Errorf("%q: the variable stays, as %q", state, v)
+			t.Errorf("%q: after Restart the variable is still there, with the value %q",
+				state, v)
 		}
 	}
 }
@@ -47,13 +48,14 @@ func TestRightsAreThoseOfTheKernelsVersion(t *testing.T) {
 	}
 }
 
-// Landlock before version 3 cannot forbid to truncate files. truncation then returns an error,
-// which the caller reports.
+// Landlock before version 3 cannot forbid to truncate files. For such a version, the function
+// truncation returns an error, which its caller reports.
 func TestLandlockThatDoesNotKnowTruncationIsSaid(t *testing.T) {
 	t.Parallel()
 	for version, ok := range map[int]bool{1: false, 2: false, 3: true, 7: true} {
 		if err := truncation(version); (err == nil) != ok {
-			t.Errorf("version %d of Landlock: truncation returns %v", version, err)
+			t.Errorf("version %d of Landlock: truncation returns %v; want an error "+
+				"only before version 3", version, err)
 		}
 	}
 }

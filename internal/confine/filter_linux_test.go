@@ -22,8 +22,10 @@ func assembled(t *testing.T, goarch string, pid uint32) []bpf.RawInstruction {
 		t.Fatal(err)
 	}
 	raw, err := bpf.Assemble(list)
-	if err != nil || len(raw) < 100 || len(raw) > 4096 { // BPF_MAXINSNS
-		t.Fatalf("%s: %d instructions, %v", goarch, len(raw), err)
+	// The kernel accepts at most 4096 instructions (BPF_MAXINSNS).
+	if err != nil || len(raw) < 100 || len(raw) > 4096 {
+		t.Fatalf("%s: the program has %d instructions, %v; want 100 to 4096", goarch,
+			len(raw), err)
 	}
 	return raw
 }

@@ -430,7 +430,7 @@ func (c *conn) CutContext(ctx context.Context) error {
 	return c.close(ctx, false)
 }
 
-// unacknowledged says whether data is on its way that the peer's system has not acknowledged
+// unacknowledged says whether the peer's system has not yet acknowledged all that was sent
 // (SIOCOUTQ, tcp(7)).
 func (c *conn) unacknowledged() (yes bool) {
 	raw, err := c.nc.SyscallConn()

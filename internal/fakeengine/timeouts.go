@@ -8,8 +8,8 @@ import (
 )
 
 // Patient replaces the timeouts that are 0. The product's defaults of 10 s and 30 s would end calls
-// that only a busy machine makes slow. Accept and Read have no timeout by default, and the tests of
-// Close count on its second.
+// that only a busy machine makes slow. Patient leaves three timeouts as they are: Accept and Read
+// have none by default, and the tests of Close need its default of one second.
 func Patient(t session.Timeouts) session.Timeouts {
 	t.Connect = cmp.Or(t.Connect, testkit.Patience)
 	t.Handshake = cmp.Or(t.Handshake, testkit.Patience)

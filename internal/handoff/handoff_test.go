@@ -34,7 +34,7 @@ func channel(t *testing.T) (supervisor, worker *Conn) {
 	return supervisor, worker
 }
 
-// accepted makes the connection of a caller, and returns both ends. ours is the accepted end.
+// accepted makes the connection of a caller. It returns the accepted end, and the caller's end.
 func accepted(t *testing.T) (ours, callers *net.UnixConn) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"),
@@ -87,21 +87,23 @@ func TestConnectionIsHandedOver(t *testing.T) {
 	var msg ToWorker
 	conn, err := work.ReceiveConn(&msg)
 	if err != nil || conn == nil {
-		t.Fatal(conn, err)
+		t.Fatal("ReceiveConn returns", conn, err)
 	}
 	defer conn.Close()
 	if *msg.Session != (Session{Number: 7, Slot: 3, UID: 8, PID: 9}) {
-		t.Errorf("the session is %+v", *msg.Session)
+		t.Errorf("the worker receives the session %+v; want number 7, slot 3, user 8, "+
+			"process 9", *msg.Session)
 	}
 	if nonblock, cloexec := flags(t, conn); !nonblock || !cloexec {
-		t.Errorf("non-blocking %t, close-on-exec %t; want both", nonblock, cloexec)
+		t.Errorf("the received connection is non-blocking: %t, close-on-exec: %t; want "+
+			"both", nonblock, cloexec)
 	}
 	if _, err := conn.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	conn.Close() // no other copy of this end is open
+	conn.Close() // no other copy of this end is open, so the caller reads io.EOF
 	if got, err := io.ReadAll(callers); string(got) != "hello" || err != nil {
-		t.Errorf("the caller reads %q, %v", got, err)
+		t.Errorf("the caller reads %q, %v; want hello, and then the end", got, err)
 	}
 }
 
@@ -118,12 +120,12 @@ func TestMessagesKeepTheirBounds(t *testing.T) {
 	for n := range uint64(3) {
 		var msg FromWorker
 		if err := sup.Receive(&msg); err != nil || msg.Ended.Number != n {
-			t.Fatalf("message %d: %+v, %v", n, msg, err)
+			t.Fatalf("message %d is received as %+v, %v", n, msg, err)
 		}
 	}
 	if err := sup.Send(ToWorker{Config: []byte(`"` + strings.Repeat("x", MaxMessage) + `"`)},
 		nil); err == nil {
-		t.Error("an overlong message is sent")
+		t.Error("Send accepts a message of more than MaxMessage bytes")
 	}
 	if err := sup.Send(ToWorker{Config: []byte(`"` + strings.Repeat("x", MaxMessage-20) + `"`)},
 		nil); err != nil {
@@ -131,8 +133,8 @@ func TestMessagesKeepTheirBounds(t *testing.T) {
 	}
 	var msg ToWorker
 	if err := work.Receive(&msg); err != nil || len(msg.Config) != MaxMessage-18 {
-		t.Errorf("a message that nearly has MaxMessage bytes: %d bytes are received, %v",
-			len(msg.Config), err)
+		t.Errorf("of a message that nearly has MaxMessage bytes, the field Config has %d "+
+			"bytes, %v; want all bytes", len(msg.Config), err)
 	}
 }
 
@@ -159,8 +161,8 @@ func TestAShortMessageTakesLittleMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}); got > MaxMessage/16 {
-			t.Errorf("%s of a message of two bytes takes %d bytes of memory", end.name,
-				got)
+			t.Errorf("%s of a message of two bytes takes %d bytes of memory, want at "+
+				"most a sixteenth of MaxMessage", end.name, got)
 		}
 	}
 }
@@ -176,7 +178,7 @@ func TestEndIsSeenAfterTheLastMessage(t *testing.T) {
 	sup.CloseSend()
 	var msg ToWorker
 	if err := work.Receive(&msg); err != nil || string(msg.Config) != "1" {
-		t.Fatal(msg, err)
+		t.Fatal("the message before the end is received as", msg, err)
 	}
 	if _, err := work.ReceiveConn(&msg); !errors.Is(err, io.EOF) {
 		t.Fatalf("after the last message: %v; want EOF", err)
@@ -187,7 +189,7 @@ func TestEndIsSeenAfterTheLastMessage(t *testing.T) {
 	work.Close()
 	var last FromWorker
 	if err := sup.Receive(&last); err != nil || last.Ready.Backend != "x" {
-		t.Fatal(last, err)
+		t.Fatal("the worker's last message is received as", last, err)
 	}
 	if err := sup.Receive(&last); !errors.Is(err, io.EOF) {
 		t.Fatalf("after the last message: %v; want EOF", err)
@@ -324,11 +326,13 @@ func TestWithoutAFreeDescriptorAConnectionIsNotTaken(t *testing.T) {
 	conn.Close()
 	ours.Close()
 	if _, err := callers.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("the caller reads %v: a copy of its connection is open", err)
+		t.Errorf("the caller's Read returns %v, want io.EOF: a copy of the accepted end "+
+			"is still open", err)
 	}
 }
 
-// set sets a limit. The field has the type int64 on some systems, and uint64 on the others.
+// set sets a limit. The fields of unix.Rlimit have the type int64 on some systems, and uint64 on
+// the others.
 func set[T int64 | uint64](limit *T, n int) { *limit = T(n) }
 
 func openFiles(t *testing.T) int {
@@ -356,6 +360,7 @@ func TestTrySendDoesNotWait(t *testing.T) {
 		sent++
 	}
 	if !errors.Is(err, unix.EAGAIN) || sent < 2 {
-		t.Errorf("after %d messages: %v; want EAGAIN", sent, err)
+		t.Errorf("call %d of TrySend returns %v; want EAGAIN, and not at the first call",
+			sent, err)
 	}
 }

@@ -111,7 +111,7 @@ func TestALineIsAnEntryWithPriorityAndFields(t *testing.T) {
 	} {
 		want["SYSLOG_IDENTIFIER"] = "tlsd"
 		if n, err := w.Write([]byte(line + "\n")); err != nil || n != len(line)+1 {
-			t.Fatal(n, err)
+			t.Fatal("Write of a line returns", n, err)
 		}
 		entry, _ := j.next()
 		if got := fields(t, entry); !maps.Equal(got, want) {
@@ -120,7 +120,7 @@ func TestALineIsAnEntryWithPriorityAndFields(t *testing.T) {
 	}
 }
 
-// Text that a worker or a peer has chosen stays in its own field.
+// A text that a worker or a peer has chosen cannot begin another field of the entry.
 func TestNoTextBeginsAFieldOfItsOwn(t *testing.T) {
 	t.Parallel()
 	j, w := start(t)
@@ -182,11 +182,12 @@ func TestALongEntryComesInAFileThatNobodyCanChange(t *testing.T) {
 	got := fields(t, content)
 	if got["TLSD_WHY"] != long || got["PRIORITY"] != "4" ||
 		len(got["MESSAGE"]) > longestMessage+3 {
-		t.Errorf("TLSD_WHY has %d bytes, the priority is %s, the text has %d bytes",
+		t.Errorf("TLSD_WHY has %d bytes, the priority is %s, the text has %d bytes; want "+
+			"all bytes of TLSD_WHY, the priority 4, and a text that was cut",
 			len(got["TLSD_WHY"]), got["PRIORITY"], len(got["MESSAGE"]))
 	}
 	if entry, _ := j.next(); fields(t, entry)["MESSAGE"] != "next" {
-		t.Errorf("the next entry is %q", entry)
+		t.Errorf("the entry after the long one is %q; want the text next", entry)
 	}
 }
 
@@ -207,13 +208,13 @@ func TestAWriteToAStuckJournalWaitsUntilClose(t *testing.T) {
 	}
 	select {
 	case err := <-written:
-		t.Fatalf("the rest fits into the socket's queue, so Write did not wait: this "+
-			"checks nothing (%v)", err)
+		t.Fatalf("Write has returned (%v), although half of the entries are not read yet: "+
+			"they fit into the socket's queue, so the test needs more entries", err)
 	default:
 	}
 	w.Close()
 	if err := <-written; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("after Close, Write returns %v", err)
+		t.Errorf("after Close, Write returns %v; want net.ErrClosed", err)
 	}
 }
 
@@ -225,14 +226,14 @@ func TestAJournalThatIsStartedAgainGetsTheNextEntry(t *testing.T) {
 	j.conn.Close()
 	os.Remove(j.path)
 	if n, err := w.Write([]byte("lost\n")); err == nil || n != 0 {
-		t.Errorf("without a journal, %d bytes are sent: %v", n, err)
+		t.Errorf("without a journal, Write returns %d, %v; want 0 and an error", n, err)
 	}
 	again := listen(t, j.path)
 	if _, err := w.Write([]byte("next\n")); err != nil {
 		t.Fatal(err)
 	}
 	if entry, _ := again.next(); fields(t, entry)["MESSAGE"] != "next" {
-		t.Errorf("the new journal gets %q", entry)
+		t.Errorf("the new journal gets the entry %q; want the text next", entry)
 	}
 	if _, err := Open(j.path + "/nowhere"); err == nil {
 		t.Error("a socket that is not there can be opened")
@@ -257,7 +258,7 @@ func TestTheStreamOfTheJournalIsKnown(t *testing.T) {
 	for stream, want := range map[string]bool{right: true, "": false, right + "1": false,
 		"0:0": false, "x": false} {
 		if Is(f, stream) != want {
-			t.Errorf("JOURNAL_STREAM=%s: Is returns %v", stream, !want)
+			t.Errorf("JOURNAL_STREAM=%s: Is returns %v; want %v", stream, !want, want)
 		}
 	}
 }

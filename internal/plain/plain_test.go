@@ -7,11 +7,12 @@ import (
 	"unicode"
 )
 
-// dangerous has characters that end a line, control a terminal, or reverse the direction of text.
+// dangerous has characters that end a line, control a terminal, reverse the direction of text, or
+// are not visible. It also has a byte that is not UTF-8.
 const dangerous = "a\nb\rc\x1b[2Jd\u009b2Je\x7ff\tg\u202eh\u2066i\u2028j" +
 	"\u200bk\U000e0041l\xffm\x00n"
 
-// Text makes hidden characters visible, leaves others alone, and cuts a long text.
+// Text makes hidden characters visible, keeps all other characters, and cuts a long text.
 func TestTextShowsWhatIsHidden(t *testing.T) {
 	t.Parallel()
 	want := `a\nb\rc\x1b[2Jd\u009b2Je\x7ff\tg\u202eh\u2066i\u2028j\u200bk\U000e0041l` +
@@ -20,10 +21,11 @@ func TestTextShowsWhatIsHidden(t *testing.T) {
 		t.Errorf("the text has become %q; want %q", got, want)
 	}
 	if got := Text("häßlich 漢字", 1000); got != "häßlich 漢字" {
-		t.Errorf("harmless text has become %q", got)
+		t.Errorf("a text without hidden characters has become %q; want no change", got)
 	}
 	if got := Text(strings.Repeat("x", 11), 10); got != strings.Repeat("x", 10)+"…" {
-		t.Errorf("a long text has become %q", got)
+		t.Errorf("with the limit 10, a text of 11 bytes has become %q; want 10 bytes and …",
+			got)
 	}
 }
 
@@ -37,7 +39,8 @@ func TestLinesOfJSONStayJSON(t *testing.T) {
 	line := Line(append(in, '\n'))
 	if i := strings.IndexFunc(string(line),
 		func(r rune) bool { return !unicode.IsGraphic(r) }); i != len(line)-1 {
-		t.Errorf("at %d of %d there is a hidden character: %q", i, len(line), line)
+		t.Errorf("the first hidden character is at byte %d of %d; want only the line feed "+
+			"at the end: %q", i, len(line), line)
 	}
 	var before, after map[string]string
 	if json.Unmarshal(in, &before) != nil || json.Unmarshal(line, &after) != nil ||
@@ -46,7 +49,7 @@ func TestLinesOfJSONStayJSON(t *testing.T) {
 	}
 }
 
-// Line escapes each line feed but the last, so that its result is one line.
+// Line escapes each line feed except one at the end, so that its result is one line.
 func TestALineIsOneLine(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

@@ -58,7 +58,7 @@ func TestUsersKeyTakesTheDefaultsPlace(t *testing.T) {
 		1000: alice, 7: seven} {
 		p := f.For(uid)
 		if got := p.Keys(); !reflect.DeepEqual(got, want) {
-			t.Errorf("user %d: %v, want %v", uid, got, want)
+			t.Errorf("the policy of user %d has the keys %v, want %v", uid, got, want)
 		}
 		// A worker gets the policy as JSON, which must not change it.
 		b, err := json.Marshal(p)
@@ -67,8 +67,8 @@ func TestUsersKeyTakesTheDefaultsPlace(t *testing.T) {
 			err = json.Unmarshal(b, &q)
 		}
 		if err != nil || !reflect.DeepEqual(p, q) {
-			t.Errorf("user %d: the policy %+v has become %+v, %v, through %s", uid, p,
-				q, err, b)
+			t.Errorf("user %d: the policy %+v, written as JSON and read again, is "+
+				"%+v, %v; the JSON is %s", uid, p, q, err, b)
 		}
 	}
 	if uids, names := f.Users(); !reflect.DeepEqual(uids, []uint32{7, 1000}) ||
@@ -128,7 +128,7 @@ func TestBadFilesAreRefusedWithTheLine(t *testing.T) {
 	} {
 		if _, err := parse([]byte(text), people); err == nil ||
 			!strings.Contains(err.Error(), want) {
-			t.Errorf("%.60q: %v; want %q", text, err, want)
+			t.Errorf("the file %.60q gives the error %v; want %q", text, err, want)
 		}
 	}
 }
@@ -150,7 +150,7 @@ func TestTheExampleIsGood(t *testing.T) {
 	}
 	if f.For(33).MayListenOnPort(9000) || !f.For(33).MayListenOnPort(443) ||
 		f.For(33).MaySkipVerify() || !f.For(1000).MaySkipVerify() {
-		t.Error("the key of a user does not replace that of [default]")
+		t.Error("in the example, a key of a user does not replace the key of [default]")
 	}
 }
 
@@ -167,7 +167,7 @@ func TestUsersAreLookedUp(t *testing.T) {
 		}
 	}
 	if uid, err := lookup("root"); uid != 0 || err != nil {
-		t.Errorf("root is user %d, %v", uid, err)
+		t.Errorf("lookup of root returns %d, %v; want user 0", uid, err)
 	}
 }
 
@@ -193,7 +193,7 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 	}
 	for _, path := range []string{good, file("private", 0o400), filepath.Join(dir, "link")} {
 		if f, err := Load(path); err != nil || f.For(1).MinTLS.String() != "1.3" {
-			t.Errorf("%s: %v", path, err)
+			t.Errorf("Load of %s: error %v; want none, and min-tls 1.3", path, err)
 		}
 	}
 	fifo := filepath.Join(dir, "fifo")
@@ -237,7 +237,7 @@ func TestFileMustBeTheAdministrators(t *testing.T) {
 	for path, want := range cases {
 		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) ||
 			!strings.Contains(err.Error(), path) {
-			t.Errorf("%s: %v; want %q", path, err, want)
+			t.Errorf("Load of %s: error %v; want the path and %q", path, err, want)
 		}
 	}
 }

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// place makes a folder with the files of these tests. p returns the path of a file in it.
+// place makes a folder with the files of these tests. The function that place returns gives the
+// path of a file in the folder.
 func place(t *testing.T) (p func(name string) string) {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -90,25 +91,27 @@ func TestTheRealPlaceOfAFileCounts(t *testing.T) {
 		f, err := tc.folders.Open(tc.path)
 		if tc.content == "" {
 			if f != nil || !errors.Is(err, ErrOutside) {
-				t.Errorf("%v, %s: %v, want ErrOutside", tc.folders, tc.path, err)
+				t.Errorf("with the folders %v, Open of %s returns %v, want "+
+					"ErrOutside", tc.folders, tc.path, err)
 			}
 			continue
 		}
 		if err != nil {
-			t.Errorf("%v, %s: %v", tc.folders, tc.path, err)
+			t.Errorf("with the folders %v, Open of %s returns %v, want the file",
+				tc.folders, tc.path, err)
 			continue
 		}
 		text := make([]byte, 100)
 		if n, err := f.Read(text); string(text[:n]) != tc.content {
-			t.Errorf("%v, %s: it has %q, %v; want %q", tc.folders, tc.path,
-				text[:n], err, tc.content)
+			t.Errorf("with the folders %v, Open of %s returns a file with %q, %v; "+
+				"want %q", tc.folders, tc.path, text[:n], err, tc.content)
 		}
 		check(t, f.Close())
 	}
 	for path, want := range map[string]error{p("keys/x"): fs.ErrNotExist,
 		p("keys/a/x"): unix.ENOTDIR, p("keys/../keys/x"): fs.ErrNotExist} {
 		if _, err := folders.Open(path); !errors.Is(err, want) {
-			t.Errorf("%s: %v, want %v", path, err, want)
+			t.Errorf("Open of %s returns %v, want %v", path, err, want)
 		}
 	}
 	f, err := folders.Open(p("keys/fifo")) // must not wait for a writer
@@ -143,13 +146,14 @@ func TestOtherMountNamespacesDoNotLeadAroundTheFolders(t *testing.T) {
 	path := fmt.Sprintf("/proc/%d/root%s", cmd.Process.Pid, p("keys/evil"))
 	// An ordinary open reaches the other file by this path.
 	if text, err := os.ReadFile(path); err != nil || string(text) != "evil" {
-		t.Fatalf("%s has %q, %v: this checks nothing", path, text, err)
+		t.Fatalf("an ordinary open of %s gives %q, %v; want evil, the file of the other "+
+			"mount namespace, or this test shows nothing", path, text, err)
 	}
 	check(t, os.Symlink(path, p("keys/evil-link")))
 	for _, path := range []string{path, p("keys/evil-link"), filepath.Dir(path) + "/a"} {
 		if f, err := (Folders{{p("keys")}}).Open(path); f != nil ||
 			!errors.Is(err, ErrOutside) {
-			t.Errorf("%s: %v, want ErrOutside", path, err)
+			t.Errorf("Open of %s returns %v, want ErrOutside", path, err)
 		}
 	}
 }
@@ -171,7 +175,8 @@ func TestALackOfDescriptorsIsNotTakenForAFileOutside(t *testing.T) {
 			opened = true
 			f.Close()
 		} else if !errors.Is(err, unix.EMFILE) {
-			t.Errorf("with %d descriptors: %v, want EMFILE", limit, err)
+			t.Errorf("with a limit of %d descriptors, Open returns %v; want EMFILE or "+
+				"the file", limit, err)
 		}
 	}
 	if !opened {
@@ -208,7 +213,8 @@ func TestFoldersNeedOpenat2(t *testing.T) {
 			"child: open %s: the policy's folders need openat2(2) of Linux 5.6: %v",
 			p("keys/a"), value)
 		if err != nil || !strings.Contains(string(out), want) {
-			t.Errorf("%v: %v, %s; want %s", value, err, out, want)
+			t.Errorf("openat2 fails with %v; the child process ends with %v, and "+
+				"prints %s; want %s", value, err, out, want)
 		}
 	}
 }

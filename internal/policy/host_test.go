@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// ParseHost accepts addresses and names of hosts. String writes each in one form.
+// ParseHost accepts addresses and names of hosts. If two spellings mean the same address, the
+// method String writes both in the same form. It writes names in lower case.
 func TestHostIsAnAddressOrAName(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat(strings.Repeat("a", 49)+".", 5)
@@ -46,7 +47,7 @@ func TestHostIsAnAddressOrAName(t *testing.T) {
 	} {
 		h, err := ParseHost(text)
 		if err != nil || h.String() != want {
-			t.Errorf("%q is %q, %v; want %q", text, h, err, want)
+			t.Errorf("ParseHost of %q returns %q, %v; want %q", text, h, err, want)
 		}
 	}
 }
@@ -116,10 +117,11 @@ func TestAmbiguousHostsAreRefused(t *testing.T) {
 	} {
 		h, err := ParseHost(text)
 		if err == nil {
-			t.Errorf("%q is %q", text, h)
+			t.Errorf("ParseHost of %q returns %q; want an error", text, h)
 		} else if !strings.Contains(err.Error(), want) ||
 			!strings.Contains(err.Error(), "is not a host: ") {
-			t.Errorf("%q: %q, want %q", text, err, want)
+			t.Errorf("ParseHost of %q returns the error %q, want %q in it", text, err,
+				want)
 		}
 	}
 }
@@ -163,15 +165,18 @@ func FuzzDestination(f *testing.F) {
 			return
 		}
 		if answer == ByAddress || d.name != "" && answer == Yes {
-			t.Errorf("%q: the address %s is judged %v", rule, addr, answer)
+			t.Errorf("with the rule %q, the address %s gets the answer %v; want Yes "+
+				"or No, and always No if the rule has a name", rule, addr, answer)
 		}
 		a := netip.AddrPortFrom(addr, uint16(port))
 		if p.MayConnectTo(a) != (answer == Yes) {
-			t.Errorf("%q: %s is judged in two ways", rule, a)
+			t.Errorf("with the rule %q, MayConnect and MayConnectTo do not agree on %s",
+				rule, a)
 		}
 		mapped := netip.AddrPortFrom(netip.AddrFrom16(addr.As16()), uint16(port))
 		if addr.Is4() && p.MayConnectTo(a) != p.MayConnectTo(mapped) {
-			t.Errorf("%q: %s and %s differ", rule, a, mapped)
+			t.Errorf("with the rule %q, MayConnectTo judges %s and %s differently",
+				rule, a, mapped)
 		}
 	})
 }
@@ -188,7 +193,8 @@ func checkHost(t *testing.T, text string, host Host) {
 	addr, isAddr := host.Addr()
 	read, err := netip.ParseAddr(host.String())
 	if (err == nil) != isAddr || isAddr && read != addr {
-		t.Errorf("%q is %+v, and to netip %v, %v", text, host, read, err)
+		t.Errorf("%q is the host %+v, but netip reads the host as %v, %v", text, host, read,
+			err)
 	}
 	if isAddr && (addr.Is4In6() || addr.Zone() != "" &&
 		!linkLocal.Contains(addr.WithZone(""))) || !isASCII(text) {

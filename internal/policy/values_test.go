@@ -79,7 +79,7 @@ func TestDestinationsByName(t *testing.T) {
 	} {
 		got := destinations(t, tc.rule).MayConnect(host(t, tc.host), tc.port)
 		if got != tc.want {
-			t.Errorf("%q, host %q port %d: %v, want %v",
+			t.Errorf("with the rule %q, host %q, port %d the answer is %v, want %v",
 				tc.rule, tc.host, tc.port, got, tc.want)
 		}
 	}
@@ -133,7 +133,8 @@ func TestDestinationsByAddress(t *testing.T) {
 	} {
 		got := destinations(t, tc.rule).MayConnectTo(netip.MustParseAddrPort(tc.addr))
 		if got != tc.want {
-			t.Errorf("%q, address %s: %v, want %v", tc.rule, tc.addr, got, tc.want)
+			t.Errorf("with the rule %q, MayConnectTo(%s) is %v, want %v", tc.rule,
+				tc.addr, got, tc.want)
 		}
 	}
 	if !(Policy{}).MayConnectTo(netip.MustParseAddrPort("192.0.2.1:1")) ||
@@ -142,6 +143,8 @@ func TestDestinationsByAddress(t *testing.T) {
 	}
 }
 
+// A rule of listen is PORTS or ADDRESS:PORTS. To listen on port 0 means to listen on any free port,
+// so only a rule with all ports allows port 0.
 func TestListenRules(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -167,7 +170,7 @@ func TestListenRules(t *testing.T) {
 		{"[::1]:8443", "[::]:8443", false},
 		{"0.0.0.0:8443", "0.0.0.0:8443", true},
 		{"0.0.0.0:8443", "[::]:8443", false},
-		{"*", "127.0.0.1:0", true}, // port 0 means any free port
+		{"*", "127.0.0.1:0", true},
 		{"1-65535", "[::]:0", true},
 		{"1-65534", "127.0.0.1:0", false},
 		{"2-65535", "127.0.0.1:0", false},
@@ -182,10 +185,12 @@ func TestListenRules(t *testing.T) {
 		}
 		p, addr := Policy{Listen: []Listen{l}}, netip.MustParseAddrPort(tc.addr)
 		if got := p.MayListen(addr); got != tc.want {
-			t.Errorf("%q, address %s: %v, want %v", tc.rule, tc.addr, got, tc.want)
+			t.Errorf("with the rule %q, MayListen(%s) is %v, want %v", tc.rule, tc.addr,
+				got, tc.want)
 		}
 		if tc.want && !p.MayListenOnPort(int(addr.Port())) {
-			t.Errorf("%q: port %d is refused", tc.rule, addr.Port())
+			t.Errorf("the rule %q allows an address with port %d, but MayListenOnPort "+
+				"refuses the port", tc.rule, addr.Port())
 		}
 	}
 	addr := netip.MustParseAddrPort("127.0.0.1:1")
@@ -239,7 +244,8 @@ func TestBadRulesSayWhatIsWanted(t *testing.T) {
 		if err := d.UnmarshalText([]byte(rule)); err == nil ||
 			!strings.Contains(err.Error(), want) ||
 			!strings.Contains(err.Error(), `"`+rule+`"`) && isASCII(rule) {
-			t.Errorf("destination %q: %v, want the rule and %q", rule, err, want)
+			t.Errorf("the destination %q gives the error %v, want it to have the rule "+
+				"and %q", rule, err, want)
 		}
 	}
 	for rule, want := range map[string]string{
@@ -256,14 +262,16 @@ func TestBadRulesSayWhatIsWanted(t *testing.T) {
 		var l Listen
 		if err := l.UnmarshalText([]byte(rule)); err == nil ||
 			!strings.Contains(err.Error(), want) {
-			t.Errorf("listen %q: %v, want %q", rule, err, want)
+			t.Errorf("the rule of listen %q gives the error %v, want %q in it", rule,
+				err, want)
 		}
 	}
 	for _, path := range []string{"", "keys", "./keys", "~/keys", "/a\x00b"} {
 		var f Folder
 		if err := f.UnmarshalText([]byte(path)); err == nil ||
 			!strings.Contains(err.Error(), "absolute path") {
-			t.Errorf("folder %q: %v", path, err)
+			t.Errorf("the folder %q gives the error %v, want \"absolute path\" in it",
+				path, err)
 		}
 	}
 }

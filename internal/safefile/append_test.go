@@ -44,7 +44,8 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 		check := CheckAppend(full, own)
 		if (check == nil) != (want == "") ||
 			check != nil && !strings.Contains(check.Error(), want) {
-			t.Errorf("CheckAppend of %s: %v, want %q", path, check, want)
+			t.Errorf("CheckAppend of %s: %v, want %q (empty: no error)", path, check,
+				want)
 		}
 		if _, err := os.Lstat(full); strings.Contains(path, "/new") && err == nil {
 			t.Errorf("CheckAppend has made %s", path)
@@ -57,7 +58,8 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 			}
 			switch {
 			case (err == nil) != (want == ""):
-				t.Errorf("Append to %s: %v, want %q", path, err, want)
+				t.Errorf("Append to %s: %v, want %q (empty: no error)", path, err,
+					want)
 			case err != nil && !strings.Contains(err.Error(), want):
 				t.Errorf("Append to %s: %v, want %q", path, err, want)
 			}
@@ -71,7 +73,8 @@ func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
 		st, err := os.Stat(p(path))
 		testkit.Must(t, err)
 		if string(text) != want || st.Mode().Perm() != 0o600 {
-			t.Errorf("%s has %q and mode %v, want %q", path, text, st.Mode(), want)
+			t.Errorf("%s has the mode %v and the content %q, want 0600 and %q", path,
+				st.Mode(), text, want)
 		}
 	}
 	if _, err := os.Lstat(p("nothing")); err == nil {

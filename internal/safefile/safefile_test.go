@@ -13,8 +13,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// tree makes a folder with the files of these tests. They belong to the user of this process. p
-// returns the path of a file in the folder.
+// tree makes a folder with the files of these tests. The files belong to the user of this process.
+// The function that tree returns gives the path of a file in the folder.
 func tree(t *testing.T) (p func(name string) string) {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -72,23 +72,23 @@ func TestOnlyTheOwnersCanChangeTheWayToAFile(t *testing.T) {
 		text, err := Read(full, 1<<20, own)
 		switch {
 		case err == nil && want != "" && string(text) != want:
-			t.Errorf("%s: %q, want %q", path, text, want)
+			t.Errorf("Read of %s returns %q, want %q", path, text, want)
 		case err != nil && (want == "" || !strings.Contains(err.Error(), want) ||
 			!strings.HasPrefix(err.Error(), full+": ")):
-			t.Errorf("%s: %v, want %q", path, err, want)
+			t.Errorf("Read of %s: error %v, want %q", path, err, want)
 		}
 	}
 	if _, err := Read(p("none"), 1, own); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("Read of a file that is not there: %v, want fs.ErrNotExist", err)
 	}
 	if _, err := Read(p("good/file"), 3, own); err == nil ||
 		!strings.Contains(err.Error(), "more than 3 bytes") {
-		t.Errorf("a file of 4 bytes: %v", err)
+		t.Errorf("Read of a file of 4 bytes, with a limit of 3: %v, want an error", err)
 	}
 }
 
-// Read refuses a file, a folder on the way, or a link on the way that belongs to a user whom its
-// caller does not trust.
+// If a file, or a folder or link on the way to the file, belongs to a user whom the caller of Read
+// does not trust, Read refuses the file.
 func TestForeignFilesFoldersAndLinksAreRefused(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to give files away")
@@ -108,11 +108,12 @@ func TestForeignFilesFoldersAndLinksAreRefused(t *testing.T) {
 				err)
 		}
 		if _, err := Read(p(path), 1<<20, 1234); err != nil {
-			t.Errorf("%s, if user 1234 is trusted: %v", name, err)
+			t.Errorf("%s belongs to user 1234, who is trusted, but Read returns %v",
+				name, err)
 		}
 		testkit.Must(t, os.Lchown(p(name), 0, 0))
 		if _, err := Read(p(path), 1<<20); err != nil {
-			t.Errorf("%s belongs to root again: %v", name, err)
+			t.Errorf("%s belongs to root again, but Read returns %v", name, err)
 		}
 	}
 }

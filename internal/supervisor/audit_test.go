@@ -22,7 +22,7 @@ func auditor() (*Supervisor, *observer.ObservedLogs) {
 	return New(Config{Log: zap.NewNop(), Audit: zap.New(core)}), logs
 }
 
-// mostPassed is the largest number of events that a limiter lets pass from the time begun until now.
+// mostPassed returns how many events a limiter lets pass at most from the time begun until now.
 func mostPassed(begun time.Time, burst, rate int) int {
 	return burst + int(float64(rate)*time.Since(begun).Seconds()) + 1
 }

@@ -9,8 +9,9 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// If more than freeDeaths workers of a user die in a row, the user's next session has to wait. This
-// time is called the pause. If a worker reports the end of a session, the row ends.
+// If more than freeDeaths workers of a user die in a row, the user's next session has to wait for a
+// time, which is called the pause. When a worker of the user reports that a session has ended, the
+// earlier deaths no longer count.
 func TestUserWhoseWorkersDieInARowHasToWait(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)

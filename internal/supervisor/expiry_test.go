@@ -54,8 +54,8 @@ func TestExpiryIsBoundedForEachUser(t *testing.T) {
 	}
 	add(1001, 0xa00, 6) // the same serial, by another worker
 	if got := serials(); got["a00"] != 6 {
-		t.Errorf("certificates with the same serial end at 6 and 7; the metric shows %v, "+
-			"want 6", got["a00"])
+		t.Errorf("certificates with the same serial expire at 6 and 7; the metric shows "+
+			"%v, want 6", got["a00"])
 	}
 	for uid := range uint32(40) {
 		add(2000+uid, int64(0x20000+100*uid), int64(1000+uid))

@@ -81,7 +81,7 @@ func (d *daemon) wait() error {
 	case <-d.ended:
 		return d.err
 	case <-time.After(testkit.Patience):
-		d.t.Fatal("the daemon does not end")
+		d.t.Fatal("the daemon does not end: Run has not returned")
 		return nil
 	}
 }
@@ -166,7 +166,7 @@ func (c *caller) hear() string {
 func (c *caller) pid() (pid int) {
 	c.t.Helper()
 	if _, err := fmt.Sscanf(c.ask("who"), "pid=%d", &pid); err != nil {
-		c.t.Fatal(err)
+		c.t.Fatal("the worker's answer to who has no pid:", err)
 	}
 	return pid
 }
@@ -187,7 +187,7 @@ func (c *caller) cut() {
 	c.t.Helper()
 	line, err := c.in.ReadString('\n')
 	if ne, ok := err.(net.Error); err == nil || ok && ne.Timeout() {
-		c.t.Fatalf("the connection is not cut: %q, %v", line, err)
+		c.t.Fatalf("the connection must end; instead the caller reads %q, %v", line, err)
 	}
 }
 

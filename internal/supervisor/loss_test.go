@@ -36,7 +36,8 @@ func TestCallerIsToldWhatItsWorkerDiedOf(t *testing.T) {
 		f := d.logged("worker ended unexpectedly", n+1)
 		if f["cause"].(string)+" in tls.Read" != tt.want || f["operation"] != "tls.Read" ||
 			f["library"] != "OpenSSL 3.9" || f["uptime"].(time.Duration) <= 0 {
-			t.Errorf("after the death %q the log says %v", tt.how, f)
+			t.Errorf("after the death %q the log says %v; want the cause, the "+
+				"operation tls.Read, the library and an uptime", tt.how, f)
 		}
 	}
 	if other.pid() != pid {
@@ -50,7 +51,8 @@ func TestASignalWithoutANameIsToldByItsNumber(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
 	c := d.dial()
-	testkit.Must(t, unix.Kill(c.pid(), 34)) // the Go runtime does not catch signal 34
+	// The Go runtime does not catch signal 34, so the signal kills the worker.
+	testkit.Must(t, unix.Kill(c.pid(), 34))
 	c.told("died of signal 34")
 	if f := d.logged("worker ended unexpectedly", 1); f["exit"] != "signal 34" {
 		t.Errorf("the log says %v; want the exit \"signal 34\"", f)
@@ -102,8 +104,8 @@ func TestNoLineFallsIntoTheMiddleOfAMessage(t *testing.T) {
 	c.told("died of a panic")
 }
 
-// If a caller reads nothing, the supervisor cannot tell it that its worker has died. The supervisor
-// does not wait for this caller, and serves other callers.
+// A caller that reads nothing cannot be told that its worker has died. The supervisor does not wait
+// for this caller, and serves other callers.
 func TestAFullCallerDoesNotHoldUpTheSupervisor(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, workerPlay{}, nil)
@@ -146,7 +148,7 @@ func TestSessionsOfASharedWorkerAreToldTheSame(t *testing.T) {
 	}
 }
 
-// The supervisor keeps a copy of a caller's connection only as long as the session.
+// The supervisor keeps a copy of a caller's connection only until the session ends.
 func TestNoConnectionIsKeptBeyondItsSession(t *testing.T) {
 	// Not parallel: it counts the process's descriptors.
 	d := startDaemon(t, workerPlay{}, func(c *Config) { c.Shared = true })

@@ -157,7 +157,8 @@ func fdOf(conn *net.UnixConn) (fd int) {
 	return fd
 }
 
-// playSession carries out the lines of one session, until the caller closes or says "bye".
+// playSession carries out the lines of one session, until the caller closes its connection or says
+// "bye".
 func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes *vitals.Session) {
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
@@ -329,8 +330,8 @@ func dialAndAsk(path string) int {
 	return 0
 }
 
-// trace is the main function of the test binary as a debugger. It traces the process with the pid
-// until its standard input ends.
+// trace is the main function of the test binary as a debugger. It traces the process that has this
+// pid, until the debugger's standard input ends.
 func trace(pid string) int {
 	runtime.LockOSThread()
 	n, err := strconv.Atoi(pid)

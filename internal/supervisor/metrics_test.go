@@ -48,7 +48,8 @@ func (d *daemon) has(want map[string]float64) {
 	got := d.values()
 	for name, v := range want {
 		if value, ok := got[name]; !ok || value != v {
-			d.t.Errorf("%s is %v (there: %t), want %v", name, value, ok, v)
+			d.t.Errorf("the metric %s is %v (it exists: %t), want %v", name, value, ok,
+				v)
 		}
 	}
 }
@@ -108,11 +109,11 @@ func TestAWorkerThatLiesHarmsNoSum(t *testing.T) {
 		c := d.dial()
 		c.ask("lie")
 		pid := c.pid()
-		d.until("the lie counts",
+		d.until("the bytes that the worker has made up are counted",
 			func() bool { return d.values()["tlsd_bytes_total in"] > last })
 		last = d.values()["tlsd_bytes_total in"]
 		c.say("bye")
-		d.until("its worker is gone",
+		d.until("the worker that has made up bytes is gone",
 			func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
 		if now := d.values()["tlsd_bytes_total in"]; now < last || now > math.MaxInt64 {
 			t.Errorf("a lying worker has ended, and the bytes go from %v to %v; "+
@@ -150,6 +151,7 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	me := Peer{UID: uint32(os.Getuid())}
 	d.writeAudit(me, 0, &audit.Event{Name: audit.Denied, Method: "tls.NewClient",
 		Key: "destinations"}, 2)
+	// Of one message, at most 1<<20 missed events are counted.
 	d.writeAudit(me, 0, &audit.Event{Name: audit.Denied, Key: "made up"}, math.MaxUint64)
 	d.has(map[string]float64{
 		"tlsd_sessions_refused_total limit": 1, "tlsd_sessions_refused_total denied": 0,

@@ -37,7 +37,8 @@ func TestKillIsRecentIfTheCountHasJustGrown(t *testing.T) {
 	}
 	count("nonsense")
 	if w.refresh() || w.count != 3 {
-		t.Error("a file without a number has changed the count, or is a recent kill")
+		t.Error("the file has no number, and the count has changed, or refresh reports a " +
+			"recent kill")
 	}
 }
 

@@ -58,13 +58,14 @@ func TestSessionsAreShown(t *testing.T) {
 	if s.Number != 1 || s.Worker != pid || int(s.PID) != os.Getpid() ||
 		s.UID != uint32(os.Getuid()) || s.Program != program[:min(len(program), 15)] ||
 		s.Age < 0 {
-		t.Errorf("the session is shown as %+v", s)
+		t.Errorf("the session is shown as %+v; want its number, its worker, and the "+
+			"process, user and program of this test", s)
 	}
 	if !s.Known || s.Connections != 2 || s.Contexts != 1 || s.Received != 5 || s.Sent != 6 ||
 		s.Calls != 3 ||
 		!slices.Equal(s.Handles, []admin.Handle{{Handle: 9, Kind: "client", State: "ready",
 			Peer: "192.0.2.1:443", Received: 5, Sent: 6}}) {
-		t.Errorf("the session is shown as %+v", s)
+		t.Errorf("the session is shown as %+v; want what the worker has said about it", s)
 	}
 	var none *admin.Error
 	if _, err := d.Session(t.Context(), 3); !errors.As(err, &none) || none.Kind != kind.Params {
@@ -93,11 +94,13 @@ func TestAWorkersAnswerAboutASessionIsLimited(t *testing.T) {
 	if s.Connections != 0 || s.Received != 0 || s.Sent != 1<<62 ||
 		len(s.Handles) != handoff.MostHandles {
 		t.Errorf("the session is shown with %d connections, %d bytes received, %d sent, "+
-			"and %d handles", s.Connections, s.Received, s.Sent, len(s.Handles))
+			"and %d handles; want 0, 0, 1<<62 and %d", s.Connections, s.Received,
+			s.Sent, len(s.Handles), handoff.MostHandles)
 	}
 	if h := s.Handles[0]; h.Handle != 0 || h.Received != 0 || h.Kind != `\x1b[2J` ||
 		strings.ContainsRune(h.Peer, '\n') || len(h.State) > 16+len("…") {
-		t.Errorf("a handle is shown as %+v", h)
+		t.Errorf("a handle is shown as %+v; want 0 for negative numbers, no control "+
+			"characters, and a short state", h)
 	}
 	if list := d.Sessions(t.Context()); len(list[0].Handles) != listedHandles {
 		t.Errorf("a list has %d handles of a session, want %d", len(list[0].Handles),
@@ -151,7 +154,7 @@ func TestQuestionsWaitForRoom(t *testing.T) {
 	}()
 	testkit.Until(t, "a question waits for room", func() bool {
 		if isClosed(sent) {
-			t.Fatal("the channel is full, and all questions are sent")
+			t.Fatal("all questions are sent, although the channel was full")
 		}
 		return waitsForRoom()
 	})
@@ -279,7 +282,8 @@ func TestAWorkerThatDoesNotAnswerHoldsUpNoList(t *testing.T) {
 		list := d.Sessions(t.Context())
 		if len(list) != 2 || list[0].Known || list[0].Waits != "tls.Read 3" ||
 			!list[1].Known {
-			t.Errorf("one of two workers is silent, and the list is %+v", list)
+			t.Errorf("the first of two workers is silent, and the list is %+v; want "+
+				"both sessions, and only the second with Known", list)
 		}
 	}
 	testkit.Must(t, unix.Kill(pid, unix.SIGCONT))
@@ -303,7 +307,8 @@ func TestAnAdministratorEndsASession(t *testing.T) {
 		}
 		a.cut()
 		if got := d.numbers(); !slices.Equal(got, []uint64{2}) {
-			t.Errorf("session 1 was ended, and the list has the sessions %v", got)
+			t.Errorf("session 1 was ended, and the list has the sessions %v; want "+
+				"only 2", got)
 		}
 		if b.pid() != pid {
 			t.Error("the other session has got another worker")
@@ -437,7 +442,8 @@ func TestHealth(t *testing.T) {
 	before := d.logs.Len()
 	if h := d.Health(); h.Library != "V" || h.Sessions != 1 || h.MaxSessions != 2 ||
 		h.Workers["serving"] != 1 || h.Uptime <= 0 {
-		t.Errorf("with one session of two Health says %+v", h)
+		t.Errorf("with one session of two Health says %+v; want the library V, 1 session "+
+			"of 2, and 1 serving worker", h)
 	}
 	if d.logs.Len() != before || d.countWorkers() != 2 {
 		t.Error("the question has logged something, or started a worker")
@@ -445,7 +451,8 @@ func TestHealth(t *testing.T) {
 	c := d.dial()
 	c.pid()
 	if h := d.Health(); h.Healthy || !strings.Contains(h.Problems[0], "--max-sessions") {
-		t.Errorf("with as many sessions as --max-sessions allows, Health says %+v", h)
+		t.Errorf("with as many sessions as --max-sessions allows, Health says %+v; want a "+
+			"problem that names --max-sessions", h)
 	}
 	d.stop()
 	d.until("Health says that tlsd is stopping", func() bool {

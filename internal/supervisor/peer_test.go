@@ -92,12 +92,14 @@ func TestOtherUsers(t *testing.T) {
 
 		denied := d.askAs(4321, 4321, 9)
 		if !strings.Contains(denied, `"id":null`) || !strings.Contains(denied, `"code":-32012`) || !strings.Contains(denied, `"kind":"denied"`) || !strings.Contains(denied, "user 4321 may not") {
-			t.Errorf("user 4321 is told %s", denied)
+			t.Errorf("user 4321 is told %s; want an error with the id null, the code "+
+				"-32012, the kind denied, and the user", denied)
 		}
 		if f := d.logged("denied", 1); f["uid"] != uint32(4321) ||
 			f["gid"] != uint32(4321) || f["method"] != "connect" ||
 			f["asked"] != d.path {
-			t.Errorf("the audit line of user 4321 has %v", f)
+			t.Errorf("the audit line of user 4321 has %v; want user and group 4321, "+
+				"the method connect, and the socket", f)
 		}
 		if n := d.logs.FilterMessage("session started").Len(); n != 0 {
 			t.Errorf("a denied caller has got %d sessions", n)
@@ -121,14 +123,15 @@ func TestOtherUsers(t *testing.T) {
 			}
 		}
 		if got := d.dial().ask("who"); !strings.Contains(got, " uid=0 ") {
-			t.Errorf("root's session has the worker %q", got)
+			t.Errorf("root's session has the worker %q; want user 0", got)
 		}
 		many := make([]uint32, 300)
 		for i := range many {
 			many[i] = uint32(1000 + i)
 		}
 		if got := d.askAs(1234, 1, many...); !strings.Contains(got, " 1298 1299]") {
-			t.Errorf("a caller with 300 groups has the worker %q", got)
+			t.Errorf("a caller with 300 groups has the worker %q; want all 300 groups",
+				got)
 		}
 	}
 }

@@ -11,8 +11,7 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// traced starts a process that traces the worker with the pid. It traces until the test ends or
-// calls letGo.
+// traced starts a process that traces the worker with this pid, until the test ends or calls letGo.
 func traced(t *testing.T, pid int) (letGo func()) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -25,7 +24,7 @@ func traced(t *testing.T, pid int) (letGo func()) {
 	letGo = func() { in.Close(); cmd.Wait() }
 	t.Cleanup(letGo)
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "traced\n" {
-		t.Skipf("the machine does not let a process be traced: %s, %v", line, err)
+		t.Skipf("this machine does not allow a process to trace another: %s, %v", line, err)
 	}
 	return letGo
 }

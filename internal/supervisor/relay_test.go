@@ -74,7 +74,7 @@ func TestRelayCountsDroppedEntries(t *testing.T) {
 	in := strings.Repeat(`{"level":"info","msg":"x"}`+"\n", entries) + "dump\n"
 	begun := time.Now()
 	if head := relay(strings.NewReader(in), zap.New(core), unshared); head != "dump\n" {
-		t.Errorf("relay returns %q; want the text behind the entries", head)
+		t.Errorf("relay returns %q; want dump, the text after the entries", head)
 	}
 	passed, missed := logs.FilterMessage("x").Len(), uint64(0)
 	for _, e := range logs.FilterFieldKey("entries").All() {

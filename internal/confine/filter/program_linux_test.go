@@ -136,7 +136,8 @@ func TestFilter(t *testing.T) {
 	if info == arch.X86_64 {
 		if got := decide(t, vm, call{native, 1<<30 | unix.SYS_READ,
 			[6]uint64{}}); got != absent {
-			t.Errorf("read of x32: %#x; want %#x", got, absent)
+			t.Errorf("read of the x32 ABI: the filter returns %#x; want %#x", got,
+				absent)
 		}
 	}
 }
