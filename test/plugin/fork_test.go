@@ -77,8 +77,8 @@ func TestAChildThatNeverCallsDoesNotKeepTheParentsSessionOpen(t *testing.T) {
 	parent := h.descriptors()
 	h.send("fork").gives(0, "")
 	if child := h.descriptors(); child != parent-3 {
-		t.Errorf("the parent has %d descriptors, the child %d; want three less: the "+
-			"session's socket and the two ends of the bell of tls_Cancel",
+		t.Errorf("the parent has %d descriptors, the child %d; want 3 fewer in the child, "+
+			"which closes the session's socket and both ends of tls_Cancel's pipe",
 			parent, child)
 	}
 	h.send("exit")
@@ -183,8 +183,8 @@ func TestAChildThatIsForkedDuringTheConnectDoesNotKeepTheSessionOpen(t *testing.
 	h.untilAThreadIsIn(unix.SYS_CONNECT)
 	h.send("fork").gives(0, "")
 	if child := h.descriptors(); child != before {
-		t.Errorf("the host had %d descriptors before its call, the child has %d", before,
-			child)
+		t.Errorf("the host had %d descriptors before its call, the child has %d; want as "+
+			"many", before, child)
 	}
 	d := first() // the queue has room from now on
 	p, _ := d.session()

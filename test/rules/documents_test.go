@@ -59,7 +59,7 @@ func TestSourceFilesHaveOneSubject(t *testing.T) {
 		}
 	}
 	if sources == 0 {
-		t.Error("there are no sources: this checks nothing")
+		t.Error("there are no sources: this test checks nothing")
 	}
 }
 
@@ -115,7 +115,7 @@ func TestTheGuideHasTheVariablesOfThePlugin(t *testing.T) {
 		}
 	}
 	if len(used) == 0 {
-		t.Error("the plugin reads no variables: this checks nothing")
+		t.Error("the plugin reads no variables: this test checks nothing")
 	}
 }
 
