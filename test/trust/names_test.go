@@ -40,7 +40,7 @@ func privateBuild(t *testing.T) build {
 	testkit.Must(t, err)
 	was := regexp.MustCompile(`\x00(/[^\x00]*)/cert\.pem\x00`).FindSubmatch(crypto)
 	if was == nil {
-		t.Fatalf("%s does not have the path of its certificates", info.Libssl.Libcrypto)
+		t.Fatalf("%s must contain a path that ends with /cert.pem", info.Libssl.Libcrypto)
 	}
 	b.nowhere = "/" + strings.Repeat("n", len(was[1])-1)
 	crypto = bytes.ReplaceAll(crypto, append(was[1], "/cert"...), []byte(b.nowhere+"/cert"))
@@ -66,7 +66,7 @@ func says(t *testing.T, what, got string, want ...string) {
 	t.Helper()
 	for _, text := range want {
 		if !strings.Contains(got, text) {
-			t.Errorf("%s: want the text %q in\n%s", what, text, got)
+			t.Errorf("%s must have the text %q, and says\n%s", what, text, got)
 		}
 	}
 }

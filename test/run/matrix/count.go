@@ -44,8 +44,8 @@ func (m *matrix) count(cmd *exec.Cmd, show io.Writer) (result, error) {
 	convert := exec.CommandContext(m.ctx, "go", append([]string{"tool", "test2json", "-t"},
 		cmd.Args...)...)
 	convert.Env, convert.WaitDelay = cmd.Env, cmd.WaitDelay
-	// A cancel kills the whole process group, and so unshare. When unshare ends, all processes
-	// in its namespaces end.
+	// A cancel kills the whole process group, to which unshare belongs. When unshare ends, all
+	// processes in its namespaces end.
 	convert.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	convert.Cancel = func() error { return syscall.Kill(-convert.Process.Pid, syscall.SIGKILL) }
 	out, err := convert.StdoutPipe()
@@ -146,7 +146,7 @@ func figures(printed string, show io.Writer) {
 	}
 }
 
-// notable says whether a line is none of go test's own lines, such as PASS.
+// notable says whether a line comes from a test. Lines such as PASS come from go test itself.
 func notable(line string) bool {
 	return line != "PASS\n" && line != "FAIL\n" && !strings.HasPrefix(line, "=== ") &&
 		!strings.HasPrefix(line, "ok ")

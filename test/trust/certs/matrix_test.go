@@ -130,7 +130,8 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 			t.Errorf("the table of disagreements gives no reason for %q", key.row)
 		}
 		if !names[key.row] {
-			t.Errorf("the table of disagreements has %q, which is no case", key.row)
+			t.Errorf("the table of disagreements has %q, which is the name of no case",
+				key.row)
 		}
 	}
 
