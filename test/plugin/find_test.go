@@ -176,7 +176,7 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 		testkit.Missing(t, "needs root, to be another user")
 	}
 	if _, err := os.Lstat(dir); err == nil {
-		t.Skipf("%s is in use", dir)
+		t.Skipf("%s exists already; this test must make it", dir)
 	}
 	// Every file that the other user runs must be readable for that user.
 	shared := nowhere(t)

@@ -251,7 +251,7 @@ func TestTheSessionIsOpenedOnceAndOnlyWhenNeeded(t *testing.T) {
 	p := d.accept()
 	id, first := p.helloOnly()
 	if first != 1 {
-		t.Errorf("firstHandle is %d; want 1", first)
+		t.Errorf("tls.Hello has the firstHandle %d; want 1", first)
 	}
 	p.result(id, `{"capabilities":["x","data"],"version":1}`)
 	for range 2 {

@@ -59,7 +59,7 @@ func startTLSD(t *testing.T, flags ...string) *daemon {
 	d.start(t)
 	t.Cleanup(func() {
 		if err := d.stop(syscall.SIGTERM); err != nil {
-			t.Errorf("tlsd: %v", err)
+			t.Errorf("after SIGTERM, tlsd ends with %v; want no error", err)
 		}
 		if t.Failed() {
 			t.Logf("tlsd says\n%s", d.logged(t))
@@ -156,8 +156,8 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 			out = regexp.MustCompile(`(?m)(^then .*handle \d+): .*`).ReplaceAll(out,
 				[]byte("$1"))
 			if err != nil || string(out) != c.want {
-				t.Errorf("%s: %v\n%s%s\nwant\n%s", c.name, err, out,
-					stderr.String(), c.want)
+				t.Errorf("the client in %s ends with %v and prints\n%s%s\nwant\n%s",
+					c.name, err, out, stderr.String(), c.want)
 			}
 		})
 	}

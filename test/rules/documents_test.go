@@ -168,8 +168,8 @@ func TestLinksLeadToHeadings(t *testing.T) {
 				anchors = append(anchors, strings.ReplaceAll(plain, " ", "-"))
 			}
 			if !slices.Contains(anchors, string(m[2])) {
-				t.Errorf("%s links to %s#%s, which is not among %v", document,
-					target, m[2], anchors)
+				t.Errorf("%s links to %s#%s, which is not among the headings %v",
+					document, target, m[2], anchors)
 			}
 		}
 	}

@@ -48,7 +48,7 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 				}
 				found++
 				if !slices.Contains(testsOf(folder), m[2]) {
-					t.Errorf("%s, paragraph %d: %s has no test %s",
+					t.Errorf("%s, paragraph %d: the folder %s has no test %s",
 						name, i+1, folder, m[2])
 				}
 			}

@@ -199,12 +199,12 @@ func isFileError(t *testing.T, err error, says ...string) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != client.KindFile {
-		t.Errorf("SetCaBundle: %v; want kind file", err)
+		t.Errorf("SetCaBundle returns %v; want an error of kind file", err)
 		return
 	}
 	for _, text := range says {
 		if !strings.Contains(e.Message, text) {
-			t.Errorf("SetCaBundle: %v; want the text %q", err, text)
+			t.Errorf("SetCaBundle returns %v; want the text %q in it", err, text)
 		}
 	}
 }

@@ -86,8 +86,8 @@ func TestAnOpenSSLForAnotherFolderFindsTheSystemsStore(t *testing.T) {
 	testkit.Must(t, err)
 	if tr := info.Trust; tr.Source != "fallback" && tr.Source != "none" || len(tr.Empty) < 2 ||
 		!strings.HasPrefix(tr.Empty[0], b.nowhere) {
-		t.Errorf("tls.Info says %+v; want the source fallback or none, and %s as empty", tr,
-			b.nowhere)
+		t.Errorf("tls.Info says %+v; want the source fallback or none, and %s first in "+
+			"Empty", tr, b.nowhere)
 	}
 	says(t, "doctor", doctor(t, d), tried...)
 	testkit.Must(t, s.SetCaBundle(testkit.Bounded(t), w.ca.File))
@@ -112,8 +112,8 @@ func TestWhatIsReportedIsWhatIsLoaded(t *testing.T) {
 			l := info.Libssl
 			if l.Path != b.ssl || l.Libcrypto != b.crypto || l.Version != b.version ||
 				l.Pair == "" || strings.HasPrefix(l.Pair, "not compared") {
-				t.Errorf("tls.Info says %+v; want %s and %s, which agree", l,
-					b.ssl, b.crypto)
+				t.Errorf("tls.Info says %+v; want the files %s and %s, and a Pair "+
+					"that says that they were compared", l, b.ssl, b.crypto)
 			}
 			if v, err := s.Version(testkit.Bounded(t), 0); err != nil ||
 				v != b.version {
@@ -137,7 +137,7 @@ func TestAForeignLibcryptoIsToldToScripts(t *testing.T) {
 	}
 	_, err := s.NewClient(testkit.Bounded(t), "localhost", 1)
 	if e, ok := err.(*client.Error); !ok || e.Kind != client.KindBackend {
-		t.Fatalf("tls.NewClient: %v; want kind backend", err)
+		t.Fatalf("tls.NewClient returns %v; want an error of kind backend", err)
 	}
 	want := []string{b.ssl + " has got a foreign libcrypto, /", "and not its own, " + b.crypto,
 		"set LD_LIBRARY_PATH=" + b.dir}

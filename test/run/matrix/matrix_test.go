@@ -118,7 +118,7 @@ func TestVersionsAreFoldersOrReasons(t *testing.T) {
 	}
 	for _, bad := range [][]string{nil, {"3.0"}, {"3.0="}, {"=/x"}, {"3.0=-"}} {
 		if _, err := parseVersions(bad); err == nil {
-			t.Errorf("%q is accepted", bad)
+			t.Errorf("parseVersions takes %q; want an error", bad)
 		}
 	}
 }

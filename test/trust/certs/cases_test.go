@@ -33,7 +33,7 @@ func is(changes ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain { return root.leaf(changes...) }
 }
 
-// below returns a function that makes a chain with one authority between root and leaf. The
+// `below` returns a function that makes a chain with one authority between root and leaf. The
 // authority is called Between, and has the changes.
 func below(changes ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain {
