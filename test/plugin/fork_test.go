@@ -45,7 +45,7 @@ func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 		t.Errorf("the child's session begins with handle %d; want 5, because 1 to 4 are "+
 			"the parent's", first)
 	}
-	c.result(c.expect("tls.SetCaBundle", `["/ca.pem"]`), "0") // the parent's CA bundle
+	c.result(c.expect("tls.SetCaBundle", `["/ca.pem"]`), "0") // as in the parent's session
 	c.result(c.expect("tls.NewClient", `["child",1]`), "5")
 	client.gives(5, "")
 	childRead := h.start("Subject", 5)
@@ -218,7 +218,7 @@ func heldQueue(t *testing.T) (path string, free func() *standIn) {
 		unix.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
-	filler, err := net.Dial("unix", path) // the queue's only place
+	filler, err := net.Dial("unix", path) // takes the queue's only place
 	if err != nil {
 		t.Fatal(err)
 	}

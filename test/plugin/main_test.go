@@ -33,7 +33,7 @@ type flavour struct {
 	name  string
 	cc    string
 	flags []string
-	env   []string // for the host
+	env   []string // variables for the host
 }
 
 var (

@@ -97,7 +97,7 @@ func TestAConnectionIsReadyBeforeItsHandshakeAndNotDuringIt(t *testing.T) {
 	h.untilAThreadWaits()
 	p.fail(r, "no")
 	shaking.fails("no")
-	wait.gives(1, "") // a Read fails at once
+	wait.gives(1, "") // because a Read would now fail at once
 }
 
 func TestAWaitForALostSessionIsLost(t *testing.T) {
@@ -259,7 +259,7 @@ func TestADescriptorOfAContextThatIsClosedMeanwhileCostsOnlyTheCall(t *testing.T
 	closing.gives(0, "")
 	p.result(signal, "0")
 	descriptor.fails("tls.Descriptor: handle 2: the handle was closed while the call waited")
-	p.context(h, 3) // of the same session
+	p.context(h, 3) // in the same session
 }
 
 // tlsd refuses a tls_Close of a server context. So the plugin must go on watching the context.

@@ -15,7 +15,7 @@ import (
 
 // The documents and the sources agree, and name files, flags and tests that exist.
 
-const top = "../.." // of the source tree
+const top = "../.." // the top folder of the source tree
 
 // maxLines is the limit of a source file. A longer file has more than one subject.
 const maxLines = 600

@@ -69,8 +69,8 @@ type event struct {
 // test that begins and does not end has failed.
 func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 	var r result
-	printed := map[string]*strings.Builder{} // by test, of the running tests
-	skipped := map[string]int{}              // by reason
+	printed := map[string]*strings.Builder{} // the output of each running test
+	skipped := map[string]int{}              // how many tests, by reason
 	var last error
 	in := bufio.NewReader(events)
 	for {
@@ -92,7 +92,7 @@ func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 			}
 		case "pass", "fail", "skip":
 			if e.Test == "" {
-				break // about the whole program; count looks at its exit status
+				break // the event is about the whole program; count looks at its exit status
 			}
 			switch e.Action {
 			case "pass":

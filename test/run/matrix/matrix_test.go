@@ -17,8 +17,8 @@ func TestTestsAreCounted(t *testing.T) {
 	for name, c := range map[string]struct {
 		events string
 		want   result
-		shown  string // in the output
-		hidden string // not in it
+		shown  string // a text that must be in the output
+		hidden string // a text that must not be in the output
 	}{
 		"all three": {`{"Action":"run","Test":"A"}
 {"Action":"output","Test":"A","Output":"a says\n"}
@@ -71,7 +71,7 @@ func TestOnlyWhatHasRunCanPass(t *testing.T) {
 	missing := result{missing: "sid has another version"}
 	for name, c := range map[string]struct {
 		results []result
-		want    string // of the error; empty: none
+		want    string // a part of the error's text; empty: no error
 	}{
 		"passed":             {[]result{{passed: 5}, {passed: 1, skipped: 2}}, ""},
 		"passed and missing": {[]result{{passed: 5}, missing}, ""},

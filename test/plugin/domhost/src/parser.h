@@ -1,8 +1,8 @@
 /*
  * parser.h - turns the tokens of a script into a Program
  *
- * A script has either statements outside of functions, or functions with a main. Plugin
- * directives may stand in front of both.
+ * A script has either a function main, or statements outside of functions. In both cases it
+ * may have other functions, and plugin directives.
  */
 #ifndef PARSER_H
 #define PARSER_H

@@ -143,7 +143,7 @@ int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
 int64_t tls_Accept(int64_t ctx, const char *host, int32_t port)
 {
 	RECORD("Accept %" PRId64 " %s %" PRId32, ctx, host, port);
-	if (*host == '\0' && port == 0) /* at the addresses of earlier Listens */
+	if (*host == '\0' && port == 0) /* accepts at the addresses of earlier Listens */
 		return ++last_handle;
 	return connect_to(host, port);
 }
