@@ -92,7 +92,7 @@ func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 			}
 		case "pass", "fail", "skip":
 			if e.Test == "" {
-				break // the event is about the whole program; count looks at its exit status
+				break // not a test, but the program: count looks at its exit status
 			}
 			switch e.Action {
 			case "pass":
