@@ -38,7 +38,7 @@ func TestTheNamedSocketComesFirst(t *testing.T) {
 	h := startHost(t, "XDG_RUNTIME_DIR="+dir, named.env())
 	backendIs(t, h, named, "named")
 
-	h = startHost(t, "XDG_RUNTIME_DIR="+dir, "TLSD_SOCKET=") // empty is unset
+	h = startHost(t, "XDG_RUNTIME_DIR="+dir, "TLSD_SOCKET=") // the same as unset
 	backendIs(t, h, runtime, "runtime")
 
 	// If no daemon listens on the named socket, the plugin does not try another socket.
@@ -121,7 +121,7 @@ func TestAServerOfAnotherUserIsRefused(t *testing.T) {
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
 	if n, _ := out.Read(make([]byte, 1)); n == 0 {
-		t.Fatal("the stand-in does not run as user 65534")
+		t.Fatal("the stand-in of user 65534 ended before it said that it was ready")
 	}
 	h := startHost(t, "TLSD_SOCKET="+socket, "TLSD_AUTOSTART=1",
 		"TLSD_EXE="+tlsdThat(t, "serves"))
@@ -176,7 +176,7 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 		testkit.Missing(t, "needs root, to be another user")
 	}
 	if _, err := os.Lstat(dir); err == nil {
-		t.Skipf("%s is in use", dir)
+		t.Skipf("%s exists already; this test must make it", dir)
 	}
 	// Every file that the other user runs must be readable for that user.
 	shared := nowhere(t)

@@ -45,7 +45,7 @@ func TestAForkedChildHasASessionOfItsOwn(t *testing.T) {
 		t.Errorf("the child's session begins with handle %d; want 5, because 1 to 4 are "+
 			"the parent's", first)
 	}
-	c.result(c.expect("tls.SetCaBundle", `["/ca.pem"]`), "0") // the parent's CA bundle
+	c.result(c.expect("tls.SetCaBundle", `["/ca.pem"]`), "0") // as in the parent's session
 	c.result(c.expect("tls.NewClient", `["child",1]`), "5")
 	client.gives(5, "")
 	childRead := h.start("Subject", 5)
@@ -77,8 +77,8 @@ func TestAChildThatNeverCallsDoesNotKeepTheParentsSessionOpen(t *testing.T) {
 	parent := h.descriptors()
 	h.send("fork").gives(0, "")
 	if child := h.descriptors(); child != parent-3 {
-		t.Errorf("the parent has %d descriptors, the child %d; want three less: the "+
-			"session's socket and the two ends of the bell of tls_Cancel",
+		t.Errorf("the parent has %d descriptors, the child %d; want 3 fewer in the child, "+
+			"which closes the session's socket and both ends of tls_Cancel's pipe",
 			parent, child)
 	}
 	h.send("exit")
@@ -183,8 +183,8 @@ func TestAChildThatIsForkedDuringTheConnectDoesNotKeepTheSessionOpen(t *testing.
 	h.untilAThreadIsIn(unix.SYS_CONNECT)
 	h.send("fork").gives(0, "")
 	if child := h.descriptors(); child != before {
-		t.Errorf("the host had %d descriptors before its call, the child has %d", before,
-			child)
+		t.Errorf("the host had %d descriptors before its call, the child has %d; want as "+
+			"many", before, child)
 	}
 	d := first() // the queue has room from now on
 	p, _ := d.session()
@@ -218,7 +218,7 @@ func heldQueue(t *testing.T) (path string, free func() *standIn) {
 		unix.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
-	filler, err := net.Dial("unix", path) // the queue's only place
+	filler, err := net.Dial("unix", path) // takes the queue's only place
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// Each function is forwarded as its method. Texts and errors come back whole.
+// Each function is forwarded as its method. A text comes back whole, however long it is. An error
+// comes back whole if it has at most 4095 bytes.
 
 func TestEachFunctionIsForwardedAsItsMethod(t *testing.T) {
 	t.Parallel()
@@ -49,6 +50,8 @@ func TestEachFunctionIsForwardedAsItsMethod(t *testing.T) {
 	}
 }
 
+// A C program gets a text with two calls of the same function, a getter: the first call returns the
+// length, and the second call fills the program's buffer.
 func TestATextResultIsGivenWholeToATwoCallGetter(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
@@ -112,7 +115,8 @@ func TestAnErrorIsRaisedAndKeptVerbatim(t *testing.T) {
 	}
 
 	// LastError gives the error also after a call that succeeds. If the buffer is too small,
-	// LastError cuts the text as snprintf does.
+	// LastError cuts the text as snprintf does. (Cut fills a buffer with X, and then passes the
+	// buffer and this size to tls_LastError.)
 	handshake := h.start("Handshake", 1)
 	p.fail(p.expect("tls.Handshake", "[1,1]"), "0123456789")
 	handshake.fails("0123456789")
@@ -138,8 +142,8 @@ func TestALongErrorIsCutBetweenCharacters(t *testing.T) {
 	}
 }
 
-// The plugin itself refuses parameters that JSON cannot carry, sizes out of range, and handles that
-// the process cannot have. It does not connect to tlsd for this.
+// The plugin itself refuses parameters that JSON cannot carry, sizes that are out of range, and
+// handles that tlsd has not given to this process. For such a call it does not connect to tlsd.
 func TestWhatCannotBeSentIsRefusedHere(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t) // it answers nothing: a call that is sent does not return
@@ -176,7 +180,7 @@ func TestWhatCannotBeSentIsRefusedHere(t *testing.T) {
 		{"WriteRaw", []any{1, null, 1}, "tls.Write: data: must not be NULL"},
 		{"WriteRaw", []any{1, "x", 16777217}, "tls.Write: data of 16777217 bytes: must " +
 			"not be more than 16777216"},
-		// A handle that this process cannot have needs no daemon.
+		// This process has no session yet, so tlsd has not given it any handle.
 		{"Read", []any{1, 10}, "tls.Read: handle 1: no such handle"},
 		{"WriteRaw", []any{0, null, 0}, "tls.Write: handle 0: no such handle"},
 		{"Close", []any{-1}, "tls.Close: handle -1: no such handle"},
@@ -247,7 +251,7 @@ func TestTheSessionIsOpenedOnceAndOnlyWhenNeeded(t *testing.T) {
 	p := d.accept()
 	id, first := p.helloOnly()
 	if first != 1 {
-		t.Errorf("firstHandle is %d; want 1", first)
+		t.Errorf("tls.Hello has the firstHandle %d; want 1", first)
 	}
 	p.result(id, `{"capabilities":["x","data"],"version":1}`)
 	for range 2 {

@@ -93,8 +93,8 @@ func (h *host) errorOf(kind string, code int) {
 	h.send("ErrorCode").gives(int64(len(text)), text)
 }
 
-// answers reads the request of the call c, and returns the call's result. Its answer has the JSON
-// text member, which is "result":… or "error":….
+// answers does tlsd's part of the call c: it reads the request, and sends an answer that has the
+// JSON text member ("result":… or "error":…). Then it returns what the call gives to the host.
 func (p *peer) answers(c *pending, method, member string) result {
 	p.t.Helper()
 	r := p.request()
@@ -251,7 +251,8 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 	h.send("Info", 2, "cipher").fails("tls.Info: handle 2: ")
 	h.errorOf("state", -32002)
 	if r := h.call("Info", 2, "peer-address"); !strings.HasPrefix(r.Text, "127.0.0.1:") {
-		t.Errorf("peer-address is %d, %q", r.N, r.Text)
+		t.Errorf("Info of peer-address gives %d, %q; want 127.0.0.1 and a port", r.N,
+			r.Text)
 	}
 	h.send("WritePlain", 2, []byte("220 ready\n")).gives(10, "")
 	h.send("ReadPlain", 2, 100).reads("STARTTLS\n")
@@ -264,7 +265,7 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 	h.send("Write", 2, []byte("secret")).gives(6, "")
 	h.send("Read", 2, 100).reads("answer")
 	if r := h.call("Descriptor", 2); r.N < 3 {
-		t.Errorf("Descriptor gives %d, %q", r.N, r.Text)
+		t.Errorf("Descriptor gives %d, %q; want a descriptor, 3 or more", r.N, r.Text)
 	}
 	h.send("Close", 2).gives(0, "")
 	if err := <-ended; err != nil {

@@ -10,8 +10,8 @@ import (
 // null is an argument that the host turns into a NULL pointer.
 var null = testhost.Null
 
-// A host is a program of internal/testhost that has loaded the plugin, for one test. If it does not
-// answer, the test fails at once.
+// A host is a program of internal/testhost that has loaded the plugin, for one test. If the host
+// ends, or does not answer within testkit.Patience, the test ends with a failure.
 type host struct {
 	*testhost.Host
 	t *testing.T

@@ -162,7 +162,7 @@ func TestJSONIsReadAsGoReadsIt(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
 	if len(lines) != len(docs) {
-		t.Fatalf("%d answers for %d documents", len(lines), len(docs))
+		t.Fatalf("jsoncheck has printed %d answers for %d documents", len(lines), len(docs))
 	}
 	yes, wrong := 0, 0
 	for i, doc := range docs {

@@ -2,9 +2,9 @@
 // load it. A stand-in for tlsd, or the real one, answers.
 //
 // The stand-in (standin_test.go) deliberately sends messages that a healthy tlsd never sends. The C
-// host (internal/testhost) follows lines of text, so each test reads as one conversation. Host and
-// plugin are built with the address and undefined-behaviour sanitizers, unless a test says
-// otherwise.
+// host (internal/testhost) carries out the commands of a test, so the test has both sides of the
+// conversation. Host and plugin are built with the address and undefined-behaviour sanitizers,
+// unless a test says otherwise.
 //
 // A missing tool skips the tests that need it. With TLSD_TEST_STRICT=1 it fails them.
 package plugin
@@ -33,7 +33,7 @@ type flavour struct {
 	name  string
 	cc    string
 	flags []string
-	env   []string // for the host
+	env   []string // variables for the host
 }
 
 var (

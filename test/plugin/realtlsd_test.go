@@ -59,7 +59,7 @@ func startTLSD(t *testing.T, flags ...string) *daemon {
 	d.start(t)
 	t.Cleanup(func() {
 		if err := d.stop(syscall.SIGTERM); err != nil {
-			t.Errorf("tlsd: %v", err)
+			t.Errorf("after SIGTERM, tlsd ends with %v; want no error", err)
 		}
 		if t.Failed() {
 			t.Logf("tlsd says\n%s", d.logged(t))
@@ -92,7 +92,8 @@ func (d *daemon) start(t *testing.T) {
 	w.Close()
 	ready.SetReadDeadline(time.Now().Add(testkit.Patience))
 	if line, err := io.ReadAll(ready); err != nil || string(line) != "\n" {
-		t.Fatalf("tlsd does not start: %q, %v\n%s", line, err, d.logged(t))
+		t.Fatalf("tlsd must write a line feed when it is ready; it wrote %q, %v\n%s",
+			line, err, d.logged(t))
 	}
 }
 
@@ -155,8 +156,8 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 			out = regexp.MustCompile(`(?m)(^then .*handle \d+): .*`).ReplaceAll(out,
 				[]byte("$1"))
 			if err != nil || string(out) != c.want {
-				t.Errorf("%s: %v\n%s%s\nwant\n%s", c.name, err, out,
-					stderr.String(), c.want)
+				t.Errorf("the client in %s ends with %v and prints\n%s%s\nwant\n%s",
+					c.name, err, out, stderr.String(), c.want)
 			}
 		})
 	}
@@ -168,7 +169,7 @@ func TestHostsOfEachLanguageTalkToARealServer(t *testing.T) {
 		h.send("SetCaBundle", filepath.Base(ca)).gives(0, "")
 		before := h.call("status").Text
 		if r := h.call("Version", 0); !strings.HasPrefix(r.Text, "OpenSSL ") {
-			t.Errorf("Version(0) is %q", r.Text)
+			t.Errorf("Version(0) gives %q; want OpenSSL and its version", r.Text)
 		}
 		h.send("NewClient", "localhost", port).gives(1, "")
 		h.send("Write", 1, []byte("a")).fails("tls.Write: handle 1: ")
@@ -219,7 +220,7 @@ func TestAServerScriptServesACryptoTLSClient(t *testing.T) {
 	h.send("Write", 2, []byte("answer")).gives(6, "")
 	h.send("Close", 2).gives(0, "")
 	if got, err := io.ReadAll(conn); err != nil || string(got) != "answer" {
-		t.Errorf("the client gets %q, %v", got, err)
+		t.Errorf("the client reads %q, %v; want \"answer\", and no error", got, err)
 	}
 
 	waiting := h.start("Accept", 1, "127.0.0.1", port)
@@ -293,7 +294,8 @@ func TestTheHostIsToldWhatTheWorkerDiedOf(t *testing.T) {
 	}
 }
 
-// worker returns the process that serves the daemon's latest session. The daemon's log has it.
+// worker returns the pid of the process that serves the daemon's latest session. The pid is in the
+// daemon's log.
 func (d *daemon) worker(t *testing.T) (pid int) {
 	t.Helper()
 	for line := range strings.Lines(d.logged(t)) {
@@ -306,7 +308,7 @@ func (d *daemon) worker(t *testing.T) (pid int) {
 		}
 	}
 	if pid == 0 {
-		t.Fatal("tlsd's log has no session")
+		t.Fatal("tlsd's log has no message \"session started\" with a worker's pid")
 	}
 	return pid
 }

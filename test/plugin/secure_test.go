@@ -40,8 +40,9 @@ func privileged(t *testing.T, dir string, prepare func(file string) error) strin
 	return file
 }
 
-// A trap is a directory and a stand-in. Environment variables lead to them. If the plugin follows
-// the variables, it leaves marks there.
+// A trap is a directory, and a socket where a stand-in for tlsd listens. Environment variables lead
+// to both. If the plugin follows the variables, it leaves marks: files in the directory, or a
+// connection to the stand-in.
 type trap struct {
 	dir    string
 	socket *standIn
@@ -112,8 +113,8 @@ func (tr *trap) run(t *testing.T, program string, uid int, env []string) string 
 	return r.Text
 }
 
-// marks lists the marks that show that the plugin has followed the environment. The parameter said
-// is the text of the host's call.
+// marks lists the marks in the directory, which show that the plugin has followed the environment.
+// The parameter said is the error text that the host's call has given.
 func (tr *trap) marks(said string) (list []string) {
 	for _, file := range []string{"log/executed", "log/tlsd.log"} {
 		if _, err := os.Lstat(filepath.Join(tr.dir, file)); err == nil {
@@ -167,8 +168,8 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 			program := privileged(t, tr.dir, c.prepare)
 			if said := tr.run(t, program, runner,
 				tr.started()); (len(tr.marks(said)) > 0) != c.trusts {
-				t.Errorf("TLSD_EXE names a program to start; must it count? %t; "+
-					"marks: %q; the call says: %s", c.trusts, tr.marks(said),
+				t.Errorf("want the plugin to use TLSD_EXE: %t; it left the marks "+
+					"%q; the call's error: %s", c.trusts, tr.marks(said),
 					said)
 			}
 			taken := make(chan error, 1)
@@ -182,8 +183,9 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 			said := tr.run(t, program, runner, tr.named())
 			tr.socket.ln.Close()
 			if err := <-taken; (err == nil) != c.trusts {
-				t.Errorf("TLSD_SOCKET names a socket; must it count? %t; accept "+
-					"there gives %v; the call says: %s", c.trusts, err, said)
+				t.Errorf("want the plugin to use TLSD_SOCKET: %t; accept on that "+
+					"socket gave the error %v; the call's error: %s",
+					c.trusts, err, said)
 			}
 		})
 	}
@@ -207,6 +209,6 @@ func TestAProgramOfTwoUsersStartsNoTLSD(t *testing.T) {
 	h.send("NewClient", "h", 1).fails("tls.NewClient: ", "the real user of this program is 0 "+
 		"and the effective one 65534")
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-		t.Errorf("a tlsd was started: its directory contains %v, %v", entries, err)
+		t.Errorf("no tlsd may start, but its directory contains %v, %v", entries, err)
 	}
 }

@@ -97,14 +97,14 @@ func TestAConnectionIsReadyBeforeItsHandshakeAndNotDuringIt(t *testing.T) {
 	h.untilAThreadWaits()
 	p.fail(r, "no")
 	shaking.fails("no")
-	wait.gives(1, "") // a Read fails at once
+	wait.gives(1, "") // because a Read would now fail at once
 }
 
 func TestAWaitForALostSessionIsLost(t *testing.T) {
 	t.Parallel()
 	d, h, p, data := ready(t)
 	p.watched(h, 1, "1")
-	subject := h.start("Subject", 1) // its thread reads from tlsd, and so sees the end
+	subject := h.start("Subject", 1) // this call reads from tlsd, and so sees the end
 	p.expect("tls.PeerCertSubject", "[1]")
 	wait := h.start("Wait", -1)
 	h.untilThreadsWait(2)
@@ -190,9 +190,9 @@ func TestTheDescriptorOfAContextIsTheFirstEndOfItsPair(t *testing.T) {
 	p.result(id, "0")
 	fd := descriptor.wait().N
 	if fd < 3 {
-		t.Fatalf("tls_Descriptor gives %d", fd)
+		t.Fatalf("tls_Descriptor gives %d; want a descriptor, 3 or more", fd)
 	}
-	h.send("Descriptor", 2).gives(fd, "") // the same one, without a second tls.Signal
+	h.send("Descriptor", 2).gives(fd, "") // the same descriptor, without a second tls.Signal
 	p.watched(h, 2, "1")
 	for range 2 {
 		h.waits(0)
@@ -259,7 +259,7 @@ func TestADescriptorOfAContextThatIsClosedMeanwhileCostsOnlyTheCall(t *testing.T
 	closing.gives(0, "")
 	p.result(signal, "0")
 	descriptor.fails("tls.Descriptor: handle 2: the handle was closed while the call waited")
-	p.context(h, 3) // of the same session
+	p.context(h, 3) // in the same session
 }
 
 // tlsd refuses a tls_Close of a server context. So the plugin must go on watching the context.
@@ -298,11 +298,11 @@ func TestTheDescriptorOfAContextIsReadableWhileARealClientWaits(t *testing.T) {
 	h, port, config := serves(t)
 	fd := h.call("Descriptor", 1).N
 	if fd < 3 {
-		t.Fatalf("tls_Descriptor gives %d", fd)
+		t.Fatalf("tls_Descriptor gives %d; want a descriptor, 3 or more", fd)
 	}
 	readable := func(want int64) {
 		t.Helper()
-		testkit.Until(t, fmt.Sprintf("readable becomes %d", want), func() bool {
+		testkit.Until(t, fmt.Sprintf("the command readable gives %d", want), func() bool {
 			return h.call("readable", fd).N == want
 		})
 	}
@@ -363,10 +363,12 @@ func echoed(t *testing.T, port int, config *tls.Config, word string) {
 	fmt.Fprint(conn, word)
 	got := make([]byte, len(word))
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != word {
-		t.Errorf("%s gets back %q, %v", word, got, err)
+		t.Errorf("the client that sent %s got back %q, %v; want what it sent", word, got,
+			err)
 	}
 	conn.CloseWrite()
 	if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
-		t.Errorf("%s reads %q, %v at the end", word, rest, err)
+		t.Errorf("the client that sent %s read %q, %v after its data; want the end at once",
+			word, rest, err)
 	}
 }

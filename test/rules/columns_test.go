@@ -95,7 +95,8 @@ func TestLongLinesAreFound(t *testing.T) {
 			word + word + "\n", []int{4}},
 	} {
 		if got := longLines(tt.path, tt.text); !slices.Equal(got, tt.want) {
-			t.Errorf("%s: %.40q…: %v, want %v", tt.path, tt.text, got, tt.want)
+			t.Errorf("%s with the text %.40q…: found the long lines %v, want %v",
+				tt.path, tt.text, got, tt.want)
 		}
 	}
 }
@@ -165,8 +166,8 @@ func readUnfinished(t *testing.T) map[string]int {
 	return unfinished
 }
 
-// writeUnfinished writes the numbers of today to columns.txt. Only with -recount it raises a
-// number.
+// writeUnfinished writes the numbers of today to columns.txt. It raises a number only with
+// -recount.
 func writeUnfinished(t *testing.T, unfinished map[string]int, long map[string][]string) {
 	t.Helper()
 	lines := []string{}

@@ -15,7 +15,7 @@ import (
 
 // The documents and the sources agree, and name files, flags and tests that exist.
 
-const top = "../.." // of the source tree
+const top = "../.." // the top folder of the source tree
 
 // maxLines is the limit of a source file. A longer file has more than one subject.
 const maxLines = 600
@@ -59,7 +59,7 @@ func TestSourceFilesHaveOneSubject(t *testing.T) {
 		}
 	}
 	if sources == 0 {
-		t.Error("there are no sources: this checks nothing")
+		t.Error("there are no sources: this test checks nothing")
 	}
 }
 
@@ -115,7 +115,7 @@ func TestTheGuideHasTheVariablesOfThePlugin(t *testing.T) {
 		}
 	}
 	if len(used) == 0 {
-		t.Error("the plugin reads no variables: this checks nothing")
+		t.Error("the plugin reads no variables: this test checks nothing")
 	}
 }
 
@@ -168,8 +168,8 @@ func TestLinksLeadToHeadings(t *testing.T) {
 				anchors = append(anchors, strings.ReplaceAll(plain, " ", "-"))
 			}
 			if !slices.Contains(anchors, string(m[2])) {
-				t.Errorf("%s links to %s#%s, which is not among %v", document,
-					target, m[2], anchors)
+				t.Errorf("%s links to %s#%s, which is not among the headings %v",
+					document, target, m[2], anchors)
 			}
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// A test that a document names exists. Each feature and each promise names a test.
+// Each test that a document names must exist. Each feature and each promise must name a test.
 
 // The list naming has the documents that name tests. A document names a folder in backquotes, and
 // after it test functions of this folder.
@@ -20,7 +20,7 @@ var (
 	declares = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 )
 
-// A test that a document names exists in the folder that the document names.
+// Each test that a document names must exist, in the folder that the document names.
 func TestDocumentsNameTestsThatExist(t *testing.T) {
 	t.Parallel()
 	known := map[string][]string{} // the tests of each folder
@@ -48,13 +48,13 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 				}
 				found++
 				if !slices.Contains(testsOf(folder), m[2]) {
-					t.Errorf("%s, paragraph %d: %s has no test %s",
+					t.Errorf("%s, paragraph %d: the folder %s has no test %s",
 						name, i+1, folder, m[2])
 				}
 			}
 		}
 		if found == 0 {
-			t.Errorf("%s names no tests: this checks nothing", name)
+			t.Errorf("%s names no tests: this test checks nothing", name)
 		}
 	}
 }
@@ -134,8 +134,8 @@ func TestEachPromiseNamesItsTest(t *testing.T) {
 	methods := matches(proto, "(?m)^\\| `((?:tls|rpc)\\.\\w+|\\$/\\w+)` \\|")
 	options := matches(part(proto, "| option | of |"), "(?m)^\\| `([a-z-]+)` \\|")
 	if len(chapters) < 8 || len(methods) < 25 || len(options) < 10 {
-		t.Errorf("found the chapters %q, the methods %q and the options %q: this checks "+
-			"too little", chapters, methods, options)
+		t.Errorf("found the chapters %q, the methods %q and the options %q: "+
+			"this test checks too little", chapters, methods, options)
 	}
 	for _, chapter := range chapters {
 		if !strings.Contains(string(promises), "\n"+chapter+"\n") {

@@ -13,7 +13,7 @@ import (
 var forbidden = []struct {
 	pkg     string // a package; with /... at its end, also all packages below it
 	mustNot string // prefix of an import path
-	direct  bool   // only direct imports count
+	direct  bool   // the rule is only about direct imports
 	because string
 }{
 	{"tlsd/openssl/...", "tlsd/session", false, "openssl is the lowest layer"},

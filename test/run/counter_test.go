@@ -74,7 +74,7 @@ FAIL p                               0.0s  0 passed, 1 failed
 			}
 			c.summary()
 			if out.String() != tt.want {
-				t.Errorf("printed\n%s\nwant\n%s", out.String(), tt.want)
+				t.Errorf("the counter prints\n%s\nwant\n%s", out.String(), tt.want)
 			}
 		})
 	}

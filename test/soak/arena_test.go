@@ -48,7 +48,7 @@ type arena struct {
 	daemon sync.RWMutex
 	epoch  atomic.Int64 // grows before and after each restart of the daemon
 
-	mu       sync.Mutex // guards the rest, and is held while a worker is killed
+	mu       sync.Mutex // guards the two fields below, and is held while a worker is killed
 	sessions map[*session]struct{}
 	killed   map[int]time.Time // when a worker was killed, by its pid
 }

@@ -89,8 +89,8 @@ func (f *figures) judgeMemory(t *testing.T) {
 		return values[len(values)/2]
 	}
 	first, last := median(warm[:len(warm)/3]), median(warm[len(warm)*2/3:])
-	t.Logf("the median of its RSS is %d KiB in the first third, %d KiB in the last",
-		first, last)
+	t.Logf("the median of the supervisor's RSS is %d KiB in the first third, %d KiB in the "+
+		"last", first, last)
 	if last > first+first/10+2048 {
 		t.Errorf("the supervisor's memory grows from %d to %d KiB; 10 %% and 2 MiB are "+
 			"allowed", first, last)

@@ -6,8 +6,8 @@ import (
 	"math/rand/v2"
 )
 
-// The data differs from stream to stream and from position to position. So each byte that arrives
-// can be checked: it must be the byte of the stream with this key at this position.
+// Each stream of data has a key. The data differs from key to key and from position to position. So
+// each byte that arrives can be checked: the key and the position decide which byte it must be.
 
 // period is the period of the pattern, a prime. No size of a buffer is a multiple of it.
 const period = 65521
@@ -38,8 +38,8 @@ func filled(key uint64, pos, n int) []byte {
 	return out
 }
 
-// wrong returns an error if p has a wrong byte. The bytes of p come from the stream with this key,
-// from position pos on. The error names the position of the wrong byte.
+// wrong returns an error if p is not what the stream with this key has from position pos on. The
+// error names the position of the first wrong byte.
 func wrong(key uint64, pos int, p []byte) error {
 	for len(p) > 0 {
 		want := piece(key, pos, len(p))

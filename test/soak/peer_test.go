@@ -20,7 +20,8 @@ import (
 type order struct {
 	// token identifies the order. It is also the key of the stream that the caller sends.
 	token uint64
-	// The caller sends up bytes, and gets down bytes, whose key is ^token.
+	// up is the number of bytes that the caller sends, and down the number of bytes that it
+	// gets. The stream that it gets has the key ^token.
 	up, down uint64
 	// If halfClose is not 0, the peer sends its whole stream and ends it before it receives.
 	halfClose uint64

@@ -24,7 +24,9 @@ import (
 // rest is the state of a daemon without sessions.
 type rest struct {
 	children, files int
-	workers         int // descriptors of the worker that has most; 0 if the test may not look
+	// the number of descriptors of the worker that has most; 0 if /proc does not let the test
+	// count them
+	workers int
 }
 
 // rest serves one session and waits until the daemon is at rest.
@@ -46,7 +48,8 @@ func (a *arena) rest() rest {
 		want = 2
 	}
 	var r rest
-	testkit.Until(a.t, fmt.Sprintf("the daemon is at rest, with %d workers", want),
+	testkit.Until(a.t, fmt.Sprintf("the daemon has %d workers, and no more descriptors "+
+		"than before", want),
 		func() bool {
 			kids := testkit.Children(a.d.PID)
 			r = rest{children: len(kids),
@@ -71,13 +74,13 @@ func (a *arena) look() {
 	a.t.Logf("%s\n%s", filepath.Base(t.Name()), a.figures)
 	if !a.restarts {
 		t.Logf(
-			"at rest: %d workers, %d descriptors, at most %d in a worker; before: "+
-				"%d, %d, %d",
+			"at rest: %d workers, %d descriptors, at most %d in a worker; before the "+
+				"run: %d, %d, %d",
 			now.children, now.files, now.workers, a.atRest.children, a.atRest.files,
 			a.atRest.workers)
 		a.figures.judgeMemory(t)
 	}
-	testkit.Until(t, "no connection is left", func() bool {
+	testkit.Until(t, "the peer has no open connection", func() bool {
 		return a.peer.open.Load() == 0
 	})
 	for range cap(a.ports) {
@@ -94,7 +97,7 @@ func (a *arena) look() {
 	}
 	for _, name := range list(filepath.Dir(a.d.Socket)) {
 		if !slices.Contains([]string{"log", "tlsd", "tlsd.sock.lock"}, name) {
-			t.Errorf("the daemon has left %s", name)
+			t.Errorf("the daemon has left the file %s beside its socket", name)
 		}
 	}
 	a.peer.stop()
@@ -103,8 +106,8 @@ func (a *arena) look() {
 		"raw sessions", "abandoned sessions", "cancelled", "refused certificates",
 		"kills of callers"} {
 		if a.figures.count(must) == 0 {
-			t.Errorf("the run had no %s, so it has not tested them; is it too short?",
-				must)
+			t.Errorf("the run had no %s, so it has not tested them; try a longer "+
+				"-duration", must)
 		}
 	}
 }

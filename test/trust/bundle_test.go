@@ -131,7 +131,7 @@ func trusted(settings ...string) part {
 		args := append([]string{"x509", "-in", w.ca.File, "-trustout"}, settings...)
 		out, err := exec.CommandContext(testkit.Bounded(t), "openssl", args...).Output()
 		if err != nil || !bytes.HasPrefix(out, []byte("-----BEGIN TRUSTED CERTIFICATE")) {
-			t.Fatalf("openssl %q: %v", args, err)
+			t.Fatalf("openssl %q must print a TRUSTED CERTIFICATE: %v", args, err)
 		}
 		return out
 	}
@@ -199,12 +199,12 @@ func isFileError(t *testing.T, err error, says ...string) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != client.KindFile {
-		t.Errorf("SetCaBundle: %v; want kind file", err)
+		t.Errorf("SetCaBundle returns %v; want an error of kind file", err)
 		return
 	}
 	for _, text := range says {
 		if !strings.Contains(e.Message, text) {
-			t.Errorf("SetCaBundle: %v; want the text %q", err, text)
+			t.Errorf("SetCaBundle returns %v; want the text %q in it", err, text)
 		}
 	}
 }
@@ -235,8 +235,8 @@ void main() {
 			cmd.Env = append(os.Environ(), "TLSD_SOCKET="+d.Socket)
 			out, err := cmd.CombinedOutput()
 			if (err == nil) != (b.refused == "") {
-				t.Errorf("the script ends with %v, want success %v\n%s", err,
-					b.refused == "", out)
+				t.Errorf("the script ends with %v (success wanted: %v) and "+
+					"prints\n%s", err, b.refused == "", out)
 			}
 			if want := "tls.SetCaBundle: " + path; b.refused != "" &&
 				(!bytes.Contains(out, []byte(want)) ||

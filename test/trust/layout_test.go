@@ -251,7 +251,7 @@ func makeRoot(spec string) error {
 	var there []string
 	for _, dir := range covered {
 		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-			continue // so libcrypto was not built for it
+			continue // this machine has nothing there to cover
 		}
 		there = append(there, dir+"/")
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {

@@ -81,7 +81,7 @@ func refused(t *testing.T, err error, store ...string) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != client.KindVerify || e.Data.Verify == nil {
-		t.Errorf("the handshake returns %v; want kind verify", err)
+		t.Errorf("the handshake returns %v; want an error of kind verify", err)
 		return
 	}
 	for _, text := range store {

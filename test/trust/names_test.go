@@ -40,7 +40,7 @@ func privateBuild(t *testing.T) build {
 	testkit.Must(t, err)
 	was := regexp.MustCompile(`\x00(/[^\x00]*)/cert\.pem\x00`).FindSubmatch(crypto)
 	if was == nil {
-		t.Fatalf("%s does not have the path of its certificates", info.Libssl.Libcrypto)
+		t.Fatalf("%s must contain a path that ends with /cert.pem", info.Libssl.Libcrypto)
 	}
 	b.nowhere = "/" + strings.Repeat("n", len(was[1])-1)
 	crypto = bytes.ReplaceAll(crypto, append(was[1], "/cert"...), []byte(b.nowhere+"/cert"))
@@ -66,7 +66,7 @@ func says(t *testing.T, what, got string, want ...string) {
 	t.Helper()
 	for _, text := range want {
 		if !strings.Contains(got, text) {
-			t.Errorf("%s: want the text %q in\n%s", what, text, got)
+			t.Errorf("%s must have the text %q, and says\n%s", what, text, got)
 		}
 	}
 }
@@ -86,8 +86,8 @@ func TestAnOpenSSLForAnotherFolderFindsTheSystemsStore(t *testing.T) {
 	testkit.Must(t, err)
 	if tr := info.Trust; tr.Source != "fallback" && tr.Source != "none" || len(tr.Empty) < 2 ||
 		!strings.HasPrefix(tr.Empty[0], b.nowhere) {
-		t.Errorf("tls.Info says %+v; want the source fallback or none, and %s as empty", tr,
-			b.nowhere)
+		t.Errorf("tls.Info says %+v; want the source fallback or none, and %s first in "+
+			"Empty", tr, b.nowhere)
 	}
 	says(t, "doctor", doctor(t, d), tried...)
 	testkit.Must(t, s.SetCaBundle(testkit.Bounded(t), w.ca.File))
@@ -112,8 +112,8 @@ func TestWhatIsReportedIsWhatIsLoaded(t *testing.T) {
 			l := info.Libssl
 			if l.Path != b.ssl || l.Libcrypto != b.crypto || l.Version != b.version ||
 				l.Pair == "" || strings.HasPrefix(l.Pair, "not compared") {
-				t.Errorf("tls.Info says %+v; want %s and %s, which agree", l,
-					b.ssl, b.crypto)
+				t.Errorf("tls.Info says %+v; want the files %s and %s, and a Pair "+
+					"that says that they were compared", l, b.ssl, b.crypto)
 			}
 			if v, err := s.Version(testkit.Bounded(t), 0); err != nil ||
 				v != b.version {
@@ -137,7 +137,7 @@ func TestAForeignLibcryptoIsToldToScripts(t *testing.T) {
 	}
 	_, err := s.NewClient(testkit.Bounded(t), "localhost", 1)
 	if e, ok := err.(*client.Error); !ok || e.Kind != client.KindBackend {
-		t.Fatalf("tls.NewClient: %v; want kind backend", err)
+		t.Fatalf("tls.NewClient returns %v; want an error of kind backend", err)
 	}
 	want := []string{b.ssl + " has got a foreign libcrypto, /", "and not its own, " + b.crypto,
 		"set LD_LIBRARY_PATH=" + b.dir}

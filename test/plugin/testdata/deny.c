@@ -2,6 +2,8 @@
  * deny.c - runs a program in a sandbox that refuses some system calls.
  *
  *	deny ERRNO NUMBER,NUMBER... PROGRAM ARGUMENT...
+ *
+ * The system calls with these numbers fail with the error ERRNO, which is a number, too.
  */
 #define _GNU_SOURCE
 #include <linux/filter.h>

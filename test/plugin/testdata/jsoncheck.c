@@ -20,7 +20,8 @@ int main(void)
 	ssize_t n;
 
 	while ((n = getline(&line, &cap, stdin)) > 0) {
-		/* The sanitizer finds reads behind the copy. The buffer of line is longer. */
+		/* The sanitizer finds reads beyond the copy. In line it would miss some, because
+		 * the buffer of line is longer than the text. */
 		char *copy = malloc((size_t)n - 1);
 		struct span doc = { copy, (size_t)n - 1 }, v;
 		int64_t number;

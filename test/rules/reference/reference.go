@@ -1,9 +1,9 @@
-// Package reference reads the code examples from the tls plugin's reference. This text lies beside
-// a checkout and is not part of it.
+// Package reference reads the code examples from the tls plugin's reference. The reference is a
+// text file beside the checkout, and not part of it.
 //
-// The text was printed from formatted pages, so an example runs straight into the text after it:
-// "tls.Close($c);0". An example begins with the first line that is code. It ends after the
-// semicolon that is followed by something on the same line.
+// The text was printed from formatted pages. So no line break separates an example from the text
+// after it: "tls.Close($c);0". An example begins with the first line that is code. It ends with the
+// first semicolon that has such a text after it on its line.
 package reference
 
 import (
@@ -89,8 +89,9 @@ func parse(text string) ([]Example, error) {
 	return examples, nil
 }
 
-// cutExample cuts off the example at the start of text. The example ends at the first semicolon,
-// outside strings and comments, that is followed by more than blanks on its line.
+// cutExample cuts off the example at the start of text. The example ends with the first semicolon
+// that has text other than a comment after it on its line. Semicolons in strings and in comments do
+// not end it.
 func cutExample(text string) (source, expect, after string, ok bool) {
 	inString, inComment := false, false
 	for i := 0; i < len(text); i++ {

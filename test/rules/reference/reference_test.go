@@ -67,7 +67,7 @@ func TestTextWithoutItsExamplesIsAnError(t *testing.T) {
 func TestMissingFileIsErrNotExist(t *testing.T) {
 	_, err := Examples(filepath.Join(t.TempDir(), "none.txt"))
 	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("got %v, want fs.ErrNotExist", err)
+		t.Errorf("a missing file gives %v, want fs.ErrNotExist", err)
 	}
 }
 
@@ -106,7 +106,8 @@ func TestTheReferenceHasAllItsExamples(t *testing.T) {
 	for _, e := range examples {
 		got[e.Name] = e.Expect
 		if e.Name != TypicalFlow && !strings.Contains(e.Source, e.Name+"(") {
-			t.Errorf("the example of %s does not call it:\n%s", e.Name, e.Source)
+			t.Errorf("the example of %s does not call this function:\n%s", e.Name,
+				e.Source)
 		}
 	}
 	if len(examples) != len(expect) || !reflect.DeepEqual(got, expect) {

@@ -37,7 +37,8 @@ func TestTheCorpusOfThePluginIsReplayed(t *testing.T) {
 				"-artifact_prefix="+t.TempDir()+"/", corpus).CombinedOutput()
 			ran := regexp.MustCompile(`Done (\d+) runs`).FindSubmatch(out)
 			if err != nil || ran == nil {
-				t.Fatalf("%v\n%s", err, out)
+				t.Fatalf("libFuzzer: %v; want no error, and a line with "+
+					"\"Done N runs\" in\n%s", err, out)
 			}
 			if n, _ := strconv.Atoi(string(ran[1])); n < len(inputs) {
 				t.Errorf("only %d of %d inputs were run\n%s", n, len(inputs), out)

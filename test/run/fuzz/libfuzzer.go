@@ -39,8 +39,8 @@ func buildLibFuzzer(ctx context.Context, root, dir, name string) (program string
 	return program, nil
 }
 
-// libFuzzerCommand runs a target on new inputs. libFuzzer keeps new inputs in a folder below dir,
-// and inputs that fail in the corpus.
+// libFuzzerCommand runs a target on new inputs. libFuzzer keeps new inputs in a folder below dir.
+// It adds an input that fails to the corpus.
 func libFuzzerCommand(ctx context.Context, dir, name string, length time.Duration) (
 	*exec.Cmd, error) {
 	program, err := buildLibFuzzer(ctx, ".", dir, name)

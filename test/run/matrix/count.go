@@ -44,8 +44,8 @@ func (m *matrix) count(cmd *exec.Cmd, show io.Writer) (result, error) {
 	convert := exec.CommandContext(m.ctx, "go", append([]string{"tool", "test2json", "-t"},
 		cmd.Args...)...)
 	convert.Env, convert.WaitDelay = cmd.Env, cmd.WaitDelay
-	// A cancel kills the whole process group, and so unshare. When unshare ends, all processes
-	// in its namespaces end.
+	// A cancel kills the whole process group, to which unshare belongs. When unshare ends, all
+	// processes in its namespaces end.
 	convert.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	convert.Cancel = func() error { return syscall.Kill(-convert.Process.Pid, syscall.SIGKILL) }
 	out, err := convert.StdoutPipe()
@@ -69,8 +69,8 @@ type event struct {
 // test that begins and does not end has failed.
 func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 	var r result
-	printed := map[string]*strings.Builder{} // by test, of the running tests
-	skipped := map[string]int{}              // by reason
+	printed := map[string]*strings.Builder{} // the output of each running test
+	skipped := map[string]int{}              // how many tests, by reason
 	var last error
 	in := bufio.NewReader(events)
 	for {
@@ -92,7 +92,7 @@ func tally(events io.Reader, show io.Writer, verbose bool) (result, error) {
 			}
 		case "pass", "fail", "skip":
 			if e.Test == "" {
-				break // about the whole program; count looks at its exit status
+				break // not a test, but the program: count looks at its exit status
 			}
 			switch e.Action {
 			case "pass":
@@ -146,7 +146,7 @@ func figures(printed string, show io.Writer) {
 	}
 }
 
-// notable says whether a line is none of go test's own lines, such as PASS.
+// notable says whether a line comes from a test. Lines such as PASS come from go test itself.
 func notable(line string) bool {
 	return line != "PASS\n" && line != "FAIL\n" && !strings.HasPrefix(line, "=== ") &&
 		!strings.HasPrefix(line, "ok ")

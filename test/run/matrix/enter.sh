@@ -3,10 +3,10 @@
 #
 # unshare(1) runs this script with mount, pid and network namespaces of its own, so that all mounts
 # end with the program. SOURCES is mounted at /src, read-only. DIR is the working directory, below
-# /src. The programs of the folder TESTS are copied to /tmp/bin, on the file system of the tests'
-# own files. The machine's file system is mounted at /host, for programs that need more than a root
-# has. It is read-only, but /host/tmp is /tmp. The variable OPENSSL is the version of the root, and
-# LEVEL is the value for TLSD_TEST_LEVEL.
+# /src. The programs of the folder TESTS are copied to /tmp/bin, because tests make hard links to
+# them in other folders of /tmp. The machine's file system is mounted at /host, for programs that
+# need more than a root has. It is read-only, but /host/tmp is /tmp. The variable OPENSSL is the
+# version of the root, and LEVEL is the value for TLSD_TEST_LEVEL.
 set -eu
 root=$1 sources=$2 tests=$3 dir=$4
 shift 4

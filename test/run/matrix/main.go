@@ -5,9 +5,9 @@
 //
 // The folder of a version has two folders: root is a small system with that version, and dev has
 // the headers. A text after "-" says why there is no folder. Each suite of each version runs in the
-// root, with namespaces of its own. This needs the user root, or a system that allows user
-// namespaces. The programs are built on this machine: the Go programs once, the C programs for the
-// libc of each root.
+// root, with namespaces of its own. To make namespaces, the command needs the user root, or a
+// system that allows user namespaces. The programs are built on this machine: the Go programs once,
+// the C programs for the libc of each root.
 //
 // # Promises
 //
@@ -18,7 +18,7 @@
 //     nothing was run. A version without a root, or with a root that cannot be entered, is reported
 //     as skipped, never as passed.
 //   - Each suite checks that the library under test has the version that the suite is for.
-//   - Every suite is limited by suiteTime and leaves no process behind.
+//   - Every test program of a suite is limited by suiteTime and leaves no process behind.
 package main
 
 import (
@@ -34,8 +34,8 @@ import (
 	"time"
 )
 
-// suiteTime ends a suite that hangs. The longest takes 2 min on a quiet machine, and 4 min on a
-// busy one.
+// suiteTime ends a test program that hangs. The longest suite takes 2 min on a quiet machine, and
+// 4 min on a busy one.
 const suiteTime = 20 * time.Minute
 
 // A version is one row of the matrix.

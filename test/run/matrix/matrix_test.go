@@ -17,8 +17,8 @@ func TestTestsAreCounted(t *testing.T) {
 	for name, c := range map[string]struct {
 		events string
 		want   result
-		shown  string // in the output
-		hidden string // not in it
+		shown  string // a text that must be in the output
+		hidden string // a text that must not be in the output
 	}{
 		"all three": {`{"Action":"run","Test":"A"}
 {"Action":"output","Test":"A","Output":"a says\n"}
@@ -50,18 +50,19 @@ func TestTestsAreCounted(t *testing.T) {
 			var shown strings.Builder
 			got, err := tally(strings.NewReader(header+c.events), &shown, false)
 			if got != c.want || err != nil {
-				t.Errorf("%+v, %v; want %+v", got, err, c.want)
+				t.Errorf("tally counts %+v, %v; want %+v and no error", got, err,
+					c.want)
 			}
 			if !strings.Contains(shown.String(), c.shown) ||
 				strings.Contains(shown.String(), c.hidden) {
-				t.Errorf("shown: %q; want %q, and not %q", shown.String(),
-					c.shown, c.hidden)
+				t.Errorf("tally shows %q; want %q in it, and not %q",
+					shown.String(), c.shown, c.hidden)
 			}
 		})
 	}
 	if _, err := tally(strings.NewReader("what is this\n"), new(strings.Builder),
 		false); err == nil {
-		t.Error("a line that is no event is no error")
+		t.Error("tally takes a line that is no event; want an error")
 	}
 }
 
@@ -70,7 +71,7 @@ func TestOnlyWhatHasRunCanPass(t *testing.T) {
 	missing := result{missing: "sid has another version"}
 	for name, c := range map[string]struct {
 		results []result
-		want    string // of the error; empty: none
+		want    string // a part of the error's text; empty: no error
 	}{
 		"passed":             {[]result{{passed: 5}, {passed: 1, skipped: 2}}, ""},
 		"passed and missing": {[]result{{passed: 5}, missing}, ""},
@@ -87,7 +88,8 @@ func TestOnlyWhatHasRunCanPass(t *testing.T) {
 		err := tb.verdict()
 		if (err == nil) != (c.want == "") || err != nil &&
 			!strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
+			t.Errorf("%s: the verdict is %v; want an error with %q (empty: none)", name,
+				err, c.want)
 		}
 	}
 }
@@ -102,7 +104,7 @@ func TestTheTableTellsWhatIsMissing(t *testing.T) {
 	for _, want := range []string{"OpenSSL   daemon\n", "3.0       12/1/3\n",
 		"3.6       SKIPPED\n", "SKIPPED: 3.6, daemon: sid has OpenSSL 3.7.0 now\n"} {
 		if !strings.Contains(out.String(), want) {
-			t.Errorf("want %q in\n%s", want, out.String())
+			t.Errorf("the table must have the text %q:\n%s", want, out.String())
 		}
 	}
 }
@@ -112,11 +114,11 @@ func TestVersionsAreFoldersOrReasons(t *testing.T) {
 	got, err := parseVersions([]string{"3.0=/somewhere/3.0", "3.6=-no such release"})
 	if err != nil || len(got) != 2 || got[0] != (version{name: "3.0", dir: "/somewhere/3.0"}) ||
 		got[1] != (version{name: "3.6", why: "no such release"}) {
-		t.Errorf("%+v, %v", got, err)
+		t.Errorf("a folder and a reason are taken for %+v, %v", got, err)
 	}
 	for _, bad := range [][]string{nil, {"3.0"}, {"3.0="}, {"=/x"}, {"3.0=-"}} {
 		if _, err := parseVersions(bad); err == nil {
-			t.Errorf("%q is accepted", bad)
+			t.Errorf("parseVersions takes %q; want an error", bad)
 		}
 	}
 }
@@ -163,7 +165,8 @@ func TestTheTableIsHeldAgainstHeaders(t *testing.T) {
 			got, said := checkHeaders(t.Context(), text,
 				[]string{"-std=c11", "-Wall", "-Werror", file})
 			if got != c.want || (said == "") != (c.want.failed == 0) {
-				t.Errorf("%+v, want %+v; said:\n%s", got, c.want, said)
+				t.Errorf("the check counts %+v, want %+v; it says:\n%s", got,
+					c.want, said)
 			}
 		})
 	}

@@ -28,12 +28,12 @@ type row struct {
 	until string
 }
 
-// is returns a function that makes a chain of one certificate, issued by the root.
+// `is` returns a function that makes a chain of one certificate, which the root has issued.
 func is(changes ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain { return root.leaf(changes...) }
 }
 
-// below returns a function that makes a chain with one authority between root and leaf. The
+// `below` returns a function that makes a chain with one authority between root and leaf. The
 // authority is called Between, and has the changes.
 func below(changes ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain {
@@ -41,8 +41,8 @@ func below(changes ...change) func(*testing.T, *issuer) chain {
 	}
 }
 
-// scoped returns a function that makes a chain of three: the root, an authority with the name
-// constraints of limit, and a leaf.
+// scoped returns a function that makes a chain of three: the root, an authority, and a leaf. The
+// parameter limit sets the name constraints of the authority.
 func scoped(limit change, leaf ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain {
 		return root.sub("Between", newKey(t), limit).leaf(leaf...)

@@ -19,7 +19,7 @@ type disagreement struct {
 	except map[string]string
 }
 
-// in returns the judge's verdict with a version of OpenSSL. If the judge agrees with us, known is
+// `in` returns the judge's verdict with a version of OpenSSL. If the judge agrees with us, known is
 // false.
 func (d disagreement) in(version string) (says string, known bool) {
 	says = d.says

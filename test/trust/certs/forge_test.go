@@ -55,7 +55,7 @@ func newRoot(t *testing.T, cn string, key crypto.Signer, changes ...change) *iss
 	return &issuer{t: t, cert: parse(t, der), der: der, key: key}
 }
 
-// sub makes an authority below i.
+// sub makes an authority below the authority i.
 func (i *issuer) sub(cn string, key crypto.Signer, changes ...change) *issuer {
 	i.t.Helper()
 	der := i.sign(authority(cn, changes), key)
@@ -94,13 +94,13 @@ func (i *issuer) patch(signer *issuer, old, new []byte) *issuer {
 // trusting replaces the certificates that the client trusts.
 func (c chain) trusting(trust ...[]byte) chain { c.trust = trust; return c }
 
-// without removes a certificate from those that the server shows.
+// `without` removes a certificate from those that the server shows.
 func (c chain) without(n int) chain {
 	c.shown = append(append([][]byte{}, c.shown[:n]...), c.shown[n+1:]...)
 	return c
 }
 
-// with shows more certificates at the end.
+// `with` makes the server show more certificates, after those of the chain.
 func (c chain) with(more ...[]byte) chain {
 	c.shown = append(append([][]byte{}, c.shown...), more...)
 	return c

@@ -116,8 +116,8 @@ func (c *command) run(args ...string) (string, error) {
 var verifyError = regexp.MustCompile(`(?m)^error (\d+) at (\d+) depth lookup: ?(.*)$`)
 
 // verify returns the verdict of `openssl verify`: "(code) at depth n: reason", or one of the
-// constants below. If the command reports several errors, the first one counts. The security level
-// and partial chains are set as for our clients.
+// constants below. If the command reports several errors, verify returns the first one. The
+// security level and partial chains are set as for our clients.
 func (c *command) verify(t *testing.T, ch chain, host string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -214,7 +214,8 @@ func goKind(err error) string {
 	case err == nil:
 		return accepted
 	case errors.As(err, &unknown):
-		// crypto/x509 also says this if a known authority's signature is wrong or too weak
+		// crypto/x509 also returns this error if the signature of a known authority is
+		// wrong or too weak
 		return badAuthority
 	case errors.As(err, &name):
 		return badName

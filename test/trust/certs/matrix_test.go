@@ -130,7 +130,8 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 			t.Errorf("the table of disagreements gives no reason for %q", key.row)
 		}
 		if !names[key.row] {
-			t.Errorf("the table of disagreements has %q, which is no case", key.row)
+			t.Errorf("the table of disagreements has %q, which is the name of no case",
+				key.row)
 		}
 	}
 
@@ -171,7 +172,8 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 							judge, got)
 					case got != want && !known:
 						t.Errorf("%s says %q (%v), but we must say %q: "+
-							"explain it in the table of disagreements",
+							"explain the difference in the table of "+
+							"disagreements",
 							judge, got, detail, want)
 					case got != want && got != says &&
 						!strings.HasPrefix(got, says+":"):
@@ -201,8 +203,8 @@ func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
 	}
 	t.Logf("in figures: %s from %s: %d cases", lib.Version(), lib.Path(), len(rows))
 	for _, judge := range []string{judgeCommand, judgeGo} {
-		t.Logf("in figures: %s was asked in %d and disagrees in %d: in %d of them one "+
-			"accepts and the other does not",
+		t.Logf("in figures: %s was asked in %d cases and disagrees in %d: in %d of them "+
+			"one accepts and the other does not",
 			judge, count[judge], count[judge+" otherwise"], count[judge+" opposite"])
 	}
 }

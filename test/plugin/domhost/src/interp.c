@@ -158,7 +158,7 @@ static bool run_function(Interp *in, const Function *fn, Variable *frame, Value 
 		ok = value_convert(&in->result, fn->result, in->f, fn->line) ||
 		     fail_in(in->f, "the result of %s", fn->name);
 	else if (fn->result != T_VOID && fn == in->program->main)
-		in->result = value_int(T_I32, 0); /* as C's main without a return */
+		in->result = value_int(T_I32, 0); /* as in C, if main has no return */
 	else if (fn->result != T_VOID)
 		ok = fail(in->f, fn->line, "%s ended without a return", fn->name);
 	free_frame(fn, frame);

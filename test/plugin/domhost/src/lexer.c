@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_TOKENS 500000 /* also limits definitions that multiply each other */
+#define MAX_TOKENS 500000 /* also stops definitions that expand to ever more tokens */
 #define MAX_EXPANSION 64   /* definitions inside of definitions */
 
 typedef struct {

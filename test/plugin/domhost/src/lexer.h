@@ -3,7 +3,7 @@
  *
  * A string literal may contain a line break, which becomes part of the string. #define NAME text
  * replaces each later word NAME by the text. If the command line and the script define the same
- * name, the definition of the command line counts.
+ * name, the lexer uses the definition of the command line.
  */
 #ifndef LEXER_H
 #define LEXER_H

@@ -1,8 +1,8 @@
 /*
  * parser.h - turns the tokens of a script into a Program
  *
- * A script is either bare statements or functions with a main; plugin
- * directives may stand in front of both.
+ * A script has either a function main, or statements outside of functions. In both cases it
+ * may have other functions, and plugin directives.
  */
 #ifndef PARSER_H
 #define PARSER_H
@@ -48,9 +48,10 @@ bool parse_statement_into(Parser *p, Node *block);
 Node *new_node(Parser *p, NodeKind kind, int line);
 /* Sets the children and the depth of n, and returns n. NULL stands for a child that n lacks. */
 Node *with_children(Parser *p, Node *n, Node *a, Node *b, Node *c, Node *d);
-/* Appends child to the list of n. If child is NULL, its parsing has recorded a failure already. */
+/* Appends child to the list of n. If child is NULL, returns false: whoever has parsed the child has
+ * recorded the failure. */
 bool add_child(Parser *p, Node *n, Node *child);
-/* Adds 1 to depth, or fails if depth is too large. The caller subtracts 1 when it returns. */
+/* Adds 1 to p->depth, or fails if the depth is too large. On success the caller must subtract 1. */
 bool enter(Parser *p);
 bool is_op(const Parser *p, int op);
 bool is_word(const Parser *p, const char *word);

@@ -64,8 +64,8 @@ static int64_t last_error(const NativeCall *c, char *buf, size_t cap)
 	return ((__typeof__(&tls_LastError))plugin_symbol(n))(buf, cap);
 }
 
-/* Whether a failed call ends the script. tls.RaiseErrors sets it. domhost has one thread, so it
- * needs no lock. */
+/* Whether a failed call ends the script. tls.RaiseErrors sets this variable. domhost has one
+ * thread, so the variable needs no lock. */
 static bool raises = true;
 
 static bool call_raise_errors(const NativeCall *c, Value *result)
@@ -79,8 +79,8 @@ static bool call_raise_errors(const NativeCall *c, Value *result)
 	return true;
 }
 
-/* Handles a call that has returned -1. If a failed call ends the script, records the failure and
- * returns false. If not, the call's result is fallback. Owns fallback. */
+/* Called if a C function has returned -1. If a failed call ends the script, records the failure,
+ * frees fallback and returns false. If not, stores fallback as the script's result of the call. */
 static bool failed(const NativeCall *c, Value fallback, Value *result)
 {
 	if (!raises) {

@@ -11,7 +11,8 @@
  *   host "wordy"        fails with a text of 9000 bytes
  *   handle 99           has a subject of 9000 bytes
  *   handle 98           claims to have read more than was asked for
- *   a port, or a size to read, out of range fails as in the real plugin
+ *   a port that is out of range     fails, as in the real plugin
+ *   maxBytes that is out of range   fails, as in the real plugin
  */
 #include "../../../../cmd/tlsshim/plugin/tlsplugin.h"
 
@@ -142,7 +143,7 @@ int64_t tls_NewServerContext(const char *cert_file, const char *key_file)
 int64_t tls_Accept(int64_t ctx, const char *host, int32_t port)
 {
 	RECORD("Accept %" PRId64 " %s %" PRId32, ctx, host, port);
-	if (*host == '\0' && port == 0) /* at the addresses of earlier Listens */
+	if (*host == '\0' && port == 0) /* accepts at the addresses of earlier Listens */
 		return ++last_handle;
 	return connect_to(host, port);
 }
@@ -197,7 +198,7 @@ int64_t tls_Wait(int32_t milliseconds)
 {
 	static int waits;
 	RECORD("Wait %" PRId32, milliseconds);
-	return waits++ % 2 == 0 ? 1 : last_handle; /* in turn the context and the connection */
+	return waits++ % 2 == 0 ? 1 : last_handle; /* in turn handle 1 and the newest handle */
 }
 
 int64_t tls_Shutdown(int64_t handle)

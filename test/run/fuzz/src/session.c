@@ -2,9 +2,10 @@
  * session.c - a libFuzzer target for the plugin's session
  *
  * Calls of each kind wait for answers. The input is what tlsd sends. The plugin's own
- * code reads it, as in the thread that reads for all (session_lead). At the end of
- * the input each call must have ended: with a result of the right type, or with an
- * error. The first byte of the input has the flags GREETS, QUEUED and CANCELS.
+ * function session_lead reads it. In a program, this function runs in the thread that reads
+ * the answers for all threads. At the end of the input each call must have ended: with a
+ * result of the right type, or with an error. The first byte of the input has the flags
+ * GREETS, QUEUED and CANCELS.
  */
 #include "../../../../cmd/tlsshim/plugin/exchange.c"
 
