@@ -52,7 +52,8 @@ func daemonWith(t *testing.T, o testd.Options) *testd.Daemon {
 		d.Stop(t)
 		log := d.Log(t)
 		if !strings.Contains(log, "session") {
-			t.Errorf("no line about a session is in the log; is it the daemon's?\n%s",
+			t.Errorf("the log has no line about a session, so it may not be the "+
+				"daemon's log:\n%s",
 				log)
 		}
 		for _, leak := range leaks(log) {

@@ -27,7 +27,8 @@ var blocks = map[string]struct {
 	file   string // the block is saved in this file; if empty, sh runs the block itself
 	run    string // the command for the file; {first comment} is the comment in its first line
 	prints string // the output, a regular expression
-	// The block is also run with a port that refuses, and must then print an error.
+	// If connect is set, the block is also run with a port that refuses connections. It must
+	// then print an error.
 	connect bool
 }{
 	"dominscript": {"client.dom", "bin/domhost client.dom",
@@ -85,7 +86,8 @@ func TestReadmeBlocksRun(t *testing.T) {
 				!strings.Contains(e.stderr, "tls.NewClient: ") ||
 				!strings.Contains(e.stderr, "connection refused") {
 				t.Errorf(
-					"with a port that refuses: status %d, stdout %q, stderr %q",
+					"with a port that refuses connections: status %d, stdout "+
+						"%q, stderr %q; want an error of tls.NewClient",
 					e.status, e.stdout, e.stderr)
 			}
 		})

@@ -54,7 +54,8 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 				text = v.end.Error()
 			}
 			if kindOf(v.end) != tt.kind || !strings.Contains(text, tt.text) {
-				t.Errorf("the scenario ends with kind %q: %q; want %q: …%s…",
+				t.Errorf("the scenario ends with kind %q and the text %q; want "+
+					"kind %q, and in the text: %s",
 					kindOf(v.end), text, tt.kind, tt.text)
 			}
 		})
@@ -97,7 +98,8 @@ func TestAWaitWithoutANeedEnds(t *testing.T) {
 				t.Errorf("the scenario ends with %v; want no error", v.end)
 			case tt.want != "" && (kindOf(v.end) != "io" ||
 				!strings.Contains(v.end.Error(), tt.want)):
-				t.Errorf("the scenario ends with kind %q: %v; want io: …%s…",
+				t.Errorf("the scenario ends with kind %q and the error %v; want "+
+					"kind io, and in the text: %s",
 					kindOf(v.end), v.end, tt.want)
 			}
 		})

@@ -35,7 +35,8 @@ func connect(t *testing.T, sock string) (conn *net.UnixConn, in *bufio.Reader, w
 	}
 	line := exchange(t, conn, in, `{"jsonrpc":"2.0","id":0,"method":"tls.Hello","params":[1]}`)
 	if err := json.Unmarshal([]byte(line), &hello); err != nil || hello.Result.Server.PID == 0 {
-		t.Fatalf("%s: %v", line, err)
+		t.Fatalf("the answer to tls.Hello must have the worker's process ID: %s: "+
+			"%v", line, err)
 	}
 	return conn, in, hello.Result.Server.PID
 }
@@ -68,7 +69,7 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 		if got := exchange(t, conn, in,
 			`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(
 				params)+`}`); !strings.Contains(got, `"result":1`) {
-			t.Fatalf("tls.NewServerContext: %s", got)
+			t.Fatalf("tls.NewServerContext must succeed: %s", got)
 		}
 		// When the second call is answered, the first one has begun.
 		exchange(t, conn, in,
