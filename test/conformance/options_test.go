@@ -21,8 +21,9 @@ import (
 // and after the handshake. tls.SetCertificate, tls.Listen, tls.ReadPlain and tls.WritePlain are
 // tried on wrong handles and in wrong states.
 
-// An option belongs to a client, to an accepted connection, or to a context. In a value, CA stands
-// for a good file of CA certificates, and RUBBISH for a file without certificates.
+// An option belongs to clients, to accepted connections, to contexts, or to several of these kinds
+// of handles. In a value, CA stands for a good file of CA certificates, and RUBBISH for a file
+// without certificates.
 type option struct {
 	name             string
 	client, accepted bool

@@ -70,8 +70,8 @@ func needsLevel(t *testing.T, a ability) {
 	}
 }
 
-// strict returns our side with the plugin's strict mode, in which a Write returns only when its
-// data is sent.
+// strict returns our side. At the plugin level it turns on the plugin's strict mode, in which a
+// Write returns only when its data is sent.
 func (e us) strict() us {
 	if p, ok := e.Level.(ours.Plugin); ok {
 		p.StrictWrites = true

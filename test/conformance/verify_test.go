@@ -408,9 +408,9 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 		after := open(s, lb)
 		afterA := open(s, la)
 		check(s, before, true, "")              // opened while a.ca was set
-		check(s, beforeB, false, a.ca.File)     // the same
+		check(s, beforeB, false, a.ca.File)     // opened while a.ca was set
 		check(s, after, true, "")               // opened while b.ca was set
-		check(s, afterA, false, b.ca.File)      // the same
+		check(s, afterA, false, b.ca.File)      // opened while b.ca was set
 		check(other, open(other, lb), true, "") // another session keeps its own bundle
 
 		if err := s.SetCaBundle(ctx, a.cert.KeyFile); err == nil {

@@ -240,7 +240,7 @@ func talk(t *testing.T, ca *testcert.CA, server *process, port, clients int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rude.conn.NetConn().(*net.TCPConn).SetLinger(0) // a reset
+	rude.conn.NetConn().(*net.TCPConn).SetLinger(0) // Close sends RST
 	rude.conn.NetConn().Close()
 	server.expect(t, "is gone: ")
 

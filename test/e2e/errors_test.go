@@ -252,9 +252,9 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 	}
 }
 
-// processesOf returns the processes that run the program. Only root sees the workers among them.
-// But everybody sees the supervisor, which ends after its workers. So an empty list means that all
-// have ended.
+// processesOf returns the processes that run the program. Only root sees the workers among them,
+// because workers are not dumpable. But everybody sees the supervisor, which ends after its
+// workers. So an empty list means that all processes have ended.
 func processesOf(exe string) []int {
 	var pids []int
 	links, _ := filepath.Glob("/proc/[0-9]*/exe") // no error, because the pattern is valid

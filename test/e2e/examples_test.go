@@ -298,8 +298,8 @@ func TestSTARTTLSClientSendsAMail(t *testing.T) {
 	}
 }
 
-// Each name has a certificate. After every second client, the server reads the files again. Renewed
-// certificates are then used, and bad files change nothing.
+// Each host name has a certificate of its own. After every second client, the server reads the
+// files again. Renewed certificates are then used, and bad files change nothing.
 func TestVirtualHostsAreRenewed(t *testing.T) {
 	t.Parallel()
 	ca, first := localhost(t)

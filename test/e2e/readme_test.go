@@ -99,7 +99,7 @@ func TestReadmeBlocksRun(t *testing.T) {
 	}
 }
 
-// readmeBlock returns the program that runs a block, and replaces the texts in it.
+// readmeBlock replaces the texts in a block, and returns the program that runs the block.
 func readmeBlock(t *testing.T, d *testd.Daemon, file, command, code string, port int) program {
 	t.Helper()
 	dir := t.TempDir()

@@ -16,7 +16,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The scripts of examples/ run against each other and against every independent peer.
+// The scripts of examples/ talk with each other, and with independent peers: curl, openssl and
+// crypto/tls.
 
 // define returns the flag of domhost that defines a name as a text.
 func define(name, text string) string { return "-D" + name + `="` + text + `"` }
@@ -232,7 +233,7 @@ func TestSturdyServerSurvivesItsClients(t *testing.T) {
 	}
 	broken := dial(t, ca, "localhost", port)
 	echo(broken)
-	if err := broken.NetConn().(notified).SetLinger(0); err != nil { // a reset
+	if err := broken.NetConn().(notified).SetLinger(0); err != nil { // Close sends RST
 		t.Fatal(err)
 	}
 	broken.NetConn().Close()

@@ -29,7 +29,7 @@ type world struct {
 	wrongKey string
 
 	// These are ports of servers. The answering server reads as many bytes as the payload has,
-	// sends them back, and ends its direction.
+	// sends them back, and then sends close_notify.
 	answer int
 	old    int // the answering server with TLS 1.2
 	echo   int // sends back what it gets, at once

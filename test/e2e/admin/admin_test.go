@@ -14,7 +14,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// An administrator lists sessions, ends one, drains the daemon and changes the level of the log.
+// An administrator lists sessions, ends a session, drains the daemon and changes the level of the
+// log.
 
 func TestSessionsAreListed(t *testing.T) {
 	t.Parallel()
