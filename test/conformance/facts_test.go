@@ -232,7 +232,7 @@ func (x *side) tells(other *side) {
 			"lacks", slices.Sorted(maps.Keys(all)))
 	}
 	if x.fact("peer-address") != other.fact("local-address") {
-		x.t.Error("peer-address is not the local-address of the other end")
+		x.t.Error("the fact peer-address must be the fact local-address of the other end")
 	}
 }
 
@@ -262,7 +262,8 @@ func TestFactsAreThePeersToo(t *testing.T) {
 					return // the listener was closed
 				}
 				if err := c.(*tls.Conn).Handshake(); err != nil {
-					t.Errorf("crypto/tls: %v", err)
+					t.Errorf("the handshake of the crypto/tls server failed: "+
+						"%v", err)
 				}
 				come <- c.(*tls.Conn)
 			}()
@@ -290,7 +291,8 @@ func TestFactsAreThePeersToo(t *testing.T) {
 				"local-address":   peer.RemoteAddr().String(),
 			} {
 				if got := x.fact(name); got != want {
-					t.Errorf("%s is %q, want %q", name, got, want)
+					t.Errorf("our client's fact %s is %q, want %q, which "+
+						"crypto/tls has", name, got, want)
 				}
 			}
 			if sum(state.PeerCertificates[0].Raw) != sum(show.Cert.Raw) {

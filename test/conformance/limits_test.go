@@ -66,7 +66,7 @@ func (l *liner) answer() (id string, _ *wire.Error) {
 	l.t.Helper()
 	line, err := l.in.ReadString('\n')
 	if err != nil {
-		l.t.Fatalf("no answer: %v", err)
+		l.t.Fatalf("no answer of tlsd could be read: %v", err)
 	}
 	var r wire.Response
 	if err := json.Unmarshal([]byte(line), &r); err != nil {
@@ -168,7 +168,8 @@ func TestLimits(t *testing.T) {
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
 				err.Data.Kind != client.KindCancelled {
-				t.Fatalf("call %d is cancelled, %s answered: %v", last, id, err)
+				t.Fatalf("call %d was cancelled; the next answer is for call %s, "+
+					"with the error %v; want kind cancelled", last, id, err)
 			}
 			l.begin("tls.Read", "[1,1]")
 			l.refused("--max-calls", "tls.Read", "[1,1]")
@@ -183,7 +184,8 @@ func TestLimits(t *testing.T) {
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
 				err.Data.Kind != client.KindCancelled {
-				t.Fatalf("call %d is cancelled, %s answered: %v", last, id, err)
+				t.Fatalf("call %d was cancelled; the next answer is for call %s, "+
+					"with the error %v; want kind cancelled", last, id, err)
 			}
 			l.refused("--max-buffered", "tls.Write", writeOf(40<<10+1))
 			l.begin("tls.Write", writeOf(40<<10))

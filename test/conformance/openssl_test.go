@@ -119,7 +119,7 @@ func startOpenssl(t *testing.T, args []string) *openssl {
 		p.cmd.Process.Wait()
 	})
 	if err := errors.Join(errs[:]...); err != nil {
-		t.Fatalf("openssl %s: %v", args[0], err)
+		t.Fatalf("openssl %s cannot be started: %v", args[0], err)
 	}
 	timer := time.AfterFunc(testkit.Patience, func() { p.cmd.Process.Kill() })
 	t.Cleanup(func() {

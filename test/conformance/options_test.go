@@ -154,7 +154,8 @@ func (d *desk) set(h client.Handle, name, value string) error {
 func (d *desk) fails(what string, err error, kind client.Kind, says ...string) {
 	d.t.Helper()
 	if e := failure(err); e == nil || !isKind(err, kind) || !mentions(e, says...) {
-		d.t.Errorf("%s: %v; want kind %s, with %q", what, err, kind, says)
+		d.t.Errorf("%s: the error is %v; want kind %s, and the texts "+
+			"%q", what, err, kind, says)
 	}
 }
 
@@ -262,7 +263,7 @@ func (d *desk) each(what string, h client.Handle, o option) {
 	last := ""
 	for _, v := range o.good {
 		if err := d.set(h, o.name, v); err != nil {
-			d.t.Errorf("%s = %q: %v", what, v, err)
+			d.t.Errorf("setting %s to %q must succeed: %v", what, v, err)
 		}
 		last = v
 	}

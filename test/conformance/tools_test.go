@@ -46,7 +46,8 @@ func httpServer(t *testing.T, l listener, clients int, body string) <-chan error
 				for !bytes.Contains(request, end) {
 					n, err := s.Read(buf)
 					if err != nil {
-						return fmt.Errorf("after %q: %w", request, err)
+						return fmt.Errorf("no end of the request, which "+
+							"begins with %q: %w", request, err)
 					}
 					request = append(request, buf[:n]...)
 				}
@@ -87,7 +88,7 @@ func TestCurlGetsOurPage(t *testing.T) {
 			}
 		}
 		if err := <-done; err != nil {
-			t.Errorf("the server: %v", err)
+			t.Errorf("our side as the HTTP server: %v", err)
 		}
 		// curl refuses the same server if it does not trust the authority.
 		refused := accepting(t, l)

@@ -136,11 +136,12 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 	s, err := cl.dial(t, to, dialOptions{ca: w.ca.File})
 	a := <-accepted
 	if want := c.expectation(cl); judgement(err) != want {
-		t.Fatalf("%s as the client: %v; want %s", cl, err, want)
+		t.Fatalf("%s as the client: the error is %v; it must mean: %s", cl, err, want)
 	}
 	if err == nil {
 		if a.err != nil {
-			t.Fatalf("%s as the server: %v", sv, a.err)
+			t.Fatalf("the client has accepted the certificate; %s as the server "+
+				"fails: %v", sv, a.err)
 		}
 		greet(t, cl, sv, s, a.stream)
 		return
@@ -159,7 +160,7 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 	// The same context serves the next client.
 	accepted = accepting(t, l)
 	if s, err = cl.dial(t, to, dialOptions{insecure: true}); err != nil {
-		t.Fatalf("%s as the client, which shall not verify: %v", cl, err)
+		t.Fatalf("%s as the client, without verification: %v; want success", cl, err)
 	}
 	if a = <-accepted; a.err != nil {
 		t.Fatalf("the next Accept: %v", a.err)
@@ -414,7 +415,8 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 		check(other, open(other, lb), true, "") // another session keeps its own bundle
 
 		if err := s.SetCaBundle(ctx, a.cert.KeyFile); err == nil {
-			t.Error("a key was taken for a CA bundle")
+			t.Error("SetCaBundle of a file that has only a key succeeded, want an " +
+				"error")
 		}
 		check(s, open(s, lb), true, "") // the old store is still in use
 		check(s, open(s, la), false, b.ca.File)

@@ -124,7 +124,7 @@ func TestACutWriteIsNoOrderlyEnd(t *testing.T) {
 	go func() {
 		all, err := io.Copy(io.Discard, theirs)
 		if all != int64(n) {
-			t.Errorf("the Write has sent %d bytes; %d have arrived", n, all)
+			t.Errorf("the Write has sent %d bytes, but %d bytes have arrived", n, all)
 		}
 		arrived <- err
 	}()

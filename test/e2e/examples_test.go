@@ -317,7 +317,7 @@ func TestVirtualHostsAreRenewed(t *testing.T) {
 				wantCN)
 		}
 		if got, want := readAll(t, c), "welcome to "+name+"\n"; got != want {
-			t.Errorf("the server has greeted with %q, want %q", got, want)
+			t.Errorf("the greeting of the server is %q, want %q", got, want)
 		}
 	}
 	replace := func(of *testcert.Cert, cert, key []byte) {

@@ -75,7 +75,8 @@ func TestReadmeBlocksRun(t *testing.T) {
 			e := run(t, readmeBlock(t, d, how.file, how.run, code, serving))
 			if e.status != 0 || e.stderr != "" ||
 				!regexp.MustCompile(`^`+how.prints+`$`).MatchString(e.stdout) {
-				t.Errorf("status %d, stderr %q, printed %q, want %s", e.status,
+				t.Errorf("the block must succeed: status %d, stderr %q, printed "+
+					"%q, want %s", e.status,
 					e.stderr, e.stdout, how.prints)
 			}
 			if !how.connect {

@@ -304,7 +304,7 @@ func TestEveryExampleIsRun(t *testing.T) {
 	}
 	files, err := filepath.Glob("*_test.go")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no tests: %v", err)
+		t.Fatalf("no files *_test.go in this package: %v", err)
 	}
 	tests := ""
 	for _, file := range files {

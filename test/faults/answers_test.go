@@ -46,7 +46,7 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			hits, v := r.visit(t, named(t, tt.scenario), "", tt.orders...)
 			if len(hits) != len(tt.orders) {
-				t.Errorf("%d of %d orders were followed: %v", len(hits),
+				t.Errorf("%d of %d orders were followed, want all: %v", len(hits),
 					len(tt.orders), hits)
 			}
 			text := ""
@@ -90,7 +90,7 @@ func TestAWaitWithoutANeedEnds(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			hits, v := r.visit(t, named(t, "open connection"), "", tt.orders...)
 			if len(hits) != len(tt.orders) {
-				t.Errorf("%d of %d orders were followed: %v", len(hits),
+				t.Errorf("%d of %d orders were followed, want all: %v", len(hits),
 					len(tt.orders), hits)
 			}
 			switch {

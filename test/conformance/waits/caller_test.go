@@ -265,7 +265,7 @@ func (c *caller) ok(method, params string) string {
 	c.t.Helper()
 	a := c.answer(c.call(method, params))
 	if a.err != nil {
-		c.t.Fatalf("%s%s: %v", method, params, a.err)
+		c.t.Fatalf("%s%s must succeed: %v", method, params, a.err)
 	}
 	return a.result
 }
@@ -283,7 +283,7 @@ func (c *caller) ended() {
 	// The caller may have closed its socket before it has read everything.
 	if c.err != nil && !errors.Is(c.err, context.Canceled) &&
 		!errors.Is(c.err, syscall.ECONNRESET) {
-		c.t.Errorf("Serve returned %v", c.err)
+		c.t.Errorf("Serve returned %v; want nil, a cancelled context or ECONNRESET", c.err)
 	}
 }
 

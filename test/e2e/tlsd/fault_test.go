@@ -199,7 +199,8 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 					users[0].say("tls.Backend", "")
 					if got, err := users[0].hear(); err != nil ||
 						!strings.Contains(got, `"result":"openssl"`) {
-						t.Fatalf("tls.Backend: %s, %v", got, err)
+						t.Fatalf("tls.Backend: got %s, %v; want "+
+							"openssl", got, err)
 					}
 					unix.Kill(users[0].worker, tt.kill)
 				}

@@ -79,7 +79,8 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 		}
 		want := `{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the worker of this session ` + why + ` in tls.Accept","data":{"kind":"lost"}}}` + "\n"
 		if rest, _ := io.ReadAll(in); string(rest) != want {
-			t.Errorf("%v: the caller is told %q; want %q", sig, rest, want)
+			t.Errorf("the worker was sent %v; the caller is told %q; want "+
+				"%q", sig, rest, want)
 		}
 	}
 	if got := exchange(t, other, otherIn, askBackend); !strings.Contains(got,

@@ -292,7 +292,7 @@ func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 			break
 		}
 		if !strings.Contains(l, `"kind":"denied"`) {
-			t.Fatalf("a forbidden call is answered with %s", l)
+			t.Fatalf("a forbidden call is answered with %s, want kind denied", l)
 		}
 	}
 	if answers != calls {

@@ -144,7 +144,7 @@ func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 	}
 	if got := callAs(t, &syscall.Credential{Uid: 61234, Gid: 61234, Groups: []uint32{61355}},
 		sock, askBackend); !strings.Contains(got, `"result":`) {
-		t.Errorf("a member of the group is answered with %s", got)
+		t.Errorf("a member of the group is answered with %s, want a result", got)
 	}
 	stranger := exec.Command("/proc/self/exe", sock, askBackend)
 	stranger.Env = []string{callerEnv + "=1"}
