@@ -23,8 +23,8 @@ import (
 // The facts of tls.Info. Some tests connect our client with our server, and their facts must agree.
 // Others connect our client with crypto/tls, which knows some of the facts.
 
-// A side is one end of a connection, on our side, with what its facts must tell about the other
-// end.
+// A side is one of our ends of a connection. The fields shown and verify say what the facts of this
+// end must tell about the other end.
 type side struct {
 	t      *testing.T
 	e      us
@@ -42,8 +42,8 @@ func (x *side) fact(name string) string {
 	return text
 }
 
-// The method of calls the function text with the other end's certificate, and returns the result.
-// If the other end has no certificate, it returns "".
+// x.of(text) calls the function text with the other end's certificate, and returns the result. If
+// the other end has no certificate, x.of returns "".
 func (x *side) of(text func(c *testcert.Cert) string) string {
 	if x.shown == nil {
 		return ""
@@ -144,8 +144,8 @@ var facts = []struct {
 	{"unsent", func(*side, string, string) string { return "0" }},
 }
 
-// oneOf returns the text that a fact must have. If got is good, this is the text of the other end.
-// If not, it is a text that differs from got, so that the test fails.
+// oneOf returns the text that a fact must have. If good is set, the result is others, the text at
+// the other end. If good is not set, the result differs from got, so that the test fails.
 func oneOf(got string, good bool, others string) string {
 	if good {
 		return others
@@ -211,7 +211,8 @@ func TestEachFactIsTold(t *testing.T) {
 	})
 }
 
-// The method tells checks each fact of a side, and that there are no other facts.
+// x.tells(other) checks each fact of x, and that x has no other facts. other is the other end of
+// the connection.
 func (x *side) tells(other *side) {
 	x.t.Helper()
 	var all map[string]string
@@ -220,16 +221,18 @@ func (x *side) tells(other *side) {
 		got := x.fact(f.name)
 		want := f.want(x, got, other.fact(f.name))
 		if got != want || all[f.name] != got {
-			x.t.Errorf("server: %v; the fact %s is %q, among all facts %q; want %q",
+			x.t.Errorf("our end is the server: %v; tls.Info of the fact %s returns "+
+				"%q, and tls.Info of all facts has %q for it; want %q both times",
 				x.server, f.name, got, all[f.name], want)
 		}
 		delete(all, f.name)
 	}
 	if len(all) > 0 {
-		x.t.Errorf("the list facts of this test lacks %q", slices.Sorted(maps.Keys(all)))
+		x.t.Errorf("tls.Info returned the facts %q, which the list of facts in this test "+
+			"lacks", slices.Sorted(maps.Keys(all)))
 	}
 	if x.fact("peer-address") != other.fact("local-address") {
-		x.t.Error("peer-address is not the local-address of the other end")
+		x.t.Error("the fact peer-address must be the fact local-address of the other end")
 	}
 }
 
@@ -259,7 +262,8 @@ func TestFactsAreThePeersToo(t *testing.T) {
 					return // the listener was closed
 				}
 				if err := c.(*tls.Conn).Handshake(); err != nil {
-					t.Errorf("crypto/tls: %v", err)
+					t.Errorf("the handshake of the crypto/tls server failed: "+
+						"%v", err)
 				}
 				come <- c.(*tls.Conn)
 			}()
@@ -287,11 +291,13 @@ func TestFactsAreThePeersToo(t *testing.T) {
 				"local-address":   peer.RemoteAddr().String(),
 			} {
 				if got := x.fact(name); got != want {
-					t.Errorf("%s is %q, want %q", name, got, want)
+					t.Errorf("our client's fact %s is %q, want %q, which "+
+						"crypto/tls has", name, got, want)
 				}
 			}
 			if sum(state.PeerCertificates[0].Raw) != sum(show.Cert.Raw) {
-				t.Error("the server has a certificate that is not our client's")
+				t.Error("the server got a client certificate that is not our " +
+					"client's")
 			}
 			peer.Close()
 		}
@@ -305,7 +311,7 @@ func TestFactsOfAnInsecureClient(t *testing.T) {
 	port := serve(t, w.cert)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
 		ctx := testkit.Bounded(t)
-		s := e.open(t, w.other.File) // has not signed the server's certificate
+		s := e.open(t, w.other.File) // a CA that has not signed the server's certificate
 		h, err := s.NewClient(ctx, "localhost", port)
 		testkit.Must(t, err)
 		testkit.Must(t, s.SetInsecureSkipVerify(ctx, h, true))

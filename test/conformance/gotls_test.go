@@ -22,7 +22,7 @@ func (goEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, error) 
 	if o.ca != "" {
 		pem, err := os.ReadFile(o.ca)
 		if err != nil || !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			t.Errorf("%s: %v", o.ca, err)
+			t.Errorf("cannot read CA certificates from %s: %v", o.ca, err)
 		}
 	}
 	if o.only != 0 {

@@ -19,6 +19,6 @@ func TestEachLevelDrivesTheLibraryOfThisRun(t *testing.T) {
 		if err != nil || !strings.HasPrefix(got, want) {
 			t.Errorf("the level %s uses %q, %v; want %q", l, got, err, want)
 		}
-		want = got // all must use the same
+		want = got // the levels that follow must use the same version
 	}
 }

@@ -66,11 +66,11 @@ func (l *liner) answer() (id string, _ *wire.Error) {
 	l.t.Helper()
 	line, err := l.in.ReadString('\n')
 	if err != nil {
-		l.t.Fatalf("no answer: %v", err)
+		l.t.Fatalf("no answer of tlsd could be read: %v", err)
 	}
 	var r wire.Response
 	if err := json.Unmarshal([]byte(line), &r); err != nil {
-		l.t.Fatalf("%v in %s", err, line)
+		l.t.Fatalf("tlsd's answer is not a JSON-RPC response: %v in %s", err, line)
 	}
 	return string(r.ID), r.Error
 }
@@ -80,7 +80,8 @@ func (l *liner) ok(method, params string) {
 	l.t.Helper()
 	want := fmt.Sprint(l.begin(method, params))
 	if id, err := l.answer(); id != want || err != nil {
-		l.t.Fatalf("%s%s: answer to %s: %v", method, params, id, err)
+		l.t.Fatalf("%s%s: the next answer is for call %s, with the error %v; want the "+
+			"answer to this call, without an error", method, params, id, err)
 	}
 }
 
@@ -105,7 +106,8 @@ func (l *liner) meets(flag, want string) {
 func (l *liner) ended() {
 	l.t.Helper()
 	if rest, err := io.ReadAll(l.in); err != nil || len(rest) > 0 {
-		l.t.Fatalf("tlsd must close the connection, and a read gives %q, %v", rest, err)
+		l.t.Fatalf("tlsd must send nothing more and close the connection; a read to the "+
+			"end gives %q, %v", rest, err)
 	}
 }
 
@@ -120,8 +122,9 @@ func silent(t *testing.T) int {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// TestLimits tries each limit that a flag of tlsd sets. Calls up to the limit are served. One more
-// is refused with kind limit. If the session goes on, a call within the limit is served again.
+// TestLimits tries each limit that a flag of tlsd sets. Calls up to the limit are served. The call
+// after them is refused with kind limit. If the session goes on, a call within the limit is served
+// again.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, bareDaemon)
@@ -137,7 +140,8 @@ func TestLimits(t *testing.T) {
 			}
 			l.send(line(2048))
 			if id, err := l.answer(); id != "1" || err != nil {
-				t.Fatalf("a message as large as the limit: call %s, %v", id, err)
+				t.Fatalf("a message as large as the limit: got an answer to call "+
+					"%s, with the error %v; want call 1, no error", id, err)
 			}
 			l.send(line(2049))
 			l.meets("--max-message", "null")
@@ -147,7 +151,8 @@ func TestLimits(t *testing.T) {
 			l := newLiner(t, d)
 			l.send(`{"jsonrpc":"2.0","id":1,"method":"tls.Backend","x":[[[[]]]]}` + "\n")
 			if id, err := l.answer(); id != "1" || err != nil {
-				t.Fatalf("a message nested to the limit: call %s, %v", id, err)
+				t.Fatalf("a message nested to the limit: got an answer to call "+
+					"%s, with the error %v; want call 1, no error", id, err)
 			}
 			l.send(`{"jsonrpc":"2.0","id":2,"method":"tls.Backend","x":[[[[[]]]]]}` + "\n")
 			l.meets("--max-nesting", "2")
@@ -156,14 +161,15 @@ func TestLimits(t *testing.T) {
 		{"--max-calls", "3", func(t *testing.T, d *testd.Daemon) {
 			l := newLiner(t, d)
 			l.ok("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, silent(t)))
-			l.begin("tls.Handshake", "[1]") // the Reads wait for its end
+			l.begin("tls.Handshake", "[1]") // never ends; the Reads wait for it
 			l.begin("tls.Read", "[1,1]")
 			last := l.begin("tls.Read", "[1,1]")
 			l.refused("--max-calls", "tls.Read", "[1,1]")
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
 				err.Data.Kind != client.KindCancelled {
-				t.Fatalf("call %d is cancelled, %s answered: %v", last, id, err)
+				t.Fatalf("call %d was cancelled; the next answer is for call %s, "+
+					"with the error %v; want kind cancelled", last, id, err)
 			}
 			l.begin("tls.Read", "[1,1]")
 			l.refused("--max-calls", "tls.Read", "[1,1]")
@@ -171,14 +177,15 @@ func TestLimits(t *testing.T) {
 		{"--max-buffered", "100KiB", func(t *testing.T, d *testd.Daemon) {
 			l := newLiner(t, d)
 			l.ok("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, silent(t)))
-			l.begin("tls.Handshake", "[1]") // the Writes wait for its end
+			l.begin("tls.Handshake", "[1]") // never ends; the Writes wait for it
 			l.begin("tls.Write", writeOf(60<<10))
 			last := l.begin("tls.Write", writeOf(40<<10))
 			l.refused("--max-buffered", "tls.Write", writeOf(1))
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
 				err.Data.Kind != client.KindCancelled {
-				t.Fatalf("call %d is cancelled, %s answered: %v", last, id, err)
+				t.Fatalf("call %d was cancelled; the next answer is for call %s, "+
+					"with the error %v; want kind cancelled", last, id, err)
 			}
 			l.refused("--max-buffered", "tls.Write", writeOf(40<<10+1))
 			l.begin("tls.Write", writeOf(40<<10))
@@ -218,7 +225,8 @@ func sessions(flag string) func(*testing.T, *testd.Daemon) {
 		a.conn.Close()
 		testkit.Until(t, "there is room for another session", func() bool {
 			again := newLiner(t, d)
-			// The write fails if tlsd has already refused the session.
+			// If tlsd has already refused the session, the write fails. Its error does
+			// not matter, because answer then reads the refusal.
 			io.WriteString(again.conn,
 				`{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`+"\n")
 			_, err := again.answer()
@@ -256,14 +264,15 @@ func pending(t *testing.T, d *testd.Daemon) {
 		testkit.Must(t, err)
 	}
 	if n := testkit.Backlog(t, ln.Port); n != 1 || len(done) > 0 {
-		t.Fatalf("%d clients wait in the kernel, want 1, the third; its handshake has "+
-			"ended: %t",
+		t.Fatalf("%d clients wait in the kernel, want 1, the third; the third client's "+
+			"handshake has ended: %t, want false",
 			n, len(done) > 0)
 	}
 	if _, err := ln.accept(t); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
-		t.Errorf("the third client, after an Accept has claimed another: %v", err)
+		t.Errorf("the third client's handshake, after an Accept has claimed another "+
+			"client: %v", err)
 	}
 }

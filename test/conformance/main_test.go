@@ -1,7 +1,7 @@
-// Package conformance compares our side of TLS with others. Each test runs for every pair of a
-// client and a server. The endpoints are our side, Go's crypto/tls, and OpenSSL's command line
-// (s_client, s_server). Further tests send bad input, and compare the errors with the table of
-// errors in proto.md.
+// Package conformance compares our side of TLS with others. Some tests run for every pair of a
+// client and a server. The endpoints of the pairs are our side, Go's crypto/tls, and OpenSSL's
+// command line (s_client, s_server). Other tests connect our side with a peer of their own, or send
+// bad input, and compare the errors with the table of errors in proto.md.
 //
 // Our side is tried at three levels (internal/ours): in process, through the real daemon and its
 // socket, and through the plugin in a host in C. All levels use the machine's libssl, or the one
@@ -52,7 +52,8 @@ func daemonWith(t *testing.T, o testd.Options) *testd.Daemon {
 		d.Stop(t)
 		log := d.Log(t)
 		if !strings.Contains(log, "session") {
-			t.Errorf("no line about a session is in the log; is it the daemon's?\n%s",
+			t.Errorf("the log has no line about a session, so it may not be the "+
+				"daemon's log:\n%s",
 				log)
 		}
 		for _, leak := range leaks(log) {

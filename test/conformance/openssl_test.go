@@ -59,7 +59,7 @@ func (opensslEndpoint) dial(t *testing.T, to address, o dialOptions) (stream, er
 
 // opensslIsOld says whether the command line is of 1.1.1, as on Debian 11 and RHEL 8.
 var opensslIsOld = sync.OnceValue(func() bool {
-	out, _ := exec.Command("openssl", "version").Output() // without openssl tests fail later
+	out, _ := exec.Command("openssl", "version").Output() // no openssl: dial fails later
 	return strings.HasPrefix(string(out), "OpenSSL 1.")
 })
 
@@ -119,7 +119,7 @@ func startOpenssl(t *testing.T, args []string) *openssl {
 		p.cmd.Process.Wait()
 	})
 	if err := errors.Join(errs[:]...); err != nil {
-		t.Fatalf("openssl %s: %v", args[0], err)
+		t.Fatalf("openssl %s cannot be started: %v", args[0], err)
 	}
 	timer := time.AfterFunc(testkit.Patience, func() { p.cmd.Process.Kill() })
 	t.Cleanup(func() {

@@ -21,8 +21,9 @@ import (
 // and after the handshake. tls.SetCertificate, tls.Listen, tls.ReadPlain and tls.WritePlain are
 // tried on wrong handles and in wrong states.
 
-// An option belongs to a client, to an accepted connection, or to a context. In a value, CA stands
-// for a good file of CA certificates, and RUBBISH for a file without certificates.
+// An option belongs to clients, to accepted connections, to contexts, or to several of these kinds
+// of handles. In a value, CA stands for a good file of CA certificates, and RUBBISH for a file
+// without certificates.
 type option struct {
 	name             string
 	client, accepted bool
@@ -114,7 +115,8 @@ func (d *desk) client() client.Handle {
 	return h
 }
 
-// pair makes a connection, and returns both ends. If shaken is set, their handshake is done.
+// pair makes a connection, and returns both ends. If shaken is set, the two ends have done their
+// handshake.
 func (d *desk) pair(shaken bool) (cl, accepted client.Handle) {
 	d.t.Helper()
 	way := map[bool]string{true: "accept", false: "later"}[shaken]
@@ -147,11 +149,13 @@ func (d *desk) set(h client.Handle, name, value string) error {
 	return d.s.SetOption(testkit.Bounded(d.t), h, name, value)
 }
 
-// The method fails checks that a call has failed with a kind and texts.
+// d.fails checks that err is an error of the given kind, and that its text has all the texts in
+// says. what names the call.
 func (d *desk) fails(what string, err error, kind client.Kind, says ...string) {
 	d.t.Helper()
 	if e := failure(err); e == nil || !isKind(err, kind) || !mentions(e, says...) {
-		d.t.Errorf("%s: %v; want kind %s, with %q", what, err, kind, says)
+		d.t.Errorf("%s: the error is %v; want kind %s, and the texts "+
+			"%q", what, err, kind, says)
 	}
 }
 
@@ -178,9 +182,9 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 		shakenClient, shakenServer := d.pair(true)
 		ofConnections := known(func(o option) bool { return o.client || o.accepted })
 		ofContexts := known(func(o option) bool { return o.context })
-		// An error lists all options. The method fails only looks for a text in the error,
-		// so it would not notice a further option at the end of the list. Therefore the end
-		// is compared below.
+		// An error lists all options. d.fails only looks for a text in the error, so it
+		// would not notice a further option at the end of the list. Therefore the end of
+		// the list is compared below.
 		d.fails("an unknown option of a connection", d.set(unshakenClient, "colour", "red"),
 			client.KindParams, `"colour"`, "there are: "+ofConnections)
 		d.fails("an unknown option of a context", d.set(d.context, "colour", "red"),
@@ -234,7 +238,7 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 			d.fails("no handle", d.set(c, "alpn", "h2"), client.KindHandle,
 				"no such handle")
 		}
-		// A refused value has changed nothing: the handshake works.
+		// The refused values have broken nothing: with good values the handshake works.
 		for name, value := range map[string]string{"server-name": "localhost", "ca": "CA",
 			"pins": "", "alpn": "", "min-version": "1.2"} {
 			testkit.Must(t, d.set(unshakenClient, name, value))
@@ -246,7 +250,7 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 	})
 }
 
-// The method each sets each value of an option, and checks the result.
+// d.each sets each value of an option, and checks the result.
 func (d *desk) each(what string, h client.Handle, o option) {
 	d.t.Helper()
 	for _, v := range o.wrong {
@@ -259,7 +263,7 @@ func (d *desk) each(what string, h client.Handle, o option) {
 	last := ""
 	for _, v := range o.good {
 		if err := d.set(h, o.name, v); err != nil {
-			d.t.Errorf("%s = %q: %v", what, v, err)
+			d.t.Errorf("setting %s to %q must succeed: %v", what, v, err)
 		}
 		last = v
 	}
@@ -297,7 +301,8 @@ func TestFactsOfContexts(t *testing.T) {
 		}
 		if empty, err := d.s.HandleInfo(testkit.Bounded(t), d.newContext(),
 			"address"); empty != "" || err != nil {
-			t.Errorf("a context that listens nowhere has the address %q, %v", empty,
+			t.Errorf("a context that listens nowhere: the fact address is %q, error "+
+				"%v; want an empty text", empty,
 				err)
 		}
 		for _, o := range optionTable {
@@ -329,7 +334,8 @@ func TestFactsThatCannotBeAsked(t *testing.T) {
 				if strings.HasSuffix(f.name, "-address") {
 					if _, _, split := net.SplitHostPort(got); err != nil ||
 						split != nil {
-						t.Errorf("before the handshake %s is %q, %v",
+						t.Errorf("before the handshake %s is %q, error "+
+							"%v; want an address with a port",
 							f.name, got, err)
 					}
 					continue

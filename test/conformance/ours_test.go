@@ -19,7 +19,8 @@ import (
 // its own.
 type us struct{ ours.Level }
 
-// level is the only level that this run is about: "in process", "daemon" or "plugin"; empty: all.
+// level is the only level that this run is about: "in process", "daemon" or "plugin". If it is
+// empty, the run is about all levels.
 var level = os.Getenv("TLSD_TEST_LEVEL")
 
 const daemonLevel = "daemon"
@@ -69,8 +70,8 @@ func needsLevel(t *testing.T, a ability) {
 	}
 }
 
-// strict returns our side with the plugin's strict mode, in which a Write returns only when its
-// data is sent.
+// strict returns our side. At the plugin level it turns on the plugin's strict mode, in which a
+// Write returns only when its data is sent.
 func (e us) strict() us {
 	if p, ok := e.Level.(ours.Plugin); ok {
 		p.StrictWrites = true
@@ -112,8 +113,8 @@ func (e us) server(t *testing.T, o listenOptions) ourListener {
 
 func (us) takesVersion(t *testing.T, only uint16) {
 	if only != 0 {
-		t.Error("our side cannot offer one version only: this test must need the " +
-			"ability oneVersion")
+		t.Error("our side cannot offer one version only: the needs of this test must " +
+			"have the ability oneVersion")
 	}
 }
 

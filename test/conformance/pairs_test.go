@@ -88,7 +88,7 @@ func TestPeersWithTLS12Only(t *testing.T) {
 }
 
 // A peer that offers only TLS 1.1 is refused, because TLS 1.1 must not be used (RFC 8996). Pairs
-// without our side do use it here. So it is our side that refuses.
+// without our side can connect with TLS 1.1 in this test. So a refusal comes from our side.
 func TestPeersWithTLS11OnlyAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -184,7 +184,7 @@ func TestMuchDataBothWays(t *testing.T) {
 		for range 4 {
 			r := <-results
 			if r.n != size || r.err != nil {
-				t.Fatalf("%s %d bytes: %v", r.what, r.n, r.err)
+				t.Fatalf("%s %d bytes, and then fails: %v", r.what, r.n, r.err)
 			}
 			digests[r.digest]++
 		}
@@ -195,7 +195,8 @@ func TestMuchDataBothWays(t *testing.T) {
 		}
 		for d, n := range digests {
 			if n != 2 {
-				t.Errorf("digest %s was seen %d times, want 2", d, n)
+				t.Errorf("digest %s was seen %d times, want 2: by the writer and "+
+					"by the reader", d, n)
 			}
 		}
 		closeStream(t, cl, c)

@@ -31,8 +31,8 @@ func TestClientsResumeTLSSessionsUnlessTheyAreToldNotTo(t *testing.T) {
 					testkit.Must(t, s.Handshake(ctx, h))
 					_, err = s.Write(ctx, h, []byte("x"))
 					testkit.Must(t, err)
-					// Before the byte comes a ticket, which the next client
-					// uses.
+					// The server's ticket comes before the byte. The next
+					// client uses this ticket.
 					_, err = s.Read(ctx, h, 1)
 					testkit.Must(t, err)
 					got, err := s.HandleInfo(ctx, h, "resumed")

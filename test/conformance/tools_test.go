@@ -17,8 +17,8 @@ import (
 
 // curl and OpenSSL's commands talk with our side, and verify it.
 
-// runTool runs a program without input to its end. It returns the output, and an error if the exit
-// status is not 0.
+// runTool runs a program, which gets no input, until it ends. runTool returns the output, and an
+// error if the exit status is not 0.
 func runTool(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
@@ -29,8 +29,8 @@ func runTool(t *testing.T, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// httpServer serves HTTP/1.1 to this number of clients on a listener of ours. On each connection it
-// answers one request with the body, and then ends the connection.
+// httpServer serves HTTP/1.1 on a listener of ours, until it has served the given number of
+// clients. On each connection it answers one request with the body, and then ends the connection.
 func httpServer(t *testing.T, l listener, clients int, body string) <-chan error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -46,7 +46,8 @@ func httpServer(t *testing.T, l listener, clients int, body string) <-chan error
 				for !bytes.Contains(request, end) {
 					n, err := s.Read(buf)
 					if err != nil {
-						return fmt.Errorf("after %q: %w", request, err)
+						return fmt.Errorf("no end of the request, which "+
+							"begins with %q: %w", request, err)
 					}
 					request = append(request, buf[:n]...)
 				}
@@ -80,18 +81,20 @@ func TestCurlGetsOurPage(t *testing.T) {
 			out, err := runTool(t, "curl", "--silent", "--show-error", "--fail",
 				"--cacert", w.ca.File, url)
 			if err != nil || out != body {
-				t.Errorf("curl %s: %v, %d bytes of %d:\n%.300s", url, err, len(out),
+				t.Errorf("curl %s: %v; it got %d bytes, want the page of %d "+
+					"bytes; what it got begins "+
+					"with:\n%.300s", url, err, len(out),
 					len(body), out)
 			}
 		}
 		if err := <-done; err != nil {
-			t.Errorf("the server: %v", err)
+			t.Errorf("our side as the HTTP server: %v", err)
 		}
 		// curl refuses the same server if it does not trust the authority.
 		refused := accepting(t, l)
 		out, err := runTool(t, "curl", "--silent", "--show-error", "--cacert", w.other.File,
 			urls[0])
-		// CURLE_PEER_FAILED_VERIFICATION
+		// The exit status 60 is CURLE_PEER_FAILED_VERIFICATION.
 		if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 60 {
 			t.Errorf("curl without the authority: %v, want exit status 60\n%s", err,
 				out)
@@ -129,8 +132,8 @@ func TestSClientVerifiesUs(t *testing.T) {
 			t.Errorf("s_client: %v; want verify return code 0:\n%s", err, out)
 		}
 		if n := strings.Count(out, "BEGIN CERTIFICATE"); n != 2 {
-			t.Errorf("s_client was shown %d certificates, want the server's and the "+
-				"intermediate's", n)
+			t.Errorf("s_client was shown %d certificates, want 2: the server's and "+
+				"the intermediate CA's", n)
 		}
 		if a := <-accepted; a.err != nil {
 			t.Errorf("Accept of s_client: %v", a.err)
@@ -164,7 +167,8 @@ func TestWeGetThePageOfSServer(t *testing.T) {
 		if err != nil || !bytes.HasPrefix(page, []byte("HTTP/1.0 200 ok")) ||
 			!bytes.Contains(page, []byte("</pre>")) ||
 			!bytes.Contains(page, []byte("TLSv1.3")) {
-			t.Errorf("reading the page of s_server: %v; the page:\n%s", err, page)
+			t.Errorf("reading the page of s_server to its end: error %v; the page "+
+				"must have a 200, TLSv1.3 and </pre>:\n%s", err, page)
 		}
 		closeStream(t, e, s)
 	})

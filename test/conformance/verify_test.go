@@ -36,16 +36,17 @@ const (
 	wrongAddress     = 64
 )
 
-// A served is a server's certificate, with the verdict of a client.
+// A served is a server's certificate, with the verdict that a client must give.
 type served struct {
 	name    string
 	cert    func(*testing.T, *world) *testcert.Cert
 	host    string // the name that the client verifies; empty: localhost
 	code    int    // X509_V_ERR of the refusal; 0: the client accepts
 	depth   int
-	subject string // of the certificate at fault
+	subject string // depth and subject are those of the refused certificate
 
-	// s_client falls back to the common name, which RFC 9525 section 2 forbids
+	// s_client accepts this certificate: it uses the common name, which RFC 9525 section 2
+	// forbids
 	opensslTakesIt bool
 }
 
@@ -135,17 +136,19 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 	s, err := cl.dial(t, to, dialOptions{ca: w.ca.File})
 	a := <-accepted
 	if want := c.expectation(cl); judgement(err) != want {
-		t.Fatalf("%s as the client: %v; want %s", cl, err, want)
+		t.Fatalf("%s as the client: the error is %v; it must mean: %s", cl, err, want)
 	}
 	if err == nil {
 		if a.err != nil {
-			t.Fatalf("%s as the server: %v", sv, a.err)
+			t.Fatalf("the client has accepted the certificate; %s as the server "+
+				"fails: %v", sv, a.err)
 		}
 		greet(t, cl, sv, s, a.stream)
 		return
 	}
 	if a.err == nil {
-		t.Errorf("the client has refused, and the accept of %s succeeds", sv)
+		t.Errorf("the client has refused the certificate; the accept of %s succeeded, "+
+			"want an error", sv)
 	}
 	if !isOurs(sv) {
 		return
@@ -157,7 +160,7 @@ func judge(t *testing.T, w *world, cl, sv endpoint, c served) {
 	// The same context serves the next client.
 	accepted = accepting(t, l)
 	if s, err = cl.dial(t, to, dialOptions{insecure: true}); err != nil {
-		t.Fatalf("%s as the client, which shall not verify: %v", cl, err)
+		t.Fatalf("%s as the client, without verification: %v; want success", cl, err)
 	}
 	if a = <-accepted; a.err != nil {
 		t.Fatalf("the next Accept: %v", a.err)
@@ -271,18 +274,20 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 					t.Helper()
 					if c.code == 0 {
 						if err != nil {
-							t.Errorf("a good certificate: %v", err)
+							t.Errorf("a good certificate was "+
+								"refused: %v", err)
 						}
 						return
 					}
 					e := failure(err)
 					if !isKind(err, client.KindVerify) {
-						t.Fatalf("%v; want kind verify", err)
+						t.Fatalf("the handshake: %v; want kind verify", err)
 					}
 					if !mentions(e, "tls.Handshake",
 						fmt.Sprintf("(%d) at depth %d", c.code, c.depth),
 						c.subject, w.ca.File) {
-						t.Errorf("the text %q; want code %d at depth %d, "+
+						t.Errorf("the error's text is %q; want code %d "+
+							"at depth %d, "+
 							"subject %s, and store %s", e.Message,
 							c.code, c.depth, c.subject, w.ca.File)
 					}
@@ -292,21 +297,23 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 							v.Depth != c.depth ||
 							v.Subject != c.subject || v.Reason == "" ||
 							!strings.Contains(v.Store, w.ca.File) {
-							t.Fatalf("detail %+v; want code %d, "+
+							t.Fatalf("the error's detail is %+v; "+
+								"want code %d, "+
 								"depth %d, subject %s, a reason, "+
 								"and the store %s", v, c.code,
 								c.depth, c.subject, w.ca.File)
 						}
 						if !mentions(e, v.Reason, v.Store) {
-							t.Errorf("%q; want the detail in the "+
-								"text: %+v",
+							t.Errorf("the error's text is %q; it "+
+								"must have this detail: %+v",
 								e.Message, *v)
 						}
 					}
 					if (c.code == wrongName || c.code == wrongAddress) &&
 						!mentions(e, c.wanted()) {
-						t.Errorf("%q; want the host that the "+
-							"certificate lacks: %s", e.Message,
+						t.Errorf("the error's text is %q; it must name "+
+							"the host that the certificate lacks: "+
+							"%s", e.Message,
 							c.wanted())
 					}
 					if last, err := s.LastError(ctx); err != nil ||
@@ -317,7 +324,7 @@ func TestARefusedCertificateIsExplained(t *testing.T) {
 				}
 				check(shake())
 				if err := shake(true); err != nil {
-					t.Errorf("with verification off: %v", err)
+					t.Errorf("the handshake with verification off: %v", err)
 				}
 				check(shake(true, false))
 				check(shake()) // a new connection verifies again
@@ -383,11 +390,12 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 			t.Helper()
 			err := s.Handshake(ctx, h)
 			if ok && err != nil {
-				t.Errorf("handle %d: %v; want success", h, err)
+				t.Errorf("the handshake of handle %d: %v; want success", h, err)
 			}
 			if !ok && (!isKind(err, client.KindVerify) ||
 				!mentions(failure(err), "trust store: "+store)) {
-				t.Errorf("handle %d: %v; want kind verify, of the store %s", h, err,
+				t.Errorf("the handshake of handle %d: %v; want kind verify, and "+
+					"the trust store %s", h, err,
 					store)
 			}
 		}
@@ -401,13 +409,14 @@ func TestTheCaBundleThatHolds(t *testing.T) {
 		after := open(s, lb)
 		afterA := open(s, la)
 		check(s, before, true, "")              // opened while a.ca was set
-		check(s, beforeB, false, a.ca.File)     // the same
+		check(s, beforeB, false, a.ca.File)     // opened while a.ca was set
 		check(s, after, true, "")               // opened while b.ca was set
-		check(s, afterA, false, b.ca.File)      // the same
+		check(s, afterA, false, b.ca.File)      // opened while b.ca was set
 		check(other, open(other, lb), true, "") // another session keeps its own bundle
 
 		if err := s.SetCaBundle(ctx, a.cert.KeyFile); err == nil {
-			t.Error("a key was taken for a CA bundle")
+			t.Error("SetCaBundle of a file that has only a key succeeded, want an " +
+				"error")
 		}
 		check(s, open(s, lb), true, "") // the old store is still in use
 		check(s, open(s, la), false, b.ca.File)
@@ -458,7 +467,7 @@ func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 	for name, c := range map[string]struct {
 		env   []string
 		ok    bool
-		store string // what the error has to say of it
+		store string // what the error must say about the store
 	}{
 		"the system's own": {nil, false, "system"},
 		"SSL_CERT_FILE": {[]string{"SSL_CERT_FILE=" + w.ca.File,
@@ -476,11 +485,12 @@ func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
 				_, err := l.dial(t, address{"localhost", serve(t, w.cert)},
 					dialOptions{})
 				if c.ok && err != nil {
-					t.Errorf("%s: %v", l, err)
+					t.Errorf("dial at the level %s: %v; want success", l, err)
 				}
 				if !c.ok && (!isKind(err, client.KindVerify) ||
 					!mentions(failure(err), c.store)) {
-					t.Errorf("%s: %v; want kind verify, with %q", l, err,
+					t.Errorf("dial at the level %s: %v; want kind verify, "+
+						"with %q", l, err,
 						c.store)
 				}
 			}

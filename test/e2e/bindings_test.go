@@ -94,8 +94,8 @@ func startPeers(t *testing.T) *peers {
 	} {
 		p.env = append(p.env, name+"="+strconv.Itoa(port))
 	}
-	// Cleanups run in reverse order. So this one ends the handler of STUCK, before a cleanup of
-	// ServeOn waits for the handler.
+	// Cleanups run in reverse order. So this cleanup ends the handler of STUCK, before a
+	// cleanup of ServeOn waits for the handler.
 	t.Cleanup(func() { close(stuck) })
 	return p
 }
@@ -140,14 +140,14 @@ func greetAndEcho(c net.Conn) {
 	}
 }
 
-// cut ends without close_notify.
+// cut is a handler that ends the connection without close_notify.
 func cut(c net.Conn) {
 	s := c.(*tls.Conn)
 	_ = s.Handshake()
 	_ = s.NetConn().Close()
 }
 
-// upgrade begins in plain text. After the client's line STARTTLS, it talks TLS.
+// upgrade is a handler that begins in plain text. After the client's line STARTTLS, it talks TLS.
 func upgrade(c net.Conn, config *tls.Config) {
 	_, _ = io.WriteString(c, "220 ready\n")
 	said := make([]byte, len("STARTTLS\n"))
@@ -182,7 +182,8 @@ func (l tongue) start(t *testing.T, p *peers, name string, variables ...string) 
 	)
 }
 
-// all runs cases at the same time. The map has the output that each case must print.
+// l.all runs all of the cases at the same time. The map cases has the output that each case must
+// print.
 func (l tongue) all(t *testing.T, cases map[string]string) {
 	testkit.Tool(t, l.program)
 	p := startPeers(t)
@@ -194,7 +195,8 @@ func (l tongue) all(t *testing.T, cases map[string]string) {
 				if e := l.start(t, p, name).wait(t); e.status != 0 ||
 					e.stdout != want ||
 					e.stderr != "" {
-					t.Errorf("status %d, stderr %q, printed\n%swant\n%s",
+					t.Errorf("status %d, want 0; stderr %q, want none; "+
+						"printed\n%swant\n%s",
 						e.status, e.stderr, e.stdout, want)
 				}
 			})
@@ -373,7 +375,8 @@ func sendAndReceive(address string, config *tls.Config, data []byte) error {
 		return err
 	}
 	if !bytes.Equal(got, data) {
-		return fmt.Errorf("sent %d bytes; %d have come back, or other ones", len(data),
+		return fmt.Errorf("sent %d bytes; got %d bytes back, which are not the same "+
+			"bytes", len(data),
 			len(got))
 	}
 	return nil
@@ -409,7 +412,8 @@ func TestThePythonBindingIsInterrupted(t *testing.T) {
 	r := python.start(t, startPeers(t), "interrupted")
 	for n := 1; n <= 2; n++ {
 		r.expect(t, strings.Repeat("waits\ninterrupted\n", n-1)+"waits\n")
-		// Python may lose a signal that comes just before its poll(2).
+		// Python may lose a signal that comes just before its poll(2). So the test sends
+		// the signal when python3 sleeps.
 		testkit.Until(t, "python3 sleeps", func() bool {
 			return slices.Contains(testkit.Children(os.Getpid()),
 				testkit.Child{PID: r.cmd.Process.Pid, State: "S"})

@@ -76,7 +76,8 @@ func TestGoProgramsTalkOverDataChannels(t *testing.T) {
 	}()
 	got, err := io.ReadAll(ours)
 	if err != nil || !bytes.Equal(got, data) {
-		t.Fatalf("sent %d bytes; %d have come back, or other ones: %v", len(data),
+		t.Fatalf("sent %d bytes, and want the same bytes back; got %d bytes, with the "+
+			"error %v", len(data),
 			len(got), err)
 	}
 	if err := errors.Join(<-wrote, <-served, ours.Close()); err != nil {
@@ -97,7 +98,8 @@ func TestCloseSendsWhatIsOnTheDataChannel(t *testing.T) {
 		t.Fatal(err)
 	}
 	if all, err := io.ReadAll(theirs); err != nil || !bytes.Equal(all, data) {
-		t.Errorf("wrote %d bytes before Close; %d have arrived, or other ones: %v",
+		t.Errorf("wrote %d bytes before Close, and the peer must get the same bytes; it "+
+			"got %d bytes, with the error %v",
 			len(data), len(all), err)
 	}
 }
@@ -122,7 +124,7 @@ func TestACutWriteIsNoOrderlyEnd(t *testing.T) {
 	go func() {
 		all, err := io.Copy(io.Discard, theirs)
 		if all != int64(n) {
-			t.Errorf("the Write has sent %d bytes; %d have arrived", n, all)
+			t.Errorf("the Write has sent %d bytes, but %d bytes have arrived", n, all)
 		}
 		arrived <- err
 	}()

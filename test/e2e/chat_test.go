@@ -26,7 +26,8 @@ import (
 // that a client which reads is never too slow, even on a busy machine.
 const patience = 30 * time.Second
 
-// begin starts a chat server, which ends when count clients have left. It returns the port, too.
+// begin starts a chat server, which ends when count clients have left. It returns the server's
+// process and port.
 type begin func(t *testing.T, d *testd.Daemon, cert *testcert.Cert, count int) (*process, int)
 
 var chats = map[string]struct {
@@ -91,8 +92,9 @@ type member struct {
 	in   *bufio.Reader
 }
 
-// join connects a client, and returns when the client has got its own first line back: then the
-// server has accepted it. If buffer is not 0, it is the size of the socket's receive buffer.
+// join connects a client, and returns when the client has got its own first line back. Then the
+// server has accepted the client. If buffer is not 0, it is the size of the client's receive
+// buffer.
 func join(ca *testcert.CA, port, buffer int, name string) (*member, error) {
 	nc, err := net.Dial("tcp", testkit.Addr(port))
 	if err != nil {
@@ -109,7 +111,7 @@ func join(ca *testcert.CA, port, buffer int, name string) (*member, error) {
 	return m, m.says(name + " is here")
 }
 
-// says sends a line, and reads lines until this one comes back.
+// m.says sends a line, and reads lines until the same line comes back.
 func (m *member) says(line string) error {
 	if _, err := io.WriteString(m.conn, line+"\n"); err != nil {
 		return err
@@ -117,7 +119,8 @@ func (m *member) says(line string) error {
 	return m.hears(line)
 }
 
-// hears reads until all of these lines have come, in any order. Other lines may come between them.
+// m.hears reads until all of the given lines have come, in any order. Other lines may come between
+// them.
 func (m *member) hears(lines ...string) error {
 	missing := map[string]bool{}
 	for _, l := range lines {
@@ -133,7 +136,7 @@ func (m *member) hears(lines ...string) error {
 	return nil
 }
 
-// leaves ends the client with close_notify. It returns an error unless the server sends
+// m.leaves ends the client with close_notify. It returns an error unless the server sends
 // close_notify, too.
 func (m *member) leaves() error {
 	defer m.conn.Close()
@@ -144,7 +147,7 @@ func (m *member) leaves() error {
 	return err
 }
 
-// each runs f for all members at the same time. If f returns an error for a member, the test ends.
+// each calls f for all members at the same time. If f returns an error for a member, the test ends.
 func each(t *testing.T, members []*member, f func(i int, m *member) error) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -237,7 +240,7 @@ func talk(t *testing.T, ca *testcert.CA, server *process, port, clients int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rude.conn.NetConn().(*net.TCPConn).SetLinger(0) // a reset
+	rude.conn.NetConn().(*net.TCPConn).SetLinger(0) // Close sends RST
 	rude.conn.NetConn().Close()
 	server.expect(t, "is gone: ")
 

@@ -130,7 +130,8 @@ func TestFailedCallEndsTheScriptWithLastError(t *testing.T) {
 			want := fmt.Sprintf("%s:%d: %s\n", script, len(c.calls)+1,
 				lastError(t, c.env, c.calls))
 			if e.status != 1 || e.stdout != "" || e.stderr != want {
-				t.Errorf("status %d, want 1\nstdout %q\nstderr %q\nwant   %q",
+				t.Errorf("status %d, want 1\nstdout %q, want none\nstderr "+
+					"%q\nwant   %q",
 					e.status, e.stdout, e.stderr, want)
 			}
 			function := c.calls[len(c.calls)-1][0].(string)
@@ -225,7 +226,7 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for _, pid := range processesOf(exe) { // only if the test has failed
+		for _, pid := range processesOf(exe) { // left only by a test that fails
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
@@ -246,13 +247,14 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 		}
 	}
 	if got := readFile(t, filepath.Join(dir, "starts")); got != "started\nstarted\n" {
-		t.Errorf("the plugin's starts of a daemon: %q, want one for each round", got)
+		t.Errorf("the wrapper noted these starts of a daemon: %q; want one start in each "+
+			"round", got)
 	}
 }
 
-// processesOf returns the processes that run the program. Only root sees the workers among them.
-// But everybody sees the supervisor, which ends after its workers. So an empty list means that all
-// have ended.
+// processesOf returns the processes that run the program. Only root sees the workers among them,
+// because workers are not dumpable. But everybody sees the supervisor, which ends after its
+// workers. So an empty list means that all processes have ended.
 func processesOf(exe string) []int {
 	var pids []int
 	links, _ := filepath.Glob("/proc/[0-9]*/exe") // no error, because the pattern is valid

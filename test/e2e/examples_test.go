@@ -25,8 +25,8 @@ import (
 // Their peers are net/http, nghttpd, crypto/tls, and an SMTP server that is written below.
 
 // http2Server is an HTTP/2 server of net/http. The path /long has more bytes than a window of flow
-// control. A path that is a number, such as /404, has this status. A line about each request goes
-// to the channel.
+// control. If the path is a number, such as /404, the answer has this number as its status. The
+// server sends a line about each request to the channel requests.
 func http2Server(t *testing.T, cert *testcert.Cert, requests chan<- string) int {
 	t.Helper()
 	s := httptest.NewUnstartedServer(
@@ -72,14 +72,14 @@ func TestHTTP2ClientFetchesAPage(t *testing.T) {
 			t.Errorf("the server was asked for %q, want %q", got, want)
 		}
 	}
-	// A server that speaks only HTTP/1.1.
+	// The script refuses a server that speaks only HTTP/1.1.
 	e := run(t, example(t, d, "http2-client.dom", define("HOST", "localhost"),
 		"-DPORT="+strconv.Itoa(httpsServer(t, cert)), define("CA", ca.File)))
 	if e.status != 1 ||
 		!strings.Contains(e.stdout+e.stderr, "does not speak HTTP/2") &&
 			!strings.Contains(e.stderr, "no_application_protocol") {
-		t.Errorf("with a server that speaks only HTTP/1.1: status %d, printed %q, "+
-			"stderr %q", e.status, e.stdout, e.stderr)
+		t.Errorf("with a server that speaks only HTTP/1.1: status %d, printed %q, stderr "+
+			"%q; want status 1, and the reason", e.status, e.stdout, e.stderr)
 	}
 }
 
@@ -91,7 +91,7 @@ func TestHTTP2ClientFetchesAPageOfNghttpd(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "page"), page)
 	port := testkit.Port(t)
-	// --padding: frames with padding, which net/http never sends.
+	// With --padding, nghttpd sends frames that have padding. net/http never sends such frames.
 	start(t, program{name: "nghttpd", args: []string{"--address=127.0.0.1", "--htdocs=" + dir,
 		"--padding=100", strconv.Itoa(port), cert.KeyFile, cert.CertFile}})
 	testd.AwaitListener(t, port)
@@ -127,17 +127,19 @@ func TestMutualTLSScriptsKnowEachOther(t *testing.T) {
 	}
 	if e := client("", ""); e.status != 1 || !strings.Contains(e.stdout, "refused: ") ||
 		!strings.Contains(e.stdout, "certificate") {
-		t.Errorf("a client without a certificate: status %d, printed %q, stderr %q",
+		t.Errorf("a client without a certificate: status %d, printed %q, stderr %q; want "+
+			"status 1, refused",
 			e.status, e.stdout, e.stderr)
 	}
 	if e := client(stranger.CertFile, stranger.KeyFile); e.status != 1 ||
 		!strings.Contains(e.stdout, "refused: ") {
 		t.Errorf("a client with a certificate of another CA: status %d, printed %q, "+
-			"stderr %q", e.status, e.stdout, e.stderr)
+			"stderr %q; want status 1, refused", e.status, e.stdout, e.stderr)
 	}
 	if e := client(anna.CertFile, anna.KeyFile); e.status != 0 ||
 		e.stdout != "hello /CN=anna\n" {
-		t.Errorf("the client with anna's certificate: status %d, printed %q, stderr %q",
+		t.Errorf("the client with anna's certificate: status %d, printed %q, stderr %q; "+
+			"want status 0, hello /CN=anna",
 			e.status, e.stdout, e.stderr)
 	}
 	// bob is a client of crypto/tls.
@@ -153,7 +155,8 @@ func TestMutualTLSScriptsKnowEachOther(t *testing.T) {
 	}
 	defer c.Close()
 	if got := readAll(t, c); got != "hello /CN=bob\n" {
-		t.Errorf("the server greets the client with bob's certificate with %q", got)
+		t.Errorf("the client with bob's certificate got the greeting %q, want hello "+
+			"/CN=bob", got)
 	}
 	out := finish(t, server)
 	mustContain(t, "the server", out, "client 1: /CN=anna, serial ",
@@ -274,7 +277,8 @@ func TestSTARTTLSClientSendsAMail(t *testing.T) {
 			<-done
 			if e.status != c.status || s.log[len(s.log)-1] != c.lastWords {
 				t.Errorf("status %d, want %d; printed %q, stderr %q; the server "+
-					"got %q, %v; want %q last", e.status, c.status,
+					"got the lines %q and the error %v; want %q as the last "+
+					"line", e.status, c.status,
 					e.stdout, e.stderr, s.log, s.err, c.lastWords)
 			}
 			if c.status != 0 && s.mail != "" {
@@ -283,7 +287,8 @@ func TestSTARTTLSClientSendsAMail(t *testing.T) {
 			if c.status == 0 &&
 				s.mail != "Subject: a test\r\n\r\n"+
 					"This was sent by a script.\r\n.\r\n" {
-				t.Errorf("the server has got another mail than was sent: %q",
+				t.Errorf("the server got a mail that differs from what the "+
+					"script sent: %q",
 					s.mail)
 			}
 			if c.status == 0 && slices.Index(s.log, "STARTTLS") != 1 {
@@ -293,8 +298,8 @@ func TestSTARTTLSClientSendsAMail(t *testing.T) {
 	}
 }
 
-// Each name has a certificate. After every second client, the server reads the files again. Renewed
-// certificates are then used, and bad files change nothing.
+// Each host name has a certificate of its own. After every second client, the server reads the
+// files again. Renewed certificates are then used, and bad files change nothing.
 func TestVirtualHostsAreRenewed(t *testing.T) {
 	t.Parallel()
 	ca, first := localhost(t)
@@ -312,7 +317,7 @@ func TestVirtualHostsAreRenewed(t *testing.T) {
 				wantCN)
 		}
 		if got, want := readAll(t, c), "welcome to "+name+"\n"; got != want {
-			t.Errorf("the server has greeted with %q, want %q", got, want)
+			t.Errorf("the greeting of the server is %q, want %q", got, want)
 		}
 	}
 	replace := func(of *testcert.Cert, cert, key []byte) {

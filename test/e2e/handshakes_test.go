@@ -156,7 +156,8 @@ func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
 		return peer.ConnectionState().PeerCertificates[0].SerialNumber.String()
 	}
 	if got := shown(); got != old.Cert.SerialNumber.String() {
-		t.Fatalf("before the renewal, a client is shown the certificate %s", got)
+		t.Fatalf("before the renewal, the server showed the certificate with the serial "+
+			"%s, want the old certificate", got)
 	}
 	put(cert, renewed.CertPEM)
 	testkit.Until(t, "the log says that certificate and key do not match", func() bool {

@@ -79,7 +79,7 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 	}
 	st, err := os.Stat(file)
 	if err != nil || st.Mode().Perm() != 0o600 {
-		t.Fatalf("the key log: %v, %v; want mode 0600", st, err)
+		t.Fatalf("Stat of the key log: %v, error %v; want mode 0600", st, err)
 	}
 	ours := strings.Split(strings.ToLower(readFile(t, file)), "\n")
 	known := map[string]bool{}

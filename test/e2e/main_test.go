@@ -20,7 +20,8 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// env has variables with which a plugin calls this daemon, and starts no private one.
+// env returns variables for a plugin, which then uses the daemon d, and never starts a private
+// daemon.
 func env(d *testd.Daemon) []string {
 	return []string{"TLSD_SOCKET=" + d.Socket, "TLSD_AUTOSTART=0"}
 }

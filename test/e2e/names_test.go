@@ -16,7 +16,7 @@ import (
 	"tlsd/rpc/client"
 )
 
-// If the look-up of a host's name fails, the errno of the error says why. It is a name of
+// If the look-up of a host's name fails, the errno of the error says why. This errno is a name of
 // getaddrinfo(3), such as EAI_AGAIN.
 func TestAFailedLookUpHasAName(t *testing.T) {
 	if !inNamespaces(t) {

@@ -19,8 +19,9 @@ const insideEnv = "E2E_INSIDE"
 // inNamespaces returns true if the test runs in network and mount namespaces of its own. There the
 // test may listen on any port of loopback, and mount over any file.
 //
-// Otherwise inNamespaces runs this one test again, in a new process with such namespaces. It fails
-// the test if that run fails. It returns false, and the caller must return at once.
+// Otherwise inNamespaces runs the same test again, in a new process with such namespaces. If the
+// new process fails, inNamespaces fails the test. It returns false, and the caller must return at
+// once.
 //
 // Many containers do not permit namespaces. There the test fails if root runs it with "make test".
 // For other users, and with plain go test, it is skipped.
@@ -53,7 +54,8 @@ func inNamespaces(t *testing.T) bool {
 	p := start(t, program{name: "unshare", args: args, env: []string{insideEnv + "=1"}})
 	e := p.waitFor(t, minutes+testkit.Patience)
 	if e.status != 0 || !strings.Contains(e.stdout, "--- PASS: "+t.Name()+" ") {
-		t.Error("the test has failed in its namespaces; see its output in that of unshare")
+		t.Error("the test has failed in its namespaces; the output of unshare in this " +
+			"log has the failure")
 	} else if testing.Verbose() {
 		t.Logf("in the namespaces:\n%s", e.stdout)
 	}

@@ -29,7 +29,7 @@ func localhost(t *testing.T) (*testcert.CA, *testcert.Cert) {
 	return ca, ca.Localhost(t)
 }
 
-// httpsServer is a peer of crypto/tls and net/http. It returns the port.
+// httpsServer starts an HTTPS server, made of net/http and crypto/tls. It returns the port.
 func httpsServer(t *testing.T, cert *testcert.Cert) int {
 	t.Helper()
 	s := httptest.NewUnstartedServer(
@@ -43,8 +43,8 @@ func httpsServer(t *testing.T, cert *testcert.Cert) int {
 	return s.Listener.Addr().(*net.TCPAddr).Port
 }
 
-// opensslServer is openssl s_server. It answers HTTP requests with a page about the connection. It
-// returns the port.
+// opensslServer starts openssl s_server, which answers HTTP requests with a page about the
+// connection. It returns the port.
 func opensslServer(t *testing.T, cert *testcert.Cert) int {
 	t.Helper()
 	port := testkit.Port(t)
@@ -54,7 +54,7 @@ func opensslServer(t *testing.T, cert *testcert.Cert) int {
 	return port
 }
 
-// silentServer does the TLS handshake and sends nothing. It returns the port.
+// silentServer starts a server that does the TLS handshake and sends nothing. It returns the port.
 func silentServer(t *testing.T, cert *testcert.Cert) int {
 	t.Helper()
 	l := listen(t, "127.0.0.1:0", cert)
@@ -62,7 +62,7 @@ func silentServer(t *testing.T, cert *testcert.Cert) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// mutualServer is a server that speaks one version of TLS, and requires certificates of its
+// mutualServer starts a server that speaks one version of TLS, and requires certificates of its
 // clients. It returns the port.
 func mutualServer(t *testing.T, ca *testcert.CA, cert *testcert.Cert, version uint16) int {
 	t.Helper()
@@ -77,8 +77,8 @@ func mutualServer(t *testing.T, ca *testcert.CA, cert *testcert.Cert, version ui
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// swallowingPort is a port where no connection is made: the listener's queue is full, and the
-// kernel drops each attempt.
+// swallowingPort returns a port to which no client can connect: the listener's queue is full, and
+// the kernel drops each attempt.
 func swallowingPort(t *testing.T) int {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -113,8 +113,8 @@ func listen(t *testing.T, address string, cert *testcert.Cert) net.Listener {
 	return l
 }
 
-// dial is a client of crypto/tls that trusts ca and speaks only TLS 1.3. The server must listen
-// already.
+// dial connects a client of crypto/tls, which trusts ca and speaks only TLS 1.3. The server must
+// listen already.
 func dial(t *testing.T, ca *testcert.CA, name string, port int) *tls.Conn {
 	t.Helper()
 	nc, err := net.DialTimeout("tcp", testkit.Addr(port), testkit.Patience)
@@ -148,7 +148,8 @@ func readAll(t *testing.T, c *tls.Conn) string {
 	t.Helper()
 	b, err := io.ReadAll(c)
 	if err != nil {
-		t.Errorf("the peer has sent %d bytes, and then: %v", len(b), err)
+		t.Errorf("the peer must send its data and then close_notify; after %d bytes Read "+
+			"failed: %v", len(b), err)
 	}
 	return string(b)
 }

@@ -67,7 +67,7 @@ func start(t *testing.T, p program) *process {
 	file := p.name
 	switch p.name {
 	case "domhost":
-		testd.Plugin(t) // domhost finds the plugin, because both are in one folder
+		testd.Plugin(t) // puts the plugin beside domhost, which looks there
 		file = testd.Domhost(t)
 	case "tlsd", "tlsshim":
 		file = testd.Exe(t, p.name)
@@ -109,7 +109,7 @@ func succeed(t *testing.T, p program) string {
 	t.Helper()
 	e := run(t, p)
 	if e.status != 0 {
-		t.Fatalf("%s: status %d: %s", p.name, e.status, e.stderr)
+		t.Fatalf("%s must succeed: status %d, stderr %s", p.name, e.status, e.stderr)
 	}
 	return e.stdout
 }
@@ -163,7 +163,7 @@ func mustContain(t *testing.T, who, printed string, want ...string) {
 	t.Helper()
 	for _, w := range want {
 		if !strings.Contains(printed, w) {
-			t.Errorf("%s has not printed %q, but\n%s", who, w, printed)
+			t.Errorf("%s must print %q; it has printed\n%s", who, w, printed)
 		}
 	}
 }

@@ -27,7 +27,8 @@ var blocks = map[string]struct {
 	file   string // the block is saved in this file; if empty, sh runs the block itself
 	run    string // the command for the file; {first comment} is the comment in its first line
 	prints string // the output, a regular expression
-	// The block is also run with a port that refuses, and must then print an error.
+	// If connect is set, the block is also run with a port that refuses connections. It must
+	// then print an error.
 	connect bool
 }{
 	"dominscript": {"client.dom", "bin/domhost client.dom",
@@ -74,7 +75,8 @@ func TestReadmeBlocksRun(t *testing.T) {
 			e := run(t, readmeBlock(t, d, how.file, how.run, code, serving))
 			if e.status != 0 || e.stderr != "" ||
 				!regexp.MustCompile(`^`+how.prints+`$`).MatchString(e.stdout) {
-				t.Errorf("status %d, stderr %q, printed %q, want %s", e.status,
+				t.Errorf("the block must succeed: status %d, stderr %q, printed "+
+					"%q, want %s", e.status,
 					e.stderr, e.stdout, how.prints)
 			}
 			if !how.connect {
@@ -85,7 +87,8 @@ func TestReadmeBlocksRun(t *testing.T) {
 				!strings.Contains(e.stderr, "tls.NewClient: ") ||
 				!strings.Contains(e.stderr, "connection refused") {
 				t.Errorf(
-					"with a port that refuses: status %d, stdout %q, stderr %q",
+					"with a port that refuses connections: status %d, stdout "+
+						"%q, stderr %q; want an error of tls.NewClient",
 					e.status, e.stdout, e.stderr)
 			}
 		})
@@ -97,7 +100,7 @@ func TestReadmeBlocksRun(t *testing.T) {
 	}
 }
 
-// readmeBlock returns the program that runs a block, and replaces the texts in it.
+// readmeBlock replaces the texts in a block, and returns the program that runs the block.
 func readmeBlock(t *testing.T, d *testd.Daemon, file, command, code string, port int) program {
 	t.Helper()
 	dir := t.TempDir()

@@ -57,7 +57,7 @@ func answers(request string) func(*testing.T, *otherSide) {
 	return func(t *testing.T, o *otherSide) {
 		o.serve(t, "127.0.0.1:443", o.cert, request, func(c net.Conn) string {
 			got := make([]byte, len(request))
-			n, _ := io.ReadFull(c, got) // serve compares what came with the request
+			n, _ := io.ReadFull(c, got) // serve will check got, so no check here
 			if n > 0 {
 				_, _ = io.WriteString(c, page) // the script need not read the page
 			}
@@ -97,13 +97,15 @@ func visits(t *testing.T, o *otherSide) {
 			t.Error(err)
 		}
 		if got := readAll(t, c); got != "" {
-			t.Errorf("the example's server has sent %q, want only its end", got)
+			t.Errorf("the example's server has sent %q, want no data before "+
+				"close_notify", got)
 		}
 	}
 }
 
-// serve runs handle for each connection to an address, until the test ends. After the script's end
-// it checks that the script has connected, and that handle has returned want.
+// serve listens on an address until the test ends. For each connection it calls its parameter
+// handle, a function. After the script's end, serve checks that the script has connected, and that
+// this function has returned want.
 func (o *otherSide) serve(t *testing.T, address string, cert *testcert.Cert, want string,
 	handle func(net.Conn) string) {
 	t.Helper()

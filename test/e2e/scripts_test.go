@@ -16,7 +16,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// The scripts of examples/ run against each other and against every independent peer.
+// The scripts of examples/ talk with each other, and with independent peers: curl, openssl and
+// crypto/tls.
 
 // define returns the flag of domhost that defines a name as a text.
 func define(name, text string) string { return "-D" + name + `="` + text + `"` }
@@ -60,7 +61,7 @@ func finish(t *testing.T, server *process) string {
 	t.Helper()
 	e := server.wait(t)
 	if e.status != 0 || e.stderr != "" {
-		t.Errorf("the server script: status %d, %s", e.status, e.stderr)
+		t.Errorf("the server script must succeed: status %d, stderr %s", e.status, e.stderr)
 	}
 	return e.stdout
 }
@@ -170,7 +171,8 @@ func TestEchoServerSendsBackWhatIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := readAll(t, c); got != said {
-		t.Errorf("sent %d bytes; %d have come back, or other ones", len(said), len(got))
+		t.Errorf("sent %d bytes; got %d bytes back, which are not the same "+
+			"bytes", len(said), len(got))
 	}
 	if got, want := finish(t, server),
 		"a client with TLSv1.3\n"+strconv.Itoa(len(said))+" bytes echoed\n"; got != want {
@@ -186,12 +188,13 @@ func TestManyClientsAreGreetedInTurn(t *testing.T) {
 	for range 3 {
 		if got := readAll(t, dial(t, ca, "localhost",
 			port)); got != "hello from DominScript\n" {
-			t.Errorf("the server has greeted a client with %q", got)
+			t.Errorf("the server has greeted a client with %q, want hello from "+
+				"DominScript", got)
 		}
 	}
 	want := "client 1 of 3, TLSv1.3\nclient 2 of 3, TLSv1.3\nclient 3 of 3, TLSv1.3\n"
 	if got := finish(t, server); got != want {
-		t.Errorf("the server printed %q", got)
+		t.Errorf("the server printed %q, want one line for each of three clients", got)
 	}
 }
 
@@ -230,7 +233,7 @@ func TestSturdyServerSurvivesItsClients(t *testing.T) {
 	}
 	broken := dial(t, ca, "localhost", port)
 	echo(broken)
-	if err := broken.NetConn().(notified).SetLinger(0); err != nil { // a reset
+	if err := broken.NetConn().(notified).SetLinger(0); err != nil { // Close sends RST
 		t.Fatal(err)
 	}
 	broken.NetConn().Close()
@@ -240,7 +243,8 @@ func TestSturdyServerSurvivesItsClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	if rest := readAll(t, good); rest != "" {
-		t.Errorf("after the echo, the server has sent %q, want only its end", rest)
+		t.Errorf("after the echo, the server has sent %q, want no data before "+
+			"close_notify", rest)
 	}
 	mustContain(t, "the server", finish(t, server),
 		"listening on port "+strconv.Itoa(port)+"\n",
@@ -265,7 +269,8 @@ func TestMutualSubjectsScriptsKnowEachOther(t *testing.T) {
 		define("EXPECTED", "/CN=somebody else")))
 	if stranger.status != 1 || stranger.stdout != "client: expected /CN=somebody else, but "+
 		"this is /CN=localhost\n" {
-		t.Errorf("the client that expects another subject: status %d, printed %q",
+		t.Errorf("the client that expects another subject: status %d, printed %q; want "+
+			"status 1 and both subjects",
 			stranger.status, stranger.stdout)
 	}
 	mustContain(t, "the server", finish(t, server), "the client has left\n")
@@ -299,7 +304,7 @@ func TestEveryExampleIsRun(t *testing.T) {
 	}
 	files, err := filepath.Glob("*_test.go")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no tests: %v", err)
+		t.Fatalf("no files *_test.go in this package: %v", err)
 	}
 	tests := ""
 	for _, file := range files {

@@ -46,7 +46,7 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			hits, v := r.visit(t, named(t, tt.scenario), "", tt.orders...)
 			if len(hits) != len(tt.orders) {
-				t.Errorf("%d of %d orders were followed: %v", len(hits),
+				t.Errorf("%d of %d orders were followed, want all: %v", len(hits),
 					len(tt.orders), hits)
 			}
 			text := ""
@@ -54,7 +54,8 @@ func TestAnswersThatMakeNoSenseAreErrors(t *testing.T) {
 				text = v.end.Error()
 			}
 			if kindOf(v.end) != tt.kind || !strings.Contains(text, tt.text) {
-				t.Errorf("the scenario ends with kind %q: %q; want %q: …%s…",
+				t.Errorf("the scenario ends with kind %q and the text %q; want "+
+					"kind %q, and in the text: %s",
 					kindOf(v.end), text, tt.kind, tt.text)
 			}
 		})
@@ -89,7 +90,7 @@ func TestAWaitWithoutANeedEnds(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			hits, v := r.visit(t, named(t, "open connection"), "", tt.orders...)
 			if len(hits) != len(tt.orders) {
-				t.Errorf("%d of %d orders were followed: %v", len(hits),
+				t.Errorf("%d of %d orders were followed, want all: %v", len(hits),
 					len(tt.orders), hits)
 			}
 			switch {
@@ -97,7 +98,8 @@ func TestAWaitWithoutANeedEnds(t *testing.T) {
 				t.Errorf("the scenario ends with %v; want no error", v.end)
 			case tt.want != "" && (kindOf(v.end) != "io" ||
 				!strings.Contains(v.end.Error(), tt.want)):
-				t.Errorf("the scenario ends with kind %q: %v; want io: …%s…",
+				t.Errorf("the scenario ends with kind %q and the error %v; want "+
+					"kind io, and in the text: %s",
 					kindOf(v.end), v.end, tt.want)
 			}
 		})

@@ -14,9 +14,9 @@ import (
 	"tlsd/rpc/client"
 )
 
-// The trials are a product: every function that is called, in every scenario that calls it, with
-// every fault that the function can have. First each scenario runs with all calls noted, to find
-// which scenario calls which function.
+// The trials are all combinations of a function, a scenario that calls the function, and a fault
+// that the function can have. First each scenario runs with all calls noted, to find which scenario
+// calls which function.
 //
 // Without -long fewer trials are made. Each fault at the first call of a function is tried in the
 // first scenario that calls the function. Garbage at the first call is also tried on an open
@@ -30,7 +30,7 @@ var long = flag.Bool("long", false, "try every fault in every scenario")
 // their watchdogs.
 const rigs = 10
 
-// A trial is one element of the product.
+// A trial is one of these combinations.
 type trial struct {
 	scenario scenario
 	function function
@@ -91,7 +91,7 @@ var alike = []string{"errors=1", "return=-0x80000000"}
 // no trial does this at all calls.
 const waitForEver = "return=2"
 
-// trials makes the product from the functions that each scenario calls.
+// trials returns the trials to make. reached has the functions that each scenario calls.
 func trials(functions []function, reached map[string][]string) (all []trial) {
 	met, metByStranger := map[string]bool{}, map[string]bool{}
 	for _, s := range scenarios {
@@ -195,7 +195,8 @@ func survey(t *testing.T, pool chan *rig, functions []function) map[string][]str
 		case why == "" && !called[f.name]:
 			t.Errorf("no scenario calls %s: its faults are not tried", f.name)
 		case why != "" && called[f.name]:
-			t.Errorf("%s is called, although it is not expected to be: %s", f.name, why)
+			t.Errorf("a scenario calls %s, but the map elsewhere says that none "+
+				"does: %s", f.name, why)
 		}
 	}
 	return reached
@@ -230,7 +231,7 @@ var clean = []string{"file", "handshake", "verify", "io", "state", "internal"}
 var lost = regexp.MustCompile(
 	`^lost: the worker of this session (died of SIGSEGV|died of SIGABRT|died of SIGBUS|was killed because it did not come back from the library for 2s)( in tls\.\w+)?$`)
 
-// run is one trial. It returns the outcome: "survived", "error" or "lost".
+// tr.run makes the trial tr. It returns the outcome: "survived", "error" or "lost".
 func (tr trial) run(t *testing.T, r *rig) string {
 	garbled := ""
 	if strings.HasPrefix(tr.fault, "return=") || strings.HasPrefix(tr.fault, "instead=") {
@@ -238,9 +239,10 @@ func (tr trial) run(t *testing.T, r *rig) string {
 	}
 	order := fmt.Sprintf("%s %s %s", tr.function.name, tr.call, tr.fault)
 	hits, v := r.visit(t, tr.scenario, garbled, order)
-	// The trial is repeated in two cases. If the peer is quick, tlsd need not wait for it, and
-	// does not call SSL_get_error. And tlsd does not tell the caller the cause of a loss if the
-	// worker died during a message to the caller, or an instant after it.
+	// The trial is repeated in two cases. In the first case the peer is so quick that tlsd need
+	// not wait, and does not call SSL_get_error. In the second case the worker died during a
+	// message to the caller, or an instant after the message. Then tlsd does not tell the
+	// caller the cause of the loss.
 	for again := 0; (len(hits) == 0 || untold(v.end)) && again < 10; again++ {
 		hits, v = r.visit(t, tr.scenario, garbled, order)
 	}

@@ -59,7 +59,7 @@ func TestAFaultAtLoadTimeIsReportedAndTheDaemonRecovers(t *testing.T) {
 		}
 	}
 	all.Wait()
-	t.Logf("%v", outcomes)
+	t.Logf("the number of trials by outcome: %v", outcomes)
 }
 
 // tryAtLoadTime starts a daemon whose workers all meet the fault, and looks at the errors of
@@ -84,7 +84,8 @@ func tryAtLoadTime(t *testing.T, w *world, function, fault string) (outcome stri
 	// waits longer before each: 0, 0.2, 0.4, 0.8 … s.
 	if died, most := strings.Count(r.d.Log(t), "worker ended unexpectedly"),
 		3*callers+8; died > most {
-		t.Errorf("%d workers have died for %d callers within %v", died, callers,
+		t.Errorf("%d workers have died for %d callers within %v; want at most three for "+
+			"each caller, and 8 spare workers", died, callers,
 			time.Since(began))
 	}
 	r.order(t) // no order: the fault is over
@@ -124,8 +125,8 @@ func dial(ctx context.Context, socket string) (*client.Client, error) {
 	return c, nil
 }
 
-// callAtLoadTime is one caller. It returns "refused" if no worker is ready, "stub" if the worker
-// has no library, or "served". An error must give the reason.
+// callAtLoadTime plays one caller. It returns "refused" if no worker is ready, "stub" if the worker
+// has no library, and "served" in all other cases. An error must give the reason.
 func (r *rig) callAtLoadTime(t *testing.T, fault string) string {
 	t.Helper()
 	reason := map[string]string{"segv": "died of SIGSEGV", "abort": "died of SIGABRT",
@@ -139,7 +140,8 @@ func (r *rig) callAtLoadTime(t *testing.T, fault string) string {
 			!strings.Contains(err.Error(), "no worker process for this session") ||
 			!strings.Contains(err.Error(), reason) ||
 			reason == "" && !strings.Contains(err.Error(), "died of SIGSEGV") {
-			t.Errorf("a caller is told %v; want kind internal: … %s …", err, reason)
+			t.Errorf("a caller is told %v; want kind internal, that there is no "+
+				"worker process, and the cause: %s", err, reason)
 		}
 		return "refused"
 	}

@@ -3,9 +3,9 @@
 //	go run ./test/faults bin/faultssl.so
 //
 // The library forwards every function that package openssl calls to the machine's libssl and
-// libcrypto. A file beside it orders crashes, hangs, wrong results and more at chosen calls;
-// README.md has the form of orders. The tests of this package give such orders to the workers of
-// real daemons, for every function and every fault.
+// libcrypto. A file beside the library orders crashes, hangs, wrong results and more at chosen
+// calls. README.md has the form of orders. The tests of this package give such orders to the
+// workers of real daemons, for every function and every fault.
 //
 // # Promises
 //

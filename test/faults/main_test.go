@@ -88,8 +88,8 @@ func TestEveryFunctionThatIsCalledHasAWrapper(t *testing.T) {
 		if s.Section == elf.SHN_UNDEF {
 			continue
 		}
-		// With another version, or none, libssl's own calls of libcrypto would come here
-		// too.
+		// If a wrapper had another version, or none, libssl's own calls of libcrypto would
+		// reach the wrapper, too.
 		if s.Version != "FAULTSSL" {
 			t.Errorf("%s has the version %q; want FAULTSSL", s.Name, s.Version)
 		}
@@ -109,7 +109,8 @@ func TestEveryFunctionThatIsCalledHasAWrapper(t *testing.T) {
 	}
 	for _, f := range functions {
 		if !wrapped[f.name] || !named[f.name] {
-			t.Errorf("%s: exported %v, in the table of symbols %v", f.name,
+			t.Errorf("the function %s: exported by the library: %v, in the table of "+
+				"symbols: %v; want both", f.name,
 				wrapped[f.name], named[f.name])
 		}
 	}
@@ -142,7 +143,7 @@ func TestWithoutOrdersItIsTheLibraryBehindIt(t *testing.T) {
 			cmd.Env = append(os.Environ(), "TLSD_TEST_LIBSSL="+file)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
+				t.Fatalf("the tests must pass with faultssl: %v\n%s", err, out)
 			}
 			if passed := strings.Count(string(out), "--- PASS: "); passed < 30 {
 				t.Errorf("only %d tests have passed; want at least 30\n%s", passed,

@@ -115,7 +115,7 @@ func (f function) counts() bool {
 		(strings.HasSuffix(f.name, "read") || strings.HasSuffix(f.name, "write"))
 }
 
-// wrapper is the function's line in the generated source.
+// wrapper returns the function's line in the generated source.
 func (f function) wrapper() string {
 	var declared, passed []string
 	for i, t := range f.parameters {
@@ -137,7 +137,7 @@ func (f function) wrapper() string {
 	return fmt.Sprintf("VALUE(%s, %s, (%s), (%s))", f.result, f.name, parameters, arguments)
 }
 
-// wrappers is the generated source.
+// wrappers returns the generated source.
 func wrappers(functions []function) string {
 	var b strings.Builder
 	b.WriteString("#include <stddef.h>\n\n#include \"faultssl.h\"\n\n")

@@ -84,7 +84,7 @@ func (r *rig) othersGoOn(t *testing.T, fresh bool) {
 	for got := ""; err == nil && got != text; {
 		var part []byte
 		if part, err = r.bystander.Read(ctx, r.conn, 100); len(part) == 0 && err == nil {
-			err = fmt.Errorf("the end after %q", got)
+			err = fmt.Errorf("the connection has ended, after %q came back", got)
 		}
 		got += string(part)
 	}

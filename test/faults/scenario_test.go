@@ -29,7 +29,7 @@ type world struct {
 	wrongKey string
 
 	// These are ports of servers. The answering server reads as many bytes as the payload has,
-	// sends them back, and ends its direction.
+	// sends them back, and then sends close_notify.
 	answer int
 	old    int // the answering server with TLS 1.2
 	echo   int // sends back what it gets, at once
@@ -88,7 +88,7 @@ type visit struct {
 	end error         // the error of this call; nil if no call has failed
 }
 
-// did notes the end of a call, and says whether the scenario goes on.
+// v.did notes how a call has ended, and says whether the scenario goes on.
 func (v *visit) did(op string, err error) bool {
 	if err != nil {
 		v.op, v.end = op, err
@@ -203,7 +203,7 @@ func (v *visit) converse(h client.Handle) {
 	}
 }
 
-// exchange sends the payload and gets it back, and then the end.
+// exchange sends the payload, and must read the same bytes and then the end.
 func (v *visit) exchange(h client.Handle) {
 	n, err := v.c.Write(v.ctx, h, payload)
 	if !v.did("tls.Write", err) {

@@ -196,8 +196,8 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	testd.AwaitListener(t, port)
 	var mu sync.Mutex          // guards who
 	who := map[string]string{} // the bad clients: their behaviour, by their address
-	// greet plays a good client. If its handshake exceeds the timeout, because the machine is
-	// slow, it counts as a bad client.
+	// greet plays a good client. If the handshake of this client exceeds the timeout, because
+	// the machine is slow, the client counts as a bad client.
 	greet := func(text string) (took time.Duration, served bool) {
 		t.Helper()
 		addr, took, err := greeted(w, port, text)
@@ -332,7 +332,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 var clientOf = regexp.MustCompile(`client (127[\d.]+:\d+): `)
 
 // greeted plays a good client: it sends a text, and must get it back. addr is the client's address.
-// took is the time from the start of its connection to the end.
+// took is the time from the start of the connection to its end.
 func greeted(w *world, port int, text string) (addr string, took time.Duration, err error) {
 	begin := time.Now()
 	defer func() { took = time.Since(begin) }()
@@ -349,7 +349,8 @@ func greeted(w *world, port int, text string) (addr string, took time.Duration, 
 		return addr, 0, err
 	}
 	if got, err := io.ReadAll(conn); err != nil || string(got) != text {
-		return addr, 0, fmt.Errorf("%q comes back, %v", got, err)
+		return addr, 0, fmt.Errorf("got %q back, with the error %v; want the text that "+
+			"was sent", got, err)
 	}
 	return addr, 0, nil
 }

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// counting is an engine that counts those of its objects that are not yet freed.
+// counting is an engine that counts its contexts and connections that are not freed yet.
 type counting struct {
 	session.Engine
 	open  atomic.Int64
@@ -126,13 +126,13 @@ func (c countedConn) Abort() error {
 	return c.EngineConn.Abort()
 }
 
-// A caller is the caller of a session. The test serves the session in its own process.
+// A caller is the caller's end of a session. The test also serves the session, in its own process.
 type caller struct {
 	t    *testing.T
 	way  way
 	cert *testcert.Cert
 	conn net.Conn
-	stop context.CancelFunc // ends the server's context
+	stop context.CancelFunc // cancels the context.Context of Serve
 
 	eng    *counting
 	served chan struct{} // closed when Serve has returned
@@ -194,20 +194,20 @@ func (c *caller) listen() {
 			err = json.Unmarshal(line, &list)
 		}
 		if err != nil {
-			c.t.Errorf("%v in %s", err, line)
+			c.t.Errorf("an answer is not a JSON-RPC response: %v in %s", err, line)
 			return
 		}
 		for _, a := range list {
 			select {
 			case c.at(string(a.ID)) <- answer{string(a.Result), a.Error}:
 			default:
-				c.t.Errorf("a second answer: %s", line)
+				c.t.Errorf("a call got a second answer: %s", line)
 			}
 		}
 	}
 }
 
-// The method at returns the channel for the answer to a call.
+// c.at(id) returns the channel for the answer to the call with this id.
 func (c *caller) at(id string) chan answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -265,7 +265,7 @@ func (c *caller) ok(method, params string) string {
 	c.t.Helper()
 	a := c.answer(c.call(method, params))
 	if a.err != nil {
-		c.t.Fatalf("%s%s: %v", method, params, a.err)
+		c.t.Fatalf("%s%s must succeed: %v", method, params, a.err)
 	}
 	return a.result
 }
@@ -283,7 +283,7 @@ func (c *caller) ended() {
 	// The caller may have closed its socket before it has read everything.
 	if c.err != nil && !errors.Is(c.err, context.Canceled) &&
 		!errors.Is(c.err, syscall.ECONNRESET) {
-		c.t.Errorf("Serve returned %v", c.err)
+		c.t.Errorf("Serve returned %v; want nil, a cancelled context or ECONNRESET", c.err)
 	}
 }
 
@@ -367,9 +367,9 @@ func (c *caller) full() {
 	}
 }
 
-// tooMuch is a number of bytes that fits into a data channel. It is more than what the buffers of
-// the TCP connection can take, together with the piece that the worker is sending. So bytes remain
-// in the channel.
+// tooMuch is a number of bytes that fits into a data channel. The buffers of the TCP connection
+// take less, even together with the piece that the worker is sending. So bytes remain in the
+// channel.
 const tooMuch = 150 << 10
 
 // server makes a server context, which is handle 1, and returns a free port.
@@ -391,7 +391,7 @@ func (c *caller) dial(port int, text string) {
 			return
 		}
 		if time.Now().After(end) {
-			c.t.Fatal("nobody listens")
+			c.t.Fatal("nobody listens on the port to which the test wants to connect")
 		}
 	}
 }

@@ -28,7 +28,7 @@ const (
 	byCancel way = iota // $/cancelRequest
 	byClose             // tls.Close, or tls.CloseServerContext, of the handle
 	byCaller            // the caller's end of the connection is closed
-	byDaemon            // the session is ended from our side
+	byDaemon            // the daemon ends the session
 	byFlag              // a timeout that tlsd was started with
 	byHandle            // tls.SetTimeout
 	ways
@@ -44,7 +44,7 @@ const (
 	era    = time.Hour              // a timeout that does not pass in a test
 )
 
-// ok is the end of a call without an error.
+// ok is the kind of a call that has ended without an error.
 const ok = "ok"
 
 // A wait is a call, in a phase in which it can wait for ever.
@@ -324,7 +324,7 @@ var waits = []wait{
 	behindAHandshake("tls.Handshake", "[1]"),
 }
 
-// behindAHandshake is a call that waits only for a Handshake before it.
+// behindAHandshake returns the row of a call that waits only for an earlier Handshake.
 func behindAHandshake(method, params string) wait {
 	return wait{method: method, phase: "behind a Handshake", timeout: handshake,
 		begin:  func(c *caller) string { c.handshaking(""); return c.call(method, params) },
@@ -342,7 +342,8 @@ func (c *caller) blackHole() string {
 	return c.call("tls.NewClient", fmt.Sprintf(`["127.0.0.1",%d]`, testkit.Unanswered(c.t)))
 }
 
-// handshaking begins a Handshake with a peer that answers the ClientHello with this text only.
+// handshaking begins a Handshake with a peer that answers the ClientHello with the text in says,
+// and then sends nothing more.
 func (c *caller) handshaking(says string) string {
 	met := make(chan struct{})
 	c.open(func(nc *net.TCPConn) {
@@ -361,7 +362,7 @@ func (c *caller) accept(port int) string {
 	return c.call("tls.Accept", fmt.Sprintf(`[1,"127.0.0.1",%d]`, port))
 }
 
-// dawdler begins an Accept with a client that sends this text only.
+// dawdler begins an Accept with a client that sends the text in says, and then nothing more.
 func (c *caller) dawdler(says string) string {
 	port := c.server()
 	c.bound(1)
@@ -389,13 +390,13 @@ func (w *wait) expects(by way) (string, bool) {
 }
 
 // TestEveryWaitCanBeEnded ends every wait in every way that exists for it, and checks that nothing
-// is left open. All other timeouts are an hour, or not set. Only the rows with drained also have a
-// short close timeout.
+// is left open. If a timeout ends the wait, it is short. All other timeouts are an hour, or not
+// set; only the rows with drained also have a short close timeout.
 func TestEveryWaitCanBeEnded(t *testing.T) {
 	lib := load(t)
 	cert := testcert.SelfSigned(t, testcert.Leaf{CN: "localhost"})
-	// The first session of a process opens some things that are never closed. It must come
-	// before the count.
+	// Some things that the first session of a process opens are never closed. So this session
+	// must come before goroutines and descriptors are counted.
 	newCaller(t, lib, cert, byCaller, session.Timeouts{}).ready(nil)
 	before, descriptors := goleak.IgnoreCurrent(), openDescriptors(t)
 	product := 0
@@ -439,7 +440,7 @@ func (w *wait) bounds(by way) session.Timeouts {
 	return t
 }
 
-// The method end begins the wait, ends it, and checks how it has ended.
+// w.end begins the wait w, ends it in the way c.way, and checks how the call has ended.
 func (w *wait) end(t *testing.T, c *caller) {
 	id := w.begin(c)
 	c.settle()
@@ -452,7 +453,7 @@ func (w *wait) end(t *testing.T, c *caller) {
 	case byDaemon:
 		c.stop()
 		c.ended()
-		<-c.over // the caller reads the end, too
+		<-c.over // the caller has read to the end of the connection
 		return
 	case byCancel:
 		c.notify("$/cancelRequest", "["+id+"]")
@@ -471,7 +472,7 @@ func (w *wait) end(t *testing.T, c *caller) {
 	if a := c.answer(id); a.kind() != want {
 		t.Errorf("the waiting call has ended with %s (%v), want %s", a.kind(), a.err, want)
 	}
-	c.settle() // the session lives
+	c.settle() // fails if the session has ended, too
 	if c.way == byFlag && w.caller != "" {
 		c.conn.Close()
 		c.ended()
@@ -485,7 +486,7 @@ func TestEveryMethodIsThere(t *testing.T) {
 	var doc struct{ Methods []struct{ Name string } }
 	if err := json.Unmarshal([]byte(c.ok("rpc.discover", "[]")), &doc); err != nil ||
 		len(doc.Methods) == 0 {
-		t.Fatal(err, doc)
+		t.Fatal("rpc.discover must list the methods; the error and the list:", err, doc)
 	}
 	known := map[string]bool{}
 	for _, name := range instant {

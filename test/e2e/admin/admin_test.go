@@ -14,7 +14,8 @@ import (
 	"tlsd/rpc/client"
 )
 
-// An administrator lists sessions, ends one, drains the daemon and changes the level of the log.
+// An administrator lists sessions, ends a session, drains the daemon and changes the level of the
+// log.
 
 func TestSessionsAreListed(t *testing.T) {
 	t.Parallel()
@@ -53,7 +54,8 @@ func TestSessionsAreListed(t *testing.T) {
 		for _, want := range []string{peer, "tls.Read 1", s.Program,
 			fmt.Sprint(os.Getpid())} {
 			if !strings.Contains(text, want) {
-				t.Errorf("the text for people lacks %s: %q", want, text)
+				t.Errorf("tlsshim sessions, or tlsshim session 1, lacks %s in "+
+					"its text: %q", want, text)
 			}
 		}
 	}
@@ -106,7 +108,8 @@ func TestASessionIsEndedAndItsScriptTold(t *testing.T) {
 
 			if got := d.must("end", "1", "--reason",
 				"it is\tin the way"); got != "session 1 has ended\n" {
-				t.Errorf("tlsshim end prints %q", got)
+				t.Errorf("tlsshim end prints %q, want that session 1 has "+
+					"ended", got)
 			}
 			var lost *client.Error
 			if err := <-reading; !errors.As(err, &lost) ||
@@ -139,7 +142,7 @@ func TestHealthDisturbsNobody(t *testing.T) {
 	log, processes := d.Log(t), d.Processes()
 	for range 3 {
 		if got := d.must("health"); !strings.HasPrefix(got, "healthy: tlsd") {
-			t.Errorf("tlsshim health prints %q", got)
+			t.Errorf("tlsshim health prints %q, want that tlsd is healthy", got)
 		}
 	}
 	if after := d.Log(t); after != log {
@@ -168,7 +171,7 @@ func TestDrainLetsSessionsFinish(t *testing.T) {
 	c := d.Dial(t)
 	h := e.connect(t, c)
 	if got := d.must("drain"); !strings.Contains(got, "waits for 1 sessions") {
-		t.Errorf("tlsshim drain prints %q", got)
+		t.Errorf("tlsshim drain prints %q, want that it waits for 1 sessions", got)
 	}
 	d.says([]string{"health"}, "problem: tlsd is stopping")
 	if got := d.shim("health"); got.status != 1 {
@@ -176,12 +179,13 @@ func TestDrainLetsSessionsFinish(t *testing.T) {
 	}
 	talk(t, c, h, "the session goes on")
 	if got := d.must("sessions"); !strings.Contains(got, "127.0.0.1") {
-		t.Errorf("during the drain, tlsshim sessions lacks the session: %q", got)
+		t.Errorf("during the drain, tlsshim sessions must list the session and its peer, "+
+			"127.0.0.1: %q", got)
 	}
 	c.Close()
 	<-d.Exited() // a cleanup of testd checks the exit status
 	if _, err := os.Lstat(d.admin); !os.IsNotExist(err) {
-		t.Errorf("tlsd has ended, and has not removed its admin socket: %v", err)
+		t.Errorf("tlsd has ended, so its admin socket must not exist; Lstat: %v", err)
 	}
 }
 
@@ -192,7 +196,7 @@ func TestTheLogLevelIsChanged(t *testing.T) {
 		t.Errorf("the level at the start is %q, want info", got)
 	}
 	if got := d.must("log-level", "debug"); got != "debug\n" {
-		t.Errorf("after tlsshim log-level debug, the level is %q", got)
+		t.Errorf("tlsshim log-level debug prints the level %q, want debug", got)
 	}
 	d.Dial(t).Close()
 	testkit.Until(t, "the log has a line of level debug",

@@ -78,8 +78,8 @@ func TestAuditLinesThatCannotBeWrittenAreCounted(t *testing.T) {
 	t.Parallel()
 	dir := testkit.Dir(t)
 	file := filepath.Join(dir, "audit")
-	// The limit counts for all files of tlsd. So it must be larger than the log, and larger
-	// than the page that a worker shares with the supervisor.
+	// RLIMIT_FSIZE limits each file that tlsd writes. So the limit must be larger than the log,
+	// and larger than the page that a worker shares with the supervisor.
 	const size = 1 << 20
 	testkit.Must(t, os.WriteFile(file, nil, 0o600))
 	testkit.Must(t, os.Truncate(file, size))

@@ -1,5 +1,5 @@
-// Package admin runs the subcommands of tlsshim for the administrator against the real daemon,
-// whose sessions talk to a TLS server of crypto/tls.
+// Package admin tests those subcommands of tlsshim that are for administrators. They talk to the
+// real daemon. The daemon's sessions talk to a TLS server of crypto/tls.
 package admin
 
 import (
@@ -64,21 +64,23 @@ func (d *watched) shim(args ...string) outcome {
 	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// must runs a subcommand and returns its standard output. It ends the test if the subcommand fails
-// or writes to standard error.
+// d.must runs a subcommand and returns its standard output. It ends the test if the subcommand
+// fails or writes to standard error.
 func (d *watched) must(args ...string) string {
 	d.t.Helper()
 	got := d.shim(args...)
 	if got.status != 0 || got.stderr != "" {
-		d.t.Fatalf("tlsshim %q: %+v", args, got)
+		d.t.Fatalf("tlsshim %q: %+v; want status 0, and nothing on standard "+
+			"error", args, got)
 	}
 	return got.stdout
 }
 
-// says repeats a subcommand until its output has all the texts in want. It returns this output.
+// d.says repeats a subcommand until its output has all the texts in want. d.says returns this
+// output.
 func (d *watched) says(args []string, want ...string) (got string) {
 	d.t.Helper()
-	testkit.Until(d.t, strings.Join(args, " ")+" says "+strings.Join(want, ", "),
+	testkit.Until(d.t, strings.Join(args, " ")+" prints all of: "+strings.Join(want, ", "),
 		func() bool {
 			got = d.shim(args...).stdout
 			for _, w := range want {

@@ -131,7 +131,7 @@ func TestMetricsNeedNoWorker(t *testing.T) {
 	defer syscall.Kill(pid, syscall.SIGCONT)
 	testkit.Until(t, "the worker is stopped", func() bool {
 		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		return strings.Contains(string(stat), ") T ") // proc_pid_stat(5)
+		return strings.Contains(string(stat), ") T ") // T: stopped, proc_pid_stat(5)
 	})
 	if got := d.must("health"); !strings.Contains(got, "1 serving") {
 		t.Errorf("tlsshim health does not count the stopped worker: %q", got)

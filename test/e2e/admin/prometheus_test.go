@@ -45,7 +45,7 @@ func TestTheRulesAreGood(t *testing.T) {
 	out, err := exec.Command(program(t, "promtool"), "check", "rules",
 		packaging+"prometheus/tlsd.rules.yml").CombinedOutput()
 	if err != nil {
-		t.Errorf("promtool: %v\n%s", err, out)
+		t.Errorf("promtool check rules finds faults in tlsd.rules.yml: %v\n%s", err, out)
 	}
 }
 
@@ -91,7 +91,8 @@ func TestTheRulesFireForCertificates(t *testing.T) {
 	}
 	out, err := exec.Command(program(t, "promtool"), "test", "rules", file).CombinedOutput()
 	if err != nil {
-		t.Errorf("promtool: %v\n%s", err, out)
+		t.Errorf("the alert rules must pass the tests in soon; promtool test rules: "+
+			"%v\n%s", err, out)
 	}
 }
 
@@ -103,7 +104,7 @@ func TestTheMetricsAreGood(t *testing.T) {
 	check := exec.Command(promtool, "check", "metrics")
 	check.Stdin = strings.NewReader(d.must("metrics"))
 	if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("promtool: %v\n%s", err, out)
+		t.Errorf("promtool check metrics must not complain: %v\n%s", err, out)
 	}
 }
 
@@ -126,7 +127,8 @@ func (d *watched) export() string {
 	})
 	address, ok := strings.CutPrefix(strings.TrimSpace(<-said), "tlsshim: metrics at http://")
 	if !ok {
-		d.t.Fatal("the first line of tlsshim exporter does not have its address")
+		d.t.Fatal("tlsshim exporter must print \"tlsshim: metrics at http://\" and its " +
+			"address in its first line, and does not")
 	}
 	return strings.TrimSuffix(address, "/metrics")
 }
@@ -149,7 +151,8 @@ func run(t *testing.T, cmd *exec.Cmd, read func()) {
 		select {
 		case err := <-exited:
 			if err != nil {
-				t.Errorf("%s, ended by SIGTERM: %v", cmd.Path, err)
+				t.Errorf("%s must end with exit status 0 after SIGTERM: "+
+					"%v", cmd.Path, err)
 			}
 		case <-time.After(testkit.Patience):
 			t.Errorf("%s does not end after SIGTERM", cmd.Path)
@@ -186,7 +189,8 @@ func TestTheExporterServesOnlyMetrics(t *testing.T) {
 	if status, text := get(t, "http://"+at+"/metrics"); status != 200 ||
 		!strings.Contains(text, "tlsd_up 1\n") ||
 		!strings.Contains(text, "tlsd_sessions 0\n") {
-		t.Errorf("GET /metrics: status %d, %s; want 200, with tlsd_up 1", status, text)
+		t.Errorf("GET /metrics: status %d, %s; want 200, with tlsd_up 1 and "+
+			"tlsd_sessions 0", status, text)
 	}
 	if status, _ := get(t, "http://"+at+"/"); status != 404 {
 		t.Errorf("GET /: status %d; want 404", status)
@@ -197,7 +201,7 @@ func TestTheExporterServesOnlyMetrics(t *testing.T) {
 		!strings.Contains(text, "\ntlsd_up 0\n") ||
 		strings.Contains(text, "tlsd_sessions") {
 		t.Errorf("GET /metrics after the end of tlsd: status %d, %s; "+
-			"want 200, with tlsd_up 0", status, text)
+			"want 200, with tlsd_up 0 and without tlsd_sessions", status, text)
 	}
 }
 
@@ -294,8 +298,8 @@ func queries(t *testing.T) (list []string) {
 		}
 	}
 	if len(list) < 15 {
-		t.Fatalf("found only %d queries in the dashboard: "+
-			"does this function still fit the file?", len(list))
+		t.Fatalf("found only %d queries in the dashboard, want 15 or more: does the "+
+			"function queries still fit the file?", len(list))
 	}
 	return list
 }

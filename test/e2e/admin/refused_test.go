@@ -66,7 +66,8 @@ func (d *watched) turnedAway(kind, text string) {
 }
 
 // refusesWith lets the process pid open only a few more descriptors. It checks that callers then
-// get an error, and are counted for the reason. Without the limit, a caller is served again.
+// get an error, and are counted for the reason. Without the limit, the process serves a caller
+// again.
 func (d *watched) refusesWith(pid, free int, reason, kind, text string) {
 	d.t.Helper()
 	for n := range 3 {

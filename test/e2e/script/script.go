@@ -1,4 +1,5 @@
-// Package script has commands of testscript scripts, for the tests of several packages.
+// Package script has commands for scripts of the package testscript. Several packages use them in
+// their tests.
 package script
 
 import (
@@ -13,7 +14,8 @@ import (
 // A Command is a command of a script. neg is true if an exclamation mark is before the command.
 type Command = func(ts *testscript.TestScript, neg bool, args []string)
 
-// Need ends the script unless a command has least to most arguments, and no exclamation mark.
+// Need ends the script if a command has fewer arguments than least or more than most, or if an
+// exclamation mark is before the command.
 func Need(ts *testscript.TestScript, neg bool, args []string, least, most int) {
 	if neg || len(args) < least || len(args) > most {
 		ts.Fatalf(`wrong use of a command: it has %d arguments; want %d to %d, and no "!"`,

@@ -73,7 +73,7 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 	if got := callAs(t, who, sock,
 		`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(
 			params)+`}`); !strings.Contains(got, `"result":1`) {
-		t.Fatalf("tls.NewServerContext: %s", got)
+		t.Fatalf("tls.NewServerContext must succeed: %s", got)
 	}
 	// The supervisor writes the worker's log entries, perhaps after the call's answer.
 	a.log = untilLogged(t, log, "the library's report", func(text string) bool {
@@ -152,7 +152,8 @@ func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 		got := escape(t, who)
 		for name, w := range want {
 			if g, ok := got.outcome[name]; !ok || g != w {
-				t.Errorf("the attacker's act %s: %v (reported: %t); want %v",
+				t.Errorf("the attacker's act %s ended with %v (the library has "+
+					"reported the act: %t); want %v",
 					name, g, ok, w)
 			}
 		}
@@ -161,7 +162,8 @@ func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 		}
 		for name, w := range landlock {
 			if g, ok := got.outcome[name]; !ok || g != w {
-				t.Errorf("the attacker's act %s: %v (reported: %t); want %v",
+				t.Errorf("the attacker's act %s ended with %v (the library has "+
+					"reported the act: %t); want %v",
 					name, g, ok, w)
 			}
 		}
@@ -190,7 +192,8 @@ func TestReadingCanBeLimited(t *testing.T) {
 				got.outcome["read"], got.outcome["elsewhere"])
 		}
 	})
-	// Scripts still work, but a file outside of the folder cannot be read.
+	// Scripts still work, but the worker cannot read a file outside of the folder of
+	// --readable.
 	cert := testcert.NewCA(t, "Test CA").Localhost(t)
 	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--readable", filepath.Dir(cert.CertFile))
@@ -230,8 +233,8 @@ func TestWithoutConfinementNothingIsRefused(t *testing.T) {
 	}
 	for _, name := range names {
 		if g, ok := got[name]; !ok || g != 0 {
-			t.Errorf("without confinement, the attacker's act %s: %v (reported: %t); "+
-				"want success", name, g, ok)
+			t.Errorf("without confinement, the attacker's act %s ended with %v (the "+
+				"library has reported the act: %t); want success", name, g, ok)
 		}
 	}
 }
@@ -321,7 +324,8 @@ func TestNoOtherProcessReadsAWorkersMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(line, &hello); err != nil || hello.Result.Server.PID == 0 {
-		t.Fatalf("%s: %v", line, err)
+		t.Fatalf("the answer to tls.Hello must have the worker's process ID: %s: "+
+			"%v", line, err)
 	}
 	opens := func(pid string) error {
 		cmd := exec.Command("sh", "-c", "exec 3</proc/"+pid+"/mem")
@@ -390,7 +394,8 @@ func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 			`"noNewPrivileges":"on"`, `"capabilities":"on"`, `"backend":"openssl"`,
 		} {
 			if !strings.Contains(got, want) {
-				t.Errorf("tls.Info must show what the kernel lacks: %s; want %s",
+				t.Errorf("tls.Info must show what the kernel lacks: got %s; it "+
+					"lacks %s",
 					got, want)
 			}
 		}

@@ -95,8 +95,8 @@ func (u *user) say(method, params string) {
 	}
 }
 
-// order makes the faulty library go wrong with the fault n. It calls tls.Read for n bytes, and the
-// library's SSL_read takes this number as the number of the fault.
+// order causes the fault with the number n in the faulty library. It calls tls.Read for n bytes,
+// and SSL_read of the library takes the number of bytes as the number of the fault.
 func (u *user) order(n int) {
 	u.t.Helper()
 	u.say("tls.Read", fmt.Sprintf("1,%d", n))
@@ -108,7 +108,7 @@ func (u *user) ask(method, params string) string {
 	u.say(method, params)
 	line, err := u.hear()
 	if err != nil || !strings.Contains(line, `"result"`) {
-		u.t.Fatalf("%s answers %q, %v", method, line, err)
+		u.t.Fatalf("%s must succeed; the answer is %q, the error %v", method, line, err)
 	}
 	return line
 }
@@ -199,7 +199,8 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 					users[0].say("tls.Backend", "")
 					if got, err := users[0].hear(); err != nil ||
 						!strings.Contains(got, `"result":"openssl"`) {
-						t.Fatalf("tls.Backend: %s, %v", got, err)
+						t.Fatalf("tls.Backend: got %s, %v; want "+
+							"openssl", got, err)
 					}
 					unix.Kill(users[0].worker, tt.kill)
 				}
@@ -226,7 +227,8 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 				if others == 0 || mode == "session" && lost != 1 ||
 					mode == "shared" && lost < 2 {
 					t.Errorf("%d sessions are lost, and %d go on; want only "+
-						"the dead worker's to be lost", lost, others)
+						"the sessions of the dead worker to be "+
+						"lost", lost, others)
 				}
 				newUser(t, sock, port).talk()
 				e := buried(t, log, users[0].worker)

@@ -26,7 +26,7 @@ func TestAWorkerNeitherForgesLinesNorFloodsTheLog(t *testing.T) {
 				"--log-format", format, "--spare", "0")
 			if got := callAs(t, nil, sock, askBackend); !strings.Contains(got,
 				`"result":"openssl"`) {
-				t.Fatalf("tls.Backend: %s", got)
+				t.Fatalf("tls.Backend: got %s, want openssl", got)
 			}
 			text := untilLogged(t, log,
 				"the session, and the number of entries left out",

@@ -35,7 +35,8 @@ func connect(t *testing.T, sock string) (conn *net.UnixConn, in *bufio.Reader, w
 	}
 	line := exchange(t, conn, in, `{"jsonrpc":"2.0","id":0,"method":"tls.Hello","params":[1]}`)
 	if err := json.Unmarshal([]byte(line), &hello); err != nil || hello.Result.Server.PID == 0 {
-		t.Fatalf("%s: %v", line, err)
+		t.Fatalf("the answer to tls.Hello must have the worker's process ID: %s: "+
+			"%v", line, err)
 	}
 	return conn, in, hello.Result.Server.PID
 }
@@ -68,7 +69,7 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 		if got := exchange(t, conn, in,
 			`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":`+string(
 				params)+`}`); !strings.Contains(got, `"result":1`) {
-			t.Fatalf("tls.NewServerContext: %s", got)
+			t.Fatalf("tls.NewServerContext must succeed: %s", got)
 		}
 		// When the second call is answered, the first one has begun.
 		exchange(t, conn, in,
@@ -78,7 +79,8 @@ func TestWaitingCallIsToldTheSignalAndItsMethod(t *testing.T) {
 		}
 		want := `{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the worker of this session ` + why + ` in tls.Accept","data":{"kind":"lost"}}}` + "\n"
 		if rest, _ := io.ReadAll(in); string(rest) != want {
-			t.Errorf("%v: the caller is told %q; want %q", sig, rest, want)
+			t.Errorf("the worker was sent %v; the caller is told %q; want "+
+				"%q", sig, rest, want)
 		}
 	}
 	if got := exchange(t, other, otherIn, askBackend); !strings.Contains(got,

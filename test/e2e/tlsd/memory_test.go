@@ -37,12 +37,12 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 				append([]string{"--socket", sock, "--log-format", "json",
 					"--libssl", lib, "--max-memory", "96MiB"}, flags...)...)
 			users := newUsers(t, sock, port)
-			// With fault 1010, the library takes all memory, and handles the allocation
+			// With fault 1010, the library takes all memory, and notices the allocation
 			// that fails. So the worker goes on.
 			users[0].order(1010)
 			if got, err := users[0].hear(); !strings.Contains(got, `"result":"`) {
-				t.Fatalf("the Read of a library that handles a failed allocation: "+
-					"%s, %v", got, err)
+				t.Fatalf("the Read must succeed, because the library notices the "+
+					"allocation that fails: %s, %v", got, err)
 			}
 			if n := full(t, log); n < 60 || n > 96 {
 				t.Errorf("with --max-memory 96MiB the library could get %v MiB; "+
@@ -56,7 +56,8 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			got, err := users[0].hear()
 			why := cause.FindString(got)
 			if why == "" || !strings.Contains(got, `"kind":"lost"`) {
-				t.Fatalf("the caller is told %q, %v", got, err)
+				t.Fatalf("the caller is told %q, %v; want kind lost, and the "+
+					"limit of memory as the cause", got, err)
 			}
 			for _, u := range users[1:] {
 				if u.worker == users[0].worker {

@@ -98,8 +98,8 @@ func request(id int, method string, params ...any) string {
 	return string(b)
 }
 
-// tlsServer is a server that does handshakes with TLS versions up to max, until the test ends. It
-// returns the port.
+// tlsServer starts a server that does handshakes with TLS versions up to max, until the test ends.
+// It returns the port.
 func tlsServer(t *testing.T, cert *testcert.Cert, max uint16) int {
 	t.Helper()
 	l, err := tls.Listen("tcp", "127.0.0.1:0",
@@ -255,22 +255,22 @@ func TestSkippingVerificationIsAnAuditLine(t *testing.T) {
 		exchange(t, conn, in, request(1, "tls.NewClient", "127.0.0.1", port))
 		if got := exchange(t, conn, in, request(2, "tls.SetInsecureSkipVerify", 1,
 			1)); !strings.Contains(got, `"result":0`) {
-			t.Fatalf("tls.SetInsecureSkipVerify: %s", got)
+			t.Fatalf("tls.SetInsecureSkipVerify must succeed: %s", got)
 		}
 		if got := exchange(t, conn, in, request(3, "tls.Handshake", 1)); !strings.Contains(
 			got, `"result":0`) {
-			t.Errorf("tls.Handshake without verification: %s", got)
+			t.Errorf("tls.Handshake without verification must succeed: %s", got)
 		}
 		if l := r.audit(1); len(l) != 1 || l[0].Msg != "insecure-skip-verify" ||
 			l[0].Method != "tls.SetInsecureSkipVerify" ||
 			l[0].Asked != testkit.Addr(port) || l[0].Session != 1 {
-			t.Errorf("want one audit line about the skipped verification: %+v", l)
+			t.Errorf("want one audit line about the skipped verification; got %+v", l)
 		}
 	}
 }
 
-// A script makes forbidden calls in a loop. The log has audit lines for some, and the number of the
-// others.
+// A script makes forbidden calls in a loop. The log has audit lines for some of the calls, and the
+// number of the other calls.
 func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 	t.Parallel()
 	r := startRuled(t, "[default]\nca-folders = []\n")
@@ -292,11 +292,11 @@ func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 			break
 		}
 		if !strings.Contains(l, `"kind":"denied"`) {
-			t.Fatalf("a forbidden call is answered with %s", l)
+			t.Fatalf("a forbidden call is answered with %s, want kind denied", l)
 		}
 	}
 	if answers != calls {
-		t.Fatalf("%d answers, want %d", answers, calls)
+		t.Fatalf("tlsd has answered %d calls, want %d", answers, calls)
 	}
 	var told uint64
 	for n := 1; told < calls; n++ { // the line with the final number follows the session's end
@@ -315,7 +315,8 @@ func TestFloodOfAuditLinesIsCounted(t *testing.T) {
 		n = len(lines)
 	}
 	if lines := r.audit(1); told != calls || len(lines) > calls/4 {
-		t.Errorf("%d audit lines account for %d denied calls; want at most %d lines for %d",
+		t.Errorf("%d audit lines account for %d denied calls; want at most %d lines for "+
+			"%d calls",
 			len(lines), told, calls/4, calls)
 	}
 }
@@ -357,7 +358,8 @@ func TestPolicyIsByUser(t *testing.T) {
 	} {
 		if got := callAs(t, as(tc.uid), r.sock,
 			request(1, "tls.SetCaBundle", tc.file)); !strings.Contains(got, tc.want) {
-			t.Errorf("user %d, %s: %s; want %s", tc.uid, tc.file, got, tc.want)
+			t.Errorf("user %d, tls.SetCaBundle of %s: got %s; want "+
+				"%s", tc.uid, tc.file, got, tc.want)
 		}
 	}
 	lines := map[line]bool{} // several workers and the supervisor log them, in any order

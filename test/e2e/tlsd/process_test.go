@@ -63,14 +63,14 @@ func callAs(t *testing.T, who *syscall.Credential, path, line string) string {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatalf("the process that calls tlsd has failed: %v: %s", err, out)
 	}
 	return string(out)
 }
 
 // startWith starts tlsd with sh, and waits until tlsd is ready. sh runs the text in the parameter
 // shell, followed by the command "exec tlsd". tlsd inherits the files as the descriptors 3, 4 and
-// so on. The end of the test kills tlsd.
+// so on. When the test ends, tlsd is killed.
 func startWith(t *testing.T, files []*os.File, shell string, args ...string) *exec.Cmd {
 	t.Helper()
 	ready, theirs, err := os.Pipe()
@@ -127,7 +127,8 @@ func TestSystemdPassesTheSocket(t *testing.T) {
 	cmd.Process.Signal(unix.SIGTERM)
 	cmd.Wait()
 	if cmd.ProcessState.ExitCode() != 0 {
-		t.Errorf("tlsd, stopped by SIGTERM, ends with %v", cmd.ProcessState)
+		t.Errorf("tlsd, stopped by SIGTERM, ends with %v; want exit status "+
+			"0", cmd.ProcessState)
 	}
 	if _, err := os.Lstat(sock); err != nil {
 		t.Errorf("tlsd has removed the socket, which belongs to systemd: %v", err)
@@ -216,7 +217,8 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	}
 	if err := json.NewDecoder(conn).Decode(&answer); err != nil ||
 		answer.Result.Server.PID == 0 {
-		t.Fatalf("%+v, %v", answer, err)
+		t.Fatalf("the answer to tls.Hello must have the worker's process ID: %+v, "+
+			"%v", answer, err)
 	}
 	// The worker is stopped, so it outlives the daemon. If it had inherited the pipe's end, the
 	// pipe would stay open.
@@ -228,7 +230,7 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	cmd.Process.Kill()
 	r.SetReadDeadline(time.Now().Add(testkit.Patience / 4))
 	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("a worker has inherited a descriptor of tlsd: %v", err)
+		t.Errorf("a worker has inherited the pipe of tlsd: Read gives %v, want EOF", err)
 	}
 }
 

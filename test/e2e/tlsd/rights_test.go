@@ -88,7 +88,7 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 		got := callAs(t, tt.who, sock, tt.line)
 		for _, want := range tt.want {
 			if !strings.Contains(got, want) {
-				t.Errorf("%s: %s; want %s", tt.name, got, want)
+				t.Errorf("%s: the answer is %s; want %s", tt.name, got, want)
 			}
 		}
 	}
@@ -144,7 +144,7 @@ func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 	}
 	if got := callAs(t, &syscall.Credential{Uid: 61234, Gid: 61234, Groups: []uint32{61355}},
 		sock, askBackend); !strings.Contains(got, `"result":`) {
-		t.Errorf("a member of the group is answered with %s", got)
+		t.Errorf("a member of the group is answered with %s, want a result", got)
 	}
 	stranger := exec.Command("/proc/self/exe", sock, askBackend)
 	stranger.Env = []string{callerEnv + "=1"}
@@ -158,8 +158,9 @@ func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
 	}
 }
 
-// A session of root's daemon may listen on a port only if its user may. The daemon has a network
-// namespace of its own, with the kernel's default: only root may listen on ports below 1024.
+// A session of root's daemon may listen on a port only if the session's user may. The daemon has a
+// network namespace of its own, with the kernel's default: only root may listen on ports below
+// 1024.
 func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 	needRoot(t)
 	dir := testkit.Dir(t)
@@ -187,7 +188,8 @@ func TestOtherUsersListenWhereTheyCould(t *testing.T) {
 				sock+isolation, batch)
 			if !strings.Contains(got, tc.want) ||
 				!strings.Contains(got, `"id":1,"result":1`) {
-				t.Errorf("%s: user %d, port %d: %s; want %s", isolation, tc.uid,
+				t.Errorf("--isolation=%s: user %d, Accept on port %d: the answer "+
+					"is %s; want %s", isolation, tc.uid,
 					tc.port, got, tc.want)
 			}
 		}
@@ -246,7 +248,8 @@ func TestRightsAreInForceBeforeTheFirstByte(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(out.String()), &answer); err != nil ||
 		answer.Result.Server.PID != worker {
-		t.Errorf("another worker than %d answers the caller: %s, %v", worker, out.String(),
+		t.Errorf("the answer must come from the worker %d, whose rights were checked; "+
+			"got %s, %v", worker, out.String(),
 			err)
 	}
 }

@@ -23,8 +23,8 @@ import (
 
 // tlsshim turns its arguments into calls. An interrupt cancels the call in flight.
 
-// shim returns a command for tlsshim that is not started yet, and its output. The command is killed
-// if it does not end in time.
+// shim makes a command that will run tlsshim, and two buffers that will get its output. The caller
+// starts the command. The command is killed if it does not end in time.
 func shim(t *testing.T, socket string, args ...string) (cmd *exec.Cmd, stdout,
 	stderr *bytes.Buffer) {
 	t.Helper()
@@ -89,10 +89,12 @@ func TestAServerIsMadeOfCalls(t *testing.T) {
 	defer conn.Close()
 	fmt.Fprint(conn, "hello")
 	if got, err := io.ReadAll(conn); string(got) != "and to you\n" || err != nil {
-		t.Errorf("the client of tlsshim's server got %q, %v", got, err)
+		t.Errorf("the client of tlsshim's server got %q, %v; want \"and to you\", and no "+
+			"error", got, err)
 	}
 	if err := cmd.Wait(); err != nil || stdout.String() != "1\n2\nhello11\n0\n0\n" {
-		t.Errorf("tlsshim as a server ends with %v, stdout %q, stderr %q", err, stdout,
+		t.Errorf("tlsshim as a server ends with %v, stdout %q, stderr %q; want success, "+
+			"and the results of all calls", err, stdout,
 			stderr)
 	}
 }
@@ -103,7 +105,7 @@ func TestCallKnowsTheParametersOfEveryMethod(t *testing.T) {
 	output := func(args ...string) []byte {
 		cmd, stdout, stderr := shim(t, d.Socket, args...)
 		if err := cmd.Run(); err != nil {
-			t.Fatalf("%q: %v: %s", args, err, stderr)
+			t.Fatalf("tlsshim %q: %v: %s", args, err, stderr)
 		}
 		return stdout.Bytes()
 	}
@@ -199,12 +201,13 @@ func TestDoctorExplainsWhoMayConnect(t *testing.T) {
 			wantDoctor := min(tt.callStatus, 1)
 			if status, out := start("doctor"); status != wantDoctor ||
 				!strings.Contains(out, tt.why) || !strings.Contains(out, tt.mend) {
-				t.Errorf("doctor ended with %d, want %d with %q and %q:\n%s",
+				t.Errorf("tlsshim doctor ended with %d, want %d, and the texts "+
+					"%q and %q:\n%s",
 					status, wantDoctor, tt.why, tt.mend, out)
 			}
 			if status, out := start("call", "Backend"); status != tt.callStatus ||
 				tt.callStatus != 0 && !strings.Contains(out, tt.why) {
-				t.Errorf("call ended with %d, want %d:\n%s", status,
+				t.Errorf("tlsshim call ended with %d, want %d:\n%s", status,
 					tt.callStatus, out)
 			}
 		})

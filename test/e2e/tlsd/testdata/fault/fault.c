@@ -87,8 +87,8 @@ static int shared(void)
 }
 
 /*
- * segment attaches a segment of shared memory of System V: a new one, or the one with the ID 0 if
- * it cannot make one.
+ * segment attaches a new segment of shared memory of System V. If it cannot make a segment, it
+ * attaches the segment with the ID 0.
  */
 static int segment(void)
 {
