@@ -64,8 +64,11 @@ func TestAThousandSessionsDropped(t *testing.T) {
 						refused.Load())
 					n, room := refused.Load(), allowed > sessions
 					if room != (n == 0) {
-						t.Errorf("tlsd refused %d of %d sessions, with "+
-							"--max-sessions=%d", n, sessions, allowed)
+						t.Errorf("tlsd refused %d of %d sessions with "+
+							"--max-sessions=%d; want none if "+
+							"the limit is higher than the number "+
+							"of sessions, and some otherwise",
+							n, sessions, allowed)
 					}
 					tk.works(t)
 					testkit.Until(t, "the peer has only tk's connection",
@@ -106,7 +109,7 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 			return nil
 		}
 		if err != nil || !strings.Contains(line, want) {
-			return fmt.Errorf("%q, %v; want %s", line, err, want)
+			return fmt.Errorf("tlsd's answer is %q (%v), want %s", line, err, want)
 		}
 		return nil
 	}

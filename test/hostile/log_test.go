@@ -79,7 +79,8 @@ func fullPipe(t *testing.T) (r, w *os.File) {
 	if err != unix.EAGAIN {
 		t.Fatal(err)
 	}
-	testkit.Must(t, unix.SetNonblock(fd, false)) // the daemon that inherits fd shares the flag
+	// The daemon inherits fd with its flags, and the daemon's writes must block.
+	testkit.Must(t, unix.SetNonblock(fd, false))
 	return r, w
 }
 
@@ -105,7 +106,8 @@ func TestALogThatIsReadAgain(t *testing.T) {
 		`"session started","session":2,`, `"stopped"`} {
 		at := bytes.Index(log, []byte(entry))
 		if at < 0 {
-			t.Fatalf("%s is missing, or not in order:\n%s", entry, log)
+			t.Fatalf("after the earlier entries the log has no %s; its rest:\n%s",
+				entry, log)
 		}
 		log = log[at:]
 	}

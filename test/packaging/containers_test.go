@@ -126,7 +126,8 @@ func (p *podman) fails(want string, args ...string) {
 	p.t.Helper()
 	out, err := p.command(args...).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), want) {
-		p.t.Errorf("podman %v: %v; %q is not in\n%s", args, err, want, out)
+		p.t.Errorf("podman %v ends with %v; want a failure, and %q in its output:\n%s",
+			args, err, want, out)
 	}
 }
 
@@ -258,7 +259,7 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 		p.run(append(append(append(append([]string{"run", "-d", "--name", "tlsd",
 			"--network", "none"}, confined...), shared...), files...),
 			append([]string{"localhost/tlsd"}, more...)...)...)
-		p.until("status of tlsd", func() bool {
+		p.until("tlsshim status succeeds in tlsd's container", func() bool {
 			return p.command("exec", "tlsd", "/usr/bin/tlsshim", "status").Run() == nil
 		})
 	}
@@ -276,7 +277,7 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 	if err := serves.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p.until("port 8443", func() bool {
+	p.until("the server's script listens on port 8443", func() bool {
 		out, _ := p.command("exec", "tlsd", "/bin/cat", "/proc/net/tcp").Output()
 		return strings.Contains(string(out), ":20FB 00000000:0000 0A")
 	})

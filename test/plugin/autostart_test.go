@@ -50,7 +50,7 @@ func standInMain() {
 				os.Exit(0)
 			}
 		}
-	case "yields": // starts another stand-in, which listens only later, and ends
+	case "yields": // ends after it has started another stand-in, which listens only later
 		pipe.Close()
 		other := exec.Command("/proc/self/exe", os.Args[1:]...)
 		other.Env = append(os.Environ(), asTLSD+"=late")
@@ -108,7 +108,7 @@ func standInMain() {
 	os.WriteFile(*path+".pid", []byte(strconv.Itoa(os.Getpid())), 0o600)
 	pipe.WriteString("\n")
 	pipe.Close()
-	ended := make(chan bool)
+	ended := make(chan bool) // gets false if a session begins, and true if a session ends
 	go func() {
 		for {
 			conn, err := ln.AcceptUnix()

@@ -404,8 +404,9 @@ func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 			h.send("Cancel").gives(0, "")
 			_, err := io.Copy(io.Discard, p.in) // until the plugin closes the session
 			if wait := time.Since(began); err != nil || wait < 4*time.Second {
-				t.Errorf("the plugin closes the session after %v, %v; want at "+
-					"least 4s", wait, err)
+				t.Errorf("the plugin closes the session after %v, and reading "+
+					"ends with the error %v; want at least 4s, and no error",
+					wait, err)
 			}
 			if r := accept.wait(); r.N != -1 ||
 				!strings.HasSuffix(r.Text, ": cancelled by the caller") {

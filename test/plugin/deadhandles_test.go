@@ -131,8 +131,8 @@ func TestTheCABundleIsSetAgainInANewSession(t *testing.T) {
 	p.result(p.expect("tls.NewServerContext", `["/c","/k"]`), "2")
 	context.gives(2, "")
 
-	// If the bundle cannot be set, the client fails, and so does the next one. The system's
-	// store is never used instead.
+	// If the bundle cannot be set, NewClient fails, and so does the next NewClient. The
+	// system's store is never used instead.
 	for range 2 {
 		client := h.start("NewClient", "h", 1)
 		p.fail(p.expect("tls.SetCaBundle", `["/new.pem"]`), "tls.SetCaBundle: /new.pem: "+

@@ -59,8 +59,8 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 			case "fork":
 				h.send("fork").gives(0, "")
 				if after := fds(); after != before {
-					t.Errorf("the parent has %s descriptors, but the child %s",
-						before, after)
+					t.Errorf("the parent has %s descriptors, but the child "+
+						"has %s; want the same", before, after)
 				}
 				h.send("exit")
 				h.child().gives(0, "")
@@ -147,7 +147,7 @@ func TestForksWhileOtherThreadsTalkDisturbNothing(t *testing.T) {
 						}
 						break
 					}
-					// fails if a child has sent a byte of its own
+					// serveEcho fails if a child has sent a byte of its own.
 					err = serveEcho(newPeer(conn))
 					conn.Close()
 				}
