@@ -117,11 +117,12 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 {"jsonrpc":"2.0","id":2,"method":"tls.NewClient","params":["127.0.0.1",%d]}
 {"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}
 `, w.ca.File, echo)
+	// The comment of each case says when the caller hangs up.
 	switch random.IntN(9) {
-	case 0: // hang up at once
-	case 1: // without reading the answer
+	case 0: // at once
+	case 1: // before it reads the answer
 		say(backend)
-	case 2:
+	case 2: // after the answer
 		say(backend)
 		return hear(`"result":"openssl"`)
 	case 3: // in the middle of a line
@@ -149,7 +150,7 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 		say(backend)
 		conn.CloseWrite()
 		return hear(`"result":"openssl"`)
-	case 8: // nonsense
+	case 8: // after the answer to nonsense
 		say("nonsense\n")
 		return hear(`"kind":"params"`)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // If the log cannot be written, or nobody reads it, only log entries are lost. Sessions
-// begin, work and end. Workers that die are replaced. The daemon stops in good order.
+// begin, work and end. Workers that die are replaced. The daemon stops without an error.
 func TestALogThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

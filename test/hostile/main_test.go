@@ -136,7 +136,7 @@ func (tk talk) works(t *testing.T) {
 		p, err := tk.c.Read(ctx, tk.h, 100)
 		testkit.Must(t, err)
 		if len(p) == 0 {
-			t.Fatal("the connection has ended")
+			t.Fatal("the connection ended before the echo server had sent all back")
 		}
 		got = append(got, p...)
 	}

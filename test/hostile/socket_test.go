@@ -249,7 +249,7 @@ func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	out, err := exec.Command(testd.Exe(t, "tlsd"), "--socket", path).CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 ||
 		!strings.Contains(string(out), "another tlsd is serving "+path+", or about to") {
-		t.Errorf("a second daemon ends with %v: %s; want exit status 1, and "+
+		t.Errorf("a second daemon ends with %v and prints %s; want exit status 1, and "+
 			"\"another tlsd is serving …\"", err, out)
 	}
 
@@ -273,8 +273,8 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	port, _ := w.echo(t)
-	// Some of the 16 spare workers still start when the daemon stops. They must wait until the
-	// daemon can hear that they are ready.
+	// Some of the 16 spare workers are still starting when SIGSTOP comes. They must wait until
+	// the daemon goes on, and can hear that they are ready.
 	d := testd.Start(t, "--spare=16")
 	tk := w.talk(t, d.Dial(t), port)
 	testkit.Must(t, unix.Kill(d.PID, unix.SIGSTOP))
@@ -331,8 +331,8 @@ func scriptFails(t *testing.T, socket, says string) {
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) ||
 		!strings.Contains(text, "tls.NewClient: backend: ") ||
 		!strings.Contains(text, socket) || !strings.Contains(text, says) {
-		t.Errorf("the script ends with %v: %s; want kind backend, the socket and %q", err,
-			text, says)
+		t.Errorf("the script ends with %v and prints %s; want kind backend, the socket "+
+			"and %q", err, text, says)
 	}
 	t.Logf("a script gives up after %v: %s", time.Since(begin), text)
 }

@@ -126,7 +126,7 @@ func playStopWorkers(socket string) error {
 }
 
 // A user can stop a worker as soon as the worker has the user's ID. At whatever moment the user
-// does so, root and another user are still served, and the daemon stops in good order.
+// does so, root and another user are still served, and the daemon stops without an error.
 func TestAUserWhoStopsItsWorkersHoldsUpNobody(t *testing.T) {
 	needUsers(t)
 	for i, mode := range [][]string{{}, {"--spare=0"}, {"--isolation=shared", "--workers=1"}} {

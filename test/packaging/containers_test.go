@@ -149,7 +149,8 @@ func (p *podman) image(name, root string) {
 	text, err := load.CombinedOutput()
 	out.Close() // so that tar ends, even if the import has failed
 	if bad := tar.Wait(); err != nil || bad != nil {
-		p.t.Fatalf("podman import: %v, %v\n%s%s", err, bad, text, &stderr)
+		p.t.Fatalf("podman import ends with %v, and tar with %v\n%s%s", err, bad, text,
+			&stderr)
 	}
 }
 
@@ -243,7 +244,7 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 	shared := []string{"-v", sockets + ":" + folders[0][1]}
 	files := []string{"-v", certificates + ":" + folders[1][1] + ":ro"}
 	// script returns a command that runs a script as a user, in a container of its own. The
-	// container has tlsd's image, because the plugin is in it.
+	// container has tlsd's image, because this image has the plugin.
 	script := func(uid int, files []string, name string, args ...string) []string {
 		all := append([]string{"run", "--rm", "--network", "container:tlsd", "--user",
 			fmt.Sprintf("%d:%d", uid, uid), "-e", "TLSD_SOCKET=" + socket, "-e",
@@ -289,7 +290,8 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 		t.Errorf("the server's script fails: %v\n%s", err, &out)
 	}
 
-	// The user and the certificates must be the same in both containers (docs/operations.md).
+	// The container of the script and the container of the daemon must have the same user and
+	// the same certificates (docs/operations.md).
 	p.fails("ermission denied", script(user+1, files, "demo-server.dom", server...)...)
 	p.run("stop", "tlsd")
 	if status := p.run("wait", "tlsd"); status != "0\n" {

@@ -170,8 +170,8 @@ func TestInstallSaysThatNothingIsBuilt(t *testing.T) {
 	dest := t.TempDir()
 	out, err := makeIn(top, "install", "BIN="+t.TempDir(), "DESTDIR="+dest).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "run make build first") {
-		t.Errorf("make install without programs: %v; want it to fail with \"run make "+
-			"build first\"\n%s", err, out)
+		t.Errorf("make install without programs ends with %v; want a failure with \"run "+
+			"make build first\"\n%s", err, out)
 	}
 	if left := filesBelow(t, dest); len(left) > 0 {
 		t.Errorf("make install without programs has installed %v", left)

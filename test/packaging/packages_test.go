@@ -202,7 +202,7 @@ func TestPagesAreGoodMdoc(t *testing.T) {
 				strings.Contains(line, "outdated mandoc.db")
 		})
 	if len(lines) > 0 {
-		t.Errorf("mandoc: %s", strings.Join(lines, "\n"))
+		t.Errorf("mandoc finds mistakes: %s", strings.Join(lines, "\n"))
 	}
 }
 

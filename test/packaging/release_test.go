@@ -27,7 +27,7 @@ func TestPackagesOfARelease(t *testing.T) {
 		t.Helper()
 		out, err := run(name, args...)
 		if err != nil {
-			t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+			t.Fatalf("%s %v fails: %v\n%s", name, args, err, out)
 		}
 		return out
 	}

@@ -36,7 +36,7 @@ func TestTheUnitsArePlainToSystemd(t *testing.T) {
 		out := m.run("root", "env", "XDG_RUNTIME_DIR=/run", "systemd-analyze", "verify",
 			"--man=no", "--recursive-errors=no", flag, "tlsd.service", "tlsd.socket")
 		if out != "" {
-			t.Errorf("systemd-analyze verify %s: %s", flag, out)
+			t.Errorf("systemd-analyze verify %s finds mistakes: %s", flag, out)
 		}
 	}
 	m.run("root", "systemd-analyze", "security", "--no-pager", "--threshold="+mostExposed,

@@ -567,8 +567,8 @@ func TestACloseEndsWhatOtherThreadsDoOnTheConnection(t *testing.T) {
 	closing.gives(0, "")
 }
 
-// The plugin closes the data channel only after tlsd has answered tls.Close. Otherwise the peer
-// would get no close_notify.
+// If no Write was cut short, the plugin closes the data channel only after tlsd has answered
+// tls.Close. Otherwise the peer would get no close_notify.
 func TestACloseLeavesTheChannelOpenUntilItIsAnswered(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t)
@@ -760,7 +760,7 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 		h.send("WriteZeros", 1, 50_000).gives(50_000, "")
 	}
 	h.send("exit")
-	if n := testkit.Receive(t, got, "the server sees the end"); n != 30*50_000 {
+	if n := testkit.Receive(t, got, "the server has read to the end"); n != 30*50_000 {
 		t.Errorf("%d bytes have arrived, want %d", n, 30*50_000)
 	}
 }
@@ -789,7 +789,7 @@ func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 		h.send("WriteZeros", 1, size).gives(size, "")
 	}
 	h.send("Close", 1).gives(0, "")
-	if n := testkit.Receive(t, got, "the server sees the end"); n != writes*size {
+	if n := testkit.Receive(t, got, "the server has read to the end"); n != writes*size {
 		t.Errorf("%d bytes have arrived of %d", n, writes*size)
 	}
 }
@@ -837,7 +837,7 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 			h.send("exit")
 			<-h.Left
 			close(left)
-			o := testkit.Receive(t, got, "the server sees the end")
+			o := testkit.Receive(t, got, "the server has read to the end")
 			if o.n != writes*size || o.err != io.EOF {
 				t.Errorf("%d bytes of %d have arrived, and then the peer's Read "+
 					"returns %v; want all bytes, and then io.EOF", o.n,

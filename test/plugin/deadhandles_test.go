@@ -69,8 +69,8 @@ func TestAHandleThatWasNotHandedOutDoesNotCount(t *testing.T) {
 	backend.gives(7, "openssl")
 }
 
-// If a session ends while no call waits, tls.NewClient opens a new one and succeeds. Calls on the
-// old handles fail with the reason that tlsd has sent.
+// If a session ends while no call waits, tls.NewClient opens a new session and succeeds. Calls on
+// the old handles fail. If tlsd has sent a reason, the errors have it.
 func TestASessionThatEndedWhileNobodyCalledIsReplacedUnnoticed(t *testing.T) {
 	t.Parallel()
 	for name, farewell := range map[string]string{

@@ -111,7 +111,7 @@ func TestNoDescriptorOfThePluginIsAStandardStream(t *testing.T) {
 	cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"),
 		"ASAN_OPTIONS=detect_leaks=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("testdata/low.c: %v\n%s", err, out)
+		t.Errorf("testdata/low.c fails: %v\n%s", err, out)
 	}
 }
 

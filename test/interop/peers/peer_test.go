@@ -310,7 +310,7 @@ func (p scriptTalk) order(command, *ours.Stream) error {
 func (p scriptTalk) end() error {
 	err := p.process.end()
 	if err == nil && !strings.Contains(p.said(), "ended: clean") {
-		err = fmt.Errorf("%s: %s", p.name, p.said())
+		err = fmt.Errorf("%s reports no clean end, but %s", p.name, p.said())
 	}
 	return err
 }

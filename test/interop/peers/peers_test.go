@@ -113,10 +113,10 @@ const bulk = 300 << 10
 type cell struct {
 	*testing.T
 	w       *world
-	level   ours.Level // ours
+	level   ours.Level // of our side
 	peer    peer
-	role    role // the peer's
-	setting      // the peer's
+	role    role // of the peer
+	setting      // of the peer
 
 	relay *tap.Relay
 	held  bool // the relay holds back what the server sends after the handshake
@@ -156,7 +156,7 @@ func (c *cell) begin() (err error) {
 	go func() {
 		if c.resume {
 			if err := receiveFirst(l); err != nil {
-				come <- fmt.Errorf("the first connection: %w", err)
+				come <- fmt.Errorf("the first of two connections fails: %w", err)
 				return
 			}
 		}
@@ -184,7 +184,7 @@ func receiveFirst(l *ours.Listener) error {
 func (c *cell) connect() {
 	c.Helper()
 	if err := c.begin(); err != nil {
-		c.Fatalf("our handshake with the peer: %v", err)
+		c.Fatalf("our handshake with the peer fails: %v", err)
 	}
 	if v := c.us.Version(); v != "TLSv"+c.setting.name() {
 		c.Errorf("the version is %s, want TLSv%s", v, c.setting.name())
@@ -395,12 +395,13 @@ func (c *cell) keyUpdate() {
 		half := len(text) / 2
 		both(text[:half])
 		if err := told.order(rekey, c.us); err != nil {
-			c.Fatalf("telling the peer to send a KeyUpdate: %v", err)
+			c.Fatalf("the peer cannot be told to send a KeyUpdate: %v", err)
 		}
 		if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
 			return updates(all) > round
 		}) {
-			c.Fatalf("the peer has sent no KeyUpdate: %+v", c.relay.Records(c.peers()))
+			c.Fatalf("the peer was told to send a KeyUpdate, and has only sent %+v",
+				c.relay.Records(c.peers()))
 		}
 		both(text[half:])
 	}
@@ -532,12 +533,12 @@ func (c *cell) renegotiation() {
 	c.exchange(bulk, fullOfLines)
 	theirs, own := shakes(c.relay.Records(c.peers())), shakes(c.relay.Records(1-c.peers()))
 	if err := c.them.(commander).order(renegotiate, c.us); err != nil {
-		c.Fatalf("telling the peer to renegotiate: %v", err)
+		c.Fatalf("the peer cannot be told to renegotiate: %v", err)
 	}
 	if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
 		return shakes(all) > theirs
 	}) {
-		c.Fatal("the peer has not begun a handshake")
+		c.Fatal("the peer was told to renegotiate, and has not begun a handshake")
 	}
 	// Our Read refuses the renegotiation.
 	data, err := io.ReadAll(io.LimitReader(c.us, 1))
@@ -600,5 +601,5 @@ func (c *cell) clientCertRequired() {
 			"alert and its cause", err, kind)
 	}
 	c.Log(err)
-	c.them.end() // the server may wait for a further client
+	c.them.end() // ends a server that waits for a further client
 }

@@ -2,7 +2,7 @@ package peers
 
 import "crypto/tls"
 
-// A role is the part of a peer in a connection.
+// A role says whether a peer is the client or the server of a connection.
 type role string
 
 const (

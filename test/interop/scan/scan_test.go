@@ -157,8 +157,8 @@ type finding struct {
 	only string // versions of OpenSSL that have it: "3.0 4" is 3.0 and all 4.x; empty: all
 }
 
-// compare checks that the findings of a scan are those of a table. The findings of the parameter
-// sometimes are allowed, and may be missing.
+// compare checks that the findings of a scan are those of a table. The last parameter lists other
+// findings, which a scan may have or not.
 func compare(t *testing.T, version string, found []string, table []finding, sometimes ...finding) {
 	t.Helper()
 	var explained []string

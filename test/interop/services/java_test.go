@@ -90,8 +90,8 @@ func TestJavaIsOurServersClient(t *testing.T) {
 			}
 			m.say(h, "good bye\n")
 			if <-s.done; s.said() != "good bye\n" || !s.cmd.ProcessState.Success() {
-				t.Errorf("Java prints %q, want \"good bye\"; %v", s.said(),
-					s.cmd.ProcessState)
+				t.Errorf("Java prints %q and ends with %v; want \"good bye\" and "+
+					"exit status 0", s.said(), s.cmd.ProcessState)
 			}
 		})
 	}

@@ -183,7 +183,7 @@ func (s *service) run(program string, args ...string) {
 	timer := time.AfterFunc(testkit.Patience, func() { s.cmd.Process.Kill() })
 	defer timer.Stop()
 	if <-s.done; !s.cmd.ProcessState.Success() {
-		s.t.Fatalf("%s: %v\n%s", s.name, s.cmd.ProcessState, s.said())
+		s.t.Fatalf("%s fails: %v\n%s", s.name, s.cmd.ProcessState, s.said())
 	}
 }
 
@@ -208,7 +208,8 @@ func (s *service) serve(port int, stop syscall.Signal, program string, args ...s
 	testkit.Until(s.t, s.name+" listens", func() bool {
 		select {
 		case <-s.done:
-			s.t.Fatalf("%s has ended: %v", s.name, s.cmd.ProcessState)
+			s.t.Fatalf("%s has ended before it listened: %v", s.name,
+				s.cmd.ProcessState)
 		default:
 		}
 		return testd.Listening(s.t, port)

@@ -228,7 +228,7 @@ func (s session) ready() (fields []string) {
 		case 'Z': // ReadyForQuery
 			return fields
 		case 'E': // ErrorResponse
-			s.t.Fatalf("the server says %q", body)
+			s.t.Fatalf("the server answers with the error %q", body)
 		case 'D': // DataRow
 			for body = body[2:]; len(body) > 0; {
 				n := 4 + binary.BigEndian.Uint32(body)
