@@ -84,7 +84,7 @@ func fullPipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// If nobody reads the log for a time, tlsd keeps its entries. The next reader gets whole lines, the
+// If nobody reads the log for a time, tlsd keeps the entries. The next reader gets whole lines, the
 // oldest first.
 func TestALogThatIsReadAgain(t *testing.T) {
 	t.Parallel()

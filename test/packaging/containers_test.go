@@ -28,7 +28,7 @@ import (
 // names.
 
 // A podman is a set of namespaces in which the program podman has storage, processes and mounts of
-// its own. They end with the test.
+// its own. The namespaces end with the test.
 type podman struct {
 	t    *testing.T
 	pid  int    // of the first process in the namespaces
