@@ -64,8 +64,11 @@ func TestAThousandSessionsDropped(t *testing.T) {
 						refused.Load())
 					n, room := refused.Load(), allowed > sessions
 					if room != (n == 0) {
-						t.Errorf("tlsd refused %d of %d sessions, with "+
-							"--max-sessions=%d", n, sessions, allowed)
+						t.Errorf("tlsd refused %d of %d sessions with "+
+							"--max-sessions=%d; want none if "+
+							"the limit is higher than the number "+
+							"of sessions, and some otherwise",
+							n, sessions, allowed)
 					}
 					tk.works(t)
 					testkit.Until(t, "the peer has only tk's connection",
@@ -106,7 +109,7 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 			return nil
 		}
 		if err != nil || !strings.Contains(line, want) {
-			return fmt.Errorf("%q, %v; want %s", line, err, want)
+			return fmt.Errorf("tlsd's answer is %q (%v), want %s", line, err, want)
 		}
 		return nil
 	}
@@ -114,11 +117,12 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 {"jsonrpc":"2.0","id":2,"method":"tls.NewClient","params":["127.0.0.1",%d]}
 {"jsonrpc":"2.0","id":3,"method":"tls.Handshake","params":[1]}
 `, w.ca.File, echo)
+	// The comment of each case says when the caller hangs up.
 	switch random.IntN(9) {
-	case 0: // hang up at once
-	case 1: // without reading the answer
+	case 0: // at once
+	case 1: // before it reads the answer
 		say(backend)
-	case 2:
+	case 2: // after the answer
 		say(backend)
 		return hear(`"result":"openssl"`)
 	case 3: // in the middle of a line
@@ -146,7 +150,7 @@ func drop(socket string, echo int, w *world, random *rand.Rand, refused *atomic.
 		say(backend)
 		conn.CloseWrite()
 		return hear(`"result":"openssl"`)
-	case 8: // nonsense
+	case 8: // after the answer to nonsense
 		say("nonsense\n")
 		return hear(`"kind":"params"`)
 	}

@@ -112,7 +112,7 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		testkit.Must(t, <-first)
 		pid := workerOf(t, c)
 		var before int
-		testkit.Until(t, "the accepted connection is closed", func() bool {
+		testkit.Until(t, "the number of the worker's open files is stable", func() bool {
 			before = len(testkit.OpenFiles(t, pid))
 			return before == len(testkit.OpenFiles(t, pid))
 		})
@@ -137,8 +137,9 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		tk.works(t)
 		restore()
 
-		// Now an Accept takes the client that has waited. One Accept may fail before,
-		// because tlsd tries again only 100 ms after its last failure.
+		// Now an Accept takes the client that has waited. After a failure tlsd waits for
+		// 100 ms before it tries again. An Accept in this time gets the error of the
+		// failure, so a second Accept takes the client.
 		err = <-accept()
 		var e *client.Error
 		if errors.As(err, &e) && e.Data.Errno == "EMFILE" {

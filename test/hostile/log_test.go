@@ -14,7 +14,7 @@ import (
 )
 
 // If the log cannot be written, or nobody reads it, only log entries are lost. Sessions
-// begin, work and end. Workers that die are replaced. The daemon stops in good order.
+// begin, work and end. Workers that die are replaced. The daemon stops without an error.
 func TestALogThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -79,11 +79,12 @@ func fullPipe(t *testing.T) (r, w *os.File) {
 	if err != unix.EAGAIN {
 		t.Fatal(err)
 	}
-	testkit.Must(t, unix.SetNonblock(fd, false)) // the daemon that inherits fd shares the flag
+	// The daemon inherits fd with its flags, and the daemon's writes must block.
+	testkit.Must(t, unix.SetNonblock(fd, false))
 	return r, w
 }
 
-// If nobody reads the log for a time, tlsd keeps its entries. The next reader gets whole lines, the
+// If nobody reads the log for a time, tlsd keeps the entries. The next reader gets whole lines, the
 // oldest first.
 func TestALogThatIsReadAgain(t *testing.T) {
 	t.Parallel()
@@ -105,7 +106,8 @@ func TestALogThatIsReadAgain(t *testing.T) {
 		`"session started","session":2,`, `"stopped"`} {
 		at := bytes.Index(log, []byte(entry))
 		if at < 0 {
-			t.Fatalf("%s is missing, or not in order:\n%s", entry, log)
+			t.Fatalf("after the earlier entries the log has no %s; its rest:\n%s",
+				entry, log)
 		}
 		log = log[at:]
 	}

@@ -1,10 +1,10 @@
 // Package hostile breaks things around a running tlsd on purpose. It checks that everything
 // unrelated goes on, and that nothing is left over.
 //
-// The environment: no descriptors, a full disk, a log that nobody reads, callers that do not read
-// or die in the middle, the socket's file removed or replaced, many daemons on one path. The
-// network: bad clients of an accepting session, and bad servers. The machine's users: a user that
-// stops its workers, and a debugger that traces them.
+// The environment: no descriptors, a full disk, a log that nobody reads, callers that die in the
+// middle of a message, callers that do not read, the socket's file removed or replaced, many
+// daemons on one path. The network: bad clients of an accepting session, and bad servers. The
+// machine's users: a user that stops its workers, and a debugger that traces the workers.
 //
 // tlsd is the real daemon with the system's libssl. Peers are raw bytes or crypto/tls, on loopback.
 package hostile
@@ -136,7 +136,7 @@ func (tk talk) works(t *testing.T) {
 		p, err := tk.c.Read(ctx, tk.h, 100)
 		testkit.Must(t, err)
 		if len(p) == 0 {
-			t.Fatal("the connection has ended")
+			t.Fatal("the connection ended before the echo server had sent all back")
 		}
 		got = append(got, p...)
 	}

@@ -15,11 +15,12 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A caller can send a duplicate of its own end of the session's connection to tlsd, as a
-// descriptor. If tlsd kept the duplicate open, it would not see that the caller is gone. The
-// session would live until --session-idle-timeout, and for ever if a call is in flight.
+// A session is a connection between a caller and tlsd. The caller can send tlsd a duplicate of the
+// caller's own socket (SCM_RIGHTS). If tlsd kept the duplicate open, it would not see that the
+// caller is gone. The session would live until --session-idle-timeout, and for ever if a call is in
+// flight. In this file the variable end is the caller's socket.
 
-// endOf returns a duplicate of the connection's descriptor.
+// endOf returns a duplicate of the socket of conn.
 func endOf(t *testing.T, conn *net.UnixConn) *os.File {
 	t.Helper()
 	f, err := conn.File()
@@ -51,8 +52,10 @@ func give(to *os.File, text string, files ...*os.File) error {
 	return unix.Sendmsg(int(to.Fd()), []byte(text), unix.UnixRights(fds...), nil, 0)
 }
 
-// When a caller ends, its session ends, even if the caller has sent tlsd a duplicate of its own
-// end. Each case sends the duplicate in another way.
+// When a caller has closed its socket, its session ends, even if the caller has sent tlsd a
+// duplicate of the socket. If the duplicate is in the queue of a signal pair (the socket pair of a
+// tls.Signal), the session ends at the idle timeout. In all other cases it ends without this
+// timeout. Each case sends the duplicate in another way.
 func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -77,8 +80,8 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 		}
 	}
 	// signal makes a context listen, makes the calls in requests, and calls tls.Signal with a
-	// socket pair. Then it puts a duplicate of the caller's end into a queue of the pair: if
-	// second is true, into the queue of the second socket, else into that of the first.
+	// socket pair. Then it puts a duplicate of the caller's socket into a queue of the pair: if
+	// second is true, into the queue of the second socket, else into the queue of the first.
 	signal := func(t *testing.T, end *os.File, requests string, second bool) {
 		a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
 		listen := request("Listen", `[1,"127.0.0.1",%d]`, testkit.Port(t))
@@ -144,16 +147,16 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			testkit.Must(t, give(end, backend))
 			answered(t, end, `{"jsonrpc":"2.0","id":1,"result":"openssl"}`)
 			if err := give(a, "x", end, a); !errors.Is(err, unix.EPERM) {
-				t.Errorf("sending a descriptor into a taken data channel: %v, "+
-					"want EPERM", err)
+				t.Errorf("sending a descriptor into a data channel that tlsd "+
+					"has taken: %v, want EPERM", err)
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			idle := "1h" // so long that it ends no session in this test
-			// A duplicate in the queue of a signal keeps the session alive until the
-			// idle timeout, so this timeout must be short.
+			// A duplicate in the queue of a signal pair keeps the session alive until
+			// the idle timeout, so this timeout must be short.
 			if strings.Contains(name, "a signal") {
 				idle = "2s"
 			}

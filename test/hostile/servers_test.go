@@ -87,7 +87,8 @@ func kinds(t *testing.T, what string, err error, want ...client.Kind) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || !slices.Contains(want, e.Kind) {
-		t.Errorf("%s: %v (%+v); want an error of kind %v", what, err, e, want)
+		t.Errorf("%s: the call returns %v (%+v); want an error of a kind in %v", what, err,
+			e, want)
 	}
 }
 
@@ -229,8 +230,8 @@ func TestServersThatAreCut(t *testing.T) {
 					}
 				}
 				if at > 100000 {
-					t.Fatalf("after %d bytes, the server's output is not whole",
-						at)
+					t.Fatalf("the server's output was cut after %d bytes, and "+
+						"was still not whole", at)
 				}
 			}
 			t.Logf("a server that is not cut sends %d bytes", whole)
@@ -290,8 +291,9 @@ func TestServersThatDrip(t *testing.T) {
 			}, func(phase string, data []byte, err error) {
 				took = time.Since(begin)
 				if c.want == "" && (err != nil || string(data) != reply) {
-					t.Errorf("in the %s: %q, %v; want %q and no error", phase,
-						data, err, reply)
+					t.Errorf("the connection ended in the %s, after the data "+
+						"%q, with the error %v; want %q and no error",
+						phase, data, err, reply)
 				}
 				if c.want != "" {
 					kinds(t, "in the "+phase, err, c.want)
@@ -329,7 +331,8 @@ func TestServersWithTooMuchToShow(t *testing.T) {
 			}, func(phase string, data []byte, err error) {
 				switch {
 				case times <= 10 && (err != nil || string(data) != reply):
-					t.Errorf("%s: %q, %v; want %q and no error", what, data,
+					t.Errorf("%s: our client has read %q, and ended with the "+
+						"error %v; want %q and no error", what, data,
 						err, reply)
 				case times > 10:
 					kinds(t, what+", in the "+phase, err, client.KindHandshake,

@@ -68,8 +68,8 @@ func TestTheSocketsFileIsTakenAway(t *testing.T) {
 				d.Socket).CombinedOutput()
 			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) ||
 				exit.ExitCode() != 1 || !strings.Contains(string(out), d.Socket) {
-				t.Errorf("a second daemon ends with %v: %s; want exit status 1, "+
-					"and the socket's path", err, out)
+				t.Errorf("a second daemon ends with %v and prints %s; want exit "+
+					"status 1, and a text with the socket's path", err, out)
 			}
 			tk.works(t)
 			tk.c.Close()
@@ -249,7 +249,7 @@ func TestADaemonThatIsBoundAndDoesNotListen(t *testing.T) {
 	out, err := exec.Command(testd.Exe(t, "tlsd"), "--socket", path).CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 ||
 		!strings.Contains(string(out), "another tlsd is serving "+path+", or about to") {
-		t.Errorf("a second daemon ends with %v: %s; want exit status 1, and "+
+		t.Errorf("a second daemon ends with %v and prints %s; want exit status 1, and "+
 			"\"another tlsd is serving …\"", err, out)
 	}
 
@@ -273,13 +273,13 @@ func TestADaemonThatIsStopped(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	port, _ := w.echo(t)
-	// Some of the 16 spare workers still start when the daemon stops. They must wait until the
-	// daemon can hear that they are ready.
+	// Some of the 16 spare workers are still starting when SIGSTOP comes. They must wait until
+	// the daemon goes on, and can hear that they are ready.
 	d := testd.Start(t, "--spare=16")
 	tk := w.talk(t, d.Dial(t), port)
 	testkit.Must(t, unix.Kill(d.PID, unix.SIGSTOP))
 	t.Cleanup(func() { unix.Kill(d.PID, unix.SIGCONT) })
-	testkit.Until(t, "all of its threads have stopped", func() bool {
+	testkit.Until(t, "all threads of the daemon have stopped", func() bool {
 		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.PID))
 		return len(threads) > 0 && !slices.ContainsFunc(threads, func(file string) bool {
 			stat, _ := os.ReadFile(file)
@@ -312,7 +312,7 @@ func TestADaemonThatIsStopped(t *testing.T) {
 }
 
 // scriptFails runs a script that calls tls.NewClient, and lets the plugin start no private daemon.
-// The script must fail, and its text must name the socket and have the reason in says.
+// The script must fail, and its output must name the socket and have the reason in says.
 func scriptFails(t *testing.T, socket, says string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -331,8 +331,8 @@ func scriptFails(t *testing.T, socket, says string) {
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) ||
 		!strings.Contains(text, "tls.NewClient: backend: ") ||
 		!strings.Contains(text, socket) || !strings.Contains(text, says) {
-		t.Errorf("the script ends with %v: %s; want kind backend, the socket and %q", err,
-			text, says)
+		t.Errorf("the script ends with %v and prints %s; want kind backend, the socket "+
+			"and %q", err, text, says)
 	}
 	t.Logf("a script gives up after %v: %s", time.Since(begin), text)
 }

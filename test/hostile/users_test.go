@@ -30,8 +30,8 @@ const (
 	bystander = 54321
 )
 
-// userEnv is the variable that tells the test binary which of userPlays to play. Its argument is
-// the daemon's socket.
+// userEnv is the variable that tells the test binary which of userPlays to play. The argument of
+// the test binary is then the daemon's socket.
 const userEnv = "HOSTILE_TEST_USER"
 
 var userPlays = map[string]func(socket string) error{
@@ -39,8 +39,8 @@ var userPlays = map[string]func(socket string) error{
 	"stop workers": playStopWorkers,
 }
 
-// tracerEnv is the variable that tells the test binary to start a daemon and to trace it. Its
-// arguments are the daemon's command line.
+// tracerEnv is the variable that tells the test binary to start a daemon and to trace it. The
+// arguments of the test binary are then the daemon's command line.
 const tracerEnv = "HOSTILE_TEST_TRACER"
 
 func playUser(play, socket string) int {
@@ -51,8 +51,8 @@ func playUser(play, socket string) int {
 	return 0
 }
 
-// needUsers skips a test that is not run by root, because only root can be other users. It also
-// makes the test parallel.
+// needUsers skips a test that is not run by root, because only root can start processes of other
+// users. needUsers also makes the test parallel.
 func needUsers(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -81,7 +81,7 @@ func playAsk(socket string) error {
 	fmt.Fprint(conn, backend)
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	if !strings.Contains(line, `"result":"openssl"`) {
-		return fmt.Errorf("%q, %v", line, err)
+		return fmt.Errorf("tlsd's answer is %q (%v), want the result openssl", line, err)
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func playStopWorkers(socket string) error {
 }
 
 // A user can stop a worker as soon as the worker has the user's ID. At whatever moment the user
-// does so, root and another user are still served, and the daemon stops in good order.
+// does so, root and another user are still served, and the daemon stops without an error.
 func TestAUserWhoStopsItsWorkersHoldsUpNobody(t *testing.T) {
 	needUsers(t)
 	for i, mode := range [][]string{{}, {"--spare=0"}, {"--isolation=shared", "--workers=1"}} {
@@ -251,8 +251,8 @@ func TestAWorkerThatIsTracedServesNobody(t *testing.T) {
 			cmd.Process.Kill()
 			<-ended
 			if !strings.Contains(line, c.want) {
-				t.Errorf("the caller is told %q, %v; want %s\n%s", line, err,
-					c.want, log.String())
+				t.Errorf("tlsd's answer is %q (%v), want %s; the log:\n%s", line,
+					err, c.want, log.String())
 			}
 		})
 	}

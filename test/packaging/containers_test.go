@@ -28,7 +28,7 @@ import (
 // names.
 
 // A podman is a set of namespaces in which the program podman has storage, processes and mounts of
-// its own. They end with the test.
+// its own. The namespaces end with the test.
 type podman struct {
 	t    *testing.T
 	pid  int    // of the first process in the namespaces
@@ -126,7 +126,8 @@ func (p *podman) fails(want string, args ...string) {
 	p.t.Helper()
 	out, err := p.command(args...).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), want) {
-		p.t.Errorf("podman %v: %v; %q is not in\n%s", args, err, want, out)
+		p.t.Errorf("podman %v ends with %v; want a failure, and %q in its output:\n%s",
+			args, err, want, out)
 	}
 }
 
@@ -148,7 +149,8 @@ func (p *podman) image(name, root string) {
 	text, err := load.CombinedOutput()
 	out.Close() // so that tar ends, even if the import has failed
 	if bad := tar.Wait(); err != nil || bad != nil {
-		p.t.Fatalf("podman import: %v, %v\n%s%s", err, bad, text, &stderr)
+		p.t.Fatalf("podman import ends with %v, and tar with %v\n%s%s", err, bad, text,
+			&stderr)
 	}
 }
 
@@ -242,7 +244,7 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 	shared := []string{"-v", sockets + ":" + folders[0][1]}
 	files := []string{"-v", certificates + ":" + folders[1][1] + ":ro"}
 	// script returns a command that runs a script as a user, in a container of its own. The
-	// container has tlsd's image, because the plugin is in it.
+	// container has tlsd's image, because this image has the plugin.
 	script := func(uid int, files []string, name string, args ...string) []string {
 		all := append([]string{"run", "--rm", "--network", "container:tlsd", "--user",
 			fmt.Sprintf("%d:%d", uid, uid), "-e", "TLSD_SOCKET=" + socket, "-e",
@@ -258,7 +260,7 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 		p.run(append(append(append(append([]string{"run", "-d", "--name", "tlsd",
 			"--network", "none"}, confined...), shared...), files...),
 			append([]string{"localhost/tlsd"}, more...)...)...)
-		p.until("status of tlsd", func() bool {
+		p.until("tlsshim status succeeds in tlsd's container", func() bool {
 			return p.command("exec", "tlsd", "/usr/bin/tlsshim", "status").Run() == nil
 		})
 	}
@@ -276,7 +278,7 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 	if err := serves.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p.until("port 8443", func() bool {
+	p.until("the server's script listens on port 8443", func() bool {
 		out, _ := p.command("exec", "tlsd", "/bin/cat", "/proc/net/tcp").Output()
 		return strings.Contains(string(out), ":20FB 00000000:0000 0A")
 	})
@@ -288,7 +290,8 @@ func TestContainersOfADaemonAndItsScripts(t *testing.T) {
 		t.Errorf("the server's script fails: %v\n%s", err, &out)
 	}
 
-	// The user and the certificates must be the same in both containers (docs/operations.md).
+	// The container of the script and the container of the daemon must have the same user and
+	// the same certificates (docs/operations.md).
 	p.fails("ermission denied", script(user+1, files, "demo-server.dom", server...)...)
 	p.run("stop", "tlsd")
 	if status := p.run("wait", "tlsd"); status != "0\n" {

@@ -44,7 +44,8 @@ func TestTheUnitNeedsWhatTheManualSays(t *testing.T) {
 			tt.path).CombinedOutput()
 		if good := tt.want == "0\n"; good != (err == nil) ||
 			!strings.Contains(string(out), tt.want) {
-			t.Errorf("%s: %v, %s; want %q", tt.name, err, out, tt.want)
+			t.Errorf("%s: tlsshim ends with %v, and prints %s; want %q", tt.name, err,
+				out, tt.want)
 		}
 		m.run("root", "systemctl", "stop", "tlsd.service", "tlsd.socket")
 	}

@@ -109,7 +109,8 @@ func filesBelow(t *testing.T, dir string) map[string]fs.FileMode {
 	return found
 }
 
-// make install makes exactly the files of the list above, and make uninstall removes all of them.
+// make install makes exactly the files of the map installed, and make uninstall removes all of
+// them.
 func TestInstallPutsTheRightFiles(t *testing.T) {
 	t.Parallel()
 	dest := t.TempDir()
@@ -123,7 +124,7 @@ func TestInstallPutsTheRightFiles(t *testing.T) {
 	}
 	for name := range got {
 		if _, ok := installed[name]; !ok {
-			t.Errorf("make install makes %s, which is not in the list", name)
+			t.Errorf("make install makes %s, which the map installed lacks", name)
 		}
 	}
 	pc := readFile(t, filepath.Join(dest, "usr/lib/pkgconfig/tlsd.pc"))
@@ -169,8 +170,8 @@ func TestInstallSaysThatNothingIsBuilt(t *testing.T) {
 	dest := t.TempDir()
 	out, err := makeIn(top, "install", "BIN="+t.TempDir(), "DESTDIR="+dest).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "run make build first") {
-		t.Errorf("make install without programs: %v; want it to fail with \"run make "+
-			"build first\"\n%s", err, out)
+		t.Errorf("make install without programs ends with %v; want a failure with \"run "+
+			"make build first\"\n%s", err, out)
 	}
 	if left := filesBelow(t, dest); len(left) > 0 {
 		t.Errorf("make install without programs has installed %v", left)

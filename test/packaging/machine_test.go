@@ -199,7 +199,8 @@ func (m *machine) until(want string, args ...string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("%v does not print %q, but\n%s", args, want, out)
+			m.t.Fatalf("%v has not printed %q in time; its last output is\n%s", args,
+				want, out)
 		}
 	}
 }

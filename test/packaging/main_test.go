@@ -56,7 +56,7 @@ func succeed(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, out)
+		t.Fatalf("%s fails: %v\n%s", cmd, err, out)
 	}
 	return string(out)
 }

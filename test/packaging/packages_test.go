@@ -172,7 +172,8 @@ func (s *openedSession) ask(call, want string) {
 		s.m.t.Fatal(err)
 	}
 	if line, err := s.out.ReadString('\n'); err != nil || !strings.HasPrefix(line, want) {
-		s.m.t.Fatalf("%s: %q, %v; want %q", call, line, err, want)
+		s.m.t.Fatalf("tlsshim shell answers %s with %q (%v), want %q", call, line, err,
+			want)
 	}
 }
 
@@ -201,7 +202,7 @@ func TestPagesAreGoodMdoc(t *testing.T) {
 				strings.Contains(line, "outdated mandoc.db")
 		})
 	if len(lines) > 0 {
-		t.Errorf("mandoc: %s", strings.Join(lines, "\n"))
+		t.Errorf("mandoc finds mistakes: %s", strings.Join(lines, "\n"))
 	}
 }
 
@@ -218,7 +219,8 @@ func TestPagesOfCompletionsForOtherShells(t *testing.T) {
 		got := succeed(t, exec.Command("fish", "--no-config", "-c", "source "+folder+
 			tt.program+".fish; complete -C '"+tt.program+" "+tt.words+"'"))
 		if !strings.HasPrefix(got, tt.want) || strings.Count(got, "\n") != 1 {
-			t.Errorf("fish: %s %s: %q, want %q", tt.program, tt.words, got, tt.want)
+			t.Errorf("fish completes %s %s with %q, want one line that begins with %q",
+				tt.program, tt.words, got, tt.want)
 		}
 		succeed(t, exec.Command("zsh", "-n", folder+"_"+tt.program))
 	}

@@ -27,7 +27,7 @@ func TestPackagesOfARelease(t *testing.T) {
 		t.Helper()
 		out, err := run(name, args...)
 		if err != nil {
-			t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+			t.Fatalf("%s %v fails: %v\n%s", name, args, err, out)
 		}
 		return out
 	}
@@ -35,7 +35,8 @@ func TestPackagesOfARelease(t *testing.T) {
 		t.Helper()
 		if out, err := run("sh", "scripts/release.sh", "--dry-run", "9.8.7"); err == nil ||
 			!strings.Contains(out, want) {
-			t.Errorf("release.sh: %v, %s; want it to fail with %q", err, out, want)
+			t.Errorf("release.sh ends with %v, and prints %s; want a failure with %q",
+				err, out, want)
 		}
 	}
 	replace := func(name, from, to string) {

@@ -116,7 +116,8 @@ func lifeOfRpm(t *testing.T, old, renewed string) {
 	m.expect("tlsd-0.1.1-1.x86_64\n", "root", "rpm", "-q", "tlsd")
 	if out := m.fails("root", "rpm", "-V", "tlsd"); strings.Count(out, "\n") != 1 ||
 		!strings.Contains(out, "  c /etc/tlsd/tlsd.toml\n") {
-		t.Errorf("after the administrator has changed the settings, rpm -V prints\n%s", out)
+		t.Errorf("after the administrator has changed the settings, rpm -V prints\n%s"+
+			"want one line, about tlsd.toml", out)
 	}
 
 	m.run("root", rpm("-e", "tlsd")...)

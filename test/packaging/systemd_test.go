@@ -36,7 +36,7 @@ func TestTheUnitsArePlainToSystemd(t *testing.T) {
 		out := m.run("root", "env", "XDG_RUNTIME_DIR=/run", "systemd-analyze", "verify",
 			"--man=no", "--recursive-errors=no", flag, "tlsd.service", "tlsd.socket")
 		if out != "" {
-			t.Errorf("systemd-analyze verify %s: %s", flag, out)
+			t.Errorf("systemd-analyze verify %s finds mistakes: %s", flag, out)
 		}
 	}
 	m.run("root", "systemd-analyze", "security", "--no-pager", "--threshold="+mostExposed,
@@ -65,7 +65,7 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 	// A worker has its caller's rights: bob's worker cannot read alice's key.
 	if out := m.fails("bob", "tlsshim", "call", "NewServerContext", alices+"/cert.pem",
 		alices+"/key.pem"); !strings.Contains(out, "ermission denied") {
-		t.Errorf("bob's call with alice's key: %s; want \"permission denied\"", out)
+		t.Errorf("bob's call with alice's key prints %s; want \"permission denied\"", out)
 	}
 
 	// root's worker can read alice's key.
@@ -75,7 +75,7 @@ func TestTheServiceServesRootAndTwoUsers(t *testing.T) {
 	// tlsd refuses a reload with a bad setting, and goes on with the old settings.
 	m.write("/etc/tlsd/tlsd.toml", "root", "0644", "allow-uids = ['alice']\n")
 	if out := m.fails("root", "systemctl", "reload", "tlsd"); !strings.Contains(out, "failed") {
-		t.Errorf("systemctl reload with a bad setting: %s; want \"failed\"", out)
+		t.Errorf("systemctl reload with a bad setting prints %s; want \"failed\"", out)
 	}
 	m.expect("allow-uids is not known; did you mean allow-uid?", "root", "journalctl", "-u",
 		"tlsd", "--no-pager", "-o", "cat")
@@ -247,7 +247,7 @@ ExecStart=/usr/bin/tlsd --socket /run/tlsd/tlsd.sock --allow-uid alice
 			"and not in trusted-users of /etc/tlsd/client.conf"},
 	} {
 		if out := m.run("alice", refused.command...); !strings.Contains(out, refused.says) {
-			t.Errorf("%v, without client.conf: %s; want %q", refused.command, out,
+			t.Errorf("without client.conf %v prints %s; want %q", refused.command, out,
 				refused.says)
 		}
 	}
@@ -279,14 +279,15 @@ func TestTheServiceRunsAsAUserOfItsOwn(t *testing.T) {
 	for _, user := range []string{"bob", "root"} {
 		if out := m.fails(user, "tlsshim", "call", "Backend"); !strings.Contains(out,
 			"may not use this tlsd") {
-			t.Errorf("a call of %s: %s; want a refusal", user, out)
+			t.Errorf("a call of %s prints %s; want \"may not use this tlsd\"", user,
+				out)
 		}
 	}
 	m.write(alices+"/key.pem", "alice", "0600", "secret")
 	m.run("root", "chmod", "0700", alices)
 	if out := m.fails("alice", "tlsshim", "call", "SetCaBundle",
 		alices+"/key.pem"); !strings.Contains(out, "ermission denied") {
-		t.Errorf("alice's file, read by the service's user: %s; want \"permission denied\"",
-			out)
+		t.Errorf("a worker with the rights of the service's user opens a file of alice's: "+
+			"tlsshim prints %s; want \"permission denied\"", out)
 	}
 }

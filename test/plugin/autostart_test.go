@@ -22,8 +22,9 @@ import (
 
 // If no tlsd listens, the plugin starts a private one, which is no child of the host.
 
-// If the variable asTLSD is set, this test program runs no tests: it is a stand-in for tlsd that
-// the plugin starts, with tlsd's flags. The value says how the stand-in behaves; see standInMain.
+// If the environment has the variable asTLSD, this test program runs no tests. It is then a
+// stand-in for tlsd that the plugin starts, with tlsd's flags. The variable's value says how the
+// stand-in behaves (see standInMain).
 const asTLSD = "TLSD_TEST_AS_TLSD"
 
 // standInMain is the main function of the stand-in. When its last session has ended, it removes the
@@ -50,7 +51,7 @@ func standInMain() {
 				os.Exit(0)
 			}
 		}
-	case "yields": // starts another stand-in, which listens only later, and ends
+	case "yields": // ends after it has started another stand-in, which listens only later
 		pipe.Close()
 		other := exec.Command("/proc/self/exe", os.Args[1:]...)
 		other.Env = append(os.Environ(), asTLSD+"=late")
@@ -108,7 +109,7 @@ func standInMain() {
 	os.WriteFile(*path+".pid", []byte(strconv.Itoa(os.Getpid())), 0o600)
 	pipe.WriteString("\n")
 	pipe.Close()
-	ended := make(chan bool)
+	ended := make(chan bool) // gets false if a session begins, and true if a session ends
 	go func() {
 		for {
 			conn, err := ln.AcceptUnix()
@@ -264,8 +265,8 @@ func TestAPrivateTLSDIsStartedAndBelongsToNobody(t *testing.T) {
 	gone(t, socket)
 }
 
-// A host that ignores SIGCHLD cannot wait for a child's status. Even there the plugin starts a
-// tlsd.
+// A host that ignores SIGCHLD cannot wait for a child's status. Even in such a host the plugin
+// starts a tlsd.
 func TestAutostartDoesNotDependOnTheHostsSIGCHLD(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
@@ -442,7 +443,7 @@ func TestAHostThatInheritsOrphansSeesNoStranger(t *testing.T) {
 		killed(t, socket)
 		h.send("wait-any").gives(0, "")
 		if s := h.call("status").Text; !strings.Contains(s, "sigchlds 0") {
-			t.Errorf("the host has had a SIGCHLD: %s", s)
+			t.Errorf("the host has got a SIGCHLD; its status is %s", s)
 		}
 		// When the plugin starts the next tlsd, it reaps the intermediate process of the
 		// previous tlsd, if the process has ended. So this test waits until it has ended.
@@ -481,7 +482,7 @@ func TestAHostThatIsProcess1SeesNoStranger(t *testing.T) {
 	h.send("Backend").gives(7, "openssl")
 	h.send("wait-any").gives(0, "")
 	if s := h.call("status").Text; !strings.Contains(s, "sigchlds 0") {
-		t.Errorf("the host has had a SIGCHLD: %s", s)
+		t.Errorf("the host has got a SIGCHLD; its status is %s", s)
 	}
 }
 

@@ -52,8 +52,8 @@ func TestAnswersMayComeInAnyOrder(t *testing.T) {
 	}
 }
 
-// After an answer that breaks the protocol, the plugin closes the session. The call that waits and
-// all later calls on its handles fail, and the errors say what was wrong.
+// After an answer that breaks the protocol, the plugin closes the session. The waiting call fails,
+// and so do all later calls on the session's handles. The errors say what was wrong.
 func TestATLSDThatBreaksTheProtocolIsLeft(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -242,7 +242,7 @@ func TestATLSDThatDoesNotAnswerHelloIsGivenUpOnceForAll(t *testing.T) {
 		calls = append(calls, h.start("NewClient", "h", 1))
 	}
 	for _, call := range calls {
-		// after 10 s
+		// All calls fail 10 s after the plugin has sent tls.Hello.
 		call.fails("tls.NewClient: backend: "+d.path+": ", "tlsd has not answered in time")
 	}
 	p.ended()

@@ -119,7 +119,7 @@ func TestTheHeaderServesCAndCPlusPlus(t *testing.T) {
 		args = append(args, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only",
 			"-include", filepath.Join(sources, "tlsplugin.h"), "/dev/null")
 		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
-			t.Errorf("gcc %v: %v\n%s", args, err, out)
+			t.Errorf("gcc %v does not accept the header: %v\n%s", args, err, out)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (c canceller) run(h *host, op string, args []any, others ...*pending) (resu
 			case r := <-call.Result():
 				results = append(results, r)
 			case <-h.Left:
-				h.t.Fatalf("%s: the host has ended", call.Op)
+				h.t.Fatalf("during the call of %s the host has ended", call.Op)
 			case <-time.After(10 * time.Millisecond):
 				if time.Now().After(end) {
 					h.t.Fatalf("%s does not end after many calls of tls_Cancel",
@@ -158,7 +158,7 @@ func stuckCalls(t *testing.T) []stuck {
 				// The Close succeeds if the cancelled Write had sent nothing.
 				if r.N != 0 && !strings.HasPrefix(r.Text, "tls.") {
 					t.Errorf("a cancelled Close gives %d, %q; want 0, or "+
-						"an error of tls", r.N, r.Text)
+						"a text that begins with \"tls.\"", r.N, r.Text)
 				}
 			}
 			h.send("Close", 1).fails("tls.Close: handle 1: ")
@@ -330,7 +330,7 @@ func TestACancelBeforeTheFirstCallDoesNothing(t *testing.T) {
 	backendIs(t, h, d, "openssl")
 }
 
-// cancelled reads one notification for each of these ids, in any order. The notification tells tlsd
+// cancelled reads one notification for each of the ids, in any order. A notification tells tlsd
 // that the call with the id is cancelled.
 func (p *peer) cancelled(ids ...int64) {
 	p.t.Helper()
@@ -339,7 +339,8 @@ func (p *peer) cancelled(ids ...int64) {
 		want[fmt.Sprintf("[%d]", id)] = true
 		r := p.request()
 		if r.Method != "$/cancelRequest" || r.ID != nil {
-			p.t.Fatalf("the plugin sends %s; want a cancellation", r.Method)
+			p.t.Fatalf("the plugin sends %s; want $/cancelRequest without an id",
+				r.Method)
 		}
 		got[string(r.Params)] = true
 	}
@@ -364,8 +365,8 @@ func TestACancelTellsTLSDOnceOfEachCall(t *testing.T) {
 	later := h.start("Subject", 9)
 	laterID := p.expect("tls.PeerCertSubject", "[9]")
 
-	// Each cancelled call ends with tlsd's answer, also if the call has succeeded. The answers
-	// may come in any order.
+	// Each cancelled call ends with tlsd's answer, even if the answer says that the call has
+	// succeeded. The answers may come in any order.
 	p.fail(ids[3], "tls.Handshake: cancelled by the caller")
 	calls[3].fails("tls.Handshake: cancelled by the caller")
 	p.result(ids[0], "0") // as if tlsd had answered before it got the notification
@@ -404,8 +405,9 @@ func TestATLSDThatDoesNotEndACancelledCallIsGivenUp(t *testing.T) {
 			h.send("Cancel").gives(0, "")
 			_, err := io.Copy(io.Discard, p.in) // until the plugin closes the session
 			if wait := time.Since(began); err != nil || wait < 4*time.Second {
-				t.Errorf("the plugin closes the session after %v, %v; want at "+
-					"least 4s", wait, err)
+				t.Errorf("the plugin closes the session after %v, and reading "+
+					"ends with the error %v; want at least 4s, and no error",
+					wait, err)
 			}
 			if r := accept.wait(); r.N != -1 ||
 				!strings.HasSuffix(r.Text, ": cancelled by the caller") {
@@ -485,8 +487,9 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 							": cancelled by the caller") &&
 							!strings.HasSuffix(r.Text,
 								"cancelled call in time") {
-							t.Errorf("%s gives %d, %q; want it to be "+
-								"cancelled", c.Op, r.N, r.Text)
+							t.Errorf("%s gives %d, %q; want -1, and a "+
+								"text about the cancel", c.Op,
+								r.N, r.Text)
 						}
 					case <-time.After(10 * time.Millisecond):
 					}

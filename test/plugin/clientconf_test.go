@@ -135,8 +135,8 @@ func TestTheSystemsSocketOfClientConfIsTheOnlyOne(t *testing.T) {
 	backendIs(t, h, own, "own")
 }
 
-// If a user other than root could change client.conf, or if it has a mistake, each call fails with
-// an error about it. The plugin does not treat such a file as empty.
+// If a user other than root could change client.conf, or if client.conf has a mistake, each call
+// fails with an error about the file. The plugin does not treat such a file as empty.
 func TestClientConfIsRoots(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t)
@@ -179,6 +179,7 @@ func TestClientConfIsRoots(t *testing.T) {
 		h := machine{"autostart = yes\n", c.setup, []string{d.env()}}.start(t)
 		h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: /", c.want)
 	}
+	// These changes leave a good client.conf, or none, and calls succeed.
 	for _, setup := range []string{"mv $etc/tlsd/client.conf $etc/x; ln -s ../x " +
 		"$etc/tlsd/client.conf", "chmod 0600 $etc/tlsd/client.conf", "rm -r $etc/tlsd"} {
 		backendIs(t, machine{"\tautostart\t=  yes \r\n #x\n", setup,
@@ -249,7 +250,7 @@ func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 }
 
 // After sudo -E, XDG_RUNTIME_DIR still names the directory of the user that called sudo. The plugin
-// must not make files of root in it: that user's own tlsd could not start then.
+// must not make files of root in this directory, because the user's own tlsd could not start then.
 func TestARuntimeDirectoryOfAnotherUserIsNotUsed(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

@@ -170,8 +170,8 @@ func TestWithoutAHandshakeThereIsNoChannel(t *testing.T) {
 	p.fail(id, "no")
 	shake.fails("no")
 	if n, err := data.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("the channel of a handshake that has failed gives %d, %v; want its end", n,
-			err)
+		t.Errorf("a Read from the channel of a failed handshake returns %d, %v; want "+
+			"0, io.EOF", n, err)
 	}
 	p.noDescriptor(h, "state", -32002, beforeHandshake)
 }
@@ -304,7 +304,7 @@ func TestAWriteThatWaitsForRoomEndsWhenTheDirectionHasFailed(t *testing.T) {
 }
 
 // An error of writing can become known after the Write has returned. Then the next call on the
-// handle fails with this error, whatever the call is. Calls after that do not, except Writes.
+// handle fails with this error, whatever the call is. After this call only Writes fail with it.
 func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 	t.Parallel()
 	// learnt returns a host with an error of writing that no call has reported. The plugin has
@@ -567,8 +567,8 @@ func TestACloseEndsWhatOtherThreadsDoOnTheConnection(t *testing.T) {
 	closing.gives(0, "")
 }
 
-// The plugin closes the data channel only after tlsd has answered tls.Close. Otherwise the peer
-// would get no close_notify.
+// If no Write was cut short, the plugin closes the data channel only after tlsd has answered
+// tls.Close. Otherwise the peer would get no close_notify.
 func TestACloseLeavesTheChannelOpenUntilItIsAnswered(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t)
@@ -582,7 +582,8 @@ func TestACloseLeavesTheChannelOpenUntilItIsAnswered(t *testing.T) {
 	p.result(id, "0")
 	closing.gives(0, "")
 	if n, err := data.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("after the Close the channel gives %d, %v; want its end", n, err)
+		t.Errorf("after the Close, a Read from the channel returns %d, %v; want 0, io.EOF",
+			n, err)
 	}
 }
 
@@ -707,12 +708,12 @@ func (h *host) untilAThreadWaits() {
 	h.untilAThreadIsIn(unix.SYS_POLL, unix.SYS_PPOLL)
 }
 
-// untilThreadsWait returns when at least n threads besides the main one exist and each waits: for
-// another thread, in poll(2) or in connect(2).
+// untilThreadsWait returns when at least n threads besides the main one exist, and each of them
+// waits in poll(2), in connect(2) or for another thread.
 func (h *host) untilThreadsWait(n int) {
 	h.t.Helper()
 	waits := []int{unix.SYS_POLL, unix.SYS_PPOLL, unix.SYS_FUTEX, unix.SYS_CONNECT}
-	testkit.Until(h.t, "the threads come to rest", func() bool {
+	testkit.Until(h.t, "all threads of the host but the main one wait", func() bool {
 		calls := h.otherThreads()
 		return len(calls) >= n && !slices.ContainsFunc(calls,
 			func(call int) bool { return !slices.Contains(waits, call) })
@@ -739,7 +740,7 @@ func (h *host) otherThreads() (calls []int) {
 // untilAThreadIsIn returns when a thread besides the main one is in one of these system calls.
 func (h *host) untilAThreadIsIn(calls ...int) {
 	h.t.Helper()
-	testkit.Until(h.t, "a thread waits", func() bool {
+	testkit.Until(h.t, "a thread of the host waits in a system call", func() bool {
 		return slices.ContainsFunc(h.otherThreads(),
 			func(call int) bool { return slices.Contains(calls, call) })
 	})
@@ -759,7 +760,7 @@ func TestWhatWasWrittenArrivesThoughTheHostEndsWithoutAClose(t *testing.T) {
 		h.send("WriteZeros", 1, 50_000).gives(50_000, "")
 	}
 	h.send("exit")
-	if n := testkit.Receive(t, got, "the server sees the end"); n != 30*50_000 {
+	if n := testkit.Receive(t, got, "the server has read to the end"); n != 30*50_000 {
 		t.Errorf("%d bytes have arrived, want %d", n, 30*50_000)
 	}
 }
@@ -788,7 +789,7 @@ func TestACloseDoesNotCutShortWhatRunsAhead(t *testing.T) {
 		h.send("WriteZeros", 1, size).gives(size, "")
 	}
 	h.send("Close", 1).gives(0, "")
-	if n := testkit.Receive(t, got, "the server sees the end"); n != writes*size {
+	if n := testkit.Receive(t, got, "the server has read to the end"); n != writes*size {
 		t.Errorf("%d bytes have arrived of %d", n, writes*size)
 	}
 }
@@ -836,10 +837,11 @@ func TestWhatWasWrittenArrivesAfterTheCloseAndTheHostsEnd(t *testing.T) {
 			h.send("exit")
 			<-h.Left
 			close(left)
-			o := testkit.Receive(t, got, "the server sees the end")
+			o := testkit.Receive(t, got, "the server has read to the end")
 			if o.n != writes*size || o.err != io.EOF {
-				t.Errorf("%d bytes have arrived of %d, then %v", o.n, writes*size,
-					o.err)
+				t.Errorf("%d bytes of %d have arrived, and then the peer's Read "+
+					"returns %v; want all bytes, and then io.EOF", o.n,
+					writes*size, o.err)
 			}
 		})
 	}

@@ -69,8 +69,8 @@ func TestAHandleThatWasNotHandedOutDoesNotCount(t *testing.T) {
 	backend.gives(7, "openssl")
 }
 
-// If a session ends while no call waits, tls.NewClient opens a new one and succeeds. Calls on the
-// old handles fail with the reason that tlsd has sent.
+// If a session ends while no call waits, tls.NewClient opens a new session and succeeds. Calls on
+// the old handles fail. If tlsd has sent a reason, the errors have it.
 func TestASessionThatEndedWhileNobodyCalledIsReplacedUnnoticed(t *testing.T) {
 	t.Parallel()
 	for name, farewell := range map[string]string{
@@ -131,8 +131,8 @@ func TestTheCABundleIsSetAgainInANewSession(t *testing.T) {
 	p.result(p.expect("tls.NewServerContext", `["/c","/k"]`), "2")
 	context.gives(2, "")
 
-	// If the bundle cannot be set, the client fails, and so does the next one. The system's
-	// store is never used instead.
+	// If the bundle cannot be set, NewClient fails, and so does the next NewClient. The
+	// system's store is never used instead.
 	for range 2 {
 		client := h.start("NewClient", "h", 1)
 		p.fail(p.expect("tls.SetCaBundle", `["/new.pem"]`), "tls.SetCaBundle: /new.pem: "+

@@ -59,8 +59,8 @@ func TestADescriptorThatTheHostHasReplacedIsNeitherUsedNorClosed(t *testing.T) {
 			case "fork":
 				h.send("fork").gives(0, "")
 				if after := fds(); after != before {
-					t.Errorf("the parent has %s descriptors, but the child %s",
-						before, after)
+					t.Errorf("the parent has %s descriptors, but the child "+
+						"has %s; want the same", before, after)
 				}
 				h.send("exit")
 				h.child().gives(0, "")
@@ -111,7 +111,7 @@ func TestNoDescriptorOfThePluginIsAStandardStream(t *testing.T) {
 	cmd.Env = append(append(os.Environ(), d.env(), "TLSD_AUTOSTART=0"),
 		"ASAN_OPTIONS=detect_leaks=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("testdata/low.c: %v\n%s", err, out)
+		t.Errorf("testdata/low.c fails: %v\n%s", err, out)
 	}
 }
 
@@ -147,7 +147,7 @@ func TestForksWhileOtherThreadsTalkDisturbNothing(t *testing.T) {
 						}
 						break
 					}
-					// fails if a child has sent a byte of its own
+					// serveEcho fails if a child has sent a byte of its own.
 					err = serveEcho(newPeer(conn))
 					conn.Close()
 				}

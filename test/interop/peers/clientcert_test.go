@@ -29,8 +29,8 @@ func clientCerts(t *testing.T, ca *testcert.CA) map[string]*testcert.Cert {
 }
 
 // Foreign programs connect to our server, with each certificate and each value of the option
-// client-cert. The server serves those that it must accept. For the others, its error says what is
-// wrong with the certificate.
+// client-cert. The server serves the programs that it must accept. For the other programs, the
+// server's error says what is wrong with the certificate.
 func TestCertificatesOfForeignClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -51,7 +51,8 @@ func TestCertificatesOfForeignClients(t *testing.T) {
 					testkit.Must(t, <-come)
 					got := strings.HasSuffix(printed, ourPage) && left == nil
 					if want := accepts(mode, which); got != want {
-						t.Errorf("%s has got the page: %v, want %v: %q, %v",
+						t.Errorf("%s has got the page: %v, want %v; it "+
+							"printed %q, and ended with %v",
 							v.name, got, want, printed, left)
 					}
 				})

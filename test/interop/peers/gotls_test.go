@@ -203,8 +203,8 @@ func (c *curlTalk) serve(us *ours.Stream, answer []byte) error {
 		return err
 	}
 	if !bytes.Equal(request, lines(curlSeed, curlSize)) {
-		return fmt.Errorf("curl's request has %d bytes, other than those given to curl",
-			len(request))
+		return fmt.Errorf("curl's request has %d bytes, which differ from the bytes that "+
+			"curl had to send", len(request))
 	}
 	if err := respond(us, answer); err != nil {
 		return err
@@ -220,7 +220,8 @@ func (c *curlTalk) serve(us *ours.Stream, answer []byte) error {
 	}
 	got, err := os.ReadFile(filepath.Join(c.dir, "answer"))
 	if err == nil && !bytes.Equal(got, answer) {
-		err = fmt.Errorf("curl has received %d bytes, other than those sent", len(got))
+		err = fmt.Errorf("curl has received %d bytes, which differ from the bytes that we "+
+			"have sent", len(got))
 	}
 	return err
 }
@@ -246,7 +247,8 @@ func readRequest(us *ours.Stream) ([]byte, error) {
 		n, err := us.Read(buf)
 		got = append(got, buf[:n]...)
 		if err != nil {
-			return nil, fmt.Errorf("after %d bytes: %w", len(got), err)
+			return nil, fmt.Errorf("reading the request fails after %d bytes: %w",
+				len(got), err)
 		}
 	}
 }

@@ -60,14 +60,16 @@ func TestForeignClientsFindVirtualHosts(t *testing.T) {
 				err := <-come
 				got := strings.HasSuffix(printed, ourPage) && left == nil
 				if got != found {
-					t.Errorf("%s has got the page: %v, want %v: %q, %v", v.name,
+					t.Errorf("%s has got the page: %v, want %v; it printed "+
+						"%q, and ended with %v", v.name,
 						got, found, printed, left)
 				}
 				if found {
 					testkit.Must(t, err)
 				} else if err == nil {
 					// The client must end the connection or the handshake.
-					t.Error("the client accepts a certificate without the host")
+					t.Error("the client has accepted a certificate that " +
+						"lacks the name of the host")
 				}
 			})
 		}

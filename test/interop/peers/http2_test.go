@@ -90,14 +90,14 @@ func TestForeignClientsSpeakHTTP2WithUs(t *testing.T) {
 			printed, err := runTool("", c.tool, args...)
 			testkit.Must(t, err)
 			if want := c.protocol + " " + ourPage; printed != want {
-				t.Errorf("printed %q, want %q", printed, want)
+				t.Errorf("the client printed %q, want %q", printed, want)
 			}
 			if got := <-l.agreed; got != c.agreed {
 				t.Errorf("the handshake has agreed on %q, want %q", got, c.agreed)
 			}
 			testkit.Must(t, server.Close())
 			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-				t.Errorf("net/http has ended with: %v", err)
+				t.Errorf("net/http's Serve returns %v, want ErrServerClosed", err)
 			}
 		})
 	}
@@ -131,7 +131,8 @@ func TestNoProtocolInCommonWithForeignClients(t *testing.T) {
 			said = strings.ReplaceAll(said, "reason(1120)", "no application protocol")
 			if c.says != "" && (left == nil ||
 				!strings.Contains(strings.ToLower(said), strings.ToLower(c.says))) {
-				t.Errorf("%v, printed %q; want the text %q", left, printed, c.says)
+				t.Errorf("the client ends with %v, and prints %q; want a failure "+
+					"with the text %q", left, printed, c.says)
 			}
 		})
 	}

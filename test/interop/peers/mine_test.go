@@ -74,7 +74,7 @@ func (m mine) wants(h client.Handle, facts ...string) {
 	m.t.Helper()
 	for i := 0; i < len(facts); i += 2 {
 		if got := m.fact(h, facts[i]); got != facts[i+1] {
-			m.t.Errorf("%s is %q, want %q", facts[i], got, facts[i+1])
+			m.t.Errorf("tls.Info gives %s as %q, want %q", facts[i], got, facts[i+1])
 		}
 	}
 }
@@ -84,7 +84,8 @@ func failed(t *testing.T, err error, kind client.Kind, says string) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != kind || !strings.Contains(e.Message, says) {
-		t.Errorf("%v; want kind %s, with %q", err, kind, says)
+		t.Errorf("the call returns %v; want an error of kind %s with the text %q", err,
+			kind, says)
 	}
 }
 
@@ -159,7 +160,8 @@ func (v visitor) visit(port int, host, ca string, cert *testcert.Cert) (string, 
 }
 
 // runTool runs a program to its end, and returns its standard output. The program's input remains
-// open until the program has ended. If the program fails, the error has its standard error.
+// open until the program has ended. If the program fails, err contains what the program has written
+// to standard error.
 func runTool(input, name string, args ...string) (printed string, err error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent"}

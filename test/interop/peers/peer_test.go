@@ -30,13 +30,13 @@ type peer interface {
 // A setting says how a peer must behave.
 type setting struct {
 	version uint16
-	ca      string         // the CA that it trusts
+	ca      string         // the CA that the peer trusts
 	cert    *testcert.Cert // the certificate of a server
-	group   string         // the only group of a server: "P-384"; "": its default
+	group   string         // the only group of a server: "P-384"; "": the server's default
 	// what a server asks of its clients: "", "optional" or "required" certificates
 	ask     string
-	most    int  // the most bytes of one of its writes; 0: its default
-	command bool // it will get a command
+	most    int  // the most bytes that the peer writes at once; 0: the peer's default
+	command bool // the test will send the peer a command (see commander)
 	// a client connects twice, and resumes the first TLS session on the second connection
 	resume bool
 }
@@ -53,7 +53,7 @@ func (s setting) name() string {
 type talk interface {
 	io.ReadWriter
 	closeWrite() error
-	end() error // ends the connection, and waits for the end of the peer
+	end() error // ends the connection, and waits until the peer's program has ended
 }
 
 // An echo is a talk whose program sends all data back. The test reads and writes only our side.
@@ -67,8 +67,8 @@ const (
 	renegotiate command = "renegotiation"
 )
 
-// A commander is a talk that takes commands. After a command its output may have more than the data
-// that it has received.
+// A commander is a talk that takes commands. After a command the peer's output may have more than
+// the data that the peer has received.
 type commander interface {
 	order(command, *ours.Stream) error
 }
@@ -124,7 +124,7 @@ func (openssl) server(t *testing.T, port int, s setting) talk {
 		args = append(args, "-Verify", "3")
 	}
 	p := opensslTalk{start(t, "openssl", args...)}
-	if s.command { // without -brief its output describes the connection, too
+	if s.command { // without -brief the output of s_server describes the connection, too
 		return noisyTalk{p, &payload{from: p}}
 	}
 	return p
@@ -306,11 +306,11 @@ func (p scriptTalk) order(command, *ours.Stream) error {
 	return err
 }
 
-// end fails if the script has not seen a clean end.
+// end fails if the script does not report that its connection has ended cleanly.
 func (p scriptTalk) end() error {
 	err := p.process.end()
 	if err == nil && !strings.Contains(p.said(), "ended: clean") {
-		err = fmt.Errorf("%s: %s", p.name, p.said())
+		err = fmt.Errorf("%s reports no clean end, but %s", p.name, p.said())
 	}
 	return err
 }

@@ -55,7 +55,7 @@ var cases = []struct {
 	{name: largestOurs, run: func(c *cell) { c.largestRecords(1 - c.peers()) }, plugin: true},
 	{name: largestPeers, run: func(c *cell) { c.largestRecords(c.peers()) }, plugin: true},
 	{name: halfClosed, run: (*cell).peerHalfCloses},
-	{name: halfClosing},
+	{name: halfClosing}, // never runs: the variable unable lists it for all peers
 	{name: renegotiated, run: (*cell).renegotiation},
 	{name: certOptional, run: (*cell).clientCertOptional},
 	{name: certRequired, run: (*cell).clientCertRequired},
@@ -113,10 +113,10 @@ const bulk = 300 << 10
 type cell struct {
 	*testing.T
 	w       *world
-	level   ours.Level // ours
+	level   ours.Level // of our side
 	peer    peer
-	role    role // the peer's
-	setting      // the peer's
+	role    role // of the peer
+	setting      // of the peer
 
 	relay *tap.Relay
 	held  bool // the relay holds back what the server sends after the handshake
@@ -156,7 +156,7 @@ func (c *cell) begin() (err error) {
 	go func() {
 		if c.resume {
 			if err := receiveFirst(l); err != nil {
-				come <- fmt.Errorf("the first connection: %w", err)
+				come <- fmt.Errorf("the first of two connections fails: %w", err)
 				return
 			}
 		}
@@ -184,7 +184,7 @@ func receiveFirst(l *ours.Listener) error {
 func (c *cell) connect() {
 	c.Helper()
 	if err := c.begin(); err != nil {
-		c.Fatalf("our handshake with the peer: %v", err)
+		c.Fatalf("our handshake with the peer fails: %v", err)
 	}
 	if v := c.us.Version(); v != "TLSv"+c.setting.name() {
 		c.Errorf("the version is %s, want TLSv%s", v, c.setting.name())
@@ -248,7 +248,8 @@ func (c *cell) sends(who string, to io.Writer, text []byte, size int) func() err
 			}
 			n = min(n, len(text)-at)
 			if _, err := to.Write(text[at : at+n]); err != nil {
-				return fmt.Errorf("%s: writing after %d bytes: %w", who, at, err)
+				return fmt.Errorf("%s could not write more than %d bytes: %w", who,
+					at, err)
 			}
 			at += n
 		}
@@ -260,11 +261,11 @@ func (c *cell) receives(who string, from io.Reader, text []byte) func() error {
 	return func() error {
 		got := make([]byte, len(text))
 		if n, err := io.ReadFull(from, got); err != nil {
-			return fmt.Errorf("%s: reading after %d bytes of %d: %w", who, n, len(text),
-				err)
+			return fmt.Errorf("%s could not read more than %d bytes of %d: %w", who, n,
+				len(text), err)
 		}
 		if !bytes.Equal(got, text) {
-			return fmt.Errorf("%s: the data differs from what was sent", who)
+			return fmt.Errorf("%s received data that differs from what was sent", who)
 		}
 		return nil
 	}
@@ -277,10 +278,10 @@ func (c *cell) finish() {
 		return // exchange has ended the connection
 	}
 	if err := c.us.Close(); err != nil {
-		c.Errorf("Close: %v", err)
+		c.Errorf("our Close returns %v", err)
 	}
 	if err := c.them.end(); err != nil {
-		c.Errorf("the end of the peer: %v", err)
+		c.Errorf("after our Close the peer has not ended cleanly: %v", err)
 	}
 }
 
@@ -368,9 +369,9 @@ func (c *cell) goesOn() bool {
 	return false
 }
 
-// fullOfLines is the size of a full record of whole lines. s_server may print a line about the
-// connection between two records. As each record ends with a whole line, the line of s_server does
-// not come within a line of the data.
+// fullOfLines is the size of a full record. It is a multiple of 64, the length of a line of the
+// data, so each record ends at the end of a line. s_server may print a message between two records.
+// The message does not split a line.
 const fullOfLines = 1 << 14
 
 // sizeOfKeyUpdate is the size of the record of a KeyUpdate: the header of the message, one byte,
@@ -394,18 +395,19 @@ func (c *cell) keyUpdate() {
 		half := len(text) / 2
 		both(text[:half])
 		if err := told.order(rekey, c.us); err != nil {
-			c.Fatalf("telling the peer to send a KeyUpdate: %v", err)
+			c.Fatalf("the peer cannot be told to send a KeyUpdate: %v", err)
 		}
 		if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
 			return updates(all) > round
 		}) {
-			c.Fatalf("the peer has sent no KeyUpdate: %+v", c.relay.Records(c.peers()))
+			c.Fatalf("the peer was told to send a KeyUpdate, and has only sent %+v",
+				c.relay.Records(c.peers()))
 		}
 		both(text[half:])
 	}
-	// After a Read has received the peer's KeyUpdate, our next Write sends ours.
+	// After our Read has received a KeyUpdate, our next Write sends ours. In the last round all
+	// our Writes may have come before this Read, so one more Write is needed.
 	both(lines(4, fullOfLines))
-	// The peer has asked for a KeyUpdate of ours each time.
 	if got := updates(c.relay.Records(1 - c.peers())); got != 3 {
 		c.Errorf("we have sent %d KeyUpdates, want 3", got)
 	}
@@ -429,7 +431,7 @@ func (c *cell) helloRetry() {
 	}
 	c.connect()
 	if first := c.relay.Records(tap.FromServer)[0]; !first.HRR() {
-		c.Errorf("the server's first record is %+v, no HelloRetryRequest", first)
+		c.Errorf("the server's first record is %+v, want a HelloRetryRequest", first)
 	}
 	c.exchange(bulk, 0)
 	c.finish()
@@ -456,7 +458,8 @@ func (c *cell) oneByte() {
 						return sizes(all)[want] > sent
 					}
 				if !c.relay.Await(c.peers(), testkit.Patience, left) {
-					return fmt.Errorf("byte %d does not come as a record", i)
+					return fmt.Errorf("the peer has not sent byte %d in a "+
+						"record of its own", i)
 				}
 			}
 			return nil
@@ -466,8 +469,8 @@ func (c *cell) oneByte() {
 		c.exchange(n, 1)
 	}
 	if all := sizes(c.relay.Records(c.peers())); all[want] < 200 {
-		c.Errorf("the peer has sent %d records of %d bytes; of all sizes: %v", all[want],
-			want, all)
+		c.Errorf("the peer has sent %d records of %d bytes, want 200 or more; the number "+
+			"of records by size: %v", all[want], want, all)
 	}
 	// Now only our side sends much data. The peer would send it in records of one byte, which
 	// takes too long.
@@ -502,7 +505,7 @@ func (c *cell) largestRecords(d tap.Direction) {
 	c.connect()
 	c.exchange(bulk, 1<<15)
 	if all := sizes(c.relay.Records(d)); all[1<<14+c.overhead()] == 0 {
-		c.Errorf("no record has 16 KiB of data; how many have which size: %v", all)
+		c.Errorf("no record has 16 KiB of data; the number of records by size: %v", all)
 	}
 	c.finish()
 }
@@ -514,7 +517,8 @@ func (c *cell) peerHalfCloses() {
 	c.exchange(1000, 0)
 	testkit.Must(c.T, c.them.closeWrite())
 	if n, err := c.us.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-		c.Fatalf("the peer has ended, and we read %d bytes, %v", n, err)
+		c.Fatalf("after the peer's close_notify our Read returns %d bytes and %v, want EOF",
+			n, err)
 	}
 	c.all(c.sends("we", c.us, lines(4, bulk), 0),
 		c.receives("the peer", c.them, lines(4, bulk)))
@@ -529,22 +533,23 @@ func (c *cell) renegotiation() {
 	c.exchange(bulk, fullOfLines)
 	theirs, own := shakes(c.relay.Records(c.peers())), shakes(c.relay.Records(1-c.peers()))
 	if err := c.them.(commander).order(renegotiate, c.us); err != nil {
-		c.Fatalf("telling the peer to renegotiate: %v", err)
+		c.Fatalf("the peer cannot be told to renegotiate: %v", err)
 	}
 	if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
 		return shakes(all) > theirs
 	}) {
-		c.Fatal("the peer has not begun a handshake")
+		c.Fatal("the peer was told to renegotiate, and has not begun a handshake")
 	}
 	// Our Read refuses the renegotiation.
 	data, err := io.ReadAll(io.LimitReader(c.us, 1))
-	// Without an error, the peer has ended the connection cleanly, or has sent data.
+	// If err is nil, the peer has sent data or a close_notify. Both are allowed.
 	if err != nil && !ours.Is(err, client.KindIO) {
-		c.Errorf("we read %q, %v; want the end, or kind io", data, err)
+		c.Errorf("after the peer began a renegotiation, we read %q, and then %v; want no "+
+			"error, or one of kind io", data, err)
 	}
 	if e := ours.Failure(err); e != nil && !strings.Contains(e.Message,
 		"it had asked for a renegotiation, which is refused") {
-		c.Errorf("%v; want a text about the renegotiation", err)
+		c.Errorf("our Read returns %v; want an error that names the renegotiation", err)
 	}
 	c.Logf("after the refusal we read %d bytes, %v", len(data), err)
 	if n := shakes(c.relay.Records(1 - c.peers())); n != own {
@@ -554,7 +559,7 @@ func (c *cell) renegotiation() {
 	if !c.relay.Await(1-c.peers(), testkit.Patience, func(all []tap.Record) bool {
 		return slices.ContainsFunc(all, refusal)
 	}) {
-		c.Error("we have not refused by an alert")
+		c.Error("our side has sent no alert to refuse the renegotiation")
 	}
 	c.us.Close()
 	c.them.end() // the peer may report an error now
@@ -592,8 +597,9 @@ func (c *cell) clientCertRequired() {
 	const none = "the server asked for a client certificate, and none is set"
 	if !ours.Is(err, kind) || !strings.Contains(err.Error(), "the peer sent the alert ") ||
 		!strings.Contains(err.Error(), none) {
-		c.Errorf("%v; want kind %s, with the alert and its cause", err, kind)
+		c.Errorf("our call returns %v; want an error of kind %s that names the server's "+
+			"alert and its cause", err, kind)
 	}
 	c.Log(err)
-	c.them.end() // the server may wait for a further client
+	c.them.end() // ends a server that waits for a further client
 }

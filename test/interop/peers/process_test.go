@@ -31,7 +31,7 @@ type process struct {
 func start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
 	p := &process{name: name, cmd: exec.Command(name, args...), done: make(chan struct{})}
-	// No proxy, no configuration of the tester's.
+	// The process gets no proxy, and no configuration of the user who runs the test.
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent"}
 	p.cmd.Stderr = writerFunc(func(b []byte) (int, error) {
 		p.mu.Lock()

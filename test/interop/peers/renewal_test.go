@@ -94,7 +94,8 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 				default:
 				}
 				if err := visit(); err != nil {
-					t.Errorf("%s, visit %d: %v", name, n, err)
+					t.Errorf("the client %s fails at visit %d: %v", name, n,
+						err)
 					if n < leastVisits {
 						waitFor.Add(-1)
 					}
@@ -107,7 +108,7 @@ func TestAThousandRenewalsUnderLoadDropNobody(t *testing.T) {
 	for ; done < renewals || waitFor.Load() > 0; done++ {
 		c := pair[done%2]
 		if err := m.SetCertificate(m.ctx, ctx, "", c.CertFile, c.KeyFile); err != nil {
-			t.Errorf("renewal %d: %v", done, err)
+			t.Errorf("renewal %d fails: %v", done, err)
 			break
 		}
 	}

@@ -2,8 +2,7 @@ package peers
 
 import "crypto/tls"
 
-// The variable unable lists the cells that a peer cannot pass, with the reasons. All other cells
-// must pass.
+// A role says whether a peer is the client or the server of a connection.
 type role string
 
 const (
@@ -12,6 +11,8 @@ const (
 	either   role = ""
 )
 
+// The variable unable lists the cells that a peer cannot pass, with the reasons. All other cells
+// must pass.
 var unable = []struct {
 	peer string // "" is all
 	role role   // the peer's

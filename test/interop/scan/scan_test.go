@@ -103,7 +103,7 @@ func serve(t *testing.T, ca *testcert.CA, key testcert.KeyType) (port int, versi
 		expectAGoodClient(t, port, ca)
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("tls.Accept during the scan: %v", err)
+			t.Errorf("tls.Accept fails during the scan: %v", err)
 		}
 	})
 	return port, version
@@ -137,16 +137,16 @@ func expectAGoodClient(t *testing.T, port int, ca *testcert.CA) {
 		Config: &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}}
 	c, err := d.Dial("tcp", testkit.Addr(port))
 	if err != nil {
-		t.Errorf("a good client after the scan: %v", err)
+		t.Errorf("after the scan a good client cannot connect: %v", err)
 		return
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(testkit.Patience))
 	if _, err := c.Write([]byte("hello")); err != nil {
-		t.Errorf("a good client after the scan writes: %v", err)
+		t.Errorf("after the scan a good client cannot write: %v", err)
 	}
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("a good client after the scan reads: %v, want the end", err)
+		t.Errorf("after the scan a good client's Read returns %v, want io.EOF", err)
 	}
 }
 
@@ -157,8 +157,8 @@ type finding struct {
 	only string // versions of OpenSSL that have it: "3.0 4" is 3.0 and all 4.x; empty: all
 }
 
-// compare checks that the findings of a scan are those of a table. The findings of the parameter
-// sometimes are allowed, and may be missing.
+// compare checks that the findings of a scan are those of a table. The last parameter lists other
+// findings, which a scan may have or not.
 func compare(t *testing.T, version string, found []string, table []finding, sometimes ...finding) {
 	t.Helper()
 	var explained []string

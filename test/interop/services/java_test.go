@@ -75,20 +75,23 @@ func TestJavaIsOurServersClient(t *testing.T) {
 			})
 			h, err := m.Accept(m.ctx, ctx, "", 0)
 			if err != nil {
-				t.Fatalf("Accept of the Java client: %v\n%s", err, s.said())
+				t.Fatalf("our Accept of the Java client fails: %v\n%s", err,
+					s.said())
 			}
 			if got := m.fact(h, "subject") + " " + m.fact(h, "verified"); got != want {
-				t.Errorf("subject and verified: %q, want %q", got, want)
+				t.Errorf("tls.Info gives subject and verified as %q, want %q", got,
+					want)
 			}
 			if got := m.hear(h, isLine); got != "TLSv1.3 h2 CN=localhost\n" ||
 				m.fact(h, "alpn") != "h2" {
-				t.Errorf("Java reports %q of our server, and ALPN is %q", got,
+				t.Errorf("Java reports %q of our server, want TLSv1.3, h2 and "+
+					"CN=localhost; our side's alpn is %q, want h2", got,
 					m.fact(h, "alpn"))
 			}
 			m.say(h, "good bye\n")
 			if <-s.done; s.said() != "good bye\n" || !s.cmd.ProcessState.Success() {
-				t.Errorf("Java prints %q, want \"good bye\"; %v", s.said(),
-					s.cmd.ProcessState)
+				t.Errorf("Java prints %q and ends with %v; want \"good bye\" and "+
+					"exit status 0", s.said(), s.cmd.ProcessState)
 			}
 		})
 	}
@@ -118,8 +121,9 @@ func TestJavaKnowsItsClients(t *testing.T) {
 			if got := m.hear(h,
 				isLine); got != "TLSv1.3 http/1.1 CN="+clientName+"\n" ||
 				m.fact(h, "alpn") != "http/1.1" {
-				t.Errorf("Java reports %q of our client, and ALPN is %q", got,
-					m.fact(h, "alpn"))
+				t.Errorf("Java reports %q of our client, want TLSv1.3, http/1.1 "+
+					"and the name in its certificate; our side's alpn is %q, "+
+					"want http/1.1", got, m.fact(h, "alpn"))
 			}
 			m.say(h, "good bye\n")
 		})

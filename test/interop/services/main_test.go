@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { testd.Main(m) }
 
-// need returns the path of a program, which it finds in one of these folders, in /usr/sbin, or in
+// need returns the path of a program, which it finds in one of the folders, in /usr/sbin, or in
 // PATH. Without the program the test is skipped. Under make services it fails.
 func need(t *testing.T, program string, folders ...string) string {
 	t.Helper()
@@ -183,7 +183,7 @@ func (s *service) run(program string, args ...string) {
 	timer := time.AfterFunc(testkit.Patience, func() { s.cmd.Process.Kill() })
 	defer timer.Stop()
 	if <-s.done; !s.cmd.ProcessState.Success() {
-		s.t.Fatalf("%s: %v\n%s", s.name, s.cmd.ProcessState, s.said())
+		s.t.Fatalf("%s fails: %v\n%s", s.name, s.cmd.ProcessState, s.said())
 	}
 }
 
@@ -208,7 +208,8 @@ func (s *service) serve(port int, stop syscall.Signal, program string, args ...s
 	testkit.Until(s.t, s.name+" listens", func() bool {
 		select {
 		case <-s.done:
-			s.t.Fatalf("%s has ended: %v", s.name, s.cmd.ProcessState)
+			s.t.Fatalf("%s has ended before it listened: %v", s.name,
+				s.cmd.ProcessState)
 		default:
 		}
 		return testd.Listening(s.t, port)
@@ -312,7 +313,7 @@ func (m mine) until(whole func(string) bool, read func() ([]byte, error)) string
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
-			m.t.Fatalf("reading after %q: %v", got, err)
+			m.t.Fatalf("reading fails after the text %q: %v", got, err)
 		}
 		got += string(data)
 	}
@@ -323,12 +324,12 @@ func failed(t *testing.T, err error, kind client.Kind, says ...string) {
 	t.Helper()
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != kind {
-		t.Errorf("%v; want kind %s", err, kind)
+		t.Errorf("the call returns %v; want an error of kind %s", err, kind)
 		return
 	}
 	for _, s := range says {
 		if !strings.Contains(e.Message, s) {
-			t.Errorf("%v; want the text %q", err, s)
+			t.Errorf("the call returns %v; want an error with the text %q", err, s)
 		}
 	}
 }

@@ -30,9 +30,9 @@ const superuser, secret = "postgres", "a password of this test"
 
 const installed = "/usr/lib/postgresql/*/bin"
 
-// postgresRoot returns the root folder of a system that has PostgreSQL 17 or newer. It is "" if
-// this machine has it, or else the folder that scripts/postgresql.sh has made. If there is no such
-// folder either, the test is skipped.
+// postgresRoot returns the root folder of a system that has PostgreSQL 17 or newer. If this machine
+// has it, the folder is "". If not, the folder is the one that scripts/postgresql.sh has made.
+// Without this folder the test is skipped.
 func postgresRoot(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command(need(t, "postgres", installed), "--version").Output()
@@ -46,8 +46,8 @@ func postgresRoot(t *testing.T) string {
 	}
 	root := os.Getenv("TLSD_TEST_POSTGRESQL")
 	if why, none := strings.CutPrefix(root, "-"); none || root == "" {
-		t.Skipf("PostgreSQL %d cannot begin with TLS; make services found no 17: %s",
-			version, why)
+		t.Skipf("PostgreSQL %d cannot begin with TLS, and make services has found no "+
+			"newer one: %s", version, why)
 	}
 	return root
 }
@@ -121,7 +121,8 @@ func TestPostgresChangesToTLS(t *testing.T) {
 		other := sha256.Sum256(w.ca.Cert.Raw)
 		if why := s.authenticate(other[:]); !strings.Contains(why, "channel binding "+
 			"check failed") {
-			t.Errorf("with a wrong channel binding the server says %q", why)
+			t.Errorf("with a wrong channel binding the server says %q, want \"channel "+
+				"binding check failed\"", why)
 		}
 	})
 	t.Run("by certificate", func(t *testing.T) {
@@ -178,8 +179,9 @@ type session struct {
 	h client.Handle
 }
 
-// endPoint returns the channel binding tls-server-end-point (RFC 5929 section 4). This is the hash
-// of the server's certificate, here SHA-256, with which the certificate is signed.
+// endPoint returns the channel binding tls-server-end-point (RFC 5929 section 4). The binding is a
+// hash of the server's certificate. The certificate is signed with SHA-256, so its hash is SHA-256,
+// too.
 func (s session) endPoint() []byte {
 	sum, err := hex.DecodeString(s.fact(s.h, "sha256"))
 	testkit.Must(s.t, err)
@@ -226,7 +228,7 @@ func (s session) ready() (fields []string) {
 		case 'Z': // ReadyForQuery
 			return fields
 		case 'E': // ErrorResponse
-			s.t.Fatalf("the server says %q", body)
+			s.t.Fatalf("the server answers with the error %q", body)
 		case 'D': // DataRow
 			for body = body[2:]; len(body) > 0; {
 				n := 4 + binary.BigEndian.Uint32(body)
@@ -250,7 +252,8 @@ func (s session) authenticate(binding []byte) (why string) {
 	const mechanism, gs2, nonce = "SCRAM-SHA-256-PLUS", "p=tls-server-end-point,,", "cnonce"
 	kind, offer := s.receive()
 	if kind != 'R' || !bytes.Contains(offer, []byte(mechanism+"\x00")) {
-		s.t.Fatalf("the server offers %c %q", kind, offer)
+		s.t.Fatalf("the server offers %c %q, want R and the mechanism SCRAM-SHA-256-PLUS",
+			kind, offer)
 	}
 	bare := "n=,r=" + nonce
 	first := gs2 + bare

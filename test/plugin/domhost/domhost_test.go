@@ -180,7 +180,8 @@ func TestCommandLine(t *testing.T) {
 	help := run(t, dir, nil, plain, "--help")
 	if help.status != 0 || !strings.Contains(help.stdout, "usage: domhost") ||
 		help.stderr != "" {
-		t.Errorf("domhost --help: %v", help)
+		t.Errorf("domhost --help: got %v; want status 0, the usage on standard output, "+
+			"and nothing on standard error", help)
 	}
 }
 
@@ -213,7 +214,7 @@ func TestOutputToAPipeAppearsLineByLine(t *testing.T) {
 		n, err := out.Read(buf[:8-len(got)])
 		got = append(got, buf[:n]...)
 		if err != nil {
-			t.Fatalf("after the output %q: %v", got, err)
+			t.Fatalf("reading fails after the output %q: %v", got, err)
 		}
 	}
 	if string(got) != "one\ntwo\n" {
@@ -243,8 +244,8 @@ func TestFullDiskIsAnErrorOfPrintf(t *testing.T) {
 		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, full, &stderr
 		_ = cmd.Run()
 		if stderr.String() != want || cmd.ProcessState.ExitCode() != 1 {
-			t.Errorf("%q: status %d, %q, want 1, %q", text, cmd.ProcessState.ExitCode(),
-				stderr.String(), want)
+			t.Errorf("the script %q ends with status %d, and prints %q; want status 1 "+
+				"and %q", text, cmd.ProcessState.ExitCode(), stderr.String(), want)
 		}
 	}
 }

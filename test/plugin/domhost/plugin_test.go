@@ -244,7 +244,8 @@ func TestWrongArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
 				t.Errorf("%s:\ngot  %v\nwant %v", call, got, want)
 			}
 			if calls != nil {
-				t.Errorf("%s: the plugin was called all the same: %q", call, calls)
+				t.Errorf("%s: domhost must refuse the call, but the plugin got %q",
+					call, calls)
 			}
 		}
 	}
