@@ -15,10 +15,9 @@ import (
 //   - Unsent bytes are sent in order, with a write(2) that cannot block, while Conn.mu is locked.
 //     The operation that has added them sends them. If it ends before all are sent, the next
 //     operation sends the rest: a Read, a Write or Close.
-//   - A Write, a Handshake and a CloseWrite wait until their bytes are sent. A Read can add bytes
-//     too (an answer to KeyUpdate, an alert), but does not wait. If the system does not take its
-//     bytes at once, the next operation sends them. RFC 8446 wants the answer to KeyUpdate before
-//     the next data, so this is soon enough.
+//   - A Write, a Handshake and a CloseWrite wait until their bytes are sent. A Read can add an
+//     alert, but does not wait. If the system does not take the alert at once, the next operation
+//     sends it.
 //   - A send that fails, or is given up in the middle, mutes the Conn: nothing more is sent. The
 //     SSL does not notice, so reading goes on.
 //   - A Conn without unsent bytes has no memory for them.
@@ -32,8 +31,8 @@ const (
 	// bioBytes is the size of a pair. A piece fits in, even in records of 64 bytes (RFC 8449
 	// section 4). A handshake message that does not fit in takes several stays.
 	bioBytes = 2 * piece
-	// A peer may ask for answers (for example with KeyUpdate) and not read them. If more than
-	// mostOwed bytes of answers are unsent, the connection fails.
+	// A peer may cause alerts (for example, it asks for a renegotiation in TLS 1.2) and not read
+	// them. If more than mostOwed bytes of alerts are unsent, the connection fails.
 	mostOwed = 64 << 10
 )
 
