@@ -213,22 +213,29 @@ func TestAHangingDaemonIsGivenUpAfterTheTimeout(t *testing.T) {
 	}
 }
 
-// A blockedReader is standard input on which nobody types. If the channel is closed, Read ends.
-type blockedReader chan struct{}
+// A blockedReader is standard input on which nobody types. The first Read calls entered, and ends
+// after the channel release is closed.
+type blockedReader struct {
+	entered func()
+	release chan struct{}
+}
 
-func (r blockedReader) Read([]byte) (int, error) { <-r; return 0, errors.New("released") }
+func (r blockedReader) Read([]byte) (int, error) {
+	r.entered()
+	<-r.release
+	return 0, errors.New("released")
+}
 
 func TestAnInterruptEndsTheWaitForInput(t *testing.T) {
 	t.Parallel()
 	for _, args := range []string{"shell", "call Write 1 -"} {
-		stdin := make(blockedReader)
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(50*time.Millisecond, cancel)
+		stdin := blockedReader{cancel, make(chan struct{})}
 		var stdout, stderr bytes.Buffer
 		words := append([]string{"--socket", standIn(t, 0)}, strings.Fields(args)...)
 		status := run(ctx, words, stdin, &stdout, &stderr,
 			func(string) string { return "" })
-		close(stdin)
+		close(stdin.release)
 		if status != exitInterrupted {
 			t.Errorf("%q: status %d, %q; want status %d", args, status, &stderr,
 				exitInterrupted)
