@@ -25,7 +25,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A peer is the caller of a served session. The session's engine is internal/fakeengine, which uses
+// A peer is a caller of tlsd with its session. (It is not what proto.md calls a peer: the program
+// at the other end of a TLS connection.) The session's engine is internal/fakeengine, which uses
 // crypto/tls in place of OpenSSL.
 type peer struct {
 	t     testing.TB
@@ -147,11 +148,12 @@ func (p *peer) ended() {
 	p.t.Helper()
 	line, err := p.r.Line()
 	if err == nil {
-		p.t.Fatalf("the connection is open and gives %s", line)
+		p.t.Fatalf("tlsd has sent %s, want the end of the session's connection", line)
 	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		p.t.Fatal("the connection is still open")
+		p.t.Fatal("tlsd has not closed the session's connection, and the time limit has " +
+			"passed")
 	}
 }
 
@@ -170,7 +172,7 @@ func (p *peer) response() response {
 	d := json.NewDecoder(strings.NewReader(line))
 	d.UseNumber()
 	if err := d.Decode(&r); err != nil {
-		p.t.Fatalf("%v in %s", err, line)
+		p.t.Fatalf("the answer cannot be decoded: %v in %s", err, line)
 	}
 	return r
 }
@@ -206,7 +208,7 @@ func (p *peer) ok(method string, params ...any) string {
 	p.t.Helper()
 	r := p.call(method, params...)
 	if r.Error != nil {
-		p.t.Fatalf("%s: %v", method, r.Error)
+		p.t.Fatalf("%s must succeed, but gets the error %v", method, r.Error)
 	}
 	return fmt.Sprint(r.Result)
 }
@@ -216,7 +218,8 @@ func (p *peer) fails(k kind.Kind, method string, params ...any) *wire.Error {
 	p.t.Helper()
 	r := p.call(method, params...)
 	if r.Error == nil || r.Error.Data == nil || r.Error.Data.Kind != k {
-		p.t.Fatalf("%s: got %v, error %+v; want kind %s", method, r.Result, r.Error, k)
+		p.t.Fatalf("%s: got the result %v and the error %+v, want an error of kind %s",
+			method, r.Result, r.Error, k)
 	}
 	return r.Error
 }
