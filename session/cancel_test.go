@@ -220,13 +220,13 @@ func TestCancelledListenDoesNotEndOtherAccepts(t *testing.T) {
 	ctx, port := r.server(), testkit.Port(t)
 	before, name := lookups.Load(), slowName()
 	a := r.start(r.Accept(ctx, name, port))
-	testkit.Until(t, "the look-up", func() bool { return lookups.Load() > before })
+	testkit.Until(t, "the look-up has begun", func() bool { return lookups.Load() > before })
 	b := r.start(r.Accept(ctx, name, port))
 	runtime.Gosched() // so that b probably waits for the listener that a opens
 	before = lookups.Load()
 	a.Cancel()
 	cancelled(t, a)
-	testkit.Until(t, "the other Accept's own look-up", func() bool {
+	testkit.Until(t, "the other Accept has begun its own look-up", func() bool {
 		return b.ended() || lookups.Load() > before
 	})
 	if b.ended() {

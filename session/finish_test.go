@@ -94,7 +94,7 @@ func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	s.ended()
 	testkit.Until(t, "the end of the connection that was not closed", func() bool {
 		_, conns := s.eng.Open()
-		// Open does not count connections whose Close is answered.
+		// Open no longer counts a connection whose end has begun.
 		return conns == 0 && read.ended()
 	})
 }
