@@ -48,7 +48,8 @@ type listener interface {
 // stream.
 type stream interface {
 	io.ReadWriteCloser // Close sends close_notify
-	// in OpenSSL's one-line form; empty if the peer has shown no certificate
+	// peerSubject returns the subject of the peer's certificate in OpenSSL's one-line form. It
+	// returns "" if the peer has shown no certificate.
 	peerSubject() string
 	version() string   // "TLSv1.3"
 	closeWrite() error // sends close_notify; Read goes on
@@ -94,7 +95,7 @@ var unable = []struct {
 	role     role
 	what     ability
 	why      string
-	old      bool // only of OpenSSL 1.1.1
+	old      bool // this row is only for OpenSSL 1.1.1
 }{
 	{ourName, asBoth, halfClose, "these tests do not call tls.Shutdown; package session " +
 		"tests it", false},
@@ -197,7 +198,9 @@ func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) 
 		}
 	}
 	if level != "" && level != daemonLevel {
-		return // of the runs for one level, only the daemon's has the other pairs
+		// The suite runs for one level. The run for the level daemon has the pairs without
+		// our side, and the runs for other levels leave them out.
+		return
 	}
 	for _, cl := range others {
 		for _, sv := range others {
@@ -220,11 +223,11 @@ func connect(t *testing.T, w *world, cl, sv endpoint, do dialOptions,
 	accepted := accepting(t, l)
 	c, err := cl.dial(t, address{"localhost", l.port()}, do)
 	if err != nil {
-		t.Fatalf("%s as the client: %v", cl, err)
+		t.Fatalf("%s as the client cannot connect: %v", cl, err)
 	}
 	a := <-accepted
 	if a.err != nil {
-		t.Fatalf("%s as the server: %v", sv, a.err)
+		t.Fatalf("%s as the server cannot accept the client: %v", sv, a.err)
 	}
 	return c, a.stream
 }
@@ -245,8 +248,8 @@ func accepting(t *testing.T, l listener) <-chan accepted {
 	return ch
 }
 
-// send writes a whole text. expect reads as many bytes, which must be the text. who names the
-// endpoint in a failure.
+// send writes a whole text. expect reads as many bytes, which must be the text. If this fails, the
+// failure names the endpoint that is given as who.
 func send(t *testing.T, who endpoint, s stream, text string) {
 	t.Helper()
 	if n, err := s.Write([]byte(text)); n != len(text) || err != nil {
@@ -284,7 +287,7 @@ func greet(t *testing.T, cl, sv endpoint, c, s stream) {
 func closeStream(t *testing.T, who endpoint, s stream) {
 	t.Helper()
 	if err := s.Close(); err != nil {
-		t.Errorf("%s closes: %v", who, err)
+		t.Errorf("%s cannot close the connection: %v", who, err)
 	}
 }
 

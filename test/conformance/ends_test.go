@@ -163,7 +163,8 @@ var ends = []end{
 		b.awaitOurs()
 		b.S.Close() // unread data: the kernel sends a reset
 		b.peerReads()
-		// At the plugin level the worker may have read the data already.
+		// At the plugin level the worker may have read the data already. Then there is no
+		// reset.
 	}, want: []string{`the peer reads: a reset`},
 		wantPlugin: [][]string{{peerCut}, {`the peer reads: a reset`}}},
 	{who: we, how: "fatal alert", act: func(b *bout) {
@@ -260,8 +261,9 @@ func (e end) try(b *bout) {
 		want = wanted[0]
 	}
 	if !slices.ContainsFunc(wanted, func(w []string) bool { return slices.Equal(b.said, w) }) {
-		b.t.Errorf("the results are\n\t%s\nwant\n\t%s",
-			strings.Join(b.said, "\n\t"), strings.Join(want, "\n\t"))
+		b.t.Errorf("the results are\n\t%s\nwant (or, for the plugin, another list of "+
+			"wantPlugin)\n\t%s", strings.Join(b.said, "\n\t"),
+			strings.Join(want, "\n\t"))
 	}
 }
 
@@ -279,7 +281,7 @@ type bout struct {
 	*ours.Stream              // our end
 	peer         *tls.Conn    // the peer's end
 	tcp          *net.TCPConn // the TCP connection of peer
-	wire         *watched     // tcp, with a look at its records
+	wire         *watched     // the same as tcp, but remembers the newest record
 	relay        *tap.Relay   // between the two ends; not used after direct
 	said         []string     // the results of the calls
 }
@@ -346,7 +348,7 @@ func (b *bout) connect(relayed bool) {
 	// tickets.
 	b.peerWrites(1)
 	if n, err := b.Read(make([]byte, 9)); n != 1 || err != nil {
-		b.t.Fatalf("we read %d bytes, %v", n, err)
+		b.t.Fatalf("our first Read gives %d bytes, %v; want 1 byte", n, err)
 	}
 	if _, err := b.Write([]byte{1}); err != nil {
 		b.t.Fatal(err)
@@ -421,7 +423,7 @@ func (b *bout) close() { b.outcome("Close", b.Close(), "ok") }
 func (b *bout) peerWrites(size int) {
 	b.t.Helper()
 	if _, err := b.peer.Write(make([]byte, size)); err != nil {
-		b.t.Fatalf("the peer writes: %v", err)
+		b.t.Fatalf("the peer cannot write: %v", err)
 	}
 }
 
@@ -571,12 +573,13 @@ func (b *bout) weLeave() {
 			hello := clientHello(b.t)
 			c.Write(hello[:len(hello)/2])
 		} else if _, err := io.ReadFull(c, make([]byte, 100)); err != nil {
-			b.t.Errorf("the client has sent nothing: %v", err)
+			b.t.Errorf("the client has not sent the 100 bytes that begin its "+
+				"handshake: %v", err)
 		}
 		close(begun)
 		_, err := io.Copy(io.Discard, c)
 		if err != nil && !errors.Is(err, syscall.ECONNRESET) {
-			b.t.Errorf("the peer wants FIN or a reset, and gets: %v", err)
+			b.t.Errorf("the peer's read ends with %v, want FIN or a reset", err)
 		}
 		left <- peerLeft
 	})
