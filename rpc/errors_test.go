@@ -177,8 +177,8 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 		})
 	}
 	for _, k := range kind.All {
-		// The kind denied has no case here, because it needs a policy. The kind lost has
-		// none, because tlsd sends such an error with the id null, so it answers no call.
+		// Two kinds have no case here: "denied" needs a policy, and "lost" comes with the
+		// id null, so it is not the answer to a call.
 		if !seen[k] && k != kind.Denied && k != kind.Lost {
 			t.Errorf("this test has no case for the kind %s", k)
 		}

@@ -104,15 +104,17 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		ours.Write(data) // may fail, because tlsd may close the socket before
+		// The Write may fail, because tlsd may close the socket before it has read all
+		// data.
+		ours.Write(data)
 		ours.CloseWrite()
 	}()
 	answers := map[string][]string{}
 	for {
 		line, err := r.Line()
 		if e := net.Error(nil); errors.As(err, &e) && e.Timeout() {
-			t.Fatal("tlsd has not closed the socket after all data, and the time " +
-				"limit has passed")
+			t.Fatal("tlsd has got all data, but has not closed the socket within " +
+				"the time limit")
 		}
 		if err != nil {
 			// A reset is allowed: tlsd has closed the socket before it had read all

@@ -152,8 +152,7 @@ func (p *peer) ended() {
 	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		p.t.Fatal("tlsd has not closed the session's connection, and the time limit has " +
-			"passed")
+		p.t.Fatal("tlsd has not closed the session's connection within the time limit")
 	}
 }
 

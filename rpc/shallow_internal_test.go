@@ -55,8 +55,8 @@ func TestShallow(t *testing.T) {
 			want = c.msg
 		}
 		if string(got) != want || deep != (c.want != "") {
-			t.Errorf("shallow(%.60s, %d) returns %.60s, and whether it has changed "+
-				"the text: %v; want %.60s", c.msg, c.most, got, deep, want)
+			t.Errorf("shallow(%.60s, %d) returns %.60s (nested too deep: %v), want "+
+				"%.60s", c.msg, c.most, got, deep, want)
 		}
 	}
 }

@@ -49,12 +49,12 @@ func TestAcceptedConnectionTalks(t *testing.T) {
 	}
 	fmt.Fprint(peer, "ping")
 	if got := string(r.ok(r.Read(h, 100)).([]byte)); got != "ping" {
-		t.Errorf("read %q, want ping", got)
+		t.Errorf("read %q, want \"ping\"", got)
 	}
 	r.ok(r.Write(h, []byte("pong")))
 	buf := make([]byte, 4)
 	if _, err := peer.Read(buf); err != nil || string(buf) != "pong" {
-		t.Errorf("the peer read %q, %v; want pong", buf, err)
+		t.Errorf("the peer read %q, %v; want \"pong\"", buf, err)
 	}
 	if got := r.ok(r.PeerCertSubject(h)); got != "" {
 		t.Errorf("the client has shown no certificate, but its subject is %q", got)
@@ -168,7 +168,7 @@ func TestAcceptHandshakeTimeout(t *testing.T) {
 	c := r.start(r.Accept(ctx, local, port))
 	dialTCP(t, port)
 	if e := c.fails(kind.Timeout); !strings.Contains(e.Why, "no handshake within 50ms") {
-		t.Errorf("the error is %q, want one that says: no handshake within 50ms", e)
+		t.Errorf("the error is %q, want \"no handshake within 50ms\" in it", e)
 	}
 }
 
@@ -222,8 +222,8 @@ func TestCloseServerContextDropsUnclaimedClients(t *testing.T) {
 	claimed := r.start(r.Accept(ctx, local, port))
 	talk := r.dial(port)
 	h := claimed.ok().(session.Handle)
-	// No Accept claims these two clients. The client done has done its handshake, and the
-	// client half has not begun it.
+	// No Accept claims these two clients. The first has done its handshake, and the second has
+	// not begun it.
 	done := r.dial(port)
 	half := dialTCP(t, port)
 	testkit.Until(t, "the accepted connection and two clients are open", func() bool {
@@ -240,14 +240,14 @@ func TestCloseServerContextDropsUnclaimedClients(t *testing.T) {
 		c.SetReadDeadline(time.Now().Add(testkit.Patience))
 		if _, err := c.Read(make([]byte, 1)); err == nil ||
 			strings.Contains(err.Error(), "timeout") {
-			t.Errorf("the client %s must be disconnected, but its Read returns %v",
-				name, err)
+			t.Errorf("handshake %s: the client must be disconnected, but its Read "+
+				"returns %v", name, err)
 		}
 	}
 	unlistened(t, port)
 	fmt.Fprint(talk, "on")
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "on" {
-		t.Errorf("the accepted connection read %q, want on", got)
+		t.Errorf("the accepted connection read %q, want \"on\"", got)
 	}
 }
 

@@ -41,7 +41,7 @@ func TestCancelBeforeRun(t *testing.T) {
 	// The cancelled Write never began, so the connection still works.
 	r.ok(r.Write(h, []byte("y")))
 	if got := string(r.ok(r.Read(h, 1)).([]byte)); got != "y" {
-		t.Errorf("read %q, want y", got)
+		t.Errorf("read %q, want \"y\"", got)
 	}
 }
 
@@ -127,7 +127,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		}
 		r.ok(r.Write(h, []byte("z")))
 		if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "z" {
-			t.Errorf("read %q, want z", got)
+			t.Errorf("read %q, want \"z\"", got)
 		}
 	})
 	t.Run("Write of which some is sent breaks the outgoing stream", func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		cancelled(t, c)
 		r.fails(r.Write(h, []byte("x")), kind.State)
 		if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "in" {
-			t.Errorf("a Read after the cancelled Write gives %q, want in", got)
+			t.Errorf("a Read after the cancelled Write gives %q, want \"in\"", got)
 		}
 		r.ok(r.Close(h))
 	})

@@ -50,8 +50,8 @@ func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
 				r.fails(r.Write(h, []byte("more")), kind.State)
 				got := r.ok(r.Read(h, 100)).([]byte)
 				if string(got) != "you said request" {
-					t.Errorf("the caller has got %q, want you said request",
-						got)
+					t.Errorf("the caller has got %q, want \"you said "+
+						"request\"", got)
 				}
 				if st := r.status(h); st.Write != "shut" || st.Sent != 7 ||
 					st.Received != 16 {
@@ -65,7 +65,7 @@ func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
 			send(t, c, []byte("request"))
 			shut(r, h, c)
 			if got := rest(t, c); string(got) != "you said request" {
-				t.Errorf("the caller has got %q, want you said request", got)
+				t.Errorf("the caller has got %q, want \"you said request\"", got)
 			}
 			r.ok(r.Close(h))
 			r.gone()

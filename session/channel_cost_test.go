@@ -67,8 +67,8 @@ func (c *pipeConn) ReadSome(ctx context.Context, _ int) ([]byte, error) {
 
 func (*pipeConn) CloseWrite(context.Context) error { return nil }
 
-// pipe returns a session, and the caller's end of a data channel. The session has one connection,
-// which is conn. Its write timeout is bound.
+// pipe returns a session, and the caller's end of a data channel. The session has only the
+// connection conn. The parameter bound is its write timeout.
 func pipe(t *testing.T, conn *pipeConn, bound time.Duration) (*session.Session, *net.UnixConn) {
 	t.Helper()
 	conn.back = make(chan []byte)

@@ -135,7 +135,7 @@ func TestACutFailsOnlyReading(t *testing.T) {
 		got <- string(b) + "|"
 	}))
 	if b := rest(t, c); string(b) != "half a mess" {
-		t.Errorf("the caller has got %q, want half a mess", b)
+		t.Errorf("the caller has got %q, want \"half a mess\"", b)
 	}
 	st := r.status(h)
 	if st.Read != "failed" || st.Write != "open" || st.ReadError.Kind != kind.IO ||

@@ -146,7 +146,7 @@ func TestAnAnswerBeforeAResetIsRead(t *testing.T) {
 		send(t, c, random(10))
 		go c.Write(random(4 << 20))
 		if got := string(rest(t, c)); got != "413 too large" {
-			t.Errorf("the caller has got %q, want 413 too large", got)
+			t.Errorf("the caller has got %q, want \"413 too large\"", got)
 		}
 		unsendable(t, c)
 		if st := r.status(h); st.Read != "failed" || st.Write != "failed" ||
@@ -307,7 +307,7 @@ func TestAServerReadsWhatItsClientSentBeforeAReset(t *testing.T) {
 		receive(t, peer, 50000)
 		raw.Close() // resets the connection, because data is unread
 		if got := string(rest(t, c)); got != "the request" {
-			t.Errorf("the caller has got %q, want the request", got)
+			t.Errorf("the caller has got %q, want \"the request\"", got)
 		}
 		unsendable(t, c)
 		r.status(h)

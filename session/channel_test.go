@@ -190,12 +190,12 @@ func TestADataChannelComesWithAccept(t *testing.T) {
 	h := accept.ok().(session.Handle)
 	send(t, c, []byte("hello"))
 	if got := string(receive(t, peer, 5)); got != "hello" {
-		t.Errorf("the peer got %q, want hello", got)
+		t.Errorf("the peer got %q, want \"hello\"", got)
 	}
 	peer.Write([]byte("bye"))
 	peer.CloseWrite()
 	if got := string(rest(t, c)); got != "bye" {
-		t.Errorf("the caller got %q, want bye", got)
+		t.Errorf("the caller got %q, want \"bye\"", got)
 	}
 	r.ok(r.Close(h))
 }

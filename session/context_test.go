@@ -82,7 +82,7 @@ func TestEngineRefusesTheCertificate(t *testing.T) {
 	r := newRig(t, failing(fakeengine.NewServerContext, errors.New("ee key too small")))
 	e := r.fails(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile), kind.File)
 	if !strings.Contains(e.Why, "ee key too small") {
-		t.Errorf("the error is %v, want one that says: ee key too small", e)
+		t.Errorf("the error is %v, want \"ee key too small\" in it", e)
 	}
 }
 

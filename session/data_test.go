@@ -45,7 +45,7 @@ func TestReadIsBoundedByItsMaximum(t *testing.T) {
 	h := r.client(r.echo())
 	r.ok(r.Write(h, []byte("abcdef")))
 	if got := r.ok(r.Read(h, 1)).([]byte); string(got) != "a" {
-		t.Errorf("a Read of at most 1 byte returned %q, want a", got)
+		t.Errorf("a Read of at most 1 byte returned %q, want \"a\"", got)
 	}
 }
 
@@ -70,7 +70,7 @@ func TestEndOfData(t *testing.T) {
 		r.ok(r.Write(h, []byte("still here")))
 		r.ok(r.Close(h))
 		if s := <-got; s != "still here" {
-			t.Errorf("the peer got %q, want still here", s)
+			t.Errorf("the peer got %q, want \"still here\"", s)
 		}
 	})
 	t.Run("without close_notify is an error", func(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 // After the answer of a Close, the end of the connection goes on in the background: the session
 // sends close_notify, and waits until the peer's system has acknowledged all bytes.
 
-// A slowEnd is a rig in which this work in the background takes long: for each connection it waits
-// until the channel free is closed, or its context is done.
+// A slowEnd is a rig in which this work in the background takes long. For each connection, the work
+// waits until the channel free is closed, or until the context of the work is done.
 type slowEnd struct {
 	*rig
 	free  chan struct{}

@@ -160,7 +160,7 @@ func TestOptionsOfAClientHold(t *testing.T) {
 		r.ok(r.SetOption(h, "eof", value))
 		r.ok(r.Handshake(h))
 		if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "all" {
-			t.Fatalf("the first Read returns %q, want all", got)
+			t.Fatalf("the first Read returns %q, want \"all\"", got)
 		}
 		if lax {
 			if got := r.ok(r.Read(h, 10)).([]byte); len(got) != 0 {

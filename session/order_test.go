@@ -47,7 +47,7 @@ func TestConversationMadeAtOnce(t *testing.T) {
 			}
 			if got := started[6].ok().([]byte); !bytes.HasPrefix([]byte("hell"), got) ||
 				len(got) == 0 {
-				t.Errorf("Read returned %q, want the beginning of hello", got)
+				t.Errorf("Read returned %q, want a beginning of \"hell\"", got)
 			}
 			if got := started[7].ok(); got != 0 {
 				t.Errorf("Close returned %v, want 0", got)
@@ -152,10 +152,10 @@ func TestWaitingReadHoldsUpNeitherWriteNorOtherHandles(t *testing.T) {
 	g.release <- nil
 	g.release <- nil
 	if got := string(second.ok().([]byte)); got != "two" {
-		t.Errorf("the Read on the other handle returned %q, want two", got)
+		t.Errorf("the Read on the other handle returned %q, want \"two\"", got)
 	}
 	if got := string(read.ok().([]byte)); got != "one" {
-		t.Errorf("the Read that waited returned %q, want one", got)
+		t.Errorf("the Read that waited returned %q, want \"one\"", got)
 	}
 }
 
@@ -179,7 +179,7 @@ func TestWaitingWriteHoldsUpNoRead(t *testing.T) {
 	write := r.start(r.Write(h, []byte("held up")))
 	await(t, g.first(), "the Write to wait")
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
-		t.Errorf("while a Write waits, a Read returned %q, want x", got)
+		t.Errorf("while a Write waits, a Read returned %q, want \"x\"", got)
 	}
 	g.release <- nil
 	write.ok()
@@ -206,7 +206,8 @@ func TestLastErrorTakesItsTurn(t *testing.T) {
 }
 
 // TestLastErrorDoesNotWaitForEver: if stallTimeout passes and none of the earlier calls ends,
-// LastError returns, and they go on. So a Read that waits for its peer does not stop LastError.
+// LastError returns, and these calls go on. So a Read that waits for its peer does not stop
+// LastError.
 func TestLastErrorDoesNotWaitForEver(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -235,7 +236,7 @@ func TestLastErrorIsTheMostRecentAndSurvivesSuccess(t *testing.T) {
 	}
 	r.Fail(&session.Error{Kind: kind.Params, Why: "from above"})
 	if got := r.lastError(); got != "from above" {
-		t.Errorf("LastError is %q, want from above", got)
+		t.Errorf("LastError is %q, want \"from above\"", got)
 	}
 	if got := other.lastError(); got != "" {
 		t.Errorf("the error has reached another session: %q", got)

@@ -245,7 +245,7 @@ func TestAmbiguousHostsAreNotConnectedTo(t *testing.T) {
 		} {
 			err := r.fails(r.NewClient(host, port), kind.Params)
 			if !strings.Contains(err.Error(), "is not a host: ") {
-				t.Errorf("%q: the error is %q, want one that says: is not a host",
+				t.Errorf("host %q: the error is %q, want \"is not a host\" in it",
 					host, err)
 			}
 		}

@@ -29,9 +29,9 @@ type renewal struct {
 	port      int
 }
 
-// renewing makes a renewal. Its option reload gets the value of the parameter option; "" does not
-// set it. With the value auto, the files are checked before each handshake. The functions in set
-// adjust the session's configuration.
+// renewing makes a renewal. The parameter option is the value of the context's option reload; if it
+// is "", the option is not set. With the value auto, the files are checked before each handshake.
+// The functions in set adjust the session's configuration.
 func renewing(t *testing.T, option string,
 	set ...func(*fakeengine.Engine, *session.Config)) *renewal {
 	t.Helper()

@@ -13,8 +13,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// These tests are about tls.Signal. What they call a signal is the pair of sockets of this method.
-// The caller's end is readable while a client waits for an Accept.
+// In these tests, a signal is the pair of sockets that a caller sends with tls.Signal. The caller's
+// end is readable while a client waits for an Accept.
 
 // readable says whether a descriptor is readable.
 func readable(t *testing.T, c *net.UnixConn) (yes bool) {

@@ -37,7 +37,7 @@ func TestPlainTextBeforeTheHandshake(t *testing.T) {
 	server.ok()
 	r.ok(r.Write(h, []byte("x")))
 	if got := string(r.ok(r.Read(a, 10)).([]byte)); got != "x" {
-		t.Errorf("after the handshake a Read returns %q, want x", got)
+		t.Errorf("after the handshake a Read returns %q, want \"x\"", got)
 	}
 	r.fails(r.ReadPlain(h, 1), kind.State)
 	r.fails(r.WritePlain(a, []byte("x")), kind.State)

@@ -152,7 +152,7 @@ func TestStateOutlivesRefusedCalls(t *testing.T) {
 		t.Errorf("Write returned %v, want 4", n)
 	}
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "late" {
-		t.Errorf("Read returned %q, want late", got)
+		t.Errorf("Read returned %q, want \"late\"", got)
 	}
 	if got := r.ok(r.PeerCertSubject(h)); got != "/CN=localhost" {
 		t.Errorf("the subject is %q, want /CN=localhost", got)

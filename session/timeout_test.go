@@ -233,7 +233,7 @@ func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 	cancelled(t, c)
 	r.fails(r.Write(h, []byte("x")), kind.State)
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
-		t.Errorf("a Read after the cancelled Write gives %q, want x", got)
+		t.Errorf("a Read after the cancelled Write gives %q, want \"x\"", got)
 	}
 	r.ok(r.Close(h))
 	r.gone()

@@ -70,7 +70,7 @@ func TestSetCaBundleIsTheSessionsOwn(t *testing.T) {
 	}
 }
 
-// badFiles are paths where no usable PEM file is, each with the text that the error must have.
+// badFiles are the paths of bad and missing files, each with the text that the error must have.
 func badFiles(t *testing.T) map[string]struct{ path, says string } {
 	dir := t.TempDir()
 	file := func(name string, data []byte) string {
@@ -297,7 +297,7 @@ func TestEngineRefusesTheStore(t *testing.T) {
 	r := newRig(t, failing(fakeengine.NewClientContext, errors.New("no room")))
 	e := r.fails(r.SetCaBundle(r.ca.File), kind.File)
 	if !strings.Contains(e.Why, "no room") {
-		t.Errorf("the error is %v, want one that says: no room", e)
+		t.Errorf("the error is %v, want \"no room\" in it", e)
 	}
 	r.fails(r.NewClient("localhost", r.echo()), kind.Internal)
 }

@@ -61,7 +61,7 @@ func TestAWaitBesideAReadReadsNothing(t *testing.T) {
 	}
 	g.release <- nil
 	if got := string(read.ok().([]byte)); got != "x" {
-		t.Errorf("the Read returned %q, want x", got)
+		t.Errorf("the Read returned %q, want \"x\"", got)
 	}
 }
 

@@ -38,8 +38,8 @@ func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
 		for _, h := range []session.Handle{h, ctx} {
 			e := r.fails(r.SetOption(h, "watch", bad), kind.Params)
 			if !strings.Contains(e.Why, "0 or 1") {
-				t.Errorf("watch set to %q: the error is %v, want one that says: "+
-					"0 or 1", bad, e)
+				t.Errorf("watch set to %q: the error is %v, want \"0 or 1\" in "+
+					"it", bad, e)
 			}
 		}
 	}
@@ -69,7 +69,7 @@ func TestAConnectionBeforeItsHandshakeIsReadyButNotDuringIt(t *testing.T) {
 		t.Errorf("Wait gives %v, want %d", got, h)
 	}
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
-		t.Errorf("Read returned %q, want x", got)
+		t.Errorf("Read returned %q, want \"x\"", got)
 	}
 }
 
@@ -84,7 +84,7 @@ func TestAConnectionWithADataChannelIsItsCallersToPoll(t *testing.T) {
 	says <- "hello"
 	r.nothing()
 	if got := string(receive(t, caller, 5)); got != "hello" {
-		t.Errorf("the caller has received %q, want hello", got)
+		t.Errorf("the caller has received %q, want \"hello\"", got)
 	}
 	r.nothing()
 }

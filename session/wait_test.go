@@ -185,7 +185,7 @@ func TestAWaitEndsWhenItsTimeIsUpOrItIsCancelled(t *testing.T) {
 	read := r.start(r.Read(h, 10))
 	r.ok(r.Write(h, []byte("x")))
 	if got := string(read.ok().([]byte)); got != "x" {
-		t.Errorf("Read returned %q, want x", got)
+		t.Errorf("Read returned %q, want \"x\"", got)
 	}
 	w := r.start(r.Wait(-1))
 	r.End()

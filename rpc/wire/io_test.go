@@ -251,7 +251,7 @@ func TestWriterTimeoutIsPerMessage(t *testing.T) {
 		}
 		if len(c.deadlines) != i+1 || c.deadlines[i].Before(begun.Add(timeout)) {
 			t.Errorf("message %d, begun at %v: the deadlines of all messages are "+
-				"%v; want one for each message, the last an hour after its begin",
+				"%v; want one for each message, the newest an hour after its begin",
 				i, begun, c.deadlines)
 		}
 	}

@@ -83,8 +83,8 @@ type want struct {
 	says   []string // texts that the message must have; case is ignored
 }
 
-// refused checks a failure with the method told. Then it checks with the method unharmed that
-// nothing else has changed.
+// refused calls the method told, to check a failure. Then it calls unharmed, to check that nothing
+// else has changed.
 func (p *patient) refused(t *testing.T, err error, w want) {
 	t.Helper()
 	p.told(t, err, w)

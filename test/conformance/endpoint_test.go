@@ -198,8 +198,8 @@ func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) 
 		}
 	}
 	if level != "" && level != daemonLevel {
-		// The suite runs for one level. The run for the level daemon has the pairs without
-		// our side, and the runs for other levels leave them out.
+		// The suite runs for one level, which is not the daemon. Only the run for the
+		// daemon has the pairs without our side.
 		return
 	}
 	for _, cl := range others {
@@ -248,8 +248,8 @@ func accepting(t *testing.T, l listener) <-chan accepted {
 	return ch
 }
 
-// send writes a whole text. expect reads as many bytes, which must be the text. If this fails, the
-// failure names the endpoint that is given as who.
+// send writes a whole text. expect reads as many bytes, which must be the text. The parameter who
+// is the endpoint that a failure names.
 func send(t *testing.T, who endpoint, s stream, text string) {
 	t.Helper()
 	if n, err := s.Write([]byte(text)); n != len(text) || err != nil {
