@@ -300,7 +300,7 @@ func TestOnlyAPairOfUnixStreamSocketsIsAChannel(t *testing.T) {
 			var after unix.Stat_t
 			if unix.Fstat(c.fd, &after) == nil && after.Ino == before.Ino &&
 				after.Dev == before.Dev {
-				t.Error("the descriptor is still open")
+				t.Error("the descriptor was refused, but tlsd still has it open")
 			}
 		})
 	}

@@ -277,7 +277,7 @@ func TestProtoListsEveryKind(t *testing.T) {
 		for _, code := range strings.Fields(row[1]) {
 			n, err := strconv.Atoi(code)
 			if err != nil {
-				t.Errorf("%s: %v", k, err)
+				t.Errorf("kind %s: a code in proto.md is no number: %v", k, err)
 			}
 			documented[k] = append(documented[k], n)
 		}

@@ -101,7 +101,8 @@ func (p *peer) over() error {
 		p.t.Fatalf("Serve did not return in %v", testkit.Patience)
 	}
 	if contexts, conns := p.eng.Open(); contexts+conns != 0 {
-		p.t.Errorf("%d contexts and %d connections are open after Serve", contexts, conns)
+		p.t.Errorf("%d contexts and %d connections are open after Serve, want none",
+			contexts, conns)
 	}
 	return p.err
 }
@@ -110,7 +111,7 @@ func (p *peer) over() error {
 func (p *peer) send(data string) {
 	p.t.Helper()
 	if _, err := io.WriteString(p.conn, data); err != nil {
-		p.t.Fatalf("send: %v", err)
+		p.t.Fatalf("the caller cannot send: %v", err)
 	}
 }
 
@@ -122,7 +123,7 @@ func (p *peer) answer() string {
 	p.t.Helper()
 	line, err := p.r.Line()
 	if err != nil {
-		p.t.Fatalf("no answer: %v", err)
+		p.t.Fatalf("the caller has got no answer: %v", err)
 	}
 	return string(line)
 }

@@ -119,8 +119,8 @@ func TestKeptBytesAreLimited(t *testing.T) {
 	p.expect(cancelled("106", "tls.Write", string(c)))
 }
 
-// tlsd keeps the answers of a batch until all are there, so they count towards the limit of bytes.
-// For a Read the largest possible answer counts from the beginning.
+// tlsd keeps the answers of a batch until all its calls have ended, so they count towards the limit
+// of bytes. For a Read the largest possible answer counts from the beginning.
 func TestABatchesAnswersAreCounted(t *testing.T) {
 	t.Parallel()
 	const each = 3000 // 4,000 bytes in base64

@@ -31,7 +31,7 @@ func (p *peer) answerSignalled() {
 	p.t.Helper()
 	for range 3 {
 		if r := p.response(); r.Error != nil {
-			p.t.Fatalf("call %v: %v", r.ID, r.Error)
+			p.t.Fatalf("the call with the id %v fails with %v", r.ID, r.Error)
 		}
 	}
 }

@@ -7,7 +7,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// invalidRequest is the answer to JSON that is no request, parseError to a line that is no JSON.
+// invalidRequest is the answer to JSON that is no request. parseError is the answer to a line that
+// is no JSON.
 const (
 	invalidRequest = `{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":...,"data":{"kind":"params"}}}`
 	parseError     = `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":...,"data":{"kind":"params"}}}`

@@ -146,7 +146,7 @@ func want(t *testing.T, got <-chan string, want string) {
 			t.Errorf("the peer has got %.100q, want %.100q", s, want)
 		}
 	case <-time.After(testkit.Patience):
-		t.Fatal("the peer's connection has not ended")
+		t.Fatal("the peer's connection has not ended within the time limit")
 	}
 }
 

@@ -23,7 +23,8 @@ func (r *rig) gone() {
 	r.t.Helper()
 	r.End()
 	if contexts, conns := r.eng.Open(); contexts != 0 || conns != 0 {
-		r.t.Errorf("%d contexts and %d connections are open after End", contexts, conns)
+		r.t.Errorf("%d contexts and %d connections are open after End, want none", contexts,
+			conns)
 	}
 }
 

@@ -228,7 +228,8 @@ func TestLastErrorIsTheMostRecentAndSurvivesSuccess(t *testing.T) {
 	a := r.fails(r.Close(7), kind.Handle).Error()
 	b := r.fails(r.Close(8), kind.Handle).Error()
 	if a == b {
-		t.Fatal("both errors have the same text")
+		t.Fatal("both errors have the same text, so this test cannot tell one from the " +
+			"other")
 	}
 	r.ok(r.CloseServerContext(r.server()))
 	if got := r.lastError(); got != b {

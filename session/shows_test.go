@@ -20,7 +20,7 @@ import (
 type tallies struct {
 	mu     sync.Mutex
 	uses   map[string]int // by the certificate's serial number; an entry of 0 is removed
-	reload map[bool]int   // by whether the new files are used
+	reload map[bool]int   // how many reloads there were; true: the new files are used
 }
 
 func (m *tallies) Moved(int, int)                  {}

@@ -54,6 +54,9 @@ func TestPlainTextBeforeTheHandshake(t *testing.T) {
 	r.failsWith(r.Handshake(h), kind.State, "plain text")
 }
 
+// With the option handshake=later, an Accept gives a connection before its handshake. If the
+// context is then closed, the handshake fails with kind handle, and the session closes the TCP
+// connection.
 func TestAnAcceptedConnectionBeforeItsHandshakeIsFreed(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)

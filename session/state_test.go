@@ -118,7 +118,8 @@ func TestStates(t *testing.T) {
 				h, pass := st.reach(r, g)
 				c := op.make(r, h)
 				if pass != nil && !c.Waits() {
-					t.Error("the call does not say that it waits")
+					t.Error("an earlier call runs, but Waits says that this " +
+						"call would not wait")
 				}
 				if pass != nil {
 					pass()

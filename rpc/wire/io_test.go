@@ -82,8 +82,8 @@ func TestReaderBound(t *testing.T) {
 			exact := wire.NewReader(strings.NewReader(strings.Repeat("x", max)+end),
 				max)
 			if line, err := exact.Line(); err != nil || len(line) != max {
-				t.Errorf("max %d, end %q: a line of max bytes gives %d bytes, %v",
-					max, end, len(line), err)
+				t.Errorf("max %d, end %q: a line of max bytes gives %d bytes, "+
+					"%v; want the whole line", max, end, len(line), err)
 			}
 			over := wire.NewReader(strings.NewReader(strings.Repeat("x", max+1)+end),
 				max)

@@ -564,7 +564,8 @@ func (b *bout) theyLeave() {
 	b.close()
 }
 
-// weLeave lets our side close its handle during the handshake, while the peer sends nothing.
+// weLeave lets our side close its handle during the handshake. If the peer is the client, it has
+// sent half of its ClientHello. If the peer is the server, it has sent nothing.
 func (b *bout) weLeave() {
 	b.t.Helper()
 	begun, left := make(chan bool), make(chan string, 1)
