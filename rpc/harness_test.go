@@ -91,8 +91,8 @@ func waitingPeer(t testing.TB, adjust ...func(*fakeengine.Engine, *rpc.Config)) 
 	return p
 }
 
-// over waits for the end of Serve and returns its error. No context and no connection of the engine
-// may be open then.
+// The method over waits for the end of Serve and returns its error. No context and no connection of
+// the engine may be open then.
 func (p *peer) over() error {
 	p.t.Helper()
 	select {
@@ -136,15 +136,16 @@ func (p *peer) expect(want string) {
 	}
 }
 
-// silent makes a new call. The next answer must be the answer to this call, so tlsd has sent no
-// other answer before.
+// The method silent makes a new call. The next answer must be the answer to this call, so tlsd has
+// sent no other answer before.
 func (p *peer) silent() {
 	p.t.Helper()
 	p.line(`{"jsonrpc":"2.0","id":"silent?","method":"tls.Backend"}`)
 	p.expect(`{"jsonrpc":"2.0","id":"silent?","result":"openssl"}`)
 }
 
-// ended checks that the server has closed the connection and that nothing more comes.
+// The method ended checks that tlsd has closed the session's connection, and that nothing more
+// comes.
 func (p *peer) ended() {
 	p.t.Helper()
 	line, err := p.r.Line()
@@ -213,7 +214,7 @@ func (p *peer) ok(method string, params ...any) string {
 	return fmt.Sprint(r.Result)
 }
 
-// fails makes a call that must fail with the kind.
+// The method fails makes a call, which must fail with the kind k.
 func (p *peer) fails(k kind.Kind, method string, params ...any) *wire.Error {
 	p.t.Helper()
 	r := p.call(method, params...)

@@ -14,7 +14,7 @@ import (
 
 const byCaller = "cancelled by the caller"
 
-// cancelled checks the error of a call that Cancel has ended.
+// The function cancelled checks the error of a call that Cancel has ended.
 func cancelled(t *testing.T, g *running) {
 	t.Helper()
 	if e := g.fails(kind.Cancelled); e.Why != byCaller {

@@ -91,7 +91,7 @@ func (k *track) ran(by int) {
 	k.peak = max(k.peak, k.running)
 }
 
-// begins waits until an attempt begins, and checks its address.
+// The method begins waits until an attempt begins, and checks its address.
 func (k *track) begins(want netip.AddrPort) {
 	k.t.Helper()
 	select {
@@ -104,7 +104,7 @@ func (k *track) begins(want netip.AddrPort) {
 	}
 }
 
-// ticks ends a pause.
+// The method ticks ends a pause.
 func (k *track) ticks() {
 	k.t.Helper()
 	select {

@@ -18,7 +18,7 @@ import (
 	"tlsd/session"
 )
 
-// gone ends the session, and checks that no context and no connection of it is left.
+// The method gone ends the session, and checks that no context and no connection of it is left.
 func (r *rig) gone() {
 	r.t.Helper()
 	r.End()

@@ -46,7 +46,8 @@ func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
 	return s
 }
 
-// ended calls End on a goroutine. The channel that it returns is closed when End has returned.
+// The method ended calls End on a goroutine. It returns a channel, which is closed when End has
+// returned.
 func (s *slowEnd) ended() <-chan struct{} {
 	over := make(chan struct{})
 	go func() { s.End(); close(over) }()

@@ -69,7 +69,7 @@ func (r *rig) End() {
 	})
 }
 
-// running is a call that has been started.
+// The type running is a call that has been started.
 type running struct {
 	*session.Call
 	t    *testing.T
@@ -105,7 +105,7 @@ func (g *running) ok() any {
 	return v
 }
 
-// fails returns the error of a call that must fail with the kind.
+// The method fails returns the error of a call that must fail with the kind k.
 func (g *running) fails(k kind.Kind) *session.Error {
 	g.t.Helper()
 	v, err := g.wait()

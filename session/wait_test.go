@@ -23,7 +23,7 @@ func (r *rig) waitFor(want session.Handle) {
 	}
 }
 
-// nothing makes a Wait, and checks that no handle is ready.
+// The method nothing makes a Wait of 0 ms, and checks that no handle is ready.
 func (r *rig) nothing() {
 	r.t.Helper()
 	if h := r.ok(r.Wait(0)); h != session.Handle(0) {

@@ -43,8 +43,9 @@ func newPatient(t *testing.T, e us, w *world) *patient {
 	return p
 }
 
-// unharmed checks that the open connections of both sessions work, and that the second session has
-// no error. It also checks that the session with the bad input can make a new connection.
+// The method unharmed checks that the open connections of both sessions work, and that the second
+// session has no error. It also checks that the session with the bad input can make a new
+// connection.
 func (p *patient) unharmed(t *testing.T) {
 	t.Helper()
 	for _, c := range [][2]stream{p.mine, p.other} {
@@ -83,16 +84,16 @@ type want struct {
 	says   []string // texts that the message must have; case is ignored
 }
 
-// refused calls the method told, to check a failure. Then it calls unharmed, to check that nothing
-// else has changed.
+// The method refused checks a failure, as the method told does. Then it checks that nothing else
+// has changed, as the method unharmed does.
 func (p *patient) refused(t *testing.T, err error, w want) {
 	t.Helper()
 	p.told(t, err, w)
 	p.unharmed(t)
 }
 
-// told checks a failure: its kind, code and detail, and its text. LastError has to give the text
-// too.
+// The method told checks a failure: its kind, code and detail, and its text. LastError has to give
+// the text too.
 func (p *patient) told(t *testing.T, err error, w want) {
 	t.Helper()
 	e := failure(err)

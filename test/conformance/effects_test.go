@@ -252,7 +252,7 @@ func (d *desk) play(c *tls.Config, onConn func(*tls.Conn)) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// garbage connects to the desk's context and does not speak TLS.
+// The method garbage connects to the desk's context, and sends HTTP instead of TLS.
 func (d *desk) garbage() {
 	d.t.Helper()
 	c, err := net.Dial("tcp", testkit.Addr(d.port))

@@ -135,7 +135,8 @@ var unable = []struct {
 // returns.
 const ourName = "ours"
 
-// cannot says why an endpoint cannot do something, or returns "".
+// The function cannot says why an endpoint lacks an ability. If the endpoint has it, the result is
+// "".
 func cannot(e endpoint, r role, a ability) string {
 	for _, u := range unable {
 		named := u.endpoint == e.String() || u.endpoint == ourName && isOurs(e)

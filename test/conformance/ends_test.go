@@ -286,7 +286,8 @@ type bout struct {
 	said         []string     // the results of the calls
 }
 
-// ours is the direction of what our side sends through the relay, and theirs is the other one.
+// The method ours returns the direction of what our side sends through the relay, and theirs the
+// other direction.
 func (b *bout) ours() tap.Direction {
 	if b.role == asServer {
 		return tap.FromServer
@@ -375,8 +376,8 @@ var (
 	peerAddress  = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 )
 
-// outcome notes the result of a call of ours: its error, or the text success. In the error it
-// replaces the handle and the port, which differ from run to run.
+// The method outcome notes the result of a call of ours: its error, or the text that is given for a
+// success. In the error it replaces the handle and the port, which differ from run to run.
 func (b *bout) outcome(call string, err error, success string) {
 	e := failure(err)
 	switch {
