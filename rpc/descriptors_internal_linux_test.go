@@ -17,8 +17,8 @@ import (
 	"tlsd/session"
 )
 
-// A sender has both ends of a connection. It sends messages with descriptors on one end, and
-// receives them on the other end with the type descriptors, which is tested here.
+// A sender has both ends of a connection. It sends lines and file descriptors on one end. It
+// receives both on the other end, with a value d of the type "descriptors", which this file tests.
 type sender struct {
 	t    testing.TB
 	to   *net.UnixConn // the sending end
@@ -84,7 +84,8 @@ func (s *sender) isChannel(f *os.File) {
 	defer c.Close()
 	c.Write([]byte("!"))
 	if got := make([]byte, 1); !isReadable(s.t, f) || readOne(f, got) != "!" {
-		s.t.Error("the call gets another descriptor than the one that came with it")
+		s.t.Error("the call has got another descriptor: a byte that was written to it " +
+			"has not come to the other end of the pair that was sent with the call")
 	}
 }
 
@@ -93,7 +94,7 @@ func readOne(f *os.File, p []byte) string {
 	return string(p[:n])
 }
 
-// isReadable says whether bytes or the end can be read now.
+// isReadable says whether a Read of f would return at once, with bytes or with io.EOF.
 func isReadable(t testing.TB, f *os.File) bool {
 	t.Helper()
 	p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
@@ -109,7 +110,8 @@ func areClosed(t testing.TB, others ...*os.File) {
 	for i, f := range others {
 		p := []unix.PollFd{{Fd: int32(f.Fd())}}
 		if _, err := unix.Poll(p, 0); err != nil || p[0].Revents&unix.POLLHUP == 0 {
-			t.Errorf("descriptor %d of %d is still open", i+1, len(others))
+			t.Errorf("tlsd has descriptor %d of %d still open, want all closed", i+1,
+				len(others))
 		}
 	}
 }
@@ -298,14 +300,14 @@ func TestOnlyAPairOfUnixStreamSocketsIsAChannel(t *testing.T) {
 			var after unix.Stat_t
 			if unix.Fstat(c.fd, &after) == nil && after.Ino == before.Ino &&
 				after.Dev == before.Dev {
-				t.Error("the descriptor is still open")
+				t.Error("the descriptor was refused, but tlsd still has it open")
 			}
 		})
 	}
 }
 
-// connected is the end of a program that has connected to a listening socket, as callers connect to
-// tlsd.
+// connected returns a socket that is connected to a listening socket. Such a socket is what a
+// caller has after it has connected to tlsd.
 func connected(t *testing.T) int {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -324,7 +326,7 @@ func connected(t *testing.T) int {
 	return fd
 }
 
-// loaded is a socket whose queue has some bytes, and descriptors behind them.
+// loaded returns a socket. Its queue has 3,000 bytes, and behind them a descriptor.
 func loaded(t *testing.T) int {
 	t.Helper()
 	a, b := testkit.SocketPair(t, unix.SOCK_STREAM)
@@ -393,9 +395,9 @@ func connectedTCP(t *testing.T) int {
 	return fd
 }
 
-// FuzzDescriptors sends lines in any pieces, with descriptors at any piece. Some lines take a
-// descriptor. While descriptors wait, each of these lines gets one. Never more than maxDescriptors
-// wait, and at the end none is open.
+// FuzzDescriptors sends lines in small pieces, with up to two descriptors at each piece. Some lines
+// take a descriptor: the second input chooses these lines. If a descriptor waits, such a line must
+// get one. Never more than maxDescriptors wait, and at the end none is open.
 func FuzzDescriptors(f *testing.F) {
 	f.Add([]byte("a1b\n\x01c\n\x02\n"), []byte{1, 0, 2})
 	f.Add([]byte("\n\n\x11x\ny"), []byte{0, 1})
@@ -406,8 +408,8 @@ func FuzzDescriptors(f *testing.F) {
 		}
 		s := newSender(t)
 		var all []*os.File
-		// Each byte is sent alone. Its remainder modulo 3 says how many descriptors come
-		// with it.
+		// Each byte p makes one piece: the character with the code p. The remainder p%3
+		// says how many descriptors come with it.
 		for _, p := range pieces {
 			all = append(all, s.send(string(p), int(p%3))...)
 		}

@@ -62,21 +62,25 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 	t.Parallel()
 	doc := discovered(t)
 	if !regexp.MustCompile(`^1\.3\.\d+$`).MatchString(doc.OpenRPC) {
-		t.Errorf("openrpc is %q", doc.OpenRPC)
+		t.Errorf("the document's member openrpc is %q, want 1.3 and a patch number",
+			doc.OpenRPC)
 	}
 	if doc.Info.Title != "tlsd" || doc.Info.Version != "1.2.3-test" {
-		t.Errorf("info is %+v", doc.Info)
+		t.Errorf("the document's member info is %+v, want the title tlsd and the version "+
+			"1.2.3-test", doc.Info)
 	}
 	types := []string{"integer", "string", "array", "object", "null"}
 	keys := []string{"title", "type", "const", "items", "minimum", "maximum", "minLength",
 		"maxLength", "contentEncoding", "description"}
+	// schema checks one schema of the document. Its first parameter names the schema.
 	schema := func(where string, s map[string]any) {
 		if len(s) == 0 {
 			t.Errorf("%s has no schema", where)
 		}
 		for k := range s {
 			if !slices.Contains(keys, k) {
-				t.Errorf("%s: the schema has the keyword %q", where, k)
+				t.Errorf("%s: the schema has the keyword %q, which this test "+
+					"does not list", where, k)
 			}
 		}
 		list, many := s["type"].([]any)
@@ -85,7 +89,8 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 		}
 		for _, typ := range list {
 			if name, _ := typ.(string); !slices.Contains(types, name) {
-				t.Errorf("%s: the schema has the type %v", where, typ)
+				t.Errorf("%s: the schema has the type %v, which this test does "+
+					"not list", where, typ)
 			}
 		}
 	}
@@ -96,23 +101,25 @@ func TestDiscoverIsAnOpenRPCDocument(t *testing.T) {
 		}
 		seen[m.Name] = true
 		if m.Summary == "" || m.ParamStructure != "either" || m.Params == nil {
-			t.Errorf("%s: summary %q, paramStructure %q, params %v", m.Name, m.Summary,
-				m.ParamStructure, m.Params)
+			t.Errorf("%s: summary %q, paramStructure %q, params %v; want a summary, "+
+				"either, and an array", m.Name, m.Summary, m.ParamStructure,
+				m.Params)
 		}
 		if m.Result == nil || m.Result.Name == "" {
-			t.Errorf("%s: result is %+v", m.Name, m.Result)
+			t.Errorf("%s: result is %+v, want one with a name", m.Name, m.Result)
 		} else {
 			schema(m.Name+"'s result", m.Result.Schema)
 		}
 		names, optional := map[string]bool{}, false
 		for _, p := range m.Params {
 			if p.Name == "" || names[p.Name] {
-				t.Errorf("%s: parameter %q has no name of its own", m.Name, p.Name)
+				t.Errorf("%s: the name of a parameter is %q, which is empty or is "+
+					"there twice", m.Name, p.Name)
 			}
 			names[p.Name] = true
 			if optional && p.Required {
-				t.Errorf("%s: %s is required, but stands behind an optional one",
-					m.Name, p.Name)
+				t.Errorf("%s: the required parameter %s stands behind an optional "+
+					"parameter", m.Name, p.Name)
 			}
 			optional = !p.Required
 			schema(m.Name+"'s "+p.Name, p.Schema)
@@ -144,7 +151,8 @@ func TestDiscoverAgreesWithDispatch(t *testing.T) {
 			p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q,"params":{"no such parameter":1}}`, m.Name))
 			r := p.response()
 			if r.Error == nil || r.Error.Code != -32602 {
-				t.Fatalf("an unknown parameter gives %v, %v", r.Result, r.Error)
+				t.Fatalf("a call with an unknown parameter returns %v, %v; want "+
+					"the error -32602", r.Result, r.Error)
 			}
 			var names []string
 			for _, d := range m.Params {
@@ -188,12 +196,13 @@ func proto(t *testing.T) string {
 	return string(b)
 }
 
-// table returns the rows of the table of proto.md whose first column has the header.
+// table returns the rows of a table of proto.md. The parameter header is the text at the head of
+// the table's first column.
 func table(t *testing.T, header string) (rows [][]string) {
 	t.Helper()
 	_, rest, found := strings.Cut(proto(t), "\n| "+header+" |")
 	if !found {
-		t.Fatalf("proto.md has no table of %ss", header)
+		t.Fatalf("proto.md has no table whose first column is headed %s", header)
 	}
 	for i, line := range strings.Split(rest, "\n") {
 		if i < 2 { // the rest of the header, and the dashes
@@ -268,7 +277,7 @@ func TestProtoListsEveryKind(t *testing.T) {
 		for _, code := range strings.Fields(row[1]) {
 			n, err := strconv.Atoi(code)
 			if err != nil {
-				t.Errorf("%s: %v", k, err)
+				t.Errorf("kind %s: a code in proto.md is no number: %v", k, err)
 			}
 			documented[k] = append(documented[k], n)
 		}

@@ -48,19 +48,21 @@ func TestLongerLineEndsTheConnection(t *testing.T) {
 			sent := make(chan struct{})
 			go func() {
 				defer close(sent)
-				// may fail at the end, because the server closes
+				// The Write may fail, because tlsd closes the connection before it
+				// has read all of the data.
 				p.conn.Write([]byte(data))
 			}()
 			got := p.answer()
 			if !matches(overLimit("null", ""), got) ||
 				!strings.Contains(got, "24117248 bytes") {
-				t.Errorf("got %s, want an error of kind limit that names the bound",
-					got)
+				t.Errorf("got %s, want an error of kind limit that names 24117248 "+
+					"bytes", got)
 			}
 			p.ended()
 			<-sent
 			if err := p.over(); err == nil {
-				t.Error("a line was too long, and Serve returns no error")
+				t.Error("after a line that was too long, Serve returns nil, " +
+					"want an error")
 			}
 		})
 	}
@@ -115,7 +117,7 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":1}`)
 
 	other := newPeer(t)
-	testkit.Until(t, "the listener", func() bool {
+	testkit.Until(t, "the port of the Accept takes a connection", func() bool {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			c.Close()
@@ -147,7 +149,7 @@ func TestHalfClosedCallerMayGo(t *testing.T) {
 	p.conn.CloseWrite()
 	select {
 	case <-p.served:
-		t.Fatal("the caller still waits for an answer, and the session has ended")
+		t.Fatal("the session has ended while the caller waits for the answer to a Read")
 	case <-time.After(50 * time.Millisecond): // the promise is that the session does not end
 	}
 	p.conn.Close()
@@ -167,10 +169,11 @@ func TestCallerThatClosesIsGone(t *testing.T) {
 	p.begin("tls.Accept", ctx, "127.0.0.1", port)
 	p.begin("tls.Read", h, 10)
 	p.begin("tls.NewClient", "127.0.0.1", testkit.Unanswered(t))
-	testkit.Until(t, "the listener", func() bool {
+	testkit.Until(t, "the port of the Accept takes a connection", func() bool {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
-			t.Cleanup(func() { c.Close() }) // does not finish its handshake
+			// This client sends nothing, so the Accept goes on waiting.
+			t.Cleanup(func() { c.Close() })
 		}
 		return err == nil
 	})
@@ -180,7 +183,7 @@ func TestCallerThatClosesIsGone(t *testing.T) {
 	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
-		t.Fatalf("the port is not free: %v", err)
+		t.Fatalf("the session has ended, but the port of its Accept is not free: %v", err)
 	}
 	ln.Close()
 }
@@ -256,7 +259,7 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 				}
 			}()
 			if err := deaf.over(); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("Serve returns %v, want a timeout", err)
+				t.Errorf("Serve returns %v, want os.ErrDeadlineExceeded", err)
 			}
 			other.silent()
 		})

@@ -153,33 +153,34 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 			t.Parallel()
 			p := newPeer(t, c.set)
 			if got := p.ok("tls.LastError"); got != "" {
-				t.Errorf("LastError is %q before any error", got)
+				t.Errorf("LastError is %q before any error, want an empty text",
+					got)
 			}
 			r := c.call(p)
 			if r.Error == nil {
-				t.Fatalf("the call has succeeded: %v", r.Result)
+				t.Fatalf("the call returns %v, want an error", r.Result)
 			}
 			if r.Error.Code != c.code {
-				t.Errorf("code %d, want %d", r.Error.Code, c.code)
+				t.Errorf("the error's code is %d, want %d", r.Error.Code, c.code)
 			}
 			if !reflect.DeepEqual(r.Error.Data, &c.data) {
-				t.Errorf("data %+v, want %+v", r.Error.Data, &c.data)
+				t.Errorf("the error's data is %+v, want %+v", r.Error.Data, &c.data)
 			}
 			for range 2 {
 				if got := p.ok("tls.LastError"); got != r.Error.Message ||
 					got == "" {
-					t.Errorf("LastError is %q, the answer's message is %q", got,
-						r.Error.Message)
+					t.Errorf("LastError is %q, want the message of the "+
+						"answer, which is %q", got, r.Error.Message)
 				}
 				p.call("tls.Backend") // a success does not clear the last error
 			}
 		})
 	}
 	for _, k := range kind.All {
-		// There is no case for denied, which needs a policy, and none for lost, which is
-		// not an error of a call.
+		// Two kinds have no case here: "denied" needs a policy, and "lost" comes with the
+		// id null, so it is not the answer to a call.
 		if !seen[k] && k != kind.Denied && k != kind.Lost {
-			t.Errorf("no case for kind %s", k)
+			t.Errorf("this test has no case for the kind %s", k)
 		}
 	}
 }
@@ -208,7 +209,7 @@ func TestMessageIsText(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a\nb\x1b[31m")
 	e := p.fails("file", "tls.SetCaBundle", dir)
 	if got := p.ok("tls.LastError"); got != e.Message {
-		t.Errorf("LastError is %q, the message %q", got, e.Message)
+		t.Errorf("LastError is %q, want the message of the answer, %q", got, e.Message)
 	}
 	for _, c := range e.Message {
 		if c < ' ' {

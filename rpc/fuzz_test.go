@@ -81,8 +81,8 @@ func harmless(t testing.TB, port int) policy.Policy {
 	return p
 }
 
-// converse sends data to a session that has connections with the handles 1 and 2. It returns the
-// answers to each id. The session must end, and free all connections.
+// converse sends data to a session that has connections with the handles 1 and 2. It returns all
+// answers, by their ids. The session must end, and free all connections.
 func converse(t *testing.T, port int, engine counting, data []byte) map[string][]string {
 	t.Helper()
 	ours, theirs := testkit.UnixPair(t)
@@ -97,23 +97,28 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 	fmt.Fprintf(ours, client+client, "c1", port, "h1", 1, "c2", port, "h2", 2)
 	for range 4 {
 		if line, err := r.Line(); err != nil || !bytes.Contains(line, []byte(`"result"`)) {
-			t.Fatalf("the session cannot begin: %s, %v", line, err)
+			t.Fatalf("the first NewClients and Handshakes must succeed: got %s, %v",
+				line, err)
 		}
 	}
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		ours.Write(data) // fails if the server closes first
+		// The Write may fail, because tlsd may close the socket before it has read all
+		// data.
+		ours.Write(data)
 		ours.CloseWrite()
 	}()
 	answers := map[string][]string{}
 	for {
 		line, err := r.Line()
 		if e := net.Error(nil); errors.As(err, &e) && e.Timeout() {
-			t.Fatal("the session did not end")
+			t.Fatal("tlsd has got all data, but has not closed the socket within " +
+				"the time limit")
 		}
 		if err != nil {
-			// a reset: the server has closed before it had read everything
+			// A reset is allowed: tlsd has closed the socket before it had read all
+			// data.
 			if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(),
 				"reset by peer") {
 				t.Fatal(err)
@@ -123,7 +128,8 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 		list := []json.RawMessage{line}
 		if strings.HasPrefix(string(line), "[") {
 			if err := json.Unmarshal(line, &list); err != nil || len(list) == 0 {
-				t.Fatalf("%v in the batch %q", err, line)
+				t.Fatalf("the answer to a batch must be an array of answers: %v "+
+					"in %q", err, line)
 			}
 		}
 		for _, a := range list {
@@ -135,10 +141,10 @@ func converse(t *testing.T, port int, engine counting, data []byte) map[string][
 	select {
 	case <-served:
 	case <-time.After(testkit.Patience):
-		t.Fatal("Serve did not return")
+		t.Fatal("tlsd has closed the socket, but Serve does not return")
 	}
 	if n := engine.open.Load(); n != 0 {
-		t.Fatalf("%d connections are open after the session", n)
+		t.Fatalf("%d connections are open after the session, want 0", n)
 	}
 	return answers
 }
@@ -148,12 +154,13 @@ func checkAnswer(t *testing.T, answer []byte) string {
 	t.Helper()
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(answer, &m); err != nil {
-		t.Fatalf("%v in %q", err, answer)
+		t.Fatalf("an answer must be a JSON object: %v in %q", err, answer)
 	}
 	_, hasResult := m["result"]
 	_, hasError := m["error"]
 	if string(m["jsonrpc"]) != `"2.0"` || m["id"] == nil || hasResult == hasError || len(m) != 3 {
-		t.Fatalf("not an answer: %s", answer)
+		t.Fatalf("an answer must have jsonrpc 2.0, id, and either result or error: %s",
+			answer)
 	}
 	return string(m["id"])
 }

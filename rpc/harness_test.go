@@ -25,7 +25,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A peer is the caller of a served session. The session's engine is internal/fakeengine, which uses
+// A peer is a caller of tlsd with its session. (It is not what proto.md calls a peer: the program
+// at the other end of a TLS connection.) The session's engine is internal/fakeengine, which uses
 // crypto/tls in place of OpenSSL.
 type peer struct {
 	t     testing.TB
@@ -90,8 +91,8 @@ func waitingPeer(t testing.TB, adjust ...func(*fakeengine.Engine, *rpc.Config)) 
 	return p
 }
 
-// over waits for the end of Serve and returns its error. No context and no connection of the engine
-// may be open then.
+// The method over waits for the end of Serve and returns its error. No context and no connection of
+// the engine may be open then.
 func (p *peer) over() error {
 	p.t.Helper()
 	select {
@@ -100,7 +101,8 @@ func (p *peer) over() error {
 		p.t.Fatalf("Serve did not return in %v", testkit.Patience)
 	}
 	if contexts, conns := p.eng.Open(); contexts+conns != 0 {
-		p.t.Errorf("%d contexts and %d connections are open after Serve", contexts, conns)
+		p.t.Errorf("%d contexts and %d connections are open after Serve, want none",
+			contexts, conns)
 	}
 	return p.err
 }
@@ -109,7 +111,7 @@ func (p *peer) over() error {
 func (p *peer) send(data string) {
 	p.t.Helper()
 	if _, err := io.WriteString(p.conn, data); err != nil {
-		p.t.Fatalf("send: %v", err)
+		p.t.Fatalf("the caller cannot send: %v", err)
 	}
 }
 
@@ -121,7 +123,7 @@ func (p *peer) answer() string {
 	p.t.Helper()
 	line, err := p.r.Line()
 	if err != nil {
-		p.t.Fatalf("no answer: %v", err)
+		p.t.Fatalf("the caller has got no answer: %v", err)
 	}
 	return string(line)
 }
@@ -134,24 +136,25 @@ func (p *peer) expect(want string) {
 	}
 }
 
-// silent makes a new call. The next answer must be the answer to this call, so tlsd has sent no
-// other answer before.
+// The method silent makes a new call. The next answer must be the answer to this call, so tlsd has
+// sent no other answer before.
 func (p *peer) silent() {
 	p.t.Helper()
 	p.line(`{"jsonrpc":"2.0","id":"silent?","method":"tls.Backend"}`)
 	p.expect(`{"jsonrpc":"2.0","id":"silent?","result":"openssl"}`)
 }
 
-// ended checks that the server has closed the connection and that nothing more comes.
+// The method ended checks that tlsd has closed the session's connection, and that nothing more
+// comes.
 func (p *peer) ended() {
 	p.t.Helper()
 	line, err := p.r.Line()
 	if err == nil {
-		p.t.Fatalf("the connection is open and gives %s", line)
+		p.t.Fatalf("tlsd has sent %s, want the end of the session's connection", line)
 	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		p.t.Fatal("the connection is still open")
+		p.t.Fatal("tlsd has not closed the session's connection within the time limit")
 	}
 }
 
@@ -170,7 +173,7 @@ func (p *peer) response() response {
 	d := json.NewDecoder(strings.NewReader(line))
 	d.UseNumber()
 	if err := d.Decode(&r); err != nil {
-		p.t.Fatalf("%v in %s", err, line)
+		p.t.Fatalf("the answer cannot be decoded: %v in %s", err, line)
 	}
 	return r
 }
@@ -206,17 +209,18 @@ func (p *peer) ok(method string, params ...any) string {
 	p.t.Helper()
 	r := p.call(method, params...)
 	if r.Error != nil {
-		p.t.Fatalf("%s: %v", method, r.Error)
+		p.t.Fatalf("%s must succeed, but gets the error %v", method, r.Error)
 	}
 	return fmt.Sprint(r.Result)
 }
 
-// fails makes a call that must fail with the kind.
+// The method fails makes a call, which must fail with the kind k.
 func (p *peer) fails(k kind.Kind, method string, params ...any) *wire.Error {
 	p.t.Helper()
 	r := p.call(method, params...)
 	if r.Error == nil || r.Error.Data == nil || r.Error.Data.Kind != k {
-		p.t.Fatalf("%s: got %v, error %+v; want kind %s", method, r.Result, r.Error, k)
+		p.t.Fatalf("%s: got the result %v and the error %+v, want an error of kind %s",
+			method, r.Result, r.Error, k)
 	}
 	return r.Error
 }

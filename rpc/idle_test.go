@@ -26,11 +26,12 @@ func (p *peer) endsIdle() {
 	p.ended()
 	if err := p.over(); !errors.Is(err, os.ErrDeadlineExceeded) ||
 		!strings.Contains(err.Error(), "nothing has come from the caller") {
-		p.t.Errorf("Serve returns %v, want that the caller was idle", err)
+		p.t.Errorf("Serve returns %v, want a timeout that says that nothing has come from "+
+			"the caller", err)
 	}
 }
 
-// If nothing has come from the caller for the idle timeout, the session ends, even in the middle of
+// If nothing comes from the caller within the idle timeout, the session ends, even in the middle of
 // a message. It frees its connections.
 func TestIdleSessionEnds(t *testing.T) {
 	t.Parallel()

@@ -37,7 +37,8 @@ func TestNestingIsLimited(t *testing.T) {
 	member := func(n int) string { return `{"jsonrpc":"2.0","id":7,"method":"tls.Backend","x":` + nested(n-1) + `}` }
 	p.line(member(most))
 	p.expect(`{"jsonrpc":"2.0","id":7,"result":"openssl"}`)
-	// 10,000 is the limit of encoding/json.
+	// encoding/json has a limit of its own, 10,000 levels. Its error must not come in place of
+	// the error of tlsd.
 	for _, n := range []int{most + 1, 9_999, 10_001, 1_000_000} {
 		p.line(member(n))
 		p.expect(overLimit("7", "tls.Backend"))
@@ -100,7 +101,8 @@ func TestKeptBytesAreLimited(t *testing.T) {
 	p.expect(overLimit("104", "tls.Write"))
 	p.line(`{"jsonrpc":"2.0","id":"` + strings.Repeat("x", 1000) + `","method":"tls.Read","params":[1,1]}`)
 	if got := p.answer(); !strings.Contains(got, "--max-buffered") {
-		t.Errorf("a call with a long id is not refused: %s", got)
+		t.Errorf("a call with a long id gets %s, want an error that names --max-buffered",
+			got)
 	}
 	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[103]}`)
 	p.expect(cancelled("103", "tls.Write", string(b)))
@@ -117,8 +119,8 @@ func TestKeptBytesAreLimited(t *testing.T) {
 	p.expect(cancelled("106", "tls.Write", string(c)))
 }
 
-// tlsd keeps the answers of a batch until all are there, so they count towards the limit of bytes.
-// For a Read the largest possible answer counts from the beginning.
+// tlsd keeps the answers of a batch until all its calls have ended, so they count towards the limit
+// of bytes. For a Read the largest possible answer counts from the beginning.
 func TestABatchesAnswersAreCounted(t *testing.T) {
 	t.Parallel()
 	const each = 3000 // 4,000 bytes in base64
@@ -178,7 +180,7 @@ func TestANotificationThatOutlivesItsBatchCountsUntilItsEnd(t *testing.T) {
 	p.ok("tls.Close", conn) // the Close ends the Write
 	h = string(p.client(p.echo()))
 	// The Close may be answered a moment before the bytes of the Write stop counting.
-	testkit.Until(t, "a Write fits", func() bool {
+	testkit.Until(t, "the bytes of the ended Write stop counting", func() bool {
 		p.line(`{"jsonrpc":"2.0","id":7,"method":"tls.Write","params":[` + h + `,"` + data +
 			`"]}`)
 		p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[7]}`)

@@ -106,7 +106,7 @@ func TestParametersAreStrict(t *testing.T) {
 			p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q%s}`, c.method, params))
 			r := p.response()
 			if r.Error == nil {
-				t.Fatalf("the call has succeeded: %v", r.Result)
+				t.Fatalf("the call returns %v, want an error", r.Result)
 			}
 			if r.Error.Code != -32602 || r.Error.Data == nil ||
 				r.Error.Data.Kind != "params" || r.Error.Data.Op != c.method {
@@ -123,7 +123,7 @@ func TestParametersAreStrict(t *testing.T) {
 					len(r.Error.Message))
 			}
 			if got := p.ok("tls.LastError"); got != r.Error.Message {
-				t.Errorf("LastError is %q, the answer's message is %q", got,
+				t.Errorf("LastError is %q, want the message of the answer, %q", got,
 					r.Error.Message)
 			}
 		})
@@ -142,7 +142,8 @@ func TestPayloadIsNotShown(t *testing.T) {
 	}
 }
 
-// Values at the edges of the ranges are accepted, by position and by name.
+// Values at the edges of the ranges are accepted, by position and by name. An error of another kind
+// than params shows that tlsd has accepted the parameters.
 func TestGoodParameters(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ method, params, want string }{
@@ -214,7 +215,7 @@ func TestFirstHandle(t *testing.T) {
 			e.Message)
 	}
 	if got := p.ok("tls.LastError"); got != e.Message {
-		t.Errorf("LastError is %q, the answer's message is %q", got, e.Message)
+		t.Errorf("LastError is %q, want the message of the answer, %q", got, e.Message)
 	}
 	p.fails("handle", "tls.Close", 40)
 }

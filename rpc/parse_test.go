@@ -29,8 +29,8 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if (c == nil) == (why == "") {
-			t.Fatalf("%s: parse returns the call %v and the refusal %q; want one", msg,
-				c, why)
+			t.Fatalf("%s: parse returns the call %v and the refusal %q; want "+
+				"exactly one of the two", msg, c, why)
 		}
 		var m map[string]any
 		d := json.NewDecoder(bytes.NewReader(msg))
@@ -54,13 +54,13 @@ func FuzzParse(f *testing.F) {
 			}
 			good = good && isText
 			if c != nil && (c.id != nil) != hasID {
-				t.Fatalf("%s: parse has the id %q; the message has one: %v", msg,
-					c.id, hasID)
+				t.Fatalf("%s: parse has found the id %q; the message has an id: %v",
+					msg, c.id, hasID)
 			}
 		}
 		if good != (c != nil) {
-			t.Fatalf("%s: a request by the rules: %v; the refusal of parse is %q", msg,
-				good, why)
+			t.Fatalf("%s: by the specification this is a request: %v; parse's "+
+				"reason to refuse it: %q", msg, good, why)
 		}
 	})
 }
@@ -79,7 +79,8 @@ func TestLargestBlob(t *testing.T) {
 		case !good && (err == nil ||
 			err.Error() != "tls.Write: data: has 16777217 bytes, at most 16777216 are "+
 				"allowed"):
-			t.Errorf("a blob of %d bytes gives %v; want it refused", n, err)
+			t.Errorf("a blob of %d bytes gives the error %v; want one that names "+
+				"both sizes", n, err)
 		}
 	}
 }

@@ -55,8 +55,8 @@ func TestShallow(t *testing.T) {
 			want = c.msg
 		}
 		if string(got) != want || deep != (c.want != "") {
-			t.Errorf("shallow(%.60s, %d) is %.60s, %v; want %.60s", c.msg, c.most,
-				got, deep, want)
+			t.Errorf("shallow(%.60s, %d) returns %.60s (nested too deep: %v), want "+
+				"%.60s", c.msg, c.most, got, deep, want)
 		}
 	}
 }
@@ -76,14 +76,15 @@ func FuzzShallow(f *testing.F) {
 			t.Fatalf("shallow has made %q, which is not JSON", short)
 		}
 		if was := depth(t, msg); deep != (was > most) {
-			t.Errorf("the message has %d levels; more than %d, says shallow: %v", was,
-				most, deep)
+			t.Errorf("the message has %d levels; shallow says that it has more than "+
+				"%d: %v", was, most, deep)
 		}
 		if is := depth(t, string(short)); is > most {
 			t.Errorf("%q still has %d levels, want at most %d", short, is, most)
 		}
 		if !deep && string(short) != msg {
-			t.Errorf("%q has few levels, and has become %q", msg, short)
+			t.Errorf("%q has no level too many, but shallow has changed it to %q", msg,
+				short)
 		}
 	})
 }

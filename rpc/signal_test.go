@@ -12,7 +12,8 @@ import (
 
 // These tests are about tls.Signal, which takes two descriptors: both ends of a pair of sockets.
 
-// sendSignalled sends three calls, which make a server context, its listener and its signal.
+// sendSignalled sends three calls: they make a server context, let it listen on an address, and
+// give it the pair of sockets of a tls.Signal.
 func (p *peer) sendSignalled() {
 	p.t.Helper()
 	p.begin("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile)
@@ -30,7 +31,7 @@ func (p *peer) answerSignalled() {
 	p.t.Helper()
 	for range 3 {
 		if r := p.response(); r.Error != nil {
-			p.t.Fatalf("call %v: %v", r.ID, r.Error)
+			p.t.Fatalf("the call with the id %v fails with %v", r.ID, r.Error)
 		}
 	}
 }
@@ -46,15 +47,17 @@ func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
 	p.lineWith(`{"jsonrpc":"2.0","id":7,"method":"tls.Signal","params":[1,1]}`, one)
 	p.expect(`{"jsonrpc":"2.0","id":7,"error":{"code":-32011,"message":...,"data":...}}`)
 	if n, err := kept.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the end that came is still open: %d, %v", n, err)
+		t.Errorf("tlsd has not closed the only end that came: a Read of the other end "+
+			"returns %d, %v, want io.EOF", n, err)
 	}
 	p.fails(kind.Params, "tls.Signal", 1, 0)
 	p.fails(kind.Params, "tls.Signal", 1)
 }
 
-// While a caller polls its signal and no client comes, the caller sends nothing and has no call in
-// flight. But its session does not count as idle, because the session waits for clients, as during
-// an Accept. When the server context is closed, the session can be idle.
+// A caller that has called tls.Signal polls the pair of sockets. While no client comes, it sends
+// nothing and has no call in flight. But its session does not count as idle, because the session
+// waits for clients, as during an Accept. When the server context is closed, the session can be
+// idle.
 func TestASessionThatWaitsForClientsWithASignalIsNotIdle(t *testing.T) {
 	t.Parallel()
 	// When descriptors arrive, tlsd sets the session's read deadline to the answer timeout, to

@@ -7,7 +7,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// invalidRequest is the answer to JSON that is no request, parseError to a line that is no JSON.
+// invalidRequest is the answer to JSON that is no request. parseError is the answer to a line that
+// is no JSON.
 const (
 	invalidRequest = `{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":...,"data":{"kind":"params"}}}`
 	parseError     = `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":...,"data":{"kind":"params"}}}`
@@ -266,7 +267,8 @@ func TestABatchHasABound(t *testing.T) {
 	}
 	p.line(batch(wire.MaxBatch))
 	if n := strings.Count(p.answer(), `"result":"openssl"`); n != wire.MaxBatch {
-		t.Errorf("a batch of %d calls gets %d answers", wire.MaxBatch, n)
+		t.Errorf("a batch of %d calls gets %d results, want one for each call",
+			wire.MaxBatch, n)
 	}
 	p.line(batch(wire.MaxBatch + 1))
 	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32011,"message":"a batch has at most 1024 calls; send several batches","data":{"kind":"limit"}}}`)

@@ -14,8 +14,8 @@ import (
 	"tlsd/session"
 )
 
-// After a crash in a method, the caller is told the method's name. Package vitals must know the
-// name for this.
+// After a crash in a method, the caller is told the method's name. So package vitals must know the
+// name of each method.
 func TestEveryMethodCanBeNamedAfterACrash(t *testing.T) {
 	t.Parallel()
 	for name := range methods {
@@ -76,7 +76,8 @@ func TestWatcherKnowsTheCallInFlight(t *testing.T) {
 		`{"jsonrpc":"2.0","id":2,"method":"tls.Close","params":[7]}`+"\n")
 	caller.CloseWrite()
 	if answers, err := io.ReadAll(caller); err != nil || len(answers) == 0 {
-		t.Fatalf("the caller reads the answers %q, %v", answers, err)
+		t.Fatalf("the caller has read the answers %q, %v; want answers and no error",
+			answers, err)
 	}
 	<-served
 	want := []string{"tls.Backend 0", " 0", "tls.Close 7", " 0"}
@@ -101,9 +102,9 @@ func TestWatcherKnowsOfAnAnswerThatIsWrittenInPart(t *testing.T) {
 		}
 	}()
 	if err := <-served; err == nil {
-		t.Fatal("the caller reads nothing, and Serve returns no error")
+		t.Fatal("the caller reads no answer, but Serve returns nil, want an error")
 	}
 	if n.writing == 0 {
-		t.Error("an answer is written in part, and the watcher was told that it is whole")
+		t.Error("an answer is written in part, but the watcher was told that all are whole")
 	}
 }

@@ -27,7 +27,7 @@ func (r *rig) listening() (ctx session.Handle, port int) {
 	probe := r.dial(port)
 	r.ok(r.Close(c.ok().(session.Handle)))
 	probe.Close()
-	testkit.Until(r.t, "the probe to end, after Close has answered", func() bool {
+	testkit.Until(r.t, "the connection that was closed is freed", func() bool {
 		_, conns := r.eng.Open()
 		return conns == before
 	})
@@ -45,22 +45,22 @@ func TestAcceptedConnectionTalks(t *testing.T) {
 		t.Errorf("got handle %d, want 2", h)
 	}
 	if v := r.ok(r.Handshake(h)); v != 0 { // Accept has done the handshake
-		t.Errorf("Handshake returned %v", v)
+		t.Errorf("Handshake returned %v, want 0", v)
 	}
 	fmt.Fprint(peer, "ping")
 	if got := string(r.ok(r.Read(h, 100)).([]byte)); got != "ping" {
-		t.Errorf("read %q", got)
+		t.Errorf("read %q, want \"ping\"", got)
 	}
 	r.ok(r.Write(h, []byte("pong")))
 	buf := make([]byte, 4)
 	if _, err := peer.Read(buf); err != nil || string(buf) != "pong" {
-		t.Errorf("the peer read %q, %v", buf, err)
+		t.Errorf("the peer read %q, %v; want \"pong\"", buf, err)
 	}
 	if got := r.ok(r.PeerCertSubject(h)); got != "" {
 		t.Errorf("the client has shown no certificate, but its subject is %q", got)
 	}
 	if got := r.ok(r.ConnectionVersion(h)); got != "TLSv1.3" {
-		t.Errorf("version %q", got)
+		t.Errorf("the version is %q, want TLSv1.3", got)
 	}
 }
 
@@ -78,7 +78,7 @@ func TestListenerStaysOpenBetweenAccepts(t *testing.T) {
 		seen[r.handle(r.Accept(ctx, local, port))] = true
 	}
 	if len(seen) != 3 {
-		t.Errorf("%d handles for 3 clients", len(seen))
+		t.Errorf("3 Accepts have returned %d different handles, want 3", len(seen))
 	}
 }
 
@@ -111,7 +111,7 @@ func TestDawdlersHoldUpNobody(t *testing.T) {
 			nc.Write([]byte{0x16, 3, 1}) // the beginning of a ClientHello
 		}
 	}
-	testkit.Until(t, "all dawdlers to be in their handshake", func() bool {
+	testkit.Until(t, "all clients without a finished handshake are connected", func() bool {
 		_, conns := r.eng.Open()
 		return conns == n
 	})
@@ -155,7 +155,7 @@ func TestFailedHandshakeIsRaisedOnce(t *testing.T) {
 			next := r.start(r.Accept(ctx, local, port))
 			r.dial(port)
 			if h := next.ok(); h != session.Handle(3) {
-				t.Errorf("got handle %v, want 3", h)
+				t.Errorf("got handle %v, want 3: the failed Accept has taken 2", h)
 			}
 		})
 	}
@@ -168,7 +168,7 @@ func TestAcceptHandshakeTimeout(t *testing.T) {
 	c := r.start(r.Accept(ctx, local, port))
 	dialTCP(t, port)
 	if e := c.fails(kind.Timeout); !strings.Contains(e.Why, "no handshake within 50ms") {
-		t.Errorf("got %q", e)
+		t.Errorf("the error is %q, want \"no handshake within 50ms\" in it", e)
 	}
 }
 
@@ -182,7 +182,8 @@ func TestAcceptOnAnAddressThatCannotBeHad(t *testing.T) {
 			e := r.fails(r.Accept(ctx, local, port), kind.Connect)
 			says := fmt.Sprintf("listen on 127.0.0.1:%d: address already in use", port)
 			if e.Errno != "EADDRINUSE" || !strings.Contains(e.Why, says) {
-				t.Errorf("errno %q, %q", e.Errno, e)
+				t.Errorf("the errno is %q and the error %q, want EADDRINUSE and "+
+					"the address", e.Errno, e)
 			}
 		}
 	})
@@ -202,7 +203,7 @@ func TestAcceptOnAnAddressThatCannotBeHad(t *testing.T) {
 		r := newRig(t)
 		e := r.fails(r.Accept(r.server(), "192.0.2.1", 1), kind.Connect)
 		if e.Errno != "EADDRNOTAVAIL" {
-			t.Errorf("errno %q, %q", e.Errno, e)
+			t.Errorf("the errno is %q, want EADDRNOTAVAIL; the error is %q", e.Errno, e)
 		}
 	})
 	t.Run("look-up without end", func(t *testing.T) {
@@ -221,9 +222,11 @@ func TestCloseServerContextDropsUnclaimedClients(t *testing.T) {
 	claimed := r.start(r.Accept(ctx, local, port))
 	talk := r.dial(port)
 	h := claimed.ok().(session.Handle)
+	// No Accept claims these two clients. The first has done its handshake, and the second has
+	// not begun it.
 	done := r.dial(port)
 	half := dialTCP(t, port)
-	testkit.Until(t, "both clients to be there", func() bool {
+	testkit.Until(t, "the accepted connection and two clients are open", func() bool {
 		_, conns := r.eng.Open()
 		return conns == 3
 	})
@@ -237,13 +240,14 @@ func TestCloseServerContextDropsUnclaimedClients(t *testing.T) {
 		c.SetReadDeadline(time.Now().Add(testkit.Patience))
 		if _, err := c.Read(make([]byte, 1)); err == nil ||
 			strings.Contains(err.Error(), "timeout") {
-			t.Errorf("%s: the client is still connected: %v", name, err)
+			t.Errorf("handshake %s: the client must be disconnected, but its Read "+
+				"returns %v", name, err)
 		}
 	}
 	unlistened(t, port)
 	fmt.Fprint(talk, "on")
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "on" {
-		t.Errorf("the accepted connection read %q", got)
+		t.Errorf("the accepted connection read %q, want \"on\"", got)
 	}
 }
 
@@ -273,15 +277,15 @@ func TestPendingClientsAreBounded(t *testing.T) {
 	}
 	for range clients {
 		r.ok(r.Close(r.handle(r.Accept(ctx, local, port))))
-		// after its Close, a connection may still be ending in the background
-		testkit.Until(t, "no more open connections than the limit", func() bool {
+		// After its Close, a connection may still be ending in the background.
+		testkit.Until(t, "no more connections are open than the limit", func() bool {
 			_, conns := r.eng.Open()
 			return conns <= limit
 		})
 	}
 	for range clients - limit {
 		if err := <-hello; err != nil {
-			t.Errorf("a client that had to wait: %v", err)
+			t.Errorf("the handshake of a client that had to wait has failed: %v", err)
 		}
 	}
 }
@@ -300,7 +304,8 @@ func TestManyAcceptsShareTheClients(t *testing.T) {
 	}
 	for i, a := range accepts {
 		if h := a.ok(); h != session.Handle(i+2) {
-			t.Errorf("Accept %d made handle %v", i, h)
+			t.Errorf("Accept %d made handle %v, want the handles in order, from 2", i,
+				h)
 		}
 	}
 }

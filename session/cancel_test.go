@@ -14,7 +14,7 @@ import (
 
 const byCaller = "cancelled by the caller"
 
-// cancelled checks the error of a call that Cancel has ended.
+// The function cancelled checks the error of a call that Cancel has ended.
 func cancelled(t *testing.T, g *running) {
 	t.Helper()
 	if e := g.fails(kind.Cancelled); e.Why != byCaller {
@@ -41,7 +41,7 @@ func TestCancelBeforeRun(t *testing.T) {
 	// The cancelled Write never began, so the connection still works.
 	r.ok(r.Write(h, []byte("y")))
 	if got := string(r.ok(r.Read(h, 1)).([]byte)); got != "y" {
-		t.Errorf("read %q", got)
+		t.Errorf("read %q, want \"y\"", got)
 	}
 }
 
@@ -76,7 +76,7 @@ func TestCancelKeepsTheOrder(t *testing.T) {
 	cancelled(t, b)
 	select {
 	case <-g.arrived:
-		// fakeengine, too, fails the test if two Writes overlap
+		// If two Writes overlap, fakeengine fails the test, too.
 		t.Fatal("the third Write has begun before the first ended")
 	case <-time.After(50 * time.Millisecond): // in this time the third Write must not begin
 	}
@@ -127,7 +127,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		}
 		r.ok(r.Write(h, []byte("z")))
 		if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "z" {
-			t.Errorf("read %q", got)
+			t.Errorf("read %q, want \"z\"", got)
 		}
 	})
 	t.Run("Write of which some is sent breaks the outgoing stream", func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		cancelled(t, c)
 		r.fails(r.Write(h, []byte("x")), kind.State)
 		if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "in" {
-			t.Errorf("a Read after the cancelled Write gives %q", got)
+			t.Errorf("a Read after the cancelled Write gives %q, want \"in\"", got)
 		}
 		r.ok(r.Close(h))
 	})
@@ -156,7 +156,9 @@ func TestCancelInTheMiddle(t *testing.T) {
 		r := newRig(t)
 		ctx, port := r.server(), testkit.Port(t)
 		c := r.start(r.Accept(ctx, "127.0.0.1", port))
-		dialTCP(t, port) // waits for the listener; this client does no handshake
+		// The client waits until the Accept listens, and does no handshake. So the Accept
+		// still waits when it is cancelled.
+		dialTCP(t, port)
 		c.Cancel()
 		cancelled(t, c)
 		next := r.start(r.Accept(ctx, "127.0.0.1", port))
@@ -172,7 +174,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 		last.Cancel()
 		r.start(last).wait() // LastError may return the text, or fail with kind cancelled
 		if read.ended() {
-			t.Error("the Read has ended as well")
+			t.Error("the Cancel of LastError has ended the Read, too")
 		}
 	})
 	t.Run("Close closes at once", func(t *testing.T) {
@@ -218,13 +220,13 @@ func TestCancelledListenDoesNotEndOtherAccepts(t *testing.T) {
 	ctx, port := r.server(), testkit.Port(t)
 	before, name := lookups.Load(), slowName()
 	a := r.start(r.Accept(ctx, name, port))
-	testkit.Until(t, "the look-up", func() bool { return lookups.Load() > before })
+	testkit.Until(t, "the look-up has begun", func() bool { return lookups.Load() > before })
 	b := r.start(r.Accept(ctx, name, port))
 	runtime.Gosched() // so that b probably waits for the listener that a opens
 	before = lookups.Load()
 	a.Cancel()
 	cancelled(t, a)
-	testkit.Until(t, "the other Accept's own look-up", func() bool {
+	testkit.Until(t, "the other Accept has begun its own look-up", func() bool {
 		return b.ended() || lookups.Load() > before
 	})
 	if b.ended() {

@@ -59,13 +59,15 @@ func TestCertificatesOfClients(t *testing.T) {
 			a := accepted.ok().(session.Handle)
 			if r.ok(r.PeerCertSubject(a)) != "/CN=a client" ||
 				r.fact(a, "verified") != "1" {
-				t.Errorf("%s: the subject of the client is %v", name,
+				t.Errorf("%s: the subject of the client is %v, want /CN=a "+
+					"client, and its fact verified must be 1", name,
 					r.ok(r.PeerCertSubject(a)))
 			}
 		} else {
 			accepted.wait()
 			if accepted.err == nil {
-				t.Errorf("client certificate %s: the client was accepted", name)
+				t.Errorf("client certificate %s: the client was accepted, want "+
+					"an error", name)
 			}
 		}
 		r.ok(r.Close(h))
@@ -94,7 +96,7 @@ func TestARenewalDropsNobody(t *testing.T) {
 	stop := make(chan struct{})
 	seen := make(chan string, 1<<16)
 	var work sync.WaitGroup
-	// accepts until the context is closed
+	// This goroutine accepts clients until the context is closed.
 	work.Go(func() {
 		for {
 			call := r.start(r.Accept(ctx, "", 0))
@@ -166,10 +168,12 @@ func TestClientsGetTheCertificateOfTheHostThatTheyAskFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := shownName(c); got != want {
-			t.Errorf("%s gets the certificate of %s", asked, got)
+			t.Errorf("a client that asks for %s gets the certificate of %s, want %s",
+				asked, got, want)
 		}
 		if got := r.fact(accepted.ok().(session.Handle), "server-name"); got != asked {
-			t.Errorf("the server was asked for %q, want %q", got, asked)
+			t.Errorf("the fact server-name of the accepted connection is %q, want %q",
+				got, asked)
 		}
 		c.Close()
 	}
@@ -187,7 +191,7 @@ func TestPlacesAndNamesOfAContextAreLimited(t *testing.T) {
 	}
 	r.fails(r.Listen(ctx, "127.0.0.1", 0), kind.Limit)
 	if n := strings.Count(r.fact(ctx, "address"), ":"); n != 64 {
-		t.Errorf("the context listens on %d addresses", n)
+		t.Errorf("the context listens on %d addresses, want 64", n)
 	}
 	other, otherPort := r.listener()
 	r.ok(r.CloseServerContext(other))

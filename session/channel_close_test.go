@@ -24,7 +24,7 @@ func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
 		"tls.Shutdown": func(r *rig, h session.Handle, c *net.UnixConn) {
 			r.ok(r.Shutdown(h))
 			if st := r.status(h); st.Write != "shut" || st.Sent != 7 {
-				r.t.Errorf("status %+v", st)
+				r.t.Errorf("the status is %+v, want Write shut and Sent 7", st)
 			}
 			r.ok(r.Shutdown(h))
 			unsendable(r.t, c)
@@ -50,11 +50,13 @@ func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
 				r.fails(r.Write(h, []byte("more")), kind.State)
 				got := r.ok(r.Read(h, 100)).([]byte)
 				if string(got) != "you said request" {
-					t.Errorf("got %q", got)
+					t.Errorf("the caller has got %q, want \"you said "+
+						"request\"", got)
 				}
 				if st := r.status(h); st.Write != "shut" || st.Sent != 7 ||
 					st.Received != 16 {
-					t.Errorf("status %+v", st)
+					t.Errorf("the status is %+v, want Write shut, Sent 7 "+
+						"and Received 16", st)
 				}
 				r.ok(r.Close(h))
 				return
@@ -63,7 +65,7 @@ func TestHalfCloseSendsCloseNotifyAndLeavesReadingOpen(t *testing.T) {
 			send(t, c, []byte("request"))
 			shut(r, h, c)
 			if got := rest(t, c); string(got) != "you said request" {
-				t.Errorf("got %q", got)
+				t.Errorf("the caller has got %q, want \"you said request\"", got)
 			}
 			r.ok(r.Close(h))
 			r.gone()
@@ -110,7 +112,8 @@ func TestACloseThatIsCancelledGivesUpWhatIsLeft(t *testing.T) {
 	closing.Cancel()
 	if e := closing.fails(kind.Cancelled); e.Op != "tls.Close" ||
 		!strings.Contains(e.Why, "0 bytes were sent before that") {
-		t.Errorf("%v", e)
+		t.Errorf("the Close fails with %v, want an error of tls.Close that says how "+
+			"many bytes were sent", e)
 	}
 	want(t, got, "|cut")
 	r.fails(r.Status(h), kind.Handle)
@@ -171,9 +174,9 @@ func TestTheEndOfTheSessionDrains(t *testing.T) {
 	})
 }
 
-// TestACallerThatClosesItsChannelHasSentWhatItSent: the peer gets the bytes that the caller sent
-// before. But even tls.Close then sends no close_notify, because the caller may have died in the
-// middle of a Write.
+// TestACallerThatClosesItsChannelHasSentWhatItSent: a caller closes its end of a data channel. The
+// peer gets the bytes that the caller has sent before. But even a later tls.Close sends no
+// close_notify, because the caller may have died in the middle of a Write.
 func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 	t.Parallel()
 	for name, byClose := range map[string]bool{"tls.Close": true, "the session's end": false} {
@@ -186,7 +189,7 @@ func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
 			c.Close()
 			r.ok(r.Flush(h, 9))
 			if st := r.status(h); st.Write != "open" || st.Sent != 9 {
-				t.Errorf("status %+v", st)
+				t.Errorf("the status is %+v, want Write open and Sent 9", st)
 			}
 			r.fails(r.Flush(h, 10), kind.State)
 			if byClose {
@@ -222,7 +225,7 @@ func TestShutdownOfAChannelThatItsCallerHasClosedSendsCloseNotify(t *testing.T) 
 			shut.ok()
 			want(t, got, "all|close_notify")
 			if st := r.status(h); st.Write != "shut" {
-				t.Errorf("status %+v", st)
+				t.Errorf("the status is %+v, want Write shut", st)
 			}
 			r.ok(r.Shutdown(h))
 			r.ok(r.Close(h))
@@ -245,11 +248,11 @@ func TestAPeersResetEndsTheDrain(t *testing.T) {
 	closing := r.start(r.Close(h))
 	unsendable(t, c)
 	if closing.ended() {
-		t.Fatal("the Close did not wait for the peer")
+		t.Fatal("the Close has ended before all bytes were sent to the peer")
 	}
 	g.release <- os.NewSyscallError("write", syscall.ECONNRESET)
 	if e := closing.fails(kind.IO); e.Errno != "ECONNRESET" || e.Op != "tls.Close" {
-		t.Errorf("%v", e)
+		t.Errorf("the Close fails with %v, want ECONNRESET in an error of tls.Close", e)
 	}
 	want(t, got, "|cut")
 	r.gone()
@@ -325,7 +328,8 @@ func TestFlushWaitsUntilSoMuchHasLeft(t *testing.T) {
 }
 
 // TestFlushAndShutdownAreAnsweredAfterTheirClose: a Flush and a Shutdown are made before a Close,
-// but run after the Close has ended. Then they tell what the Close has sent.
+// but run after the Close has ended. A Flush succeeds if the Close has sent as many bytes as the
+// Flush asks for.
 func TestFlushAndShutdownAreAnsweredAfterTheirClose(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -363,7 +367,7 @@ func TestFlushAndShutdownEndWithTheirClose(t *testing.T) {
 			t.Parallel()
 			g := newGate(fakeengine.Write)
 			r := newRig(t, g.install)
-			r.SetStallTimeout(era) // a Close that waits for this time hangs the test
+			r.SetStallTimeout(era) // if the Close waited for it, the test would hang
 			port, got := r.sink()
 			h, caller := r.channel(port)
 			send(t, caller, random(4))

@@ -23,7 +23,8 @@ type pipeConn struct {
 	idleConn
 	late chan struct{} // for each element, one Write succeeds only after its timeout
 	back chan []byte
-	// Write copies its bytes into these in turn; fewer than 8 are in use at the same time
+	// Write copies its bytes into these buffers in turn. Fewer than 8 are in use at the same
+	// time, so Write never overwrites bytes that are still to be read.
 	copies [8][64 << 10]byte
 	next   int
 }
@@ -66,7 +67,8 @@ func (c *pipeConn) ReadSome(ctx context.Context, _ int) ([]byte, error) {
 
 func (*pipeConn) CloseWrite(context.Context) error { return nil }
 
-// pipe returns a session with one connection, a pipeConn, and the caller's end of its data channel.
+// pipe returns a session, and the caller's end of a data channel. The session has only the
+// connection conn. The parameter bound is its write timeout.
 func pipe(t *testing.T, conn *pipeConn, bound time.Duration) (*session.Session, *net.UnixConn) {
 	t.Helper()
 	conn.back = make(chan []byte)
@@ -107,8 +109,8 @@ func TestAPieceThatIsLateAndSucceedsFailsNoLaterOne(t *testing.T) {
 // allocates memory.
 func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	if raceDetector {
-		t.Skip("under the race detector sync.Pool drops pieces at random; " +
-			"the run without it counts")
+		t.Skip("with the race detector, sync.Pool drops buffers at random; this test " +
+			"needs a run without the race detector")
 	}
 	s, c := pipe(t, &pipeConn{}, era)
 	p := make([]byte, 32<<10)
@@ -123,7 +125,8 @@ func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 			t.Fatal(err)
 		}
 	}); got > most {
-		t.Errorf("a piece each way allocates %d bytes, more than %d", got, most)
+		t.Errorf("a piece to the peer and back allocates %d bytes, want at most %d", got,
+			most)
 	}
 	must(t, s.Close(1))
 }

@@ -31,7 +31,8 @@ func TestEachPieceOfAChannelHasTheWriteTimeout(t *testing.T) {
 	if st.Write != "failed" || st.Read != "open" || e == nil || e.Kind != kind.Timeout ||
 		e.Op != "tls.Write" || e.Handle != h ||
 		!strings.Contains(e.Why, "bytes within 50ms; ") {
-		t.Errorf("status %+v, %v", st, e)
+		t.Errorf("the status is %+v, its WriteError %v; want Write failed, Read open, "+
+			"and a timeout of 50ms in tls.Write", st, e)
 	}
 	if got := r.lastError(); got != e.Error() {
 		t.Errorf("the last error is %q, want %q", got, e)
@@ -108,11 +109,13 @@ func TestAResetIsNoticedByACallerThatOnlyWrites(t *testing.T) {
 			if e := st.WriteError; st.Write != "failed" || e.Kind != kind.IO ||
 				e.Errno != "ECONNRESET" ||
 				e.Op != "tls.Write" || strings.HasPrefix(e.Why, "read: ") {
-				t.Errorf("status %+v, %v", st, st.WriteError)
+				t.Errorf("the status is %+v, its WriteError %v; want Write "+
+					"failed with ECONNRESET in tls.Write", st, st.WriteError)
 			}
 			if notify != (st.Read == "end") ||
 				!notify && (st.Read != "failed" || st.ReadError.Op != "tls.Read") {
-				t.Errorf("status %+v", st)
+				t.Errorf("the status is %+v, want Read end after a "+
+					"close_notify, and else failed", st)
 			}
 			unsendable(t, c)
 			r.ok(r.Close(h))
@@ -132,15 +135,15 @@ func TestACutFailsOnlyReading(t *testing.T) {
 		got <- string(b) + "|"
 	}))
 	if b := rest(t, c); string(b) != "half a mess" {
-		t.Errorf("got %q", b)
+		t.Errorf("the caller has got %q, want \"half a mess\"", b)
 	}
 	st := r.status(h)
 	if st.Read != "failed" || st.Write != "open" || st.ReadError.Kind != kind.IO ||
 		st.WriteError != nil || st.Received != 11 {
-		t.Errorf("status %+v", st)
+		t.Errorf("the status is %+v, want Read failed, Write open and Received 11", st)
 	}
 	if last := r.lastError(); last != st.ReadError.Error() {
-		t.Errorf("the last error is %q", last)
+		t.Errorf("the last error is %q, want the ReadError of the status", last)
 	}
 	send(t, c, []byte("still here"))
 	r.ok(r.Close(h))
@@ -184,7 +187,8 @@ func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 			await(t, failed, "the failed send")
 			if comes {
 				if st := r.status(h); st.Write != "open" {
-					t.Errorf("status %+v, before the alert was read", st)
+					t.Errorf("before the alert was read, the status is %+v, "+
+						"want Write open", st)
 				}
 				close(alert)
 			}
@@ -193,7 +197,9 @@ func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 				!strings.Contains(st.WriteError.Why, says) ||
 				comes != (st.Read == "failed") ||
 				comes && !strings.Contains(st.ReadError.Why, says) {
-				t.Errorf("status %+v: %v, %v", st, st.WriteError, st.ReadError)
+				t.Errorf("the status is %+v, its WriteError %v, its ReadError "+
+					"%v; want the alert in both if it came, and else EPIPE "+
+					"in WriteError", st, st.WriteError, st.ReadError)
 			}
 			r.ok(r.Close(h))
 		})
@@ -226,7 +232,8 @@ func TestAnErrorThatNobodyWasToldIsTheCloses(t *testing.T) {
 				r.ok(r.Close(h))
 			} else if e := r.fails(r.Close(h), kind.IO); e.Errno != "EPIPE" ||
 				e.Op != "tls.Close" || e.Handle != h {
-				t.Errorf("%v", e)
+				t.Errorf("the Close fails with %v, want EPIPE in an error of "+
+					"tls.Close", e)
 			}
 			r.gone()
 		})

@@ -15,8 +15,9 @@ import (
 	"tlsd/session"
 )
 
-// A caller may keep a duplicate of the worker's end, and do with the duplicate what it likes. This
-// must harm nothing but the caller's own bytes.
+// A data channel is a pair of sockets: one end is the caller's, the other one is the worker's. A
+// caller may keep a duplicate of the worker's end, and do with the duplicate what it likes. Only
+// the caller's own bytes may suffer from what it does.
 
 // hostile returns a data channel whose caller has a duplicate of the worker's end.
 func (r *rig) hostile(port int) (h session.Handle, caller *net.UnixConn, dup int) {
@@ -85,7 +86,8 @@ func TestAChannelWhoseFlagsTheCallerChangesTakesNoThread(t *testing.T) {
 		receive(t, c, 1)
 	}
 	if n := threads(t) - before; n > channels/2 {
-		t.Errorf("%d more threads for %d channels", n, channels)
+		t.Errorf("the process has %d more threads after %d channels were opened, want "+
+			"at most half as many", n, channels)
 	}
 	r.gone()
 }
@@ -111,7 +113,8 @@ func TestACallerThatTakesItsOwnBytesAwayHarmsNobodyElse(t *testing.T) {
 		for range 1000 {
 			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT|unix.MSG_PEEK)
 			unix.Recvfrom(dup, p, unix.MSG_DONTWAIT)
-			// only the caller receives these bytes
+			// The socket's other end is the caller's, so only the caller receives these
+			// bytes.
 			unix.SendmsgN(dup, p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		}
 	}()
@@ -187,7 +190,7 @@ func TestDescriptorsInTheBytesOfAChannelAreNotTaken(t *testing.T) {
 	defer null.Close()
 	echoes(t, c)
 	before := descriptors(t)
-	fds := make([]int, 253) // SCM_MAX_FD
+	fds := make([]int, 253) // no message can carry more (SCM_MAX_FD)
 	for i := range fds {
 		fds[i] = int(null.Fd())
 	}
@@ -199,7 +202,8 @@ func TestDescriptorsInTheBytesOfAChannelAreNotTaken(t *testing.T) {
 		receive(t, c, 1)
 	}
 	if n := descriptors(t); n > before+10 {
-		t.Errorf("%d descriptors, %d before", n, before)
+		t.Errorf("the worker must take no descriptor from the channel; the process has "+
+			"%d descriptors now, and had %d before", n, before)
 	}
 	raw, _ := c.SyscallConn()
 	raw.Control(func(fd uintptr) {

@@ -41,7 +41,8 @@ func newRealRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) 
 	return r
 }
 
-// serveTLS is serve with the server's configuration cfg. f must do the handshake.
+// serveTLS starts a server with the configuration cfg, which calls f with each connection. Unlike
+// serve, it leaves the handshake to f.
 func (r *rig) serveTLS(cfg *tls.Config, f func(*tls.Conn, *net.TCPConn)) int {
 	cfg.Certificates = []tls.Certificate{r.cert.TLS()}
 	return testkit.Serve(r.t, func(nc net.Conn) {
@@ -71,14 +72,17 @@ func TestOpenSSLsBytesGoBothWaysAtOnce(t *testing.T) {
 		c.CloseWrite()
 	}()
 	if b := rest(t, c); !bytes.Equal(b, back) {
-		t.Errorf("the caller has got %d bytes, or others than were sent", len(b))
+		t.Errorf("the caller has got %d bytes, which differ from the bytes that the "+
+			"peer has sent", len(b))
 	}
 	if b := <-got; !bytes.Equal(b, there) {
-		t.Errorf("the peer has got %d bytes, or others than were sent", len(b))
+		t.Errorf("the peer has got %d bytes, which differ from the bytes that the "+
+			"caller has sent", len(b))
 	}
 	if st := r.status(h); st.Sent != size || st.Received != size || st.Read != "end" ||
 		st.Write != "shut" {
-		t.Errorf("status %+v", st)
+		t.Errorf("the status is %+v, want all bytes sent and received, Read end and "+
+			"Write shut", st)
 	}
 	r.ok(r.Close(h))
 }
@@ -116,7 +120,9 @@ func TestACertificateThatIsRequiredIsTold(t *testing.T) {
 				st := r.status(h)
 				for _, e := range []*session.Error{st.ReadError, st.WriteError} {
 					if e == nil || !strings.Contains(e.Why, alert) {
-						t.Errorf("status %+v: %v", st, e)
+						t.Errorf("the status is %+v with the error %v, "+
+							"want the alert in ReadError and "+
+							"WriteError", st, e)
 					}
 				}
 				r.ok(r.Close(h))
@@ -133,19 +139,20 @@ func TestAnAnswerBeforeAResetIsRead(t *testing.T) {
 	port := r.serve(func(c *tls.Conn, nc *net.TCPConn) {
 		io.ReadFull(c, make([]byte, 10))
 		c.Write([]byte("413 too large"))
-		nc.Close() // unread data makes this a reset
+		nc.Close() // resets the connection, because data is unread
 	})
 	for range 30 {
 		h, c := r.channel(port)
 		send(t, c, random(10))
 		go c.Write(random(4 << 20))
 		if got := string(rest(t, c)); got != "413 too large" {
-			t.Errorf("got %q", got)
+			t.Errorf("the caller has got %q, want \"413 too large\"", got)
 		}
 		unsendable(t, c)
 		if st := r.status(h); st.Read != "failed" || st.Write != "failed" ||
 			st.WriteError.Kind != kind.IO {
-			t.Errorf("status %+v", st)
+			t.Errorf("the status is %+v, want Read and Write failed, and a "+
+				"WriteError of kind io", st)
 		}
 		r.ok(r.Close(h))
 	}
@@ -164,14 +171,15 @@ func TestOpenSSLNoticesAResetAfterCloseNotify(t *testing.T) {
 	send(t, c, []byte("x"))
 	r.ok(r.Flush(h, 1))
 	if st := r.status(h); st.Read != "end" || st.Write != "open" {
-		t.Errorf("status %+v", st)
+		t.Errorf("before the reset, the status is %+v, want Read end and Write open", st)
 	}
 	close(reset)
 	unsendable(t, c)
 	st := r.status(h)
 	if e := st.WriteError; e == nil || e.Errno != "ECONNRESET" ||
 		!strings.HasPrefix(e.Why, "write: ") {
-		t.Errorf("status %+v, %v", st, e)
+		t.Errorf("after the reset, the status is %+v, its WriteError %v; want "+
+			"ECONNRESET of a write", st, e)
 	}
 	r.ok(r.Close(h))
 }
@@ -190,7 +198,8 @@ func TestAStuckPeerOfOpenSSLFailsOnlyItself(t *testing.T) {
 		stuck = append(stuck, h)
 		over.Go(func() {
 			if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, syscall.EPIPE) {
-				t.Errorf("a send to a stuck peer fails with %v", err)
+				t.Errorf("a send to a stuck peer returns the error %v, want "+
+					"EPIPE", err)
 			}
 		})
 	}
@@ -296,9 +305,9 @@ func TestAServerReadsWhatItsClientSentBeforeAReset(t *testing.T) {
 		raw := peer.NetConn().(*net.TCPConn)
 		go c.Write(make([]byte, 4<<20))
 		receive(t, peer, 50000)
-		raw.Close() // unread data makes this a reset
+		raw.Close() // resets the connection, because data is unread
 		if got := string(rest(t, c)); got != "the request" {
-			t.Errorf("got %q", got)
+			t.Errorf("the caller has got %q, want \"the request\"", got)
 		}
 		unsendable(t, c)
 		r.status(h)

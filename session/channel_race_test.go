@@ -116,11 +116,11 @@ func anyMoment(t *testing.T, rnd *rand.Rand) {
 	r.gone()
 	for _, c := range calls {
 		if _, err := c.wait(); err != nil && err.(*session.Error).Kind == kind.Internal {
-			t.Errorf("internal error: %v", err)
+			t.Errorf("a call has failed with an internal error: %v", err)
 		}
 	}
 	if n := r.Busy(); n != 0 {
-		t.Errorf("%d calls have not ended", n)
+		t.Errorf("%d calls have not ended with the session, want 0", n)
 	}
 	for _, c := range callers {
 		c.Close()

@@ -29,7 +29,7 @@ func pair(t *testing.T) (caller, worker *net.UnixConn) {
 	return caller, worker
 }
 
-// unixConn makes a connection of a descriptor, and closes the descriptor.
+// unixConn returns a connection with a duplicate of the descriptor fd, and closes fd.
 func unixConn(t *testing.T, fd int) *net.UnixConn {
 	t.Helper()
 	return testkit.UnixConn(t, os.NewFile(uintptr(fd), "socket"))
@@ -73,7 +73,7 @@ func rest(t *testing.T, c net.Conn) []byte {
 	t.Helper()
 	p, err := io.ReadAll(c)
 	if err != nil {
-		t.Fatalf("after %d bytes: %v", len(p), err)
+		t.Fatalf("a Read after %d bytes fails with %v, want io.EOF", len(p), err)
 	}
 	return p
 }
@@ -85,7 +85,7 @@ func unsendable(t *testing.T, c net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testkit.Until(t, "a send that fails", func() bool {
+	testkit.Until(t, "a send on the data channel fails", func() bool {
 		var err error
 		raw.Control(func(fd uintptr) {
 			_, err = unix.SendmsgN(int(fd), nil, nil, nil,
@@ -146,7 +146,7 @@ func want(t *testing.T, got <-chan string, want string) {
 			t.Errorf("the peer has got %.100q, want %.100q", s, want)
 		}
 	case <-time.After(testkit.Patience):
-		t.Fatal("the peer's connection has not ended")
+		t.Fatal("the peer's connection has not ended within the time limit")
 	}
 }
 
@@ -173,7 +173,8 @@ func TestBytesOfADataChannelGoBothWays(t *testing.T) {
 	st := r.status(h)
 	if st.Sent != int64(len(data)) || st.Received != st.Sent || st.Read != "end" ||
 		st.Write != "shut" || st.ReadError != nil || st.WriteError != nil {
-		t.Errorf("status %+v", st)
+		t.Errorf("the status is %+v, want all bytes sent and received, Read end, Write "+
+			"shut and no error", st)
 	}
 	r.ok(r.Close(h))
 	r.gone()
@@ -189,12 +190,12 @@ func TestADataChannelComesWithAccept(t *testing.T) {
 	h := accept.ok().(session.Handle)
 	send(t, c, []byte("hello"))
 	if got := string(receive(t, peer, 5)); got != "hello" {
-		t.Errorf("the peer got %q", got)
+		t.Errorf("the peer got %q, want \"hello\"", got)
 	}
 	peer.Write([]byte("bye"))
 	peer.CloseWrite()
 	if got := string(rest(t, c)); got != "bye" {
-		t.Errorf("the caller got %q", got)
+		t.Errorf("the caller got %q, want \"bye\"", got)
 	}
 	r.ok(r.Close(h))
 }
@@ -224,11 +225,11 @@ func TestReadAndWriteAreRefusedOnAHandleWithADataChannel(t *testing.T) {
 	r.ok(r.Close(h))
 }
 
-// connClosed waits until the other end of a channel is closed.
+// connClosed waits until the worker has closed its end of a data channel. c is the caller's end.
 func connClosed(t *testing.T, c net.Conn) {
 	t.Helper()
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("the caller reads %v, want its end", err)
+		t.Errorf("the caller's Read returns the error %v, want io.EOF", err)
 	}
 	if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("the caller's send fails with %v, want EPIPE", err)

@@ -97,7 +97,8 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 				end.fails(c.close)
 			}
 			if d := time.Since(begin); d < 200*time.Millisecond {
-				t.Errorf("Close waited only %v for the earlier calls", d)
+				t.Errorf("Close waited %v for the earlier calls, want 200ms or "+
+					"more", d)
 			}
 			for i, w := range started {
 				if !w.ended() {
@@ -106,7 +107,8 @@ func TestCloseEndsWhatGoesOnWaiting(t *testing.T) {
 					w.wait()
 				}
 				if _, err := w.wait(); err == nil {
-					t.Errorf("waiting call %d succeeded", i)
+					t.Errorf("waiting call %d has succeeded, want kind "+
+						"cancelled", i)
 				} else if e := err.(*session.Error); e.Kind != kind.Cancelled {
 					t.Errorf("waiting call %d: %v (%s), want kind cancelled", i,
 						e, e.Kind)
@@ -160,7 +162,7 @@ func TestCallsBehindCloseAreRefusedAtOnce(t *testing.T) {
 		r.CloseServerContext(ctx), r.Accept(ctx, "127.0.0.1", 1),
 	} {
 		if c.Waits() {
-			t.Error("a call that was made after a Close waits")
+			t.Error("a call that was made after a Close waits, want an error at once")
 		}
 		r.fails(c, kind.Handle)
 	}

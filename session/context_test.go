@@ -37,7 +37,8 @@ func TestServerContextNeedsGoodFiles(t *testing.T) {
 						c.says)
 				}
 				if n, _ := r.eng.Open(); n != 0 {
-					t.Errorf("%d contexts are open", n)
+					t.Errorf("after the failed call %d contexts are open, "+
+						"want 0", n)
 				}
 			})
 		}
@@ -81,7 +82,7 @@ func TestEngineRefusesTheCertificate(t *testing.T) {
 	r := newRig(t, failing(fakeengine.NewServerContext, errors.New("ee key too small")))
 	e := r.fails(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile), kind.File)
 	if !strings.Contains(e.Why, "ee key too small") {
-		t.Errorf("got %v", e)
+		t.Errorf("the error is %v, want \"ee key too small\" in it", e)
 	}
 }
 
@@ -90,13 +91,13 @@ func TestCloseServerContextFreesIt(t *testing.T) {
 	r := newRig(t)
 	ctx := r.server()
 	if n, _ := r.eng.Open(); n != 1 {
-		t.Fatalf("%d contexts are open", n)
+		t.Fatalf("%d contexts are open after NewServerContext, want 1", n)
 	}
 	if v := r.ok(r.CloseServerContext(ctx)); v != 0 {
-		t.Errorf("CloseServerContext returned %v", v)
+		t.Errorf("CloseServerContext returned %v, want 0", v)
 	}
 	if n, _ := r.eng.Open(); n != 0 {
-		t.Errorf("%d contexts are open after CloseServerContext", n)
+		t.Errorf("%d contexts are open after CloseServerContext, want 0", n)
 	}
 	r.fails(r.CloseServerContext(ctx), kind.Handle)
 }

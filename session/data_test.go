@@ -26,12 +26,13 @@ func TestLargeWrite(t *testing.T) {
 	for len(got) < len(data) {
 		p := r.ok(r.Read(h, 1<<24)).([]byte)
 		if len(p) == 0 {
-			t.Fatal("the peer's data ended early")
+			t.Fatal("the peer has ended its direction, but has not sent all of the " +
+				"data back")
 		}
 		got = append(got, p...)
 	}
 	if n := write.ok(); n != len(data) {
-		t.Errorf("Write returned %v", n)
+		t.Errorf("Write returned %v, want the number of all bytes", n)
 	}
 	if !bytes.Equal(got, data) {
 		t.Error("the data that came back differs from the data sent")
@@ -44,7 +45,7 @@ func TestReadIsBoundedByItsMaximum(t *testing.T) {
 	h := r.client(r.echo())
 	r.ok(r.Write(h, []byte("abcdef")))
 	if got := r.ok(r.Read(h, 1)).([]byte); string(got) != "a" {
-		t.Errorf("Read(1) returned %q", got)
+		t.Errorf("a Read of at most 1 byte returned %q, want \"a\"", got)
 	}
 }
 
@@ -63,13 +64,13 @@ func TestEndOfData(t *testing.T) {
 		}))
 		for range 3 {
 			if p := r.ok(r.Read(h, 10)).([]byte); p == nil || len(p) != 0 {
-				t.Errorf("Read returned %v", p)
+				t.Errorf("Read returned %v, want an empty blob", p)
 			}
 		}
 		r.ok(r.Write(h, []byte("still here")))
 		r.ok(r.Close(h))
 		if s := <-got; s != "still here" {
-			t.Errorf("the peer got %q", s)
+			t.Errorf("the peer got %q, want \"still here\"", s)
 		}
 	})
 	t.Run("without close_notify is an error", func(t *testing.T) {
@@ -111,7 +112,7 @@ func TestWritesAndReadsKeepTheirOrder(t *testing.T) {
 	}
 	for i := range n {
 		if want := fmt.Sprintf("%03d\n", i); string(all[4*i:4*i+4]) != want {
-			t.Fatalf("message %d is %q", i, all[4*i:4*i+4])
+			t.Fatalf("message %d is %q, want %q", i, all[4*i:4*i+4], want)
 		}
 	}
 }

@@ -91,7 +91,7 @@ func (k *track) ran(by int) {
 	k.peak = max(k.peak, k.running)
 }
 
-// begins waits until an attempt begins, and checks its address.
+// The method begins waits until an attempt begins, and checks its address.
 func (k *track) begins(want netip.AddrPort) {
 	k.t.Helper()
 	select {
@@ -100,17 +100,18 @@ func (k *track) begins(want netip.AddrPort) {
 			k.t.Fatalf("the attempt of %v has begun, want %v", a, want)
 		}
 	case <-time.After(testkit.Patience):
-		k.t.Fatalf("no attempt of %v", want)
+		k.t.Fatalf("no attempt of %v has begun", want)
 	}
 }
 
-// ticks ends a pause.
+// The method ticks ends a pause.
 func (k *track) ticks() {
 	k.t.Helper()
 	select {
 	case k.tick <- time.Time{}:
 	case <-time.After(testkit.Patience):
-		k.t.Fatal("Race does not wait for the time of the next attempt")
+		k.t.Fatal("Race does not wait for the end of a pause, want a pause before the " +
+			"next attempt")
 	}
 }
 
@@ -141,11 +142,12 @@ func TestTheNextAddressIsTriedWhileTheFirstIsSilent(t *testing.T) {
 	k.verdict[list[2]] <- nil
 	f := <-done
 	if f.err != nil || f.nc.(*endConn).to != list[2] || f.nc.(*endConn).closed {
-		t.Fatalf("%+v", f)
+		t.Fatalf("Race returns %+v, want an open connection to the third address", f)
 	}
 	// Race has returned only after the other attempts have ended.
 	if slices.SortFunc(k.over, netip.AddrPort.Compare); !slices.Equal(k.over, list[:2]) {
-		t.Errorf("the attempts of %v were ended", k.over)
+		t.Errorf("the attempts of %v were ended, want those of the first two addresses",
+			k.over)
 	}
 }
 
@@ -161,7 +163,7 @@ func TestAFailureStartsTheNextAttemptAtOnce(t *testing.T) {
 		k.verdict[list[i]] <- err
 	}
 	if f := <-done; f.err != first {
-		t.Errorf("%v, want the error of the first address", f.err)
+		t.Errorf("Race returns the error %v, want the error of the first address", f.err)
 	}
 }
 
@@ -169,7 +171,7 @@ func TestAConnectionThatComesTooLateIsClosed(t *testing.T) {
 	t.Parallel()
 	list := addresses(2)
 	k := newTrack(t, list)
-	// an attempt that ignores the end of its context
+	// deaf is an attempt that ignores the end of its context.
 	deaf := func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 		return k.try(context.WithoutCancel(ctx), a)
 	}
@@ -185,12 +187,12 @@ func TestAConnectionThatComesTooLateIsClosed(t *testing.T) {
 	winner := <-k.conns
 	k.verdict[list[0]] <- nil
 	if f := <-done; f.err != nil || f.nc.(*endConn).closed {
-		t.Fatalf("%+v", f)
+		t.Fatalf("Race returns %+v, want an open connection", f)
 	}
 	late := <-k.conns
 	if winner.closed == late.closed {
-		t.Errorf("closed: the winner %v, the late connection %v; want exactly one",
-			winner.closed, late.closed)
+		t.Errorf("the first connection is closed: %v; the late connection is closed: "+
+			"%v; want exactly one of them closed", winner.closed, late.closed)
 	}
 }
 
@@ -205,7 +207,8 @@ func TestTheEndOfAContextEndsAllAttempts(t *testing.T) {
 	k.begins(list[1])
 	cancel()
 	if f := <-done; !errors.Is(f.err, context.Canceled) || !slices.Equal(k.over, list[1:2]) {
-		t.Errorf("%v; ended: %v", f.err, k.over)
+		t.Errorf("Race returns the error %v, want context.Canceled; the context has "+
+			"ended the attempts of %v, want only the second address", f.err, k.over)
 	}
 }
 

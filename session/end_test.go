@@ -18,12 +18,13 @@ import (
 	"tlsd/session"
 )
 
-// gone ends the session, and checks that no context and no connection of it is left.
+// The method gone ends the session, and checks that no context and no connection of it is left.
 func (r *rig) gone() {
 	r.t.Helper()
 	r.End()
 	if contexts, conns := r.eng.Open(); contexts != 0 || conns != 0 {
-		r.t.Errorf("%d contexts and %d connections are open after End", contexts, conns)
+		r.t.Errorf("%d contexts and %d connections are open after End, want none", contexts,
+			conns)
 	}
 }
 
@@ -60,7 +61,7 @@ func TestEndEndsWaitingCalls(t *testing.T) {
 		"look-up":      r.start(r.NewClient(slowName(), 443)),
 		"listen, name": r.start(r.Accept(ctx, slowName(), 443)),
 	}
-	dialTCP(t, port) // waits for the listener; this client stays in its handshake
+	dialTCP(t, port) // waits until the Accept listens, and does no handshake
 	closing := r.start(r.Close(read))
 	late := r.Read(silent, 1)
 
@@ -69,14 +70,16 @@ func TestEndEndsWaitingCalls(t *testing.T) {
 	for name, c := range calls {
 		if e := c.fails(kind.Cancelled); !strings.Contains(e.Why, "session ended") &&
 			name != "Read" {
-			t.Errorf("%s: the reason is %q", name, e.Why)
+			t.Errorf("%s: the error's reason is %q, want \"session ended\" in it", name,
+				e.Why)
 		}
 	}
 	closing.ok()
 	unlistened(t, port)
 }
 
-// TestEndAtAnyMoment makes random calls, and ends the session while some of them still run.
+// TestEndAtAnyMoment makes random calls, and ends the session while some of them still run. All
+// calls must end, none with an internal error. No context and no connection must be left.
 func TestEndAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	rounds := 30
@@ -152,12 +155,13 @@ func TestEndAtAnyMoment(t *testing.T) {
 			for _, c := range calls {
 				if _, err := c.wait(); err != nil {
 					if e := err.(*session.Error); e.Kind == kind.Internal {
-						t.Errorf("internal error: %v", e)
+						t.Errorf("a call has failed with an internal "+
+							"error: %v", e)
 					}
 				}
 			}
 			if n := r.Busy(); n != 0 {
-				t.Errorf("%d calls have not ended", n)
+				t.Errorf("%d calls have not ended with the session, want 0", n)
 			}
 		})
 	}
@@ -176,7 +180,7 @@ func TestListenerOutOfDescriptors(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		if err != nil ||
 			!strings.Contains(string(out), "--- PASS: TestListenerOutOfDescriptors") {
-			t.Errorf("%v\n%s", err, out)
+			t.Errorf("this test must pass in a process of its own: %v\n%s", err, out)
 		}
 		return
 	}
@@ -204,7 +208,8 @@ func TestListenerOutOfDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	if e := c.fails(kind.IO); e.Errno != "EMFILE" || !strings.Contains(e.Why, "accept on") {
-		t.Errorf("errno %q, %q", e.Errno, e)
+		t.Errorf("the errno is %q and the error %q, want EMFILE and \"accept on\" in "+
+			"the error", e.Errno, e)
 	}
 	for _, f := range files {
 		f.Close()

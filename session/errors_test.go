@@ -26,7 +26,8 @@ func netErr(op string, errno syscall.Errno) error {
 	return &net.OpError{Op: op, Net: "tcp", Err: os.NewSyscallError(op, errno)}
 }
 
-// TestEngineErrorsAreClassified injects errors that an engine can return.
+// TestEngineErrorsAreClassified: an engine returns errors of many types. The session's error has
+// the kind, the errno and the details that belong to the type.
 func TestEngineErrorsAreClassified(t *testing.T) {
 	t.Parallel()
 	verify := &openssl.VerifyError{Code: 20, Reason: "unable to get local issuer certificate",
@@ -122,13 +123,15 @@ func TestEngineErrorsAreClassified(t *testing.T) {
 					}
 				}
 				if e.Errno != c.errno {
-					t.Errorf("errno is %q, want %q", e.Errno, c.errno)
+					t.Errorf("the errno is %q, want %q", e.Errno, c.errno)
 				}
 				if (len(e.OpenSSL) > 0) != c.queue {
-					t.Errorf("OpenSSL's queue is %q", e.OpenSSL)
+					t.Errorf("the error has OpenSSL's queue %q; want a "+
+						"queue: %v", e.OpenSSL, c.queue)
 				}
 				if (e.Verify != nil) != (c.want == kind.Verify) {
-					t.Errorf("verify is %v", e.Verify)
+					t.Errorf("the error's member Verify is %v; only an "+
+						"error of kind verify must have it", e.Verify)
 				}
 				if e.Why == "" || !strings.Contains(e.Why, c.says) {
 					t.Errorf("the reason is %q, want one that says %q", e.Why,
@@ -157,10 +160,12 @@ func TestVerifyErrorsInRealHandshakes(t *testing.T) {
 			e := r.fails(r.Handshake(h), kind.Verify)
 			if e.Verify == nil || e.Verify.Code != c.code ||
 				e.Verify.Subject != "/CN="+c.leaf.CN {
-				t.Errorf("verify is %+v", e.Verify)
+				t.Errorf("the error's member Verify is %+v, want code %d and "+
+					"the subject of the server", e.Verify, c.code)
 			}
 			if e.Handle != h || e.Op != "tls.Handshake" {
-				t.Errorf("the error names %s, handle %d", e.Op, e.Handle)
+				t.Errorf("the error names %s, handle %d; want tls.Handshake, "+
+					"handle %d", e.Op, e.Handle, h)
 			}
 		})
 	}
@@ -183,7 +188,7 @@ func TestConnectErrors(t *testing.T) {
 			c.Cancel()
 		}
 		if _, err := c.wait(); err == nil {
-			t.Errorf("%q: connected", host)
+			t.Errorf("NewClient has connected to %q, want an error", host)
 		}
 	}
 }
@@ -203,7 +208,7 @@ func TestTimeouts(t *testing.T) {
 		name := slowName()
 		e := r.fails(r.NewClient(name, 443), kind.Timeout)
 		if !strings.Contains(e.Why, name) {
-			t.Errorf("got %q", e)
+			t.Errorf("the error is %q, want one that names the host %s", e, name)
 		}
 	})
 	t.Run("Handshake", func(t *testing.T) {
@@ -222,10 +227,11 @@ func TestDefaults(t *testing.T) {
 	timeouts := session.Timeouts{Connect: 30 * time.Second, Handshake: 30 * time.Second,
 		AcceptHandshake: 10 * time.Second, Write: 30 * time.Second, Close: time.Second}
 	if c.Timeouts != timeouts {
-		t.Errorf("timeouts %+v", c.Timeouts)
+		t.Errorf("the default timeouts are %+v, want %+v", c.Timeouts, timeouts)
 	}
 	if c.Limits != (session.Limits{Handles: 65536, Calls: 4096, Pending: 128}) {
-		t.Errorf("limits %+v", c.Limits)
+		t.Errorf("the default limits are %+v, want 65536 handles, 4096 calls, 128 "+
+			"pending", c.Limits)
 	}
 	c = session.Config{
 		Timeouts: session.Timeouts{Connect: 1, Handshake: 2, AcceptHandshake: 3, Accept: 4,
@@ -254,7 +260,8 @@ func TestStub(t *testing.T) {
 		e, _ := err.(*session.Error)
 		if e == nil || e.Kind != kind.Backend || e.Op != op ||
 			!strings.Contains(e.Why, "tried libssl.so.3: not found") {
-			t.Errorf("%s: got %v", op, err)
+			t.Errorf("%s: got the error %v, want kind backend and why no library "+
+				"was loaded", op, err)
 		}
 	}
 	for want, c := range map[string]*session.Call{"stub": s.Backend(), "": s.LibraryVersion()} {
@@ -275,7 +282,7 @@ func TestLibraryNeedsNoConnection(t *testing.T) {
 		"crypto/tls stand-in": r.LibraryVersion(),
 	} {
 		if c.Waits() {
-			t.Errorf("%s: the call waits", want)
+			t.Errorf("the call that returns %s waits, but needs no connection", want)
 		}
 		if got := r.ok(c); got != want {
 			t.Errorf("got %v, want %v", got, want)

@@ -8,16 +8,16 @@ import (
 // MostFinishing is the number of closes that may run in the background.
 const MostFinishing = maxFinishing
 
-// SetStallTimeout sets how long Close, CloseServerContext and LastError wait if no earlier call
-// ends. It must be called before the first call.
+// SetStallTimeout sets how long Close, CloseServerContext and LastError wait for earlier calls
+// while none of these ends. It must be called before the first call.
 func (s *Session) SetStallTimeout(d time.Duration) { s.stallTimeout = d }
 
 // SetReasonTimeout sets how long a failed send waits for an alert of the peer. It must be called
 // before the first call.
 func (s *Session) SetReasonTimeout(d time.Duration) { s.reasonTimeout = d }
 
-// TrustDepth counts the trust stores that form a chain. The chain begins with the current store. A
-// store that could not be loaded names the next one, which is used in its place.
+// TrustDepth counts trust stores: the current one, its fallback, the fallback of that store, and so
+// on. If a trust store could not be loaded, its fallback is used in its place.
 func (s *Session) TrustDepth() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,7 +51,7 @@ func (s *Session) LookAtCertificates(h Handle) {
 // SetPause sets the pause between attempts to connect. It must be called before the first call.
 func (s *Session) SetPause(pause func() <-chan time.Time) { s.attemptPause = pause }
 
-// Functions that connect to one of several addresses.
+// Race connects to one of several addresses, and Interleave puts the addresses into order.
 var (
 	Race       = race
 	Interleave = interleave

@@ -15,14 +15,14 @@ import (
 // After the answer of a Close, the end of the connection goes on in the background: the session
 // sends close_notify, and waits until the peer's system has acknowledged all bytes.
 
-// A slowEnd is a rig whose connections finish this end only when the channel free is closed, or
-// when the context of the end is done.
+// A slowEnd is a rig in which this work in the background takes long. For each connection, the work
+// waits until the channel free is closed, or until the context of the work is done.
 type slowEnd struct {
 	*rig
 	free  chan struct{}
-	begun atomic.Int32 // connections whose closing has begun
+	begun atomic.Int32 // connections whose work in the background has begun
 	cut   atomic.Int32 // connections whose context was done before free was closed
-	left  atomic.Int32 // connections whose end has finished
+	left  atomic.Int32 // connections whose work in the background has ended
 }
 
 func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
@@ -46,7 +46,8 @@ func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
 	return s
 }
 
-// ended calls End on a goroutine. The channel that it returns is closed when End has returned.
+// The method ended calls End on a goroutine. It returns a channel, which is closed when End has
+// returned.
 func (s *slowEnd) ended() <-chan struct{} {
 	over := make(chan struct{})
 	go func() { s.End(); close(over) }()
@@ -59,7 +60,7 @@ func TestCloseIsAnsweredBeforeEverythingHasArrived(t *testing.T) {
 	port := s.echo()
 	h, other := s.client(port), s.client(port)
 	s.ok(s.Close(h))
-	testkit.Until(t, "the connection's end to begin", func() bool {
+	testkit.Until(t, "the end of the connection has begun", func() bool {
 		return s.begun.Load() == 1
 	})
 	read := s.start(s.Read(other, 1))
@@ -94,18 +95,18 @@ func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	s.ended()
 	testkit.Until(t, "the end of the connection that was not closed", func() bool {
 		_, conns := s.eng.Open()
-		// Open does not count connections whose close runs in the background
+		// Open no longer counts a connection whose end has begun.
 		return conns == 0 && read.ended()
 	})
 }
 
-// TestHurryCutsShortWhatIsBeingFinished: the session's end waits for the ends in the background,
-// unless Hurry cuts them short.
+// TestHurryCutsShortWhatIsBeingFinished: the session's end waits for the work in the background. If
+// Hurry is called, this work is cut short.
 func TestHurryCutsShortWhatIsBeingFinished(t *testing.T) {
 	t.Parallel()
 	s := newSlowEnd(t, testkit.Patience)
 	s.ok(s.Close(s.client(s.echo())))
-	testkit.Until(t, "the connection's end to begin", func() bool {
+	testkit.Until(t, "the end of the connection has begun", func() bool {
 		return s.begun.Load() == 1
 	})
 	over := s.ended()
@@ -136,11 +137,12 @@ func TestFewAreFinishedAtTheSameTime(t *testing.T) {
 		s.ok(s.Close(s.client(port)))
 	}
 	one := s.start(s.Close(s.client(port)))
-	testkit.Until(t, "all ends to begin", func() bool {
+	testkit.Until(t, "the end of all connections has begun", func() bool {
 		return s.begun.Load() == session.MostFinishing+1
 	})
 	if one.ended() {
-		t.Error("the Close did not wait")
+		t.Error("MostFinishing closes run in the background, but a further Close did " +
+			"not wait")
 	}
 	close(s.free)
 	one.ok()

@@ -124,7 +124,7 @@ func TestStartAt(t *testing.T) {
 			t.Fatal(err)
 		}
 		if h := r.server(); h != 1<<31-1 {
-			t.Errorf("got handle %d", h)
+			t.Errorf("got handle %d, want the largest int32", h)
 		}
 		for range 2 {
 			r.fails(r.NewServerContext(r.cert.CertFile, r.cert.KeyFile), kind.Limit)

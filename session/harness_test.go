@@ -30,7 +30,7 @@ type rig struct {
 	end sync.Once
 }
 
-// newRig makes a rig; set adjusts its configuration.
+// newRig makes a rig. The functions in set adjust its engine and its configuration.
 func newRig(t *testing.T, set ...func(*fakeengine.Engine, *session.Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, eng: fakeengine.New(t)}
@@ -69,7 +69,7 @@ func (r *rig) End() {
 	})
 }
 
-// running is a call that has been started.
+// The type running is a call that has been started.
 type running struct {
 	*session.Call
 	t    *testing.T
@@ -100,12 +100,12 @@ func (g *running) ok() any {
 	g.t.Helper()
 	v, err := g.wait()
 	if err != nil {
-		g.t.Fatalf("unexpected error: %v", err)
+		g.t.Fatalf("the call fails with %v, want a result", err)
 	}
 	return v
 }
 
-// fails returns the error of a call that must fail with the kind.
+// The method fails returns the error of a call that must fail with the kind k.
 func (g *running) fails(k kind.Kind) *session.Error {
 	g.t.Helper()
 	v, err := g.wait()
@@ -144,7 +144,7 @@ func (r *rig) fails(c *session.Call, k kind.Kind) *session.Error {
 	return r.start(c).fails(k)
 }
 
-// failsWith is fails, and also checks that the error's reason contains the text.
+// failsWith does the same as fails, and also checks that the error's reason contains the text.
 func (r *rig) failsWith(c *session.Call, k kind.Kind, text string) {
 	r.t.Helper()
 	if e := r.fails(c, k); !strings.Contains(e.Why, text) {
@@ -193,7 +193,7 @@ func (r *rig) dial(port int) *tls.Conn {
 	c := tls.Client(dialTCP(r.t, port), r.clientConfig())
 	c.SetDeadline(time.Now().Add(testkit.Patience))
 	if err := c.Handshake(); err != nil {
-		r.t.Fatalf("the peer's handshake: %v", err)
+		r.t.Fatalf("the handshake of the peer fails with %v, want success", err)
 	}
 	return c
 }
@@ -201,7 +201,7 @@ func (r *rig) dial(port int) *tls.Conn {
 func dialTCP(t *testing.T, port int) net.Conn {
 	t.Helper()
 	var nc net.Conn
-	testkit.Until(t, "a listener", func() bool {
+	testkit.Until(t, "the port takes a connection", func() bool {
 		var err error
 		nc, err = net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		return err == nil
@@ -214,7 +214,7 @@ func dialTCP(t *testing.T, port int) net.Conn {
 // another test has just forked has a copy of the socket until it executes its program.
 func unlistened(t *testing.T, port int) {
 	t.Helper()
-	testkit.Until(t, "the end of a listener", func() bool {
+	testkit.Until(t, "no process listens on the port", func() bool {
 		nc, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			nc.Close()
@@ -223,7 +223,8 @@ func unlistened(t *testing.T, port int) {
 	})
 }
 
-// greet returns a TLS server, which sends "x" and waits until the client has closed the connection.
+// greet returns a function for testkit.Serve. It is a TLS server: it sends "x", and waits until the
+// client has closed the connection.
 func greet(r *rig) func(net.Conn) {
 	return func(nc net.Conn) {
 		c := r.tlsServer(nc)

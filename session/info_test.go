@@ -30,7 +30,7 @@ func TestFactsAboutThePeersCertificate(t *testing.T) {
 	r.fails(r.HandleInfo(h, "cipher"), kind.State)
 	if got := r.fact(h, "peer-address"); !strings.HasPrefix(got, "127.0.0.1:") &&
 		!strings.HasPrefix(got, "[::1]:") {
-		t.Errorf("before the handshake the peer is %q", got)
+		t.Errorf("before the handshake peer-address is %q, want a loopback address", got)
 	}
 	r.ok(r.Handshake(h))
 	leaf, err := x509.ParseCertificate(r.cert.TLS().Certificate[0])
@@ -62,7 +62,8 @@ func TestFactsAboutThePeersCertificate(t *testing.T) {
 	if len(r.fact(h, "channel-binding")) != 64 ||
 		!strings.HasPrefix(r.fact(h, "chain"), r.fact(h, "pem")) ||
 		r.fact(h, "cipher") == "" {
-		t.Error("channel-binding, chain or cipher")
+		t.Error("one fact is wrong: channel-binding must have 64 digits, chain must " +
+			"begin with pem, and cipher must not be empty")
 	}
 }
 

@@ -37,8 +37,9 @@ func TestAContextListensInSeveralPlaces(t *testing.T) {
 	}
 	addresses := fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", min(one, two), max(one, two))
 	if got := r.fact(ctx, "address"); got != addresses && one != two {
-		// not an error: the addresses are sorted as texts, not as numbers
-		t.Logf("addresses %s", got)
+		// This is no failure: the context sorts its addresses as texts, and this test as
+		// numbers. The order has no meaning.
+		t.Logf("the addresses of the context are %s, in another order than here", got)
 	}
 	r.dial(two)
 	waiting.ok()
@@ -53,6 +54,7 @@ func TestAContextListensInSeveralPlaces(t *testing.T) {
 	r.fails(r.Listen(ctx, "127.0.0.1", taken.Addr().(*net.TCPAddr).Port), kind.Connect)
 }
 
+// With the option failed-handshakes=skip, clients whose handshake fails do not end an Accept.
 func TestAServerSurvivesItsClients(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)

@@ -100,10 +100,11 @@ func TestNamesDoNotLeadAroundTheAddressRules(t *testing.T) {
 			err := call.fails(tc.kind)
 			want := strings.ReplaceAll(tc.text, "%[1]d", fmt.Sprint(port))
 			if !strings.Contains(err.Error(), want) {
-				t.Errorf("error %q, want %q", err, want)
+				t.Errorf("the error is %q, want one that says %q", err, want)
 			}
 			if (len(a.list) > 0) != (tc.kind == kind.Denied) {
-				t.Errorf("the audit events are %+v", a.list)
+				t.Errorf("the audit events are %+v, want one or more if the "+
+					"kind is denied, and else none", a.list)
 			}
 		})
 	}
@@ -117,11 +118,12 @@ func TestForbiddenNamesAreNotLookedUp(t *testing.T) {
 	r.SetNames(resolver)
 	r.fails(r.NewClient("secret.test", 443), kind.Denied)
 	if n := asked.Load(); n != 0 {
-		t.Errorf("the DNS was asked %d times", n)
+		t.Errorf("the DNS was asked %d times for a forbidden name, want 0", n)
 	}
 	// With port 444 the name is looked up: its address may be 127.0.0.1, which is allowed.
 	r.fails(r.NewClient("secret.test", 444), kind.Connect)
 	if asked.Load() == 0 {
-		t.Error("the DNS was not asked in this case either: the test checks nothing")
+		t.Error("the DNS was not asked for a name that the policy does not forbid, so " +
+			"the check above proves nothing")
 	}
 }

@@ -90,18 +90,19 @@ func TestTheObserverIsToldOfHandshakesAndOfTheEnd(t *testing.T) {
 
 	list := n.handshakes()
 	if len(list) != 2 {
-		t.Fatalf("%d handshakes: %+v", len(list), list)
+		t.Fatalf("the observer was told of %d handshakes, want 2: %+v", len(list), list)
 	}
 	good, failed := list[0], list[1]
 	if good.Server || good.Failure != nil || good.Peer == "" || good.Took <= 0 ||
 		good.version != "TLSv1.3" || good.cipher != cipher ||
 		good.subject != "/CN=localhost" ||
 		good.serial != r.cert.Cert.SerialNumber.Text(16) || good.resumed {
-		t.Errorf("%+v", good)
+		t.Errorf("the observer was told %+v, want a client's handshake with TLS 1.3 and "+
+			"the details of the server's certificate", good)
 	}
 	if failed.Failure == nil || failed.Failure.Kind != kind.Verify || failed.Skipped ||
 		failed.version != "" {
-		t.Errorf("%+v", failed)
+		t.Errorf("the observer was told %+v, want a failure of kind verify", failed)
 	}
 	if want := (session.Totals{Handles: 2, Received: 5, Sent: 5}); n.over == nil ||
 		*n.over != want {
@@ -124,7 +125,7 @@ func TestAFailureThatIsSkippedIsToldToTheObserver(t *testing.T) {
 	if _, err := nc.Write([]byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Until(t, "the failure of a handshake", func() bool {
+	testkit.Until(t, "the observer is told of a handshake", func() bool {
 		return len(n.handshakes()) > 0
 	})
 	r.dial(port)
@@ -133,7 +134,8 @@ func TestAFailureThatIsSkippedIsToldToTheObserver(t *testing.T) {
 	if len(list) != 2 || list[0].Failure == nil || !list[0].Skipped || !list[0].Server ||
 		list[0].Peer != nc.LocalAddr().String() ||
 		list[1].Failure != nil || list[1].Skipped || !list[1].Server {
-		t.Errorf("%+v", list)
+		t.Errorf("the observer was told %+v, want a skipped failure and a success, both "+
+			"of a server", list)
 	}
 
 	// The option overrides the configuration for one context.
@@ -144,7 +146,7 @@ func TestAFailureThatIsSkippedIsToldToTheObserver(t *testing.T) {
 	}
 	accepted.fails(kind.Handshake)
 	if last := n.handshakes()[2]; last.Failure == nil || last.Skipped {
-		t.Errorf("%+v", last)
+		t.Errorf("the observer was told %+v, want a failure that was not skipped", last)
 	}
 }
 
@@ -167,16 +169,19 @@ func TestTheObserverIsToldOfCertificates(t *testing.T) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.certificates) != 3 {
-		t.Fatalf("%d certificates: %+v", len(n.certificates), n.certificates)
+		t.Fatalf("the observer was told of %d certificates, want 3: %+v",
+			len(n.certificates), n.certificates)
 	}
 	if c := n.certificates[0]; c.KeyOpen || c.CertFile != r.cert.CertFile ||
 		!c.NotAfter.Equal(r.cert.Cert.NotAfter) {
-		t.Errorf("%+v", c)
+		t.Errorf("the first certificate is %+v, want the rig's, whose key is not open "+
+			"to others", c)
 	}
 	for _, c := range n.certificates[1:] {
 		if !c.KeyOpen || c.CertFile != cert || c.KeyFile != key ||
 			!c.NotAfter.Equal(end) || c.Serial.Cmp(other.Cert.SerialNumber) != 0 {
-			t.Errorf("%+v", c)
+			t.Errorf("a later certificate is %+v, want the other one, whose key is "+
+				"open to others", c)
 		}
 	}
 }

@@ -80,15 +80,15 @@ func TestClientsAndServersOfOursAgreeOnAProtocol(t *testing.T) {
 	a := accepted.ok().(session.Handle)
 	for _, end := range []session.Handle{h, a} {
 		if got := r.fact(end, "alpn"); got != "h2" {
-			t.Errorf("handle %d: alpn %q", end, got)
+			t.Errorf("handle %d: alpn is %q, want h2", end, got)
 		}
 	}
 	if all := r.ok(r.HandleInfo(h, "")).(session.Facts); all["alpn"] != "h2" || len(all) != 21 {
-		t.Errorf("%d facts: %v", len(all), all)
+		t.Errorf("the client has %d facts, want 21, among them alpn h2: %v", len(all), all)
 	}
 	if r.fact(h, "peer-address") != r.fact(a, "local-address") ||
 		r.fact(a, "peer-address") != r.fact(h, "local-address") {
-		t.Error("the two ends have different addresses")
+		t.Error("the peer-address of one end is not the local-address of the other end")
 	}
 
 	// Without a common protocol the handshake fails on both sides.
@@ -160,11 +160,12 @@ func TestOptionsOfAClientHold(t *testing.T) {
 		r.ok(r.SetOption(h, "eof", value))
 		r.ok(r.Handshake(h))
 		if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "all" {
-			t.Fatalf("read %q", got)
+			t.Fatalf("the first Read returns %q, want \"all\"", got)
 		}
 		if lax {
 			if got := r.ok(r.Read(h, 10)).([]byte); len(got) != 0 {
-				t.Errorf("read %q", got)
+				t.Errorf("with eof=lax, a Read after the cut returns %q, want "+
+					"an empty blob", got)
 			}
 		} else {
 			r.fails(r.Read(h, 10), kind.IO)

@@ -13,7 +13,8 @@ import (
 )
 
 // TestConversationMadeAtOnce makes all calls of a conversation before one of them runs. Then it
-// starts the calls in a random order.
+// starts the calls in a random order. Their results must be those of calls that run one by one, in
+// the order in which they were made.
 func TestConversationMadeAtOnce(t *testing.T) {
 	t.Parallel()
 	for i := range 20 {
@@ -46,10 +47,10 @@ func TestConversationMadeAtOnce(t *testing.T) {
 			}
 			if got := started[6].ok().([]byte); !bytes.HasPrefix([]byte("hell"), got) ||
 				len(got) == 0 {
-				t.Errorf("Read returned %q", got)
+				t.Errorf("Read returned %q, want a beginning of \"hell\"", got)
 			}
 			if got := started[7].ok(); got != 0 {
-				t.Errorf("Close returned %v", got)
+				t.Errorf("Close returned %v, want 0", got)
 			}
 			r.fails(late, kind.Handle)
 		})
@@ -151,10 +152,10 @@ func TestWaitingReadHoldsUpNeitherWriteNorOtherHandles(t *testing.T) {
 	g.release <- nil
 	g.release <- nil
 	if got := string(second.ok().([]byte)); got != "two" {
-		t.Errorf("read %q", got)
+		t.Errorf("the Read on the other handle returned %q, want \"two\"", got)
 	}
 	if got := string(read.ok().([]byte)); got != "one" {
-		t.Errorf("read %q", got)
+		t.Errorf("the Read that waited returned %q, want \"one\"", got)
 	}
 }
 
@@ -178,19 +179,19 @@ func TestWaitingWriteHoldsUpNoRead(t *testing.T) {
 	write := r.start(r.Write(h, []byte("held up")))
 	await(t, g.first(), "the Write to wait")
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
-		t.Errorf("read %q", got)
+		t.Errorf("while a Write waits, a Read returned %q, want \"x\"", got)
 	}
 	g.release <- nil
 	write.ok()
 }
 
-// TestLastErrorTakesItsTurn: LastError waits for the call that was made before it, and returns its
-// error.
+// TestLastErrorTakesItsTurn: LastError waits for the call that was made before it, and returns the
+// error of that call.
 func TestLastErrorTakesItsTurn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	if r.lastError() != "" {
-		t.Error("a new session has an error")
+		t.Error("LastError of a new session is not empty")
 	}
 	connect := r.NewClient("127.0.0.1", testkit.Port(t))
 	last := r.LastError()
@@ -204,8 +205,9 @@ func TestLastErrorTakesItsTurn(t *testing.T) {
 	}
 }
 
-// TestLastErrorDoesNotWaitForEver: LastError waits for earlier calls only until none of them has
-// ended for stallTimeout. So a Read that waits for its peer does not stop LastError.
+// TestLastErrorDoesNotWaitForEver: if stallTimeout passes and none of the earlier calls ends,
+// LastError returns, and these calls go on. So a Read that waits for its peer does not stop
+// LastError.
 func TestLastErrorDoesNotWaitForEver(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -226,7 +228,8 @@ func TestLastErrorIsTheMostRecentAndSurvivesSuccess(t *testing.T) {
 	a := r.fails(r.Close(7), kind.Handle).Error()
 	b := r.fails(r.Close(8), kind.Handle).Error()
 	if a == b {
-		t.Fatal("both errors have the same text")
+		t.Fatal("both errors have the same text, so this test cannot tell one from the " +
+			"other")
 	}
 	r.ok(r.CloseServerContext(r.server()))
 	if got := r.lastError(); got != b {
@@ -234,7 +237,7 @@ func TestLastErrorIsTheMostRecentAndSurvivesSuccess(t *testing.T) {
 	}
 	r.Fail(&session.Error{Kind: kind.Params, Why: "from above"})
 	if got := r.lastError(); got != "from above" {
-		t.Errorf("LastError is %q", got)
+		t.Errorf("LastError is %q, want \"from above\"", got)
 	}
 	if got := other.lastError(); got != "" {
 		t.Errorf("the error has reached another session: %q", got)

@@ -69,7 +69,7 @@ func (r *rig) refuses(c *session.Call, texts ...string) {
 	err := r.fails(c, kind.Denied)
 	for _, want := range texts {
 		if !strings.Contains(err.Error(), want) {
-			r.t.Errorf("error %q, want %q in it", err, want)
+			r.t.Errorf("the error is %q, want one that says %q", err, want)
 		}
 	}
 	if last := r.lastError(); last != err.Error() {
@@ -117,7 +117,8 @@ func TestSkippingVerificationCanBeForbidden(t *testing.T) {
 	r.fails(r.Handshake(h), kind.Verify)
 }
 
-// oldServer is a server that speaks versions of TLS from 1.0 to the given one. It returns its port.
+// oldServer starts a server, and returns its port. The server speaks TLS from version 1.0 to the
+// version latest.
 func (r *rig) oldServer(latest uint16) int {
 	cfg := r.serverConfig()
 	cfg.MinVersion, cfg.MaxVersion = tls.VersionTLS10, latest
@@ -147,7 +148,8 @@ func TestOldVersionsCanBeForbidden(t *testing.T) {
 	tls.Client(nc, client).Handshake()
 	if err := accept.fails(kind.Denied); !strings.Contains(err.Error(), "(min-tls)") ||
 		!strings.Contains(err.Error(), nc.LocalAddr().String()) {
-		t.Errorf("error %q", err)
+		t.Errorf("the error is %q, want one that names min-tls and the client's address",
+			err)
 	}
 	a.are(t, denied("tls.Accept", nc.LocalAddr().String(), "min-tls"))
 	accept = r.start(r.Accept(ctx, local, port))
@@ -243,12 +245,13 @@ func TestAmbiguousHostsAreNotConnectedTo(t *testing.T) {
 		} {
 			err := r.fails(r.NewClient(host, port), kind.Params)
 			if !strings.Contains(err.Error(), "is not a host: ") {
-				t.Errorf("%q: error %q", host, err)
+				t.Errorf("host %q: the error is %q, want \"is not a host\" in it",
+					host, err)
 			}
 		}
 		a.are(t)
 		if n := reached.Load(); n != 0 {
-			t.Fatalf("%s: %d connections", rules, n)
+			t.Fatalf("with the policy %s, %d connections were made, want 0", rules, n)
 		}
 	}
 }
@@ -259,7 +262,7 @@ func TestAnAllowedDestinationThatIsNotThereIsAConnectError(t *testing.T) {
 	port := testkit.Port(t)
 	err := r.fails(r.NewClient("127.0.0.1", port), kind.Connect)
 	if err.Errno != "ECONNREFUSED" {
-		t.Errorf("error %q, errno %q", err, err.Errno)
+		t.Errorf("the error is %q with the errno %q, want ECONNREFUSED", err, err.Errno)
 	}
 	// localhost may also have the address [::1], which is forbidden. The error has the kind
 	// connect nevertheless.
@@ -298,7 +301,9 @@ func TestOnlyAllowedAddressesAreListenedOn(t *testing.T) {
 			err := accept.fails(kind.Denied).Error()
 			if !strings.Contains(err, "listening on "+tc.refused+" is not allowed") ||
 				!strings.Contains(err, "(listen)") {
-				t.Errorf("%s, %s: error %q", tc.rules, tc.host, err)
+				t.Errorf("listen = [%s], host %s: the error is %q, want one "+
+					"that refuses %s and names listen", tc.rules, tc.host, err,
+					tc.refused)
 			}
 			a.are(t, denied("tls.Accept", tc.refused, "listen"))
 			continue
@@ -444,7 +449,7 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 		if handshake == "later" {
 			r.refuses(r.Handshake(accepted.ok().(session.Handle)), "(min-tls)")
 		} else if e := accepted.fails(kind.Denied); !strings.Contains(e.Why, "(min-tls)") {
-			t.Errorf("error %q", e)
+			t.Errorf("the error of the Accept is %q, want one that names min-tls", e)
 		}
 		if <-done == nil {
 			t.Errorf("option handshake %s: a client has done a handshake with TLS 1.2",

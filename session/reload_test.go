@@ -29,8 +29,9 @@ type renewal struct {
 	port      int
 }
 
-// renewing makes a renewal that checks its files before each handshake. option is the value of the
-// option reload; "" does not set the option. set adjusts the session's configuration.
+// renewing makes a renewal. The parameter option is the value of the context's option reload; if it
+// is "", the option is not set. With the value auto, the files are checked before each handshake.
+// The functions in set adjust the session's configuration.
 func renewing(t *testing.T, option string,
 	set ...func(*fakeengine.Engine, *session.Config)) *renewal {
 	t.Helper()
@@ -38,7 +39,7 @@ func renewing(t *testing.T, option string,
 	return renewingOn(newRealRig(t, append(set, n.observe)...), n, option)
 }
 
-// renewingOn is renewing with a given rig, whose observer is n.
+// renewingOn does the same as renewing, with a given rig. The rig's observer is n.
 func renewingOn(rig *rig, n *notes, option string) *renewal {
 	rig.t.Helper()
 	dir := rig.t.TempDir()
@@ -80,7 +81,7 @@ func (r *renewal) shown(name string) string {
 	c := tls.Client(dialTCP(r.t, r.port), &tls.Config{RootCAs: r.ca.Pool(), ServerName: name})
 	c.SetDeadline(time.Now().Add(testkit.Patience))
 	if err := c.Handshake(); err != nil {
-		r.t.Fatalf("the peer's handshake: %v", err)
+		r.t.Fatalf("the handshake of the peer fails with %v, want success", err)
 	}
 	h := accepted.ok().(session.Handle)
 	r.ok(r.Write(h, []byte("x")))
@@ -115,7 +116,7 @@ func TestCertificatesThatAreRenewedOnDiskAreTaken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := r.fact(r.ctx, "reload"); got != "auto" {
-				t.Errorf("reload is %q", got)
+				t.Errorf("the fact reload is %q, want auto", got)
 			}
 			old := r.shown("localhost")
 			next := r.issue("localhost")
@@ -123,13 +124,16 @@ func TestCertificatesThatAreRenewedOnDiskAreTaken(t *testing.T) {
 			r.put(r.key, next.KeyPEM)
 			want := next.Cert.SerialNumber.Text(16)
 			if got := r.shown("localhost"); got != want || got == old {
-				t.Errorf("a client gets %s, want %s; it was %s", got, want, old)
+				t.Errorf("a client gets the certificate %s, want %s; before the "+
+					"renewal it was %s", got, want, old)
 			}
 			r.notes.mu.Lock()
 			defer r.notes.mu.Unlock()
 			last := r.notes.certificates[len(r.notes.certificates)-1]
 			if last.Serial.Text(16) != want || len(r.notes.reloads) != 1 {
-				t.Errorf("%+v, %v", last, r.notes.reloads)
+				t.Errorf("the observer was told of the certificate %+v and the "+
+					"reloads %v, want the new certificate and one reload", last,
+					r.notes.reloads)
 			}
 		})
 	}
@@ -151,7 +155,8 @@ func TestBadFilesLeaveTheOldCertificateInPlace(t *testing.T) {
 		step.change()
 		for range 2 {
 			if got := r.shown("localhost"); got != old {
-				t.Fatalf("step %d: a client gets %s, want %s", n, got, old)
+				t.Fatalf("step %d: a client gets the certificate %s, want the "+
+					"old one, %s", n, got, old)
 			}
 		}
 		if list := r.failures(); len(list) != n+1 ||
@@ -163,7 +168,8 @@ func TestBadFilesLeaveTheOldCertificateInPlace(t *testing.T) {
 	r.put(r.cert, next.CertPEM)
 	r.put(r.key, next.KeyPEM)
 	if got := r.shown("localhost"); got != next.Cert.SerialNumber.Text(16) {
-		t.Errorf("a client gets %s, although the new files are good", got)
+		t.Errorf("the new files are good, but a client gets the certificate %s, want "+
+			"the new one", got)
 	}
 }
 
@@ -186,10 +192,10 @@ func TestOnlyWhatIsWantedIsReloaded(t *testing.T) {
 	r.put(host, renewed.CertPEM)
 	r.put(hostKey, renewed.KeyPEM)
 	if got := r.shown("a.test"); got != renewed.Cert.SerialNumber.Text(16) {
-		t.Errorf("a.test shows %s", got)
+		t.Errorf("a client of a.test gets the certificate %s, want the new one", got)
 	}
 	if got := r.shown("localhost"); got != next.Cert.SerialNumber.Text(16) {
-		t.Errorf("localhost shows %s", got)
+		t.Errorf("a client of localhost gets the certificate %s, want the new one", got)
 	}
 	r.ok(r.SetOption(r.ctx, "reload", "off"))
 	r.put(host, other.CertPEM)
@@ -240,7 +246,7 @@ func TestALackOfDescriptorsSaysNothingOfTheFiles(t *testing.T) {
 	lack.Store(true)
 	for range 2 {
 		if got := r.shown("localhost"); got != old {
-			t.Fatalf("a client gets %s, want %s", got, old)
+			t.Fatalf("a client gets the certificate %s, want the old one, %s", got, old)
 		}
 	}
 	if list := r.failures(); len(list) != 1 {
@@ -248,7 +254,8 @@ func TestALackOfDescriptorsSaysNothingOfTheFiles(t *testing.T) {
 	}
 	lack.Store(false)
 	if got := r.shown("localhost"); got != next.Cert.SerialNumber.Text(16) {
-		t.Errorf("a client gets %s, although the files are good and the lack is over", got)
+		t.Errorf("descriptors are free again, but a client gets the certificate %s, "+
+			"want the new one", got)
 	}
 }
 
@@ -287,7 +294,8 @@ func TestAReloadObeysThePolicy(t *testing.T) {
 		}
 	}
 	if got := r.shown("localhost"); got != old {
-		t.Error("files outside of the folders were taken")
+		t.Error("a client gets a certificate of a file outside of key-folders, want the " +
+			"old one")
 	}
 	r.fails(r.SetCertificate(r.ctx, "", r.cert, r.key), kind.Denied)
 }

@@ -26,8 +26,9 @@ func (r *rig) resumed(port int, options ...string) string {
 	resumed := r.fact(h, "resumed")
 	if r.fact(h, "verified") != "1" || r.fact(h, "subject") != "/CN=localhost" ||
 		r.fact(h, "pem") != string(r.cert.CertPEM) {
-		r.t.Errorf("resumed %s: verified %s, subject %s", resumed, r.fact(h, "verified"),
-			r.fact(h, "subject"))
+		r.t.Errorf("resumed is %s, verified %s, subject %s; want verified 1, and the "+
+			"subject and pem of the server's certificate", resumed,
+			r.fact(h, "verified"), r.fact(h, "subject"))
 	}
 	r.ok(r.Close(h))
 	return resumed
@@ -95,7 +96,8 @@ func TestSessionsOfOpenSSLsServerAreResumed(t *testing.T) {
 			port := r.runServer(openssl, version)
 			if first, again := r.resumed(port), r.resumed(port); first != "0" ||
 				again != "1" {
-				t.Errorf("resumed: %s, then %s", first, again)
+				t.Errorf("resumed is %s, and then %s; want 0, and then 1", first,
+					again)
 			}
 		})
 	}

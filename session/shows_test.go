@@ -20,7 +20,7 @@ import (
 type tallies struct {
 	mu     sync.Mutex
 	uses   map[string]int // by the certificate's serial number; an entry of 0 is removed
-	reload map[bool]int   // by whether the new files are used
+	reload map[bool]int   // how many reloads there were; true: the new files are used
 }
 
 func (m *tallies) Moved(int, int)                  {}
@@ -79,13 +79,14 @@ func TestTheMeterKnowsWhichCertificatesServersShow(t *testing.T) {
 	r.shown("localhost") // the reload fails, because the key is still the old one
 	r.put(r.key, next.KeyPEM)
 	if m.reload[false] != 1 || m.reload[true] != 0 {
-		t.Errorf("reloads: %v", m.reload)
+		t.Errorf("the numbers of reloads are %v, want one that failed (false)", m.reload)
 	}
 	r.shown("localhost")
 	renewed := next.Cert.SerialNumber.Text(16)
 	m.expect(t, "renewed", map[string]int{first: 1, renewed: 1, name: 1})
 	if m.reload[false] != 1 || m.reload[true] != 1 {
-		t.Errorf("reloads: %v", m.reload)
+		t.Errorf("the numbers of reloads are %v, want one that failed (false) and one "+
+			"that did not (true)", m.reload)
 	}
 
 	r.ok(r.CloseServerContext(again))
@@ -125,7 +126,8 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 		}
 		resumed = resumed || c.ConnectionState().DidResume
 		r.ok(r.Write(accepted.ok().(session.Handle), []byte("x")))
-		if _, err := c.Read(make([]byte, 1)); err != nil { // this also reads the tickets
+		// This Read also reads the tickets, which a client needs to resume a TLS session.
+		if _, err := c.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
 		return true
@@ -146,7 +148,8 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 		r.put(file, []byte(bad))
 		check("a bad file", false, true)
 		if list := r.failures(); len(list) != n+1 {
-			t.Errorf("the observer was told %q", list)
+			t.Errorf("the observer was told %q, want one more error for each bad "+
+				"file", list)
 		}
 	}
 	os.Remove(file)
@@ -154,11 +157,12 @@ func TestCAsOfClientsThatAreRenewedOnDiskAreTaken(t *testing.T) {
 	r.put(file, append(pemOf(t, r.ca), pemOf(t, other)...))
 	check("both", true, true)
 	if m.reload[true] != 2 || m.reload[false] != 3 {
-		t.Errorf("reloads: %v", m.reload)
+		t.Errorf("the numbers of reloads are %v, want 3 that failed (false) and 2 that "+
+			"did not (true)", m.reload)
 	}
 	if !resumed {
-		t.Error("no client has resumed a TLS session, so this test does not check that a " +
-			"client of an old CA cannot")
+		t.Error("no client has resumed a TLS session, so this test does not show that a " +
+			"client of an old CA cannot resume one")
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// A signal is a pair of sockets. The caller's end is readable while a client waits for an Accept.
+// In these tests, a signal is the pair of sockets that a caller sends with tls.Signal. The caller's
+// end is readable while a client waits for an Accept.
 
 // readable says whether a descriptor is readable.
 func readable(t *testing.T, c *net.UnixConn) (yes bool) {
@@ -66,14 +67,16 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 		}
 		r.arrival(port)
 		for range 2 {
-			testkit.Until(t, "a client", func() bool { return readable(t, polled) })
+			testkit.Until(t, "the signal is readable, because a client waits",
+				func() bool { return readable(t, polled) })
 			r.ok(r.Accept(ctx, "", 0))
 		}
 		if readable(t, polled) {
 			t.Errorf("no client waits, but the signal is readable")
 		}
 		r.arrival(port)
-		testkit.Until(t, "a client", func() bool { return readable(t, polled) })
+		testkit.Until(t, "the signal is readable, because a client waits",
+			func() bool { return readable(t, polled) })
 	}
 	more, other := pair(t)
 	e := r.fails(r.Signal(ctx, copyOf(t, more), other), kind.State)
@@ -81,10 +84,12 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 		t.Error(e)
 	}
 	if rest(t, more); readable(t, polled) != true {
-		t.Error("the first pair is no longer readable")
+		t.Error("the refused Signal has made the first pair unreadable, although a " +
+			"client waits")
 	}
 	r.ok(r.CloseServerContext(ctx))
-	testkit.Until(t, "the end", func() bool { return len(rest(t, polled)) <= 1 })
+	testkit.Until(t, "the session closes the signal",
+		func() bool { return len(rest(t, polled)) <= 1 })
 }
 
 // TestASignalThatIsNoneOrMisusedHarmsNothing: the session refuses sockets that cannot be a signal.

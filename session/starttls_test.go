@@ -37,7 +37,7 @@ func TestPlainTextBeforeTheHandshake(t *testing.T) {
 	server.ok()
 	r.ok(r.Write(h, []byte("x")))
 	if got := string(r.ok(r.Read(a, 10)).([]byte)); got != "x" {
-		t.Errorf("read %q", got)
+		t.Errorf("after the handshake a Read returns %q, want \"x\"", got)
 	}
 	r.fails(r.ReadPlain(h, 1), kind.State)
 	r.fails(r.WritePlain(a, []byte("x")), kind.State)
@@ -54,6 +54,9 @@ func TestPlainTextBeforeTheHandshake(t *testing.T) {
 	r.failsWith(r.Handshake(h), kind.State, "plain text")
 }
 
+// With the option handshake=later, an Accept gives a connection before its handshake. If the
+// context is then closed, the handshake fails with kind handle, and the session closes the TCP
+// connection.
 func TestAnAcceptedConnectionBeforeItsHandshakeIsFreed(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
@@ -67,6 +70,6 @@ func TestAnAcceptedConnectionBeforeItsHandshakeIsFreed(t *testing.T) {
 	r.ok(r.CloseServerContext(ctx))
 	r.failsWith(r.Handshake(a), kind.Handle, "closed")
 	if _, err := io.ReadAll(c); err != nil && !strings.Contains(err.Error(), "reset") {
-		t.Errorf("%v", err)
+		t.Errorf("the client's Read fails with %v, want the end or a reset", err)
 	}
 }

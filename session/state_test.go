@@ -118,7 +118,8 @@ func TestStates(t *testing.T) {
 				h, pass := st.reach(r, g)
 				c := op.make(r, h)
 				if pass != nil && !c.Waits() {
-					t.Error("the call does not say that it waits")
+					t.Error("an earlier call runs, but Waits says that this " +
+						"call would not wait")
 				}
 				if pass != nil {
 					pass()
@@ -149,16 +150,16 @@ func TestStateOutlivesRefusedCalls(t *testing.T) {
 	r.fails(r.SetInsecureSkipVerify(h, true), kind.State)
 	r.ok(r.Handshake(h)) // a second time, which does nothing
 	if n := r.ok(r.Write(h, []byte("late"))); n != 4 {
-		t.Errorf("Write returned %v", n)
+		t.Errorf("Write returned %v, want 4", n)
 	}
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "late" {
-		t.Errorf("read %q", got)
+		t.Errorf("Read returned %q, want \"late\"", got)
 	}
 	if got := r.ok(r.PeerCertSubject(h)); got != "/CN=localhost" {
-		t.Errorf("subject %q", got)
+		t.Errorf("the subject is %q, want /CN=localhost", got)
 	}
 	if got := r.ok(r.ConnectionVersion(h)); got != "TLSv1.3" {
-		t.Errorf("version %q", got)
+		t.Errorf("the version is %q, want TLSv1.3", got)
 	}
 }
 
@@ -169,7 +170,7 @@ func TestWriteOfNothingSucceedsOnlyWhenReady(t *testing.T) {
 	r.fails(r.Write(h, nil), kind.State)
 	r.ok(r.Handshake(h))
 	if n := r.ok(r.Write(h, nil)); n != 0 {
-		t.Errorf("Write returned %v", n)
+		t.Errorf("a Write of 0 bytes returned %v, want 0", n)
 	}
 	r.ok(r.Close(h))
 	r.fails(r.Write(h, nil), kind.Handle)

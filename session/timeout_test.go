@@ -169,7 +169,7 @@ func TestWriteIsBoundedByThePiece(t *testing.T) {
 	t.Parallel()
 	var (
 		mu    sync.Mutex
-		bound []time.Time // of each piece
+		bound []time.Time // the deadline of each piece
 	)
 	r := newRig(t, timeouts(session.Timeouts{Write: era}),
 		func(e *fakeengine.Engine, _ *session.Config) {
@@ -186,12 +186,12 @@ func TestWriteIsBoundedByThePiece(t *testing.T) {
 	h := r.client(r.echo())
 	begun := time.Now()
 	if n := r.ok(r.Write(h, make([]byte, 5<<16+1))); n != 5<<16+1 {
-		t.Errorf("%v bytes written", n)
+		t.Errorf("Write returned %v, want the number of all bytes", n)
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	if len(bound) != 6 {
-		t.Fatalf("%d pieces, want 6", len(bound))
+		t.Fatalf("the data was sent in %d pieces, want 6", len(bound))
 	}
 	last := begun.Add(era)
 	for i, b := range bound {
@@ -226,14 +226,14 @@ func TestAWriteCutBetweenPiecesTearsTheStream(t *testing.T) {
 		select {
 		case <-g.arrived:
 		case <-time.After(testkit.Patience):
-			t.Fatal("no second piece")
+			t.Fatal("the Write has not begun to send two pieces")
 		}
 	}
 	c.Cancel() // the gate holds the second piece: none of it has been sent
 	cancelled(t, c)
 	r.fails(r.Write(h, []byte("x")), kind.State)
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
-		t.Errorf("a Read after the cancelled Write gives %q", got)
+		t.Errorf("a Read after the cancelled Write gives %q, want \"x\"", got)
 	}
 	r.ok(r.Close(h))
 	r.gone()
@@ -251,12 +251,12 @@ func TestListenThatTimesOutDoesNotEndOtherAccepts(t *testing.T) {
 	before, name := lookups.Load(), slowName()
 	r.ok(r.SetTimeout(ctx, 4*moment))
 	a := r.start(r.Accept(ctx, name, port))
-	testkit.Until(t, "the look-up", func() bool { return lookups.Load() > before })
+	testkit.Until(t, "the look-up has begun", func() bool { return lookups.Load() > before })
 	r.ok(r.SetTimeout(ctx, 0))
 	b := r.start(r.Accept(ctx, name, port))
 	before = lookups.Load()
 	a.fails(kind.Timeout)
-	testkit.Until(t, "the other Accept's own look-up", func() bool {
+	testkit.Until(t, "the other Accept has begun its own look-up", func() bool {
 		return b.ended() || lookups.Load() > before
 	})
 	if b.ended() {
@@ -297,13 +297,13 @@ func TestUnclaimedClientsAreClosedTogether(t *testing.T) {
 	for range 5 {
 		r.dial(port)
 	}
-	testkit.Until(t, "the handshakes of all", func() bool {
+	testkit.Until(t, "the handshakes of all clients are done", func() bool {
 		return r.eng.Handshakes.Load() == before+5
 	})
 	r.handle(r.Accept(ctx, local, port))
 	armed.Store(true)
 	r.ok(r.CloseServerContext(ctx))
 	if closing.Load() == 0 {
-		t.Error("no client was closed in an orderly way")
+		t.Error("CloseServerContext has closed no client with close_notify, want each")
 	}
 }

@@ -26,7 +26,7 @@ func (r *rig) trusts(port int) bool {
 	_, err := r.start(r.Handshake(h)).wait()
 	var e *session.Error
 	if err != nil && (!errors.As(err, &e) || e.Kind != kind.Verify) {
-		r.t.Fatalf("unexpected error: %v", err)
+		r.t.Fatalf("the handshake fails with %v, want success or kind verify", err)
 	}
 	r.ok(r.Close(h))
 	return err == nil
@@ -38,7 +38,7 @@ func TestSetCaBundleReplacesTheStoreOfLaterClients(t *testing.T) {
 	port := r.echo()
 	before := r.handle(r.NewClient("localhost", port))
 	if v := r.ok(r.SetCaBundle(r.ca.File)); v != 0 {
-		t.Errorf("SetCaBundle returned %v", v)
+		t.Errorf("SetCaBundle returned %v, want 0", v)
 	}
 	after := r.handle(r.NewClient("localhost", port))
 	r.fails(r.Handshake(before), kind.Verify)
@@ -70,7 +70,7 @@ func TestSetCaBundleIsTheSessionsOwn(t *testing.T) {
 	}
 }
 
-// badFiles are paths that cannot be read, each with the text that the error must have.
+// badFiles are the paths of bad and missing files, each with the text that the error must have.
 func badFiles(t *testing.T) map[string]struct{ path, says string } {
 	dir := t.TempDir()
 	file := func(name string, data []byte) string {
@@ -130,7 +130,8 @@ func TestBadCaBundleKeepsTheOldStore(t *testing.T) {
 				t.Errorf("the error does not name the file: %q", e)
 			}
 			if e.Op != "tls.SetCaBundle" || e.Handle != 0 {
-				t.Errorf("the error names %s, handle %d", e.Op, e.Handle)
+				t.Errorf("the error names %s, handle %d; want tls.SetCaBundle, "+
+					"handle 0", e.Op, e.Handle)
 			}
 			if r.trusts(port) {
 				t.Error("a server is trusted, but the system's store trusts none")
@@ -218,31 +219,31 @@ func TestSupersededStoresAreFreed(t *testing.T) {
 	}
 	r.ok(r.Close(r.client(port)))
 	if open() != 1 {
-		t.Fatalf("a second client made %d contexts", open())
+		t.Fatalf("after a second client %d contexts are open, want 1", open())
 	}
 	for i := range 3 {
 		r.ok(r.SetCaBundle(r.ca.File))
 		if open() != 1 || r.eng.Freed() != i+1 {
-			t.Errorf("after %d bundles %d contexts are open and %d freed", i+1,
-				open(), r.eng.Freed())
+			t.Errorf("after %d good bundles %d contexts are open and %d freed; want "+
+				"1 open, and one freed for each bundle", i+1, open(), r.eng.Freed())
 		}
 	}
 	for range 3 {
 		r.fails(r.SetCaBundle("/nonexistent"), kind.File)
 	}
 	if open() != 1 || r.eng.Freed() != 3 {
-		t.Errorf("after failed bundles %d contexts are open and %d freed",
+		t.Errorf("after failed bundles %d contexts are open and %d freed, want 1 and 3",
 			open(), r.eng.Freed())
 	}
 	r.ok(r.SetCaBundle(r.ca.File))
 	if open() != 1 || r.eng.Freed() != 4 {
-		t.Errorf("after one more good bundle %d contexts are open and %d freed",
-			open(), r.eng.Freed())
+		t.Errorf("after one more good bundle %d contexts are open and %d freed, want 1 "+
+			"and 4", open(), r.eng.Freed())
 	}
 	r.ok(r.Write(h, []byte("x"))) // the store that has verified h is freed, but h still works
 	r.End()
 	if open() != 0 {
-		t.Errorf("%d contexts are open after the end", open())
+		t.Errorf("%d contexts are open after the session's end, want 0", open())
 	}
 }
 
@@ -268,8 +269,9 @@ func TestStoreLivesAsLongAsAClientThatIsToUseIt(t *testing.T) {
 	}
 }
 
-// TestManyFailedBundlesCostNothing: the stores of failed bundles form no chain, which would slow
-// down clients.
+// TestManyFailedBundlesCostNothing: a store that could not be loaded has a fallback, the store
+// before it. After many failed bundles, a client must not have to go through a long list of
+// fallbacks.
 func TestManyFailedBundlesCostNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -284,7 +286,8 @@ func TestManyFailedBundlesCostNothing(t *testing.T) {
 	h := r.handle(client)
 	r.ok(r.Handshake(h))
 	if n := r.TrustDepth(); n > 2 {
-		t.Errorf("%d stores form a chain, want 2 at most", n)
+		t.Errorf("a client goes through %d stores, each the fallback of the one before; "+
+			"want 2 at most", n)
 	}
 }
 
@@ -294,7 +297,7 @@ func TestEngineRefusesTheStore(t *testing.T) {
 	r := newRig(t, failing(fakeengine.NewClientContext, errors.New("no room")))
 	e := r.fails(r.SetCaBundle(r.ca.File), kind.File)
 	if !strings.Contains(e.Why, "no room") {
-		t.Errorf("got %v", e)
+		t.Errorf("the error is %v, want \"no room\" in it", e)
 	}
 	r.fails(r.NewClient("localhost", r.echo()), kind.Internal)
 }

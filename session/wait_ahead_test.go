@@ -31,7 +31,7 @@ func TestAReadBehindAWaitLosesNothing(t *testing.T) {
 		r.waitFor(h)
 		part := r.ok(r.Read(h, size)).([]byte)
 		if len(part) > size {
-			t.Fatalf("a Read of %d gives %d bytes", size, len(part))
+			t.Fatalf("a Read of at most %d bytes gives %d bytes", size, len(part))
 		}
 		if len(part) == 0 {
 			break
@@ -39,7 +39,8 @@ func TestAReadBehindAWaitLosesNothing(t *testing.T) {
 		got = append(got, part...)
 	}
 	if !bytes.Equal(got, data) {
-		t.Errorf("%d bytes have come, %d were sent; or they differ", len(got), len(data))
+		t.Errorf("the Reads have got %d bytes, which differ from the %d bytes that were "+
+			"sent", len(got), len(data))
 	}
 }
 
@@ -56,16 +57,16 @@ func TestAWaitBesideAReadReadsNothing(t *testing.T) {
 	says <- "x"
 	r.nothing()
 	if n := len(g.arrived); n != 0 {
-		t.Errorf("a Wait reads beside a Read")
+		t.Errorf("a Wait has read data while a Read waits, want only the Read to read")
 	}
 	g.release <- nil
 	if got := string(read.ok().([]byte)); got != "x" {
-		t.Errorf("read %q", got)
+		t.Errorf("the Read returned %q, want \"x\"", got)
 	}
 }
 
-// TestWhatIsKnownIsReadyAtOnce: after a Read has returned the end or an error, a Wait need not read
-// ahead.
+// TestWhatIsKnownIsReadyAtOnce: after a Read has returned the end or an error, a Wait of 0 ms
+// returns the handle. It need not read ahead.
 func TestWhatIsKnownIsReadyAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"", "cut"} {

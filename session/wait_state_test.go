@@ -10,8 +10,7 @@ import (
 	"tlsd/session"
 )
 
-// Whether a handle takes part in a Wait. This depends on the option watch, and on the handle's
-// state.
+// The option watch of a handle, and the state of the handle, decide whether a Wait returns it.
 
 func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
 	t.Parallel()
@@ -30,16 +29,17 @@ func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
 	r.waitFor(h)
 	ctx := r.server()
 	if got := r.fact(ctx, "watch"); got != "0" {
-		t.Errorf("watch is %q", got)
+		t.Errorf("the option watch of a new context is %q, want 0", got)
 	}
 	if r.watch(ctx); r.fact(ctx, "watch") != "1" {
-		t.Errorf("watch is %q", r.fact(ctx, "watch"))
+		t.Errorf("the option watch was set, but is %q, want 1", r.fact(ctx, "watch"))
 	}
 	for _, bad := range []string{"", "2", "on"} {
 		for _, h := range []session.Handle{h, ctx} {
 			e := r.fails(r.SetOption(h, "watch", bad), kind.Params)
 			if !strings.Contains(e.Why, "0 or 1") {
-				t.Errorf("watch %q: %v", bad, e)
+				t.Errorf("watch set to %q: the error is %v, want \"0 or 1\" in "+
+					"it", bad, e)
 			}
 		}
 	}
@@ -69,7 +69,7 @@ func TestAConnectionBeforeItsHandshakeIsReadyButNotDuringIt(t *testing.T) {
 		t.Errorf("Wait gives %v, want %d", got, h)
 	}
 	if got := string(r.ok(r.Read(h, 10)).([]byte)); got != "x" {
-		t.Errorf("read %q", got)
+		t.Errorf("Read returned %q, want \"x\"", got)
 	}
 }
 
@@ -84,7 +84,7 @@ func TestAConnectionWithADataChannelIsItsCallersToPoll(t *testing.T) {
 	says <- "hello"
 	r.nothing()
 	if got := string(receive(t, caller, 5)); got != "hello" {
-		t.Errorf("received %q", got)
+		t.Errorf("the caller has received %q, want \"hello\"", got)
 	}
 	r.nothing()
 }
@@ -144,6 +144,6 @@ func TestAHandleThatHasEndedIsForgotten(t *testing.T) {
 	r.ok(r.Close(h))
 	r.ok(r.CloseServerContext(ctx))
 	if n := r.Watched(); n != 0 {
-		t.Errorf("%d handles are watched after their end", n)
+		t.Errorf("%d handles are watched after they were closed, want 0", n)
 	}
 }

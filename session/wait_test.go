@@ -23,7 +23,7 @@ func (r *rig) waitFor(want session.Handle) {
 	}
 }
 
-// nothing makes a Wait, and checks that no handle is ready.
+// The method nothing makes a Wait of 0 ms, and checks that no handle is ready.
 func (r *rig) nothing() {
 	r.t.Helper()
 	if h := r.ok(r.Wait(0)); h != session.Handle(0) {
@@ -157,7 +157,7 @@ func (r *rig) readUntilReady(busy, quiet session.Handle) {
 		case busy:
 			r.ok(r.Read(busy, 1<<20))
 		default:
-			r.t.Fatalf("Wait gives %v", h)
+			r.t.Fatalf("Wait gives %v, want %d or %d", h, busy, quiet)
 		}
 	}
 	r.t.Fatal("Wait has never returned the quiet handle")
@@ -173,7 +173,7 @@ func TestAWaitEndsWhenItsTimeIsUpOrItIsCancelled(t *testing.T) {
 			t.Errorf("Wait gives %v, want 0", got)
 		}
 		if took := time.Since(began); took < bound {
-			t.Errorf("a Wait of %v has ended after %v", bound, took)
+			t.Errorf("a Wait of %v has ended too early, after %v", bound, took)
 		}
 	}
 	for _, bound := range []time.Duration{-1, -time.Hour, time.Hour} {
@@ -185,7 +185,7 @@ func TestAWaitEndsWhenItsTimeIsUpOrItIsCancelled(t *testing.T) {
 	read := r.start(r.Read(h, 10))
 	r.ok(r.Write(h, []byte("x")))
 	if got := string(read.ok().([]byte)); got != "x" {
-		t.Errorf("read %q", got)
+		t.Errorf("Read returned %q, want \"x\"", got)
 	}
 	w := r.start(r.Wait(-1))
 	r.End()

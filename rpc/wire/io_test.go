@@ -82,14 +82,14 @@ func TestReaderBound(t *testing.T) {
 			exact := wire.NewReader(strings.NewReader(strings.Repeat("x", max)+end),
 				max)
 			if line, err := exact.Line(); err != nil || len(line) != max {
-				t.Errorf("max %d, end %q: a line of max bytes gives %d bytes, %v",
-					max, end, len(line), err)
+				t.Errorf("max %d, end %q: a line of max bytes gives %d bytes, "+
+					"%v; want the whole line", max, end, len(line), err)
 			}
 			over := wire.NewReader(strings.NewReader(strings.Repeat("x", max+1)+end),
 				max)
 			if line, err := over.Line(); err != wire.ErrTooLong {
-				t.Errorf("max %d, end %q: a longer line gives %d bytes, %v", max,
-					end, len(line), err)
+				t.Errorf("max %d, end %q: a longer line gives %d bytes, %v; "+
+					"want ErrTooLong", max, end, len(line), err)
 			}
 		}
 	}
@@ -118,7 +118,8 @@ func (sameByte) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// counting counts the bytes that are read from a Reader, and fails after far too many.
+// counting counts the bytes that are read from a Reader. It fails after 8 MiB, so that no test
+// reads an endless stream for ever.
 type counting struct {
 	io.Reader
 	n int
@@ -194,8 +195,8 @@ func TestMessagesStayInOnePiece(t *testing.T) {
 		}
 		if err != nil || len(bytes.Trim(line, string(line[:1]))) != 0 ||
 			len(line) != 1 && len(line) != 10_000+int(line[0]-'a') {
-			t.Fatalf("message %d of %d bytes is mixed with another: %v",
-				n, len(line), err)
+			t.Fatalf("message %d has %d bytes, which are mixed with another "+
+				"message, or the read failed: %v", n, len(line), err)
 		}
 		n++
 	}
@@ -237,7 +238,7 @@ func (c *clocked) SetWriteDeadline(d time.Time) error {
 	return nil
 }
 
-// Each message has the full timeout. So a peer that reads slowly, but reads, does not time out.
+// Each message has the full timeout. So if a program reads slowly, but reads, no Write times out.
 func TestWriterTimeoutIsPerMessage(t *testing.T) {
 	t.Parallel()
 	const timeout = time.Hour
@@ -249,8 +250,9 @@ func TestWriterTimeoutIsPerMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(c.deadlines) != i+1 || c.deadlines[i].Before(begun.Add(timeout)) {
-			t.Errorf("message %d, begun at %v, has the deadlines %v", i,
-				begun, c.deadlines)
+			t.Errorf("message %d, begun at %v: the deadlines of all messages are "+
+				"%v; want one for each message, the newest an hour after its begin",
+				i, begun, c.deadlines)
 		}
 	}
 }

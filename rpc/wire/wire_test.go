@@ -9,7 +9,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// Each kind of error has a JSON-RPC code that no other kind has, in the range for servers.
+// Each kind of error has a JSON-RPC code that no other kind has. The code is in the range for
+// servers. Only the kinds "params" and "internal" have codes that JSON-RPC itself defines.
 func TestEveryKindHasACodeOfItsOwn(t *testing.T) {
 	t.Parallel()
 	seen := map[int]kind.Kind{}

@@ -33,12 +33,12 @@ func TestTwentyClientsAtOnce(t *testing.T) {
 				s, err := cl.dial(t, address{"localhost", l.port()},
 					dialOptions{ca: w.ca.File})
 				if err != nil {
-					t.Errorf("client %d: %v", i, err)
+					t.Errorf("client %d cannot connect: %v", i, err)
 					return
 				}
 				question := fmt.Sprintf("%s question %02d", marker, i)
 				if err := write(s, question); err != nil {
-					t.Errorf("client %d: %v", i, err)
+					t.Errorf("client %d cannot send its question: %v", i, err)
 					return
 				}
 				answer := "answer to " + question
@@ -52,7 +52,7 @@ func TestTwentyClientsAtOnce(t *testing.T) {
 		for i := range crowd {
 			s, err := l.accept(t)
 			if err != nil {
-				t.Fatalf("accept %d: %v", i, err)
+				t.Fatalf("Accept %d fails with %v, want a client", i, err)
 			}
 			all.Go(func() {
 				question, err := read(s, len(marker+" question 00"))
@@ -60,7 +60,8 @@ func TestTwentyClientsAtOnce(t *testing.T) {
 					err = write(s, "answer to "+question)
 				}
 				if err != nil {
-					t.Errorf("server %d: %v", i, err)
+					t.Errorf("the connection of Accept %d cannot read a "+
+						"question or write an answer: %v", i, err)
 				}
 			})
 		}
@@ -94,7 +95,8 @@ func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 			c, err := cl.dial(t, address{"localhost", l.port()},
 				dialOptions{ca: w.ca.File})
 			if err != nil {
-				t.Fatalf("client %d between two Accepts: %v", i, err)
+				t.Fatalf("client %d cannot connect while no Accept waits: %v", i,
+					err)
 			}
 			send(t, cl, c, fmt.Sprintf("%s %d", marker, i))
 			clients = append(clients, c)
@@ -102,12 +104,12 @@ func TestClientsBetweenTwoAcceptsWait(t *testing.T) {
 		for range waiting {
 			s, err := l.accept(t)
 			if err != nil {
-				t.Fatalf("the Accept of a client that waits: %v", err)
+				t.Fatalf("an Accept fails with %v although a client waits", err)
 			}
 			text, err := read(s, len(marker)+2)
 			if err != nil {
-				t.Fatalf("the data that a client has sent before its Accept: %v",
-					err)
+				t.Fatalf("the server cannot read the data that a client has "+
+					"sent before its Accept: %v", err)
 			}
 			n, _ := strconv.Atoi(text[len(text)-1:])
 			if n >= waiting || clients[n] == nil {
@@ -273,7 +275,7 @@ func TestCloseServerContext(t *testing.T) {
 		unclaimed, err := cl.dial(t, address{"localhost", l.Port},
 			dialOptions{ca: w.ca.File, only: tls.VersionTLS12})
 		if err != nil {
-			t.Fatalf("a client without an Accept: %v", err)
+			t.Fatalf("a client cannot connect while no Accept waits: %v", err)
 		}
 		if err := l.S.CloseServerContext(l.Ctx, l.H); err != nil {
 			t.Fatalf("CloseServerContext: %v", err)

@@ -161,7 +161,7 @@ func random(n int) []byte {
 }
 
 // A call that names a bad file fails with kind file. The error names the file and says what is
-// wrong. The CA bundle that was set before stays in force.
+// wrong. The session goes on with the CA bundle that was set before.
 func TestBadFiles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -234,7 +234,8 @@ func TestWithoutTheRightTo(t *testing.T) {
 		e := failure(err)
 		if e == nil || e.Kind != kind || e.Data.Errno != "EACCES" ||
 			!mentions(e, append(says, "permission denied")...) {
-			t.Errorf("%v; want kind %s, errno EACCES, with %q", err, kind, says)
+			t.Errorf("the error is %v; want kind %s, errno EACCES, and the texts %q",
+				err, kind, says)
 		}
 	}
 	check(s.SetCaBundle(ctx, unreadable), client.KindFile, unreadable)

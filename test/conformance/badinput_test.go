@@ -43,8 +43,9 @@ func newPatient(t *testing.T, e us, w *world) *patient {
 	return p
 }
 
-// unharmed checks that the open connections of both sessions work, and that the second session has
-// no error. It also checks that the session with the bad input can make a new connection.
+// The method unharmed checks that the open connections of both sessions work, and that the second
+// session has no error. It also checks that the session with the bad input can make a new
+// connection.
 func (p *patient) unharmed(t *testing.T) {
 	t.Helper()
 	for _, c := range [][2]stream{p.mine, p.other} {
@@ -63,7 +64,7 @@ func (p *patient) unharmed(t *testing.T) {
 	}
 }
 
-// open connects to the server of the patient, without a handshake.
+// open makes a connection to the server at p.port, without a handshake.
 func (p *patient) open(t *testing.T) client.Handle {
 	t.Helper()
 	h, err := p.s.NewClient(p.ctx, "localhost", p.port)
@@ -83,16 +84,16 @@ type want struct {
 	says   []string // texts that the message must have; case is ignored
 }
 
-// refused calls told, which checks a failure. It then calls unharmed, which checks that nothing
-// else has changed.
+// The method refused checks a failure, as the method told does. Then it checks that nothing else
+// has changed, as the method unharmed does.
 func (p *patient) refused(t *testing.T, err error, w want) {
 	t.Helper()
 	p.told(t, err, w)
 	p.unharmed(t)
 }
 
-// told checks a failure: its kind, code and detail, and its text. LastError has to give the text
-// too.
+// The method told checks a failure: its kind, code and detail, and its text. LastError has to give
+// the text too.
 func (p *patient) told(t *testing.T, err error, w want) {
 	t.Helper()
 	e := failure(err)
@@ -108,12 +109,13 @@ func (p *patient) told(t *testing.T, err error, w want) {
 	}
 	if tells(e) && (e.Kind != w.kind || e.Code != w.code || e.Data.Op != w.op ||
 		int(e.Data.Handle) != w.handle || e.Data.Errno != w.errno) {
-		t.Errorf("%q: kind %s, code %d, %+v;\nwant kind %s, code %d, op %s, handle %d, "+
-			"errno %q", e.Message, e.Kind, e.Code, e.Data, w.kind, w.code, w.op,
-			w.handle, w.errno)
+		t.Errorf("the error %q has kind %s, code %d, data %+v;\nwant kind %s, code %d, "+
+			"op %s, handle %d, errno %q", e.Message, e.Kind, e.Code, e.Data, w.kind,
+			w.code, w.op, w.handle, w.errno)
 	}
 	if !mentions(e, append(w.says, w.op)...) {
-		t.Errorf("%q; want the text %q", e.Message, w.says)
+		t.Errorf("the error is %q; want the texts %q and the method in it", e.Message,
+			w.says)
 	}
 	if last, err := p.s.LastError(p.ctx); err != nil || last != e.Message {
 		t.Errorf("tls.LastError: %q, %v; want %q", last, err, e.Message)
@@ -170,13 +172,14 @@ var (
 
 func path(name string) param { return param{name, `"/nonexistent"`, texts(4095)} }
 
-// integers returns wrong values for a parameter that takes an integer. These are the values in
-// outside, which are not in its range, and JSON that is no integer.
+// integers returns wrong values for a parameter that takes an integer: the given numbers, which are
+// outside of the parameter's range, and JSON that is no integer.
 func integers(outside ...string) []string {
 	return append(outside, `"1"`, `1.0`, `1.5`, `1e0`, `true`, `null`, `[1]`, `{}`)
 }
 
-// texts returns wrong values for a parameter that takes a string of 1 to most bytes.
+// texts returns wrong values for a parameter that takes a string. The string must have at least 1
+// byte, and at most the given number of bytes.
 func texts(most int) []string {
 	return []string{`1`, `null`, `false`, `["x"]`, `{}`, `""`, `"a\u0000b"`, `"` + strings.Repeat("x", most+1) + `"`}
 }
@@ -201,7 +204,8 @@ func TestBadParameters(t *testing.T) {
 		err := call(method, params)
 		p.told(t, err, want{kind: client.KindParams, op: method, says: says})
 		if t.Failed() {
-			t.Fatalf("%s %.200s", method, params)
+			t.Fatalf("the call that failed this test was %s with the parameters "+
+				"%.200s", method, params)
 		}
 	}
 	for _, m := range methods {
@@ -239,10 +243,10 @@ func TestBadParameters(t *testing.T) {
 					check(t, m.name, object(members), p.name)
 				}
 			}
-			p.unharmed(t) // by all these calls
+			p.unharmed(t) // all these calls must have harmed nothing
 		})
 	}
-	// A method of rpc/client would make the path absolute.
+	// These calls are sent as JSON, because the methods of rpc/client make paths absolute.
 	t.Run("a relative path", func(t *testing.T) {
 		p.ctx = testkit.Bounded(t)
 		for method, params := range map[string][]string{
@@ -261,7 +265,7 @@ func TestBadParameters(t *testing.T) {
 			"rpc.nothing"} {
 			err := call(name, "[]")
 			if e := failure(err); e != nil {
-				e.Data.Op = "" // rpc/client has set the method; w.op is ""
+				e.Data.Op = "" // tlsd has sent no op; rpc/client has added it
 			}
 			p.refused(t, err, want{kind: client.KindParams,
 				code: wire.CodeMethodNotFound, says: []string{name, "not found"}})
@@ -269,7 +273,8 @@ func TestBadParameters(t *testing.T) {
 	})
 }
 
-// A function is one of the functions that scripts call. Its field call calls it on a handle.
+// A function is one of the functions that scripts call. The field call makes such a call, on a
+// handle.
 type function struct {
 	name string
 	call func(client.Handle) error
@@ -409,10 +414,10 @@ func TestBadHandles(t *testing.T) {
 		// The two good handles still work, although calls for the other sort have failed on
 		// them.
 		if err := p.s.Handshake(p.ctx, connection); err != nil {
-			t.Errorf("tls.Handshake on the good connection: %v", err)
+			t.Errorf("tls.Handshake on the good connection fails with %v", err)
 		}
 		if err := p.s.CloseServerContext(p.ctx, server); err != nil {
-			t.Errorf("tls.CloseServerContext of the good context: %v", err)
+			t.Errorf("tls.CloseServerContext of the good context fails with %v", err)
 		}
 	})
 }
@@ -443,7 +448,8 @@ func TestBadStates(t *testing.T) {
 				refused(t, h, f.name, f.call(h), "handshake")
 			}
 			if err := p.s.Handshake(ctx, h); err != nil {
-				t.Errorf("the handshake after calls that came too early: %v", err)
+				t.Errorf("after calls that came too early, the handshake fails "+
+					"with %v", err)
 			}
 		})
 		t.Run("after the handshake", func(t *testing.T) {
@@ -465,7 +471,8 @@ func TestBadStates(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := p.s.Handshake(ctx, h); !isKind(err, client.KindVerify) {
-				t.Fatalf("%v; want kind verify", err)
+				t.Fatalf("the handshake with a server of another CA returns %v; "+
+					"want kind verify", err)
 			}
 			for _, f := range p.afterHandshake() {
 				refused(t, h, f.name, f.call(h), "handshake failed", "tls.Close")
@@ -473,7 +480,7 @@ func TestBadStates(t *testing.T) {
 			refused(t, h, "tls.Handshake", p.s.Handshake(ctx, h), "handshake failed")
 			skip(t, h, "handshake failed")
 			if err := p.s.CloseConn(ctx, h); err != nil {
-				t.Errorf("tls.Close after a failed handshake: %v", err)
+				t.Errorf("after a failed handshake, tls.Close fails with %v", err)
 			}
 		})
 		t.Run("on an accepted connection", func(t *testing.T) {
@@ -526,7 +533,7 @@ func TestTheEdgesOfWhatIsAllowed(t *testing.T) {
 				"unchanged", len(got), err)
 		}
 		if err := <-written; err != nil {
-			t.Errorf("a Write of 16 MiB: %v", err)
+			t.Errorf("a Write of 16 MiB fails with %v", err)
 		}
 	})
 }

@@ -25,7 +25,7 @@ var effects = map[string]func(d *desk){
 	"alpn": func(d *desk) {
 		d.must(d.set(d.context, "alpn", "h3,h2"))
 		h := d.shake("alpn", "http/1.1,h2,h3")
-		d.tells(h, "alpn", "h3") // the server's order
+		d.tells(h, "alpn", "h3") // the order of the server's list decides
 		d.fails("no protocol in common", d.try("alpn", "http/1.1"), client.KindHandshake,
 			"no_application_protocol")
 	},
@@ -123,7 +123,8 @@ var effects = map[string]func(d *desk){
 		renewed := issue(d.t, d.w.ca, localhost)
 		write(renewed)
 		shown := ""
-		// tlsd looks at the files once a second.
+		// tlsd looks at the files at most once a second. Until then, clients get the old
+		// certificate.
 		for want := sum(renewed.Cert.Raw); shown != want; {
 			c, err := tls.Dial("tcp", testkit.Addr(d.port), goClient(d))
 			d.must(err)
@@ -251,7 +252,7 @@ func (d *desk) play(c *tls.Config, onConn func(*tls.Conn)) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// garbage connects to the desk's context and does not speak TLS.
+// The method garbage connects to the desk's context, and sends HTTP instead of TLS.
 func (d *desk) garbage() {
 	d.t.Helper()
 	c, err := net.Dial("tcp", testkit.Addr(d.port))

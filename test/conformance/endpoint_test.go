@@ -48,7 +48,8 @@ type listener interface {
 // stream.
 type stream interface {
 	io.ReadWriteCloser // Close sends close_notify
-	// in OpenSSL's one-line form; empty if the peer has shown no certificate
+	// peerSubject returns the subject of the peer's certificate in OpenSSL's one-line form. It
+	// returns "" if the peer has shown no certificate.
 	peerSubject() string
 	version() string   // "TLSv1.3"
 	closeWrite() error // sends close_notify; Read goes on
@@ -94,7 +95,7 @@ var unable = []struct {
 	role     role
 	what     ability
 	why      string
-	old      bool // only of OpenSSL 1.1.1
+	old      bool // this row is only for OpenSSL 1.1.1
 }{
 	{ourName, asBoth, halfClose, "these tests do not call tls.Shutdown; package session " +
 		"tests it", false},
@@ -134,7 +135,8 @@ var unable = []struct {
 // returns.
 const ourName = "ours"
 
-// cannot says why an endpoint cannot do something, or returns "".
+// The function cannot says why an endpoint lacks an ability. If the endpoint has it, the result is
+// "".
 func cannot(e endpoint, r role, a ability) string {
 	for _, u := range unable {
 		named := u.endpoint == e.String() || u.endpoint == ourName && isOurs(e)
@@ -197,7 +199,9 @@ func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) 
 		}
 	}
 	if level != "" && level != daemonLevel {
-		return // of the runs for one level, only the daemon's has the other pairs
+		// The suite runs for one level, which is not the daemon. Only the run for the
+		// daemon has the pairs without our side.
+		return
 	}
 	for _, cl := range others {
 		for _, sv := range others {
@@ -220,11 +224,11 @@ func connect(t *testing.T, w *world, cl, sv endpoint, do dialOptions,
 	accepted := accepting(t, l)
 	c, err := cl.dial(t, address{"localhost", l.port()}, do)
 	if err != nil {
-		t.Fatalf("%s as the client: %v", cl, err)
+		t.Fatalf("%s as the client cannot connect: %v", cl, err)
 	}
 	a := <-accepted
 	if a.err != nil {
-		t.Fatalf("%s as the server: %v", sv, a.err)
+		t.Fatalf("%s as the server cannot accept the client: %v", sv, a.err)
 	}
 	return c, a.stream
 }
@@ -245,8 +249,8 @@ func accepting(t *testing.T, l listener) <-chan accepted {
 	return ch
 }
 
-// send writes a whole text. expect reads as many bytes, which must be the text. who names the
-// endpoint in a failure.
+// send writes a whole text. expect reads as many bytes, which must be the text. The parameter who
+// is the endpoint that a failure names.
 func send(t *testing.T, who endpoint, s stream, text string) {
 	t.Helper()
 	if n, err := s.Write([]byte(text)); n != len(text) || err != nil {
@@ -284,7 +288,7 @@ func greet(t *testing.T, cl, sv endpoint, c, s stream) {
 func closeStream(t *testing.T, who endpoint, s stream) {
 	t.Helper()
 	if err := s.Close(); err != nil {
-		t.Errorf("%s closes: %v", who, err)
+		t.Errorf("%s cannot close the connection: %v", who, err)
 	}
 }
 

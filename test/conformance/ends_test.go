@@ -163,7 +163,8 @@ var ends = []end{
 		b.awaitOurs()
 		b.S.Close() // unread data: the kernel sends a reset
 		b.peerReads()
-		// At the plugin level the worker may have read the data already.
+		// At the plugin level the worker may have read the data already. Then there is no
+		// reset.
 	}, want: []string{`the peer reads: a reset`},
 		wantPlugin: [][]string{{peerCut}, {`the peer reads: a reset`}}},
 	{who: we, how: "fatal alert", act: func(b *bout) {
@@ -260,8 +261,9 @@ func (e end) try(b *bout) {
 		want = wanted[0]
 	}
 	if !slices.ContainsFunc(wanted, func(w []string) bool { return slices.Equal(b.said, w) }) {
-		b.t.Errorf("the results are\n\t%s\nwant\n\t%s",
-			strings.Join(b.said, "\n\t"), strings.Join(want, "\n\t"))
+		b.t.Errorf("the results are\n\t%s\nwant (or, for the plugin, another list of "+
+			"wantPlugin)\n\t%s", strings.Join(b.said, "\n\t"),
+			strings.Join(want, "\n\t"))
 	}
 }
 
@@ -279,12 +281,13 @@ type bout struct {
 	*ours.Stream              // our end
 	peer         *tls.Conn    // the peer's end
 	tcp          *net.TCPConn // the TCP connection of peer
-	wire         *watched     // tcp, with a look at its records
+	wire         *watched     // the same as tcp, but remembers the newest record
 	relay        *tap.Relay   // between the two ends; not used after direct
 	said         []string     // the results of the calls
 }
 
-// ours is the direction of what our side sends through the relay, and theirs is the other one.
+// The method ours returns the direction of what our side sends through the relay, and theirs the
+// other direction.
 func (b *bout) ours() tap.Direction {
 	if b.role == asServer {
 		return tap.FromServer
@@ -346,7 +349,7 @@ func (b *bout) connect(relayed bool) {
 	// tickets.
 	b.peerWrites(1)
 	if n, err := b.Read(make([]byte, 9)); n != 1 || err != nil {
-		b.t.Fatalf("we read %d bytes, %v", n, err)
+		b.t.Fatalf("our first Read gives %d bytes, %v; want 1 byte", n, err)
 	}
 	if _, err := b.Write([]byte{1}); err != nil {
 		b.t.Fatal(err)
@@ -373,8 +376,8 @@ var (
 	peerAddress  = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 )
 
-// outcome notes the result of a call of ours: its error, or the text success. In the error it
-// replaces the handle and the port, which differ from run to run.
+// The method outcome notes the result of a call of ours: its error, or the text that is given for a
+// success. In the error it replaces the handle and the port, which differ from run to run.
 func (b *bout) outcome(call string, err error, success string) {
 	e := failure(err)
 	switch {
@@ -421,7 +424,7 @@ func (b *bout) close() { b.outcome("Close", b.Close(), "ok") }
 func (b *bout) peerWrites(size int) {
 	b.t.Helper()
 	if _, err := b.peer.Write(make([]byte, size)); err != nil {
-		b.t.Fatalf("the peer writes: %v", err)
+		b.t.Fatalf("the peer cannot write: %v", err)
 	}
 }
 
@@ -562,7 +565,8 @@ func (b *bout) theyLeave() {
 	b.close()
 }
 
-// weLeave lets our side close its handle during the handshake, while the peer sends nothing.
+// weLeave lets our side close its handle during the handshake. If the peer is the client, it has
+// sent half of its ClientHello. If the peer is the server, it has sent nothing.
 func (b *bout) weLeave() {
 	b.t.Helper()
 	begun, left := make(chan bool), make(chan string, 1)
@@ -571,12 +575,13 @@ func (b *bout) weLeave() {
 			hello := clientHello(b.t)
 			c.Write(hello[:len(hello)/2])
 		} else if _, err := io.ReadFull(c, make([]byte, 100)); err != nil {
-			b.t.Errorf("the client has sent nothing: %v", err)
+			b.t.Errorf("the client has not sent the 100 bytes that begin its "+
+				"handshake: %v", err)
 		}
 		close(begun)
 		_, err := io.Copy(io.Discard, c)
 		if err != nil && !errors.Is(err, syscall.ECONNRESET) {
-			b.t.Errorf("the peer wants FIN or a reset, and gets: %v", err)
+			b.t.Errorf("the peer's read ends with %v, want FIN or a reset", err)
 		}
 		left <- peerLeft
 	})
