@@ -31,8 +31,8 @@ const (
 	// bioBytes is the size of a pair. A piece fits in, even in records of 64 bytes (RFC 8449
 	// section 4). A handshake message that does not fit in takes several stays.
 	bioBytes = 2 * piece
-	// A peer may cause alerts (for example, it asks for a renegotiation in TLS 1.2) and not read
-	// them. If more than mostOwed bytes of alerts are unsent, the connection fails.
+	// A peer may cause alerts and not read them. For example, it asks for a renegotiation in
+	// TLS 1.2. If more than mostOwed bytes of alerts are unsent, the connection fails.
 	mostOwed = 64 << 10
 )
 
