@@ -222,12 +222,12 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 	go func() {
 		defer close(wrote)
 		if n, err := c.Write(bounded(t), []byte("hello")); n != 5 || err != nil {
-			t.Errorf("Write: %d, %v", n, err)
+			t.Errorf("Write: %d, %v, want 5 and no error", n, err)
 		}
 	}()
 	time.Sleep(10 * time.Millisecond) // now the Read and the Write usually wait
 	f.send(t, handshakeRecord, ticket[len(ticket)/2:])
-	// Nothing has come for the Read, so now it is the Write's turn.
+	// The message is complete and has no data for the Read, so now the Write can go on.
 	expectFromClient(t, peer, "hello")
 	<-wrote
 	f.send(t, applicationRecord, []byte("data"))
@@ -235,7 +235,7 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 }
 
 // A Write that must wait for the rest of a handshake message goes on when the message is complete,
-// even if a Read has read its last part.
+// even if a Read has read the last part of the message.
 func TestAWriteGoesOnWhoeverReadsTheRestOfTheMessage(t *testing.T) {
 	t.Parallel()
 	for round := range 200 {
@@ -269,7 +269,7 @@ func TestKeyUpdateIsAnswered(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded {
-		t.Fatalf("Read: %v", err)
+		t.Fatalf("a Read after the KeyUpdate: %v, want DeadlineExceeded", err)
 	}
 	for _, s := range []string{"with new keys", "again"} {
 		if _, err := c.Write(bounded(t), []byte(s)); err != nil {
@@ -302,7 +302,7 @@ func TestReadTakesAnyNumberOfMessagesWithoutDataBetween(t *testing.T) {
 		sent <- errors.Join(err, f.trySend(applicationRecord, []byte("data")))
 	}()
 	expectRead(t, c, "data")
-	c.Close() // if the Read has failed, this ends the goroutine
+	c.Close() // ends the goroutine, even if the Read has failed
 	if err := <-sent; err != nil && !t.Failed() {
 		t.Error(err)
 	}

@@ -46,7 +46,7 @@ func answerAll(conn net.Conn, result string) error {
 	}
 }
 
-// benchCalls measures the function call. One run of the function sends n bytes of payload.
+// benchCalls measures the function `call`. Each run of the function sends n bytes of payload.
 func benchCalls(b *testing.B, c *Client, n int, call func(context.Context) error) {
 	if n > 0 {
 		b.SetBytes(int64(n))

@@ -81,7 +81,7 @@ func TestBlobsTravelAsBase64BothWays(t *testing.T) {
 				s.end()
 			})
 			if got, err := c.Write(t.Context(), 7, data); got != n || err != nil {
-				t.Fatalf("Write: %d, %v", got, err)
+				t.Fatalf("Write: %d, %v; want %d", got, err, n)
 			}
 			got, err := c.Read(t.Context(), 7, max(n, 1))
 			if err != nil || got == nil || !bytes.Equal(got, data) {
@@ -190,7 +190,8 @@ func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
 			wg.Wait()
 			_, err := c.Read(t.Context(), 1, 1)
 			if e := wantKind(t, err, KindLost); e.Data.Op != "tls.Read" {
-				t.Errorf("the error of a later Read names the method %q", e.Data.Op)
+				t.Errorf("the error of a later Read names the method %q, want "+
+					"tls.Read", e.Data.Op)
 			}
 		})
 	}
