@@ -206,8 +206,7 @@ func TestServerLearnsWhyItWasRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := c.Handshake(bounded(t)); err == nil {
-		t.Fatal("the client's handshake succeeds, although it does not trust the server's " +
-			"CA")
+		t.Fatal("the handshake succeeds, but the client does not trust the server's CA")
 	}
 	c.Close()
 	if err := <-errc; err == nil ||
