@@ -123,8 +123,8 @@ func evaluate(t *testing.T, expression string) constant.Value {
 	return v.Value
 }
 
-// The function call returns a whole word. conversions has the conversions that this word needs, by
-// the type in C. A pointer or an unsigned long fills a word, and needs no conversion.
+// The function `call` returns a whole word. conversions has the conversions that this word needs,
+// by the type in C. A pointer or an unsigned long fills a word, and needs no conversion.
 var conversions = map[string]string{"int": "int32", "long": "int64"}
 
 // Each call passes as many arguments as the function takes, and converts the result to the
@@ -199,7 +199,7 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 					}
 					return true
 				}
-				t.Errorf("%s: %s calls what is not a symbol of the table", name,
+				t.Errorf("%s: %s does not call a symbol of the table", name,
 					types.ExprString(c))
 				return true
 			}
@@ -221,7 +221,8 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 				}
 			}
 			if fields[sel.Sel.Name] == nil {
-				t.Errorf("%s: %s is not in the table", name, sel.Sel.Name)
+				t.Errorf("%s calls %s, which is not in the table of symbols", name,
+					sel.Sel.Name)
 			}
 			return true
 		})
@@ -276,7 +277,7 @@ func TestOperationsFitTheirPrototypes(t *testing.T) {
 			}
 		}
 		if fields[field] == nil {
-			t.Errorf("%s is not in the table", field)
+			t.Errorf("an op calls %s, which is not in the table of symbols", field)
 		}
 	}
 }

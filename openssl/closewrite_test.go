@@ -84,7 +84,7 @@ func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 		ctx, cancel := context.WithTimeout(bounded(t), 20*time.Millisecond)
 		// this Read reads the first half
 		if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded {
-			t.Fatal(err)
+			t.Fatal("a Read in the middle of a message, want DeadlineExceeded: ", err)
 		}
 		cancel()
 		read := make(chan struct{})
@@ -198,7 +198,8 @@ func TestAWriteThatMustReadSleepsMeanwhile(t *testing.T) {
 		read := f.stopReadIn(t, c, ctx, ticket[:len(ticket)/2], "")
 		cancel()
 		if err := testkit.Receive(t, read, "the Read to end"); err != context.Canceled {
-			t.Fatal(err)
+			t.Fatal("the Read in the middle of the message, want context.Canceled: ",
+				err)
 		}
 		before := w.stays.Load()
 		ctx, cancel = context.WithTimeout(bounded(t), 200*time.Millisecond)
@@ -252,7 +253,7 @@ func TestCloseWriteThatIsGivenUpBreaksTheOutgoingStream(t *testing.T) {
 		_, _ = peer.Read(make([]byte, 1))
 		cancel()
 		if err := <-wrote; !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatal("the Write that was cancelled, want context.Canceled: ", err)
 		}
 		if err := c.CloseWrite(bounded(t)); !errors.Is(err, openssl.ErrWriteBroken) {
 			t.Errorf("CloseWrite: %v, want ErrWriteBroken", err)
@@ -299,10 +300,10 @@ func TestWaitResetTellsOfAResetAfterTheEnd(t *testing.T) {
 			go func() { waited <- c.WaitReset(bounded(t)) }()
 			// A WaitReset that waits does not hold up a Read or a Write.
 			if _, err := c.Read(bounded(t), make([]byte, 1)); err == nil {
-				t.Error("a Read after the end succeeds")
+				t.Error("a Read after the end of the peer's data succeeds")
 			}
 			if _, err := c.Write(bounded(t), []byte("hello")); err != nil {
-				t.Errorf("Write after the end: %v", err)
+				t.Errorf("Write after the end of the peer's data: %v", err)
 			}
 			expectFromClient(t, peer, "hello")
 			wrote := stall(t, c, 64<<20)

@@ -189,8 +189,8 @@ func pattern(size int) []byte {
 	return p
 }
 
-// A cancelled Write returns the number of data bytes in records that were sent completely, no more
-// and no less.
+// A cancelled Write returns how many bytes of data are in the records that were sent whole. A
+// record that was sent in part does not count.
 func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 20
@@ -206,7 +206,7 @@ func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 		waitForRoom(t, c)
 		cancel()
 		if err := <-wrote; !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatal("the Write that was cancelled, want context.Canceled: ", err)
 		}
 		got := make([]byte, n)
 		if m, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, pattern(n)) {
@@ -221,7 +221,7 @@ func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 	})
 }
 
-// The answer to a KeyUpdate must neither be lost nor be sent in the middle of a record.
+// The answer to a KeyUpdate is sent between two records of the Write that waits.
 func TestKeyUpdateIsAnsweredWhileAWriteWaits(t *testing.T) {
 	t.Parallel()
 	const size = 16 << 20 // more than the system's buffers hold
@@ -340,7 +340,7 @@ func TestReadThatWaitsOutlivesAWriteThatIsGivenUp(t *testing.T) {
 			cancel()
 		}()
 		if _, err := c.Write(ctx, make([]byte, 64<<20)); !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatal("the Write that was cancelled, want context.Canceled: ", err)
 		}
 		if _, err := peer.Write([]byte("hello")); err != nil {
 			t.Fatal(err)

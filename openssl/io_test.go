@@ -59,7 +59,7 @@ func (s summed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// blocks reads a stream in blocks of random sizes up to most.
+// blocks reads a stream in blocks of random sizes. The field most is the largest size.
 type blocks struct {
 	io.Reader
 	most int
@@ -69,7 +69,7 @@ func (b blocks) Read(p []byte) (int, error) {
 	return b.Reader.Read(p[:1+mathrand.IntN(min(len(p), b.most))])
 }
 
-// send writes size random bytes in blocks and returns their sum.
+// send writes random bytes in blocks and returns their sum. The parameter size is their number.
 func send(w io.Writer, size int64, most int) ([]byte, error) {
 	src := summed{io.LimitReader(mathrand.NewChaCha8([32]byte{1}), size), sha256.New()}
 	buf := make([]byte, most)
@@ -77,7 +77,7 @@ func send(w io.Writer, size int64, most int) ([]byte, error) {
 	return src.sum.Sum(nil), err
 }
 
-// receive reads size bytes and returns their sum.
+// receive reads bytes and returns their sum. The parameter size is their number.
 func receive(r io.Reader, size int64, most int) ([]byte, error) {
 	sum := sha256.New()
 	buf := make([]byte, most)
@@ -266,7 +266,7 @@ func TestFailureAfterDataLosesNoData(t *testing.T) {
 		for got < record {
 			n, err := c.Read(bounded(t), buf)
 			if err != nil {
-				t.Fatalf("Read: %d bytes and %v", n, err)
+				t.Fatalf("a Read before all data has come: %d bytes and %v", n, err)
 			}
 			got += n
 		}
@@ -306,7 +306,7 @@ func TestWriteToAGonePeerIsASystemError(t *testing.T) {
 					_ = peer.CloseWrite()
 					if _, err := c.Read(bounded(t),
 						make([]byte, 1)); err != io.EOF {
-						t.Fatal(err)
+						t.Fatal("Read after close_notify, want EOF: ", err)
 					}
 				}
 				peer.NetConn().Close()
@@ -486,7 +486,7 @@ func TestWriteCancelledBeforeItBeginsBreaksNothing(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		if _, err := c.Write(ctx, []byte("no")); !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatal("the Write whose context has ended, want context.Canceled: ", err)
 		}
 		if _, err := c.Write(bounded(t), []byte("yes")); err != nil {
 			t.Fatal(err)

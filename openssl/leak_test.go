@@ -152,7 +152,7 @@ func TestIdleConnectionsKeepNoMemoryOfWhatTheyHaveMoved(t *testing.T) {
 	if elsewhere(t) {
 		return
 	}
-	// size and most are bytes of one connection.
+	// The constants size and most are numbers of bytes for one connection.
 	const conns, size, most = 50, 300_000, 500
 	allocated := mallinfo(t)
 	move := func(c *openssl.Conn, peer *tls.Conn, size int) {
@@ -249,8 +249,8 @@ func churns(t *testing.T) []churn {
 	// before it has read all our data, the error has "reset" instead of "closed".
 	const gone = "the connection during the handshake"
 	// dial returns a function that does a handshake with a peer, and closes. The error of the
-	// handshake must contain want, or be nil if want is "". With "then cut" the handshake must
-	// succeed, and a Read after the handshake must fail.
+	// handshake must contain the text in want. If want is "", there must be no error. If want
+	// is "then cut", the handshake must succeed, and a Read after the handshake must fail.
 	dial := func(ctx *openssl.Context, host, want string,
 		peer func(net.Conn)) func(*testing.T) error {
 		return func(t *testing.T) error {
@@ -377,8 +377,8 @@ func churns(t *testing.T) []churn {
 	}
 }
 
-// expected returns nil if err has the text want, or if want is "" and there is no error. If the
-// wanted error is missing, expected returns io.ErrNoProgress.
+// expected returns nil if err has the text in want, or if want is "" and there is no error. If an
+// error is wanted and there is none, expected returns io.ErrNoProgress.
 func expected(err error, want string) error {
 	switch {
 	case err == nil && want == "", err != nil && want != "" &&

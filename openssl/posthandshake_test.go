@@ -45,7 +45,8 @@ func newForger(t *testing.T, conn net.Conn, keyLog string) *forger {
 		}
 	}
 	if len(secret) != sha256.Size {
-		t.Fatalf("no secret of SHA-256's size in %q", keyLog)
+		t.Fatalf("the key log has no SERVER_TRAFFIC_SECRET_0 of %d bytes: %q", sha256.Size,
+			keyLog)
 	}
 	f := &forger{conn: conn}
 	f.rekey(t, secret)
@@ -156,7 +157,7 @@ func connectForged(t *testing.T) (c *openssl.Conn, peer *tls.Conn, f *forger) {
 }
 
 // stopReadIn sends the first part of a handshake message, and begins a Read that waits for the
-// rest. The Read should then get the data want. The channel gets the error of the Read.
+// rest. The data that the Read then gets must be equal to want. The channel gets the Read's error.
 func (f *forger) stopReadIn(t *testing.T, c *openssl.Conn, ctx context.Context, part []byte,
 	want string) <-chan error {
 	t.Helper()
@@ -201,7 +202,7 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := c.Read(ctx, make([]byte, 1)); err == nil {
-		t.Fatal("Read gives data of the handshake layer")
+		t.Fatal("a Read in the middle of a handshake message succeeds")
 	}
 	read := make(chan struct{})
 	go func() {

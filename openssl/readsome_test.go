@@ -61,7 +61,7 @@ func TestReadSomeThatIsCancelledHasLostNothing(t *testing.T) {
 		}()
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatal("the ReadSome that was cancelled, want context.Canceled: ", err)
 		}
 		if _, err := peer.Write([]byte("data")); err != nil {
 			t.Fatal(err)

@@ -174,7 +174,8 @@ func TestSettingsThatDifferDoNotResume(t *testing.T) {
 		r := newResumer(t, tls.VersionTLS13)
 		r.connect(wishes{})
 		if r.connect(wishes{tls13: true}).Resumed {
-			t.Error("a connection of a context with another lowest version has resumed")
+			t.Error("a context that requires TLS 1.3 has resumed a session of a " +
+				"context that does not")
 		}
 	})
 }
@@ -242,7 +243,8 @@ func TestTheCacheIsBounded(t *testing.T) {
 		tickets = append(tickets, func() {
 			if _, err := c.Read(bounded(t), make([]byte, 1)); err != nil ||
 				<-sent != nil {
-				t.Fatal(err)
+				t.Fatal("the byte after the tickets was not sent, or not read: ",
+					err)
 			}
 		})
 	}

@@ -373,7 +373,7 @@ func TestInfoIsWhatThePeerSaysToo(t *testing.T) {
 			binding, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil,
 				32)
 			if err != nil || !bytes.Equal(binding, info.ChannelBinding) {
-				t.Errorf("channel binding %x, the peer has %x, %v",
+				t.Errorf("Info has the channel binding %x, the peer has %x, %v",
 					info.ChannelBinding, binding, err)
 			}
 			if info.Version != c.Version() || info.Cipher == "" || info.Resumed {

@@ -11,7 +11,8 @@ import (
 	"tlsd/session"
 )
 
-// cancelled is the answer to a cancelled call. handle is empty for a call without a handle.
+// cancelled is the answer to a cancelled call. For a call without a handle, the parameter handle is
+// empty.
 func cancelled(id, method, handle string) string {
 	if handle != "" {
 		handle = `,"handle":` + handle

@@ -283,8 +283,8 @@ func TestBytesOnADataChannelKeepASessionFromBeingIdle(t *testing.T) {
 
 // bytesKeepASession sends bytes for longer than the idle timeout, and fails the test if the session
 // ends. If the machine stands still for the idle timeout, no bytes move, so the session may end.
-// Then the run shows nothing, and bytesKeepASession returns false. Session.LastMoved may be too
-// early by grain, so the session may end too early by grain.
+// Then the run shows nothing, and bytesKeepASession returns false. Session.LastMoved may be up to
+// 10 ms too early (the constant grain). Then the session ends too early by the same time.
 func bytesKeepASession(t *testing.T) (kept bool) {
 	const limit, grain = 2 * time.Second, 10 * time.Millisecond
 	p := waitingPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = limit })

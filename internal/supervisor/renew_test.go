@@ -11,8 +11,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// fakeLibrary makes a file that workers can report as their libssl. replace puts a new file at its
-// path, as an update of the library does.
+// fakeLibrary makes a file that workers can report as their libssl. The function replace puts a new
+// file at its path, as an update of the library does.
 func fakeLibrary(t *testing.T) (path string, replace func()) {
 	path = filepath.Join(t.TempDir(), "libssl.so")
 	write := func(name string) { testkit.Must(t, os.WriteFile(name, []byte(name), 0o644)) }

@@ -155,7 +155,8 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 			before := givenUp()
 			got := d.askAs(quick, quick)
 			if !strings.Contains(got, fmt.Sprintf(" uid=%d ", quick)) {
-				t.Fatalf("the other user is told %q", got)
+				t.Fatalf("the other user is told %q, want a line with uid=%d", got,
+					quick)
 			}
 			n := d.starting()
 			if most := max(maxStarting/2, 1); n > most {

@@ -264,7 +264,7 @@ func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 				line, err := c.in.ReadString('\n')
 				switch {
 				case err != nil:
-					t.Errorf("caller %d: %v", i, err)
+					t.Errorf("caller %d is told nothing: %v", i, err)
 				case strings.HasPrefix(line, "pid="):
 					if n := open.Add(1); n > most {
 						t.Errorf("%d sessions are open, limit %d", n, most)
@@ -278,7 +278,8 @@ func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 					refused.Add(1)
 				case strings.Contains(line, `"kind":"lost"`): // another session has crashed the worker
 				default:
-					t.Errorf("caller %d is told %s", i, line)
+					t.Errorf("caller %d is told %s; want the pid of a worker, "+
+						"or an error of kind limit or lost", i, line)
 				}
 				c.Close()
 			}

@@ -54,8 +54,8 @@ func TestCountersHaveAWordEach(t *testing.T) {
 	}
 }
 
-// A handshake is counted in the first bucket whose bound is not less than its time. A last bucket
-// counts the handshakes that took longer than all bounds.
+// A handshake is counted in the first bucket whose bound is at least its time. A last bucket counts
+// the handshakes that took longer than all bounds.
 func TestTimesAreInTheirBucket(t *testing.T) {
 	t.Parallel()
 	for took, want := range map[time.Duration]int{

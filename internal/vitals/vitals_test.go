@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// pages returns the same page for n sessions twice: one is for the supervisor, one for the worker.
+// pages makes one page for n sessions, and maps it twice: for the supervisor, and for the worker.
 func pages(t *testing.T, n int) (supervisor, worker *Page) {
 	t.Helper()
 	supervisor, f, err := New(n)

@@ -19,7 +19,7 @@ func answering(b *testing.B, result string) *Client {
 	go func() {
 		defer close(ended)
 		if err := answerAll(theirs, result); err != io.EOF {
-			b.Error(err)
+			b.Error("answerAll, want io.EOF: ", err)
 		}
 		theirs.Close()
 	}()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// soon is short: tests use it for timeouts that must pass, and for delays.
+// soon is a short time, for timeouts that must pass, and for delays.
 const soon = 50 * time.Millisecond
 
 // An expiring context has a deadline that passes when the test calls expire.

@@ -73,8 +73,9 @@ func TestBlobsTravelAsBase64BothWays(t *testing.T) {
 				err := json.Unmarshal(m.Params,
 					&[]any{&params.handle, &params.data})
 				if err != nil || !bytes.Equal(params.data, data) {
-					t.Errorf("the blob did not arrive whole: %d bytes, %v",
-						len(params.data), err)
+					t.Errorf("tls.Write has sent %d bytes, %v; want exactly "+
+						"the %d bytes of the caller", len(params.data), err,
+						n)
 				}
 				s.result(m, fmt.Sprint(n))
 				s.result(s.expect("tls.Read", fmt.Sprintf("[7,%d]", max(n, 1))), `"`+base64.StdEncoding.EncodeToString(data)+`"`)
