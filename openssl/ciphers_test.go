@@ -48,7 +48,7 @@ func TestAServerChoosesTheSuite(t *testing.T) {
 			go func() { shaken <- client.HandshakeContext(bounded(t)) }()
 			err = s.Handshake(bounded(t))
 			if cerr := <-shaken; (cerr == nil) != (c.want != 0) {
-				t.Errorf("the client's handshake: %v; must it succeed? %t", cerr,
+				t.Errorf("the client's handshake: %v; want success: %t", cerr,
 					c.want != 0)
 			}
 			var refused *openssl.HandshakeError

@@ -109,8 +109,8 @@ func TestCloseBeforeTheHandshakeSaysNothing(t *testing.T) {
 	}
 }
 
-// If the peer reads nothing, Close still ends: it has a time limit before close_notify is sent, and
-// one afterwards.
+// Even if the peer reads nothing, Close ends at its time limit, or with its context. This holds
+// before close_notify is sent, and afterwards.
 func TestCloseIsBounded(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)

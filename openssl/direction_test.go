@@ -235,8 +235,8 @@ func TestKeyUpdateIsAnsweredWhileAWriteWaits(t *testing.T) {
 	got := make([]byte, size)
 	n, err := io.ReadFull(peer, got)
 	if err != nil || !bytes.Equal(got, pattern(size)) {
-		t.Errorf("the peer has got %d of %d bytes, %v; are these the bytes that were "+
-			"written? %t", n, size, err, bytes.Equal(got[:n], pattern(size)[:n]))
+		t.Errorf("the peer has got %d of %d bytes, %v; the bytes that came are "+
+			"right: %t", n, size, err, bytes.Equal(got[:n], pattern(size)[:n]))
 	}
 	if err := <-wrote; err != nil {
 		t.Errorf("Write: %v", err)

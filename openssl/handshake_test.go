@@ -243,7 +243,7 @@ func TestSetVerifyTurnsVerificationOffAndOn(t *testing.T) {
 				}
 			}
 			if err := c.Handshake(bounded(t)); (err == nil) != tc.ok {
-				t.Errorf("the handshake: %v; must it succeed? %t", err, tc.ok)
+				t.Errorf("the handshake: %v; want success: %t", err, tc.ok)
 			}
 			if err := c.SetVerify(false); !errors.Is(err, openssl.ErrHandshakeDone) {
 				t.Errorf("SetVerify after the handshake: %v, want ErrHandshakeDone",

@@ -222,8 +222,9 @@ func TestPairsAreComparedByTheirVersions(t *testing.T) {
 			if finding, err := openssl.ComparePair(file,
 				version); (err == nil) != (version == own) ||
 				strings.HasPrefix(finding, "not compared") {
-				t.Errorf("%s with a libcrypto of %s: %q, %v; must it be accepted? "+
-					"%t", file, version, finding, err, version == own)
+				t.Errorf("%s with a libcrypto of %s: %q, %v; want "+
+					"the pair accepted: %t", file, version, finding, err,
+					version == own)
 			}
 		}
 	}

@@ -300,8 +300,8 @@ func TestPinsAreCheckedBesidesTheCertificate(t *testing.T) {
 			var verify *openssl.VerifyError
 			if c.ok && ours != nil || !c.ok && (!errors.As(ours, &verify) ||
 				!strings.Contains(ours.Error(), "pins")) {
-				t.Errorf("our error: %v; must the handshake succeed? %t; if not, "+
-					"want a VerifyError about the pins", ours, c.ok)
+				t.Errorf("our error: %v; want success: %t, or else a "+
+					"VerifyError about the pins", ours, c.ok)
 			}
 		})
 	}
