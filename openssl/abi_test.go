@@ -79,6 +79,7 @@ func TestEverySymbolHasAPrototype(t *testing.T) {
 	}
 }
 
+// Each constant of symbols.go has the value that abi.c checks, and abi.c checks no other constants.
 func TestConstantsAreThoseThatAreChecked(t *testing.T) {
 	t.Parallel()
 	checked := map[string]string{}
@@ -97,14 +98,14 @@ func TestConstantsAreThoseThatAreChecked(t *testing.T) {
 			found++
 			if !constant.Compare(evaluate(t, types.ExprString(v.Values[0])), token.EQL,
 				evaluate(t, checked[name])) {
-				t.Errorf("%s is %s here and %q in testdata/abi.c", name,
+				t.Errorf("%s is %s in symbols.go and %q in testdata/abi.c", name,
 					types.ExprString(v.Values[0]), checked[name])
 			}
 			delete(checked, name)
 		}
 	}
 	if found == 0 {
-		t.Error("there are no constants: this checks nothing")
+		t.Error("symbols.go has no constants: the test shows nothing")
 	}
 	for name := range checked {
 		t.Errorf("testdata/abi.c has a constant %s, which the package does not have", name)
@@ -122,8 +123,8 @@ func evaluate(t *testing.T, expression string) constant.Value {
 	return v.Value
 }
 
-// conversions are the required conversions of call's result, by the type in C. Pointers and
-// unsigned longs need none, because they fill a word, as call's result does.
+// The function `call` returns a whole word. conversions has the conversions that this word needs,
+// by the type in C. A pointer or an unsigned long fills a word, and needs no conversion.
 var conversions = map[string]string{"int": "int32", "long": "int64"}
 
 // Each call passes as many arguments as the function takes, and converts the result to the
@@ -189,13 +190,16 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 							len(c.Args) - 1}
 						if p := have[symbol]; len(p) != 1 || p[0] != want ||
 							convertedTo(path) != "" {
-							t.Errorf("%s: %s: %s is %+v", name,
-								types.ExprString(c), symbol, p)
+							t.Errorf("%s: %s: the prototypes of %s "+
+								"are %+v; want %+v, and no "+
+								"conversion of the result", name,
+								types.ExprString(c), symbol, p,
+								want)
 						}
 					}
 					return true
 				}
-				t.Errorf("%s: %s: not a symbol of the table", name,
+				t.Errorf("%s: %s does not call a symbol of the table", name,
 					types.ExprString(c))
 				return true
 			}
@@ -203,8 +207,8 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 			for _, symbol := range fields[sel.Sel.Name] {
 				for _, p := range have[symbol] {
 					if given != p.parameters {
-						t.Errorf("%s: %s: %d arguments, %s takes %d", name,
-							types.ExprString(c), given, symbol,
+						t.Errorf("%s: %s has %d arguments, but %s takes %d",
+							name, types.ExprString(c), given, symbol,
 							p.parameters)
 					}
 					if got, want := convertedTo(path),
@@ -217,13 +221,14 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 				}
 			}
 			if fields[sel.Sel.Name] == nil {
-				t.Errorf("%s: %s is not in the table", name, sel.Sel.Name)
+				t.Errorf("%s calls %s, which is not in the table of symbols", name,
+					sel.Sel.Name)
 			}
 			return true
 		})
 	}
 	if calls < 50 {
-		t.Errorf("found %d calls: this checks next to nothing", calls)
+		t.Errorf("found %d calls, want 50 or more: the test shows little", calls)
 	}
 	want := map[string]string{
 		"call(o.fn, o.args...)":                 "int32",
@@ -235,8 +240,8 @@ func TestCallsFitTheirPrototypes(t *testing.T) {
 	}
 }
 
-// fixed returns the number of arguments of a call that has them in a slice of constant length:
-// t.arg[:2].
+// fixed returns the number of arguments of a call whose arguments are a slice of constant length,
+// such as call(t.fn, t.arg[:2]...).
 func fixed(c *ast.CallExpr) (n int, ok bool) {
 	if !c.Ellipsis.IsValid() || len(c.Args) != 2 {
 		return 0, false
@@ -259,7 +264,7 @@ func TestOperationsFitTheirPrototypes(t *testing.T) {
 	have, fields := prototypes(t), fieldNames(t)
 	operations := OperationArguments()
 	if len(operations) != 5 {
-		t.Errorf("there are %d operations: %v", len(operations), operations)
+		t.Errorf("there are %d operations, want 5: %v", len(operations), operations)
 	}
 	for field, n := range operations {
 		for _, symbol := range fields[field] {
@@ -272,7 +277,7 @@ func TestOperationsFitTheirPrototypes(t *testing.T) {
 			}
 		}
 		if fields[field] == nil {
-			t.Errorf("%s is not in the table", field)
+			t.Errorf("an op calls %s, which is not in the table of symbols", field)
 		}
 	}
 }
@@ -315,7 +320,8 @@ func checkCallback(t *testing.T, file, function string, parameters []string) {
 		var names []string
 		for _, field := range slices.Concat(f.Type.Params.List, f.Type.Results.List) {
 			if types.ExprString(field.Type) != "uintptr" {
-				t.Errorf("%s is not uintptr", types.ExprString(field.Type))
+				t.Errorf("%s has a parameter or result of type %s, want uintptr",
+					function, types.ExprString(field.Type))
 			}
 			for _, name := range field.Names {
 				names = append(names, name.Name)
@@ -354,8 +360,8 @@ func checkCallback(t *testing.T, file, function string, parameters []string) {
 }
 
 // convertedTo says what happens to the value of the last node of path. If the value is converted to
-// an integer type, convertedTo is the name of this type. If the value is not used, it is "nothing".
-// Otherwise it is "".
+// an integer type, convertedTo returns the name of this type. If the value is not used, convertedTo
+// returns "nothing". Otherwise it returns "".
 func convertedTo(path []ast.Node) string {
 	switch p := path[len(path)-2].(type) {
 	case *ast.ExprStmt, *ast.DeferStmt:
@@ -370,7 +376,8 @@ func convertedTo(path []ast.Node) string {
 	return ""
 }
 
-// fieldNames returns the C names of the functions whose address a field of symbols may have.
+// fieldNames returns, for each field of symbols, the C names of the functions whose address the
+// field may have.
 func fieldNames(t *testing.T) map[string][]string {
 	t.Helper()
 	found := map[string][]string{}

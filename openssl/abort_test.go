@@ -27,8 +27,8 @@ func TestAbortSendsNoAlert(t *testing.T) {
 		for len(all) >= 5 {
 			size := int(all[3])<<8 | int(all[4])
 			if all[0] == 21 || all[0] == 23 && size == 2+1+16 {
-				t.Errorf("an alert was sent: record of type %d with %d bytes",
-					all[0], size)
+				t.Errorf("Abort has sent an alert: a record of type %d with %d "+
+					"bytes", all[0], size)
 			}
 			all = all[min(len(all), 5+size):]
 		}

@@ -29,7 +29,8 @@ func name(n int) string {
 	return fmt.Sprintf("%dB", n)
 }
 
-// benchPair returns a stream under test and its crypto/tls peer, for both implementations.
+// benchPair returns a stream of the implementation impl, "openssl" or "crypto-tls", and its peer,
+// which is always crypto/tls.
 func benchPair(b *testing.B, impl string) (io.ReadWriter, *tls.Conn) {
 	b.Helper()
 	if impl == "openssl" {
@@ -226,14 +227,15 @@ func TestReadsAndWritesAllocateNothingThatGrowsWithTheirData(t *testing.T) {
 	}
 	c := writingPair(t)
 	if got := testalloc.PerCall(200, func() { writeAll(t, c, p) }); got > most {
-		t.Errorf("to write %d bytes allocates %d, more than %d", block, got, most)
+		t.Errorf("a Write of %d bytes allocates %d bytes, want at most %d", block, got,
+			most)
 	}
 	c = readingPair(t)
 	if got := testalloc.PerCall(200, func() { readAll(t, c, p) }); got > most {
-		t.Errorf("to read %d bytes allocates %d, more than %d", block, got, most)
+		t.Errorf("to read %d bytes allocates %d bytes, want at most %d", block, got, most)
 	}
 	if got := testalloc.PerCall(200, func() { readSome(t, c, p) }); got > 4*most {
-		t.Errorf("ReadSome and Recycle allocate %d bytes, more than %d", got, 4*most)
+		t.Errorf("ReadSome and Recycle allocate %d bytes, want at most %d", got, 4*most)
 	}
 }
 

@@ -48,7 +48,8 @@ func TestAServerChoosesTheSuite(t *testing.T) {
 			go func() { shaken <- client.HandshakeContext(bounded(t)) }()
 			err = s.Handshake(bounded(t))
 			if cerr := <-shaken; (cerr == nil) != (c.want != 0) {
-				t.Errorf("the client: %v", cerr)
+				t.Errorf("the client's handshake: %v; want success: %t", cerr,
+					c.want != 0)
 			}
 			var refused *openssl.HandshakeError
 			switch {
@@ -56,14 +57,14 @@ func TestAServerChoosesTheSuite(t *testing.T) {
 				if !errors.As(err, &refused) ||
 					!strings.Contains(err.Error(),
 						"no cipher suite in common") {
-					t.Errorf(
-						"%v; want to read that there is no suite in common",
+					t.Errorf("the server's handshake: %v; want a "+
+						"HandshakeError with \"no cipher suite in common\"",
 						err)
 				}
 			case err != nil:
 				t.Error(err)
 			case client.ConnectionState().CipherSuite != c.want:
-				t.Errorf("%s, want %s", tls.CipherSuiteName(
+				t.Errorf("the server has chosen %s, want %s", tls.CipherSuiteName(
 					client.ConnectionState().CipherSuite),
 					tls.CipherSuiteName(c.want))
 			}

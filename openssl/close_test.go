@@ -29,17 +29,17 @@ func TestCloseSendsCloseNotifyOnce(t *testing.T) {
 			})
 		}
 		if n, err := peer.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-			t.Errorf("the peer reads %d, %v, want EOF", n, err)
+			t.Errorf("the peer reads %d bytes, %v, want 0 and EOF", n, err)
 		}
 		wg.Wait()
 		if _, err := c.Read(bounded(t), make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("Read after Close: %v", err)
+			t.Errorf("Read after Close: %v, want net.ErrClosed", err)
 		}
 		if _, err := c.Write(bounded(t), make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("Write after Close: %v", err)
+			t.Errorf("Write after Close: %v, want net.ErrClosed", err)
 		}
 		if err := c.Handshake(bounded(t)); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("Handshake after Close: %v", err)
+			t.Errorf("Handshake after Close: %v, want net.ErrClosed", err)
 		}
 	})
 }
@@ -102,24 +102,27 @@ func TestCloseBeforeTheHandshakeSaysNothing(t *testing.T) {
 			c, peer := s.pair(t)
 			c.Close()
 			if got, err := io.ReadAll(peer.NetConn()); len(got) != 0 || err != nil {
-				t.Errorf("the peer has got %q, %v", got, err)
+				t.Errorf("after Close the peer has got %q, %v; want no bytes and "+
+					"no error", got, err)
 			}
 		})
 	}
 }
 
-// A peer that does not read must not hold up Close, neither before close_notify is sent nor
-// afterwards.
+// Even if the peer reads nothing, Close ends at its time limit, or with its context. This holds
+// before close_notify is sent, and afterwards.
 func TestCloseIsBounded(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)
 	for name, fill := range map[string]func(*testing.T, *openssl.Conn, *net.TCPConn){
 		"no room for close_notify": func(t *testing.T, _ *openssl.Conn, nc *net.TCPConn) {
-			// This writes to the socket itself, so the SSL has no half-sent record.
+			// The data does not come from the SSL, so the SSL has no half-sent record.
 			_ = nc.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 			if n, err := nc.Write(make([]byte, 64<<20)); !errors.Is(
 				err, os.ErrDeadlineExceeded) {
-				t.Errorf("the socket takes %d bytes, %v; want it full", n, err)
+				t.Errorf("the peer does not read, and the socket has taken %d "+
+					"bytes, %v; want the deadline to pass, because the socket "+
+					"is full", n, err)
 			}
 			// The Write has ended although the buffer has some room: a socket is
 			// "writable" only when much of its buffer is free. The loop fills the rest.
@@ -133,7 +136,7 @@ func TestCloseIsBounded(t *testing.T) {
 				}
 			})
 			if err != syscall.EAGAIN {
-				t.Error(err)
+				t.Error("the socket is not full, want EAGAIN: ", err)
 			}
 		},
 		"data that is not taken": func(t *testing.T, c *openssl.Conn, _ *net.TCPConn) {
@@ -148,7 +151,8 @@ func TestCloseIsBounded(t *testing.T) {
 				100*time.Millisecond)
 			defer cancel()
 			if _, err := c.Write(ctx, make([]byte, 64<<20)); err == nil {
-				t.Error("the socket takes everything")
+				t.Error("a Write of 64 MiB succeeds, although the peer does not " +
+					"read")
 			}
 		},
 	} {
@@ -185,7 +189,8 @@ func TestCloseIsBounded(t *testing.T) {
 				begun := time.Now()
 				end(c)
 				if d := time.Since(begun); d > time.Minute {
-					t.Errorf("Close took %v", d)
+					t.Errorf("Close took %v: it has waited for a peer that "+
+						"does not read", d)
 				}
 			})
 		}
@@ -238,13 +243,15 @@ func losesNothing(t *testing.T, c *openssl.Conn, peer *tls.Conn,
 			break
 		}
 		if err != nil {
-			t.Fatalf("after %d of %d bytes: %v", len(got), len(data), err)
+			t.Fatalf("the peer has read %d of %d bytes, and then %v", len(got),
+				len(data), err)
 		}
 		time.Sleep(time.Millisecond)
 		_, _ = peer.Write(make([]byte, 10))
 	}
 	if !bytes.Equal(got, data) {
-		t.Errorf("the peer has got %d of %d bytes", len(got), len(data))
+		t.Errorf("the peer has got %d bytes, want exactly the %d bytes that were written",
+			len(got), len(data))
 	}
 }
 
@@ -262,7 +269,7 @@ func TestCloseInTheMiddleOfAMessageLosesNothingThatWasWritten(t *testing.T) {
 	read := f.stopReadIn(t, c, ctx, ticket[:len(ticket)/2], "")
 	cancel()
 	if err := testkit.Receive(t, read, "the Read to end"); err != context.Canceled {
-		t.Fatal(err)
+		t.Fatal("the Read in the middle of the message, want context.Canceled: ", err)
 	}
 	f.send(t, applicationRecord, []byte("nobody reads this"))
 	closed := make(chan error, 1)
@@ -271,11 +278,14 @@ func TestCloseInTheMiddleOfAMessageLosesNothingThatWasWritten(t *testing.T) {
 	testkit.Until(t, "Close frees the SSL", func() bool { return openssl.Freed(c) })
 	got, err := io.ReadAll(peer)
 	if err != nil || !bytes.Equal(got, data) {
-		t.Errorf("the peer has got %d of %d bytes, %v", len(got), len(data), err)
+		t.Errorf("the peer has got %d bytes, %v; want exactly the %d bytes that were "+
+			"written", len(got), err, len(data))
 	}
 	testkit.Must(t, testkit.Receive(t, closed, "Close to return"))
 }
 
+// When a bundle and the contexts are freed, the connections that they have made still work. No new
+// connection can be made. A second Free does nothing.
 func TestConnectionsOutliveTheirContext(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)
@@ -320,13 +330,13 @@ func TestConnectionsOutliveTheirContext(t *testing.T) {
 	}
 
 	if _, err := l.NewClientContext(bundle); err == nil {
-		t.Error("a freed bundle makes contexts")
+		t.Error("NewClientContext succeeds with a bundle that is freed")
 	}
 	a, b = tcpPair(t)
 	if _, err := cctx.NewClient(a, "localhost"); !errors.Is(err, openssl.ErrFreed) {
-		t.Errorf("NewClient after Free: %v", err)
+		t.Errorf("NewClient after Free: %v, want ErrFreed", err)
 	}
 	if _, err := sctx.NewServer(b); !errors.Is(err, openssl.ErrFreed) {
-		t.Errorf("NewServer after Free: %v", err)
+		t.Errorf("NewServer after Free: %v, want ErrFreed", err)
 	}
 }

@@ -33,12 +33,14 @@ func TestCloseWriteEndsOnlyOurDirection(t *testing.T) {
 			}
 			if n, err := c.Write(bounded(t), []byte("x")); n != 0 ||
 				!errors.Is(err, openssl.ErrShut) {
-				t.Errorf("Write after CloseWrite: %d, %v", n, err)
+				t.Errorf("Write after CloseWrite: %d, %v, want 0 and ErrShut", n,
+					err)
 			}
 		}()
 		got, err := io.ReadAll(peer)
 		if err != nil || string(got) != string(pattern(300_000)) {
-			t.Fatalf("the peer has got %d bytes, %v", len(got), err)
+			t.Fatalf("the peer has got %d bytes, %v; want exactly the 300000 bytes "+
+				"that were written", len(got), err)
 		}
 		for _, answer := range []string{"first", "second"} {
 			if _, err := peer.Write([]byte(answer)); err != nil {
@@ -57,7 +59,8 @@ func TestCloseWriteEndsOnlyOurDirection(t *testing.T) {
 			t.Errorf("Close: %v", err)
 		}
 		if n, err := peer.NetConn().Read(make([]byte, 1)); n != 0 || err != io.EOF {
-			t.Errorf("after close_notify the peer reads %d bytes, %v", n, err)
+			t.Errorf("after close_notify the peer reads %d bytes, %v, want 0 and EOF",
+				n, err)
 		}
 	})
 }
@@ -66,12 +69,12 @@ func TestCloseWriteBeforeTheHandshakeIsAnError(t *testing.T) {
 	t.Parallel()
 	c, _ := setups[0].pair(t)
 	if err := c.CloseWrite(bounded(t)); !errors.Is(err, openssl.ErrNoHandshake) {
-		t.Error(err)
+		t.Error("CloseWrite before the handshake, want ErrNoHandshake: ", err)
 	}
 }
 
 // In the middle of a handshake message from the peer OpenSSL sends no close_notify. So CloseWrite
-// waits for the rest of the message.
+// waits for the rest of the message, alone or beside a Read (reader).
 func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 	t.Parallel()
 	for _, reader := range []bool{false, true} {
@@ -81,7 +84,7 @@ func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 		ctx, cancel := context.WithTimeout(bounded(t), 20*time.Millisecond)
 		// this Read reads the first half
 		if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded {
-			t.Fatal(err)
+			t.Fatal("a Read in the middle of a message, want DeadlineExceeded: ", err)
 		}
 		cancel()
 		read := make(chan struct{})
@@ -104,14 +107,14 @@ func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 			t.Error(err)
 		}
 		if n, err := peer.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-			t.Errorf("the peer reads %d, %v, want EOF", n, err)
+			t.Errorf("the peer reads %d bytes, %v, want 0 and EOF", n, err)
 		}
 	}
 }
 
-// In the middle of a handshake message, a Write or CloseWrite may read the socket, and with it the
-// data for a Read that waits. The test keeps all processors busy. So Go's netpoller usually looks
-// at the socket too late, when the Write has emptied it.
+// In the middle of a handshake message, a Write or CloseWrite may read the rest of the message, and
+// also the data after it. A Read that waits must still get this data. The test keeps all processors
+// busy. So Go's netpoller usually looks at the socket too late, when the Write has emptied it.
 func TestAReadGetsTheDataThatAWriteHasReadFromTheSocket(t *testing.T) {
 	for name, write := range map[string]func(*openssl.Conn) error{
 		"Write": func(c *openssl.Conn) error {
@@ -195,17 +198,19 @@ func TestAWriteThatMustReadSleepsMeanwhile(t *testing.T) {
 		read := f.stopReadIn(t, c, ctx, ticket[:len(ticket)/2], "")
 		cancel()
 		if err := testkit.Receive(t, read, "the Read to end"); err != context.Canceled {
-			t.Fatal(err)
+			t.Fatal("the Read in the middle of the message, want context.Canceled: ",
+				err)
 		}
 		before := w.stays.Load()
 		ctx, cancel = context.WithTimeout(bounded(t), 200*time.Millisecond)
 		if err := write(ctx, c); err != context.DeadlineExceeded {
-			t.Errorf("%s in the middle of a message gives %v, want it to wait", name,
-				err)
+			t.Errorf("%s in the middle of a message returns %v; want it to wait until "+
+				"its deadline", name, err)
 		}
 		cancel()
 		if n := w.stays.Load() - before; n > 20 {
-			t.Errorf("%s has entered the library %d times while it waited", name, n)
+			t.Errorf("%s has entered the library %d times while it waited, want at "+
+				"most 20", name, n)
 		}
 	}
 }
@@ -234,6 +239,8 @@ func keepBusy(t *testing.T) (stop func()) {
 	return stop
 }
 
+// A Write that is cancelled leaves records that are not sent, and the peer accepts none that come
+// later. So CloseWrite fails.
 func TestCloseWriteThatIsGivenUpBreaksTheOutgoingStream(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
@@ -246,7 +253,7 @@ func TestCloseWriteThatIsGivenUpBreaksTheOutgoingStream(t *testing.T) {
 		_, _ = peer.Read(make([]byte, 1))
 		cancel()
 		if err := <-wrote; !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatal("the Write that was cancelled, want context.Canceled: ", err)
 		}
 		if err := c.CloseWrite(bounded(t)); !errors.Is(err, openssl.ErrWriteBroken) {
 			t.Errorf("CloseWrite: %v, want ErrWriteBroken", err)
@@ -272,6 +279,8 @@ func ended(t *testing.T, c *openssl.Conn, peer *tls.Conn, notified bool) {
 	}
 }
 
+// After the end of the peer's data, WaitReset waits until the peer resets the connection. Then
+// WaitReset, the Write that waits, and all later Writes fail with the error of the system.
 func TestWaitResetTellsOfAResetAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	for _, notified := range []bool{true, false} {
@@ -285,38 +294,41 @@ func TestWaitResetTellsOfAResetAfterTheEnd(t *testing.T) {
 			go func() { waited <- c.WaitReset(ctx) }()
 			cancel()
 			if err := <-waited; !errors.Is(err, context.Canceled) {
-				t.Errorf("WaitReset that is cancelled: %v", err)
+				t.Errorf("WaitReset that is cancelled: %v, want context.Canceled",
+					err)
 			}
 			go func() { waited <- c.WaitReset(bounded(t)) }()
 			// A WaitReset that waits does not hold up a Read or a Write.
 			if _, err := c.Read(bounded(t), make([]byte, 1)); err == nil {
-				t.Error("a Read after the end succeeds")
+				t.Error("a Read after the end of the peer's data succeeds")
 			}
 			if _, err := c.Write(bounded(t), []byte("hello")); err != nil {
-				t.Errorf("Write after the end: %v", err)
+				t.Errorf("Write after the end of the peer's data: %v", err)
 			}
 			expectFromClient(t, peer, "hello")
 			wrote := stall(t, c, 64<<20)
 			_ = peer.NetConn().(*net.TCPConn).SetLinger(0)
 			peer.NetConn().Close()
 			if err := <-waited; !systemError(err) {
-				t.Errorf("WaitReset: %v", err)
+				t.Errorf("WaitReset: %v, want ECONNRESET or EPIPE", err)
 			}
 			if err := <-wrote; !systemError(err) {
-				t.Errorf("the Write that waited: %v", err)
+				t.Errorf("the Write that waited: %v, want ECONNRESET or EPIPE", err)
 			}
 			if _, err := c.Write(bounded(t), []byte("x")); !systemError(err) {
-				t.Errorf("Write afterwards: %v", err)
+				t.Errorf("Write after the reset: %v, want ECONNRESET or EPIPE", err)
 			}
 			if err := c.WaitReset(bounded(t)); !systemError(err) {
-				t.Errorf("WaitReset again: %v", err)
+				t.Errorf("WaitReset after the reset: %v, want ECONNRESET or EPIPE",
+					err)
 			}
 		})
 	}
 }
 
-// A Write may wait for the rest of a handshake message when a Read reads the message and the end
-// after it. No event ends the wait of the Write. So a WaitReset lets the Write go first.
+// A Write waits for the rest of a handshake message. Then a Read reads the rest, and the end of the
+// data after it, and a WaitReset begins. No event of the socket would wake the Write. So the
+// WaitReset lets the Write go first.
 func TestWaitResetGivesWayToAWrite(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
@@ -329,7 +341,7 @@ func TestWaitResetGivesWayToAWrite(t *testing.T) {
 		testkit.Must(t, openssl.TakeReading(bounded(t), c))
 		cancel()
 		if err := <-waited; !errors.Is(err, context.Canceled) {
-			t.Errorf("WaitReset that is cancelled: %v", err)
+			t.Errorf("WaitReset that is cancelled: %v, want context.Canceled", err)
 		}
 	})
 }
@@ -342,7 +354,7 @@ func TestCloseEndsWaitReset(t *testing.T) {
 		go func() { waited <- c.WaitReset(bounded(t)) }()
 		c.Close()
 		if err := <-waited; !errors.Is(err, net.ErrClosed) {
-			t.Errorf("WaitReset: %v", err)
+			t.Errorf("WaitReset: %v, want net.ErrClosed", err)
 		}
 	})
 }

@@ -77,13 +77,13 @@ func TestAlertIsReadAndToldAfterAWriteHasFailed(t *testing.T) {
 		c, refused := certificateRequired(t)
 		<-refused
 		if err := writeUntilItFails(t, c); !systemError(err) {
-			t.Fatalf("Write: %v", err)
+			t.Fatalf("Write to a peer that has gone: %v, want ECONNRESET or EPIPE", err)
 		}
 		if _, err := c.Read(bounded(t), make([]byte, 1)); !said(err) {
 			t.Fatalf("Read: %v, want the alert %s", err, alert)
 		}
 		if _, err := c.Write(bounded(t), make([]byte, 1)); !said(err) {
-			t.Fatalf("Write after that: %v, want the alert %s", err, alert)
+			t.Fatalf("Write after that Read: %v, want the alert %s", err, alert)
 		}
 		c.Close()
 	}
@@ -96,7 +96,7 @@ func TestAlertIsReadRightAfterAWrite(t *testing.T) {
 		_, _ = c.Write(bounded(t), []byte("request")) // it may fail or succeed
 		if _, err := c.Read(bounded(t), make([]byte, 1)); err == nil ||
 			!strings.Contains(err.Error(), "certificate_required (116)") {
-			t.Fatalf("Read: %v, want the alert", err)
+			t.Fatalf("Read: %v, want the alert certificate_required (116)", err)
 		}
 		c.Close()
 	}
@@ -121,7 +121,8 @@ func TestEarlyAnswerIsReadAfterAWriteHasFailed(t *testing.T) {
 			peer.NetConn().Close()
 			first := writeUntilItFails(t, c)
 			if !systemError(first) {
-				t.Fatalf("Write: %v", first)
+				t.Fatalf("Write to a peer that has gone: %v, want ECONNRESET or "+
+					"EPIPE", first)
 			}
 			got, err := io.ReadAll(stream{bounded(t), c})
 			if !bytes.Equal(got, answer) {
@@ -130,9 +131,9 @@ func TestEarlyAnswerIsReadAfterAWriteHasFailed(t *testing.T) {
 			}
 			switch {
 			case notified && err != nil:
-				t.Errorf("at the end: %v, want EOF", err)
+				t.Errorf("after the answer and close_notify: %v, want EOF", err)
 			case !notified && !systemError(err):
-				t.Errorf("at the end: %v, want ECONNRESET", err)
+				t.Errorf("after the answer: %v, want ECONNRESET or EPIPE", err)
 			}
 			if _, err := c.Write(bounded(t), []byte("x")); err != first {
 				t.Errorf("Write after that: %v, want %v again", err, first)
@@ -149,7 +150,8 @@ func TestEveryWriteAfterAResetFails(t *testing.T) {
 		for i := range 20 { // over loopback the reset has arrived when Close returns
 			if n, err := c.Write(bounded(t), []byte("heartbeat")); n != 0 ||
 				!systemError(err) {
-				t.Fatalf("Write %d: %d, %v", i, n, err)
+				t.Fatalf("Write %d after the reset: %d, %v; want 0 and ECONNRESET "+
+					"or EPIPE", i, n, err)
 			}
 		}
 	})
@@ -173,7 +175,7 @@ func waitForRoom(t *testing.T, c *openssl.Conn) {
 	t.Helper()
 	for end := bounded(t); !openssl.WaitsForRoom(c); runtime.Gosched() {
 		if end.Err() != nil {
-			t.Fatal("nothing waits for room")
+			t.Fatal("no Write or CloseWrite waits for room in the socket")
 		}
 	}
 }
@@ -187,8 +189,8 @@ func pattern(size int) []byte {
 	return p
 }
 
-// A cancelled Write returns the number of data bytes in records that were sent completely, no more
-// and no less.
+// A cancelled Write returns how many bytes of data are in the records that were sent whole. A
+// record that was sent in part does not count.
 func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 20
@@ -204,7 +206,7 @@ func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 		waitForRoom(t, c)
 		cancel()
 		if err := <-wrote; !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatal("the Write that was cancelled, want context.Canceled: ", err)
 		}
 		got := make([]byte, n)
 		if m, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, pattern(n)) {
@@ -213,12 +215,13 @@ func TestWriteThatIsGivenUpKnowsWhatHasLeft(t *testing.T) {
 		}
 		go c.Close()
 		if more, _ := io.ReadAll(peer); len(more) != 0 {
-			t.Errorf("the peer has got %d bytes more", len(more))
+			t.Errorf("the peer has got %d bytes more than the Write has counted",
+				len(more))
 		}
 	})
 }
 
-// The answer to a KeyUpdate must neither be lost nor be sent in the middle of a record.
+// The answer to a KeyUpdate is sent between two records of the Write that waits.
 func TestKeyUpdateIsAnsweredWhileAWriteWaits(t *testing.T) {
 	t.Parallel()
 	const size = 16 << 20 // more than the system's buffers hold
@@ -232,8 +235,8 @@ func TestKeyUpdateIsAnsweredWhileAWriteWaits(t *testing.T) {
 	got := make([]byte, size)
 	n, err := io.ReadFull(peer, got)
 	if err != nil || !bytes.Equal(got, pattern(size)) {
-		t.Errorf("the peer has got %d of %d bytes, %v; they are right: %t", n, size, err,
-			bytes.Equal(got[:n], pattern(size)[:n]))
+		t.Errorf("the peer has got %d of %d bytes, %v; the bytes that came are "+
+			"right: %t", n, size, err, bytes.Equal(got[:n], pattern(size)[:n]))
 	}
 	if err := <-wrote; err != nil {
 		t.Errorf("Write: %v", err)
@@ -244,6 +247,8 @@ func TestKeyUpdateIsAnsweredWhileAWriteWaits(t *testing.T) {
 	expectFromClient(t, peer, "more")
 }
 
+// A peer sends KeyUpdates for ever, and reads no answer. When too many answers wait in memory, the
+// connection fails.
 func TestPeerThatAsksForEverAndReadsNothingIsGivenUp(t *testing.T) {
 	t.Parallel()
 	c, _, f := connectForged(t)
@@ -263,13 +268,15 @@ func TestPeerThatAsksForEverAndReadsNothingIsGivenUp(t *testing.T) {
 	err := <-read
 	var p *openssl.ProtocolError
 	if !errors.As(err, &p) {
-		t.Errorf("Read: %v", err)
+		t.Errorf("Read: %v, want a ProtocolError", err)
 	}
 	if again := <-wrote; again != err {
-		t.Errorf("Write: %v, want %v", again, err)
+		t.Errorf("the Write that waits: %v, want the error of the Read, %v", again, err)
 	}
 }
 
+// The peer sends a record that is not encrypted. A Read meets the record and fails, and so does the
+// Write that waits.
 func TestWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
@@ -281,10 +288,11 @@ func TestWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 		_, err := c.Read(bounded(t), make([]byte, 1))
 		var p *openssl.ProtocolError
 		if !errors.As(err, &p) {
-			t.Fatalf("Read: %v", err)
+			t.Fatalf("Read: %v, want a ProtocolError", err)
 		}
 		if again := <-wrote; again != err {
-			t.Errorf("Write: %v, want %v", again, err)
+			t.Errorf("the Write that waits: %v, want the error of the Read, %v", again,
+				err)
 		}
 		if _, again := c.Write(bounded(t), []byte("x")); again != err {
 			t.Errorf("the next Write: %v, want %v", again, err)
@@ -305,10 +313,10 @@ func TestCloseWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 		_, err := c.Read(bounded(t), make([]byte, 1))
 		var p *openssl.ProtocolError
 		if !errors.As(err, &p) {
-			t.Fatalf("Read: %v", err)
+			t.Fatalf("Read: %v, want a ProtocolError", err)
 		}
 		if again := <-shut; again != err {
-			t.Errorf("CloseWrite: %v, want %v", again, err)
+			t.Errorf("CloseWrite: %v, want the error of the Read, %v", again, err)
 		}
 	})
 }
@@ -332,13 +340,13 @@ func TestReadThatWaitsOutlivesAWriteThatIsGivenUp(t *testing.T) {
 			cancel()
 		}()
 		if _, err := c.Write(ctx, make([]byte, 64<<20)); !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatal("the Write that was cancelled, want context.Canceled: ", err)
 		}
 		if _, err := peer.Write([]byte("hello")); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-read; err != nil {
-			t.Errorf("Read: %v", err)
+			t.Errorf("the Read of \"hello\" ends with %v", err)
 		}
 	})
 }

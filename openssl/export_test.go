@@ -90,7 +90,7 @@ func OperationArguments() map[string]int {
 	return found
 }
 
-// WaitsForRoom says whether a Write waits until the peer takes the sealed data.
+// WaitsForRoom says whether a Write or CloseWrite waits until the peer takes the sealed data.
 func WaitsForRoom(c *Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -26,16 +26,16 @@ func TestHandshakeTellsVersionAndSubject(t *testing.T) {
 			t.Parallel()
 			c, peer := s.pair(t)
 			if c.Version() != "" || c.PeerSubject() != "" {
-				t.Errorf("before the handshake: version %q, subject %q",
+				t.Errorf("before the handshake: version %q, subject %q, want none",
 					c.Version(), c.PeerSubject())
 			}
 			if _, err := c.Read(bounded(t),
 				make([]byte, 1)); !errors.Is(err, openssl.ErrNoHandshake) {
-				t.Errorf("Read before the handshake: %v", err)
+				t.Errorf("Read before the handshake: %v, want ErrNoHandshake", err)
 			}
 			if _, err := c.Write(bounded(t),
 				make([]byte, 1)); !errors.Is(err, openssl.ErrNoHandshake) {
-				t.Errorf("Write before the handshake: %v", err)
+				t.Errorf("Write before the handshake: %v, want ErrNoHandshake", err)
 			}
 			go peer.Handshake()
 			if err := c.Handshake(bounded(t)); err != nil {
@@ -58,8 +58,8 @@ func TestHandshakeTellsVersionAndSubject(t *testing.T) {
 			}
 			c.Close()
 			if c.Version() != want || c.PeerSubject() != subject {
-				t.Errorf("after Close: version %q, subject %q", c.Version(),
-					c.PeerSubject())
+				t.Errorf("after Close: version %q, subject %q, want %q and %q as "+
+					"before", c.Version(), c.PeerSubject(), want, subject)
 			}
 		})
 	}
@@ -93,7 +93,7 @@ func TestClientVerifiesTheServer(t *testing.T) {
 		cert  tls.Certificate
 		trust []byte
 		host  string
-		code  int    // 0: is accepted
+		code  int    // 0: the client accepts the certificate
 		depth int    // of the failure
 		says  string // part of the error
 	}{
@@ -195,8 +195,8 @@ func TestServerLearnsWhyItWasRefused(t *testing.T) {
 	ours, peers := tcpPair(t)
 	errc := make(chan error, 1)
 	go func() {
-		// In TLS 1.3, OpenSSL's client sends this alert unencrypted, and crypto/tls does
-		// not accept an unencrypted alert. So the test uses TLS 1.2.
+		// In TLS 1.3, OpenSSL's client refuses a certificate with an unencrypted alert, and
+		// crypto/tls does not accept an unencrypted alert. So the test uses TLS 1.2.
 		errc <- tls.Server(peers,
 			&tls.Config{Certificates: []tls.Certificate{id.cert.TLS()},
 				MaxVersion: tls.VersionTLS12}).Handshake()
@@ -206,12 +206,12 @@ func TestServerLearnsWhyItWasRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := c.Handshake(bounded(t)); err == nil {
-		t.Fatal("the handshake succeeded")
+		t.Fatal("the handshake succeeds, but the client does not trust the server's CA")
 	}
 	c.Close()
 	if err := <-errc; err == nil ||
 		!strings.Contains(err.Error(), "unknown certificate authority") {
-		t.Errorf("the server's error: %v, want the alert", err)
+		t.Errorf("the server's error: %v, want \"unknown certificate authority\"", err)
 	}
 }
 
@@ -243,14 +243,15 @@ func TestSetVerifyTurnsVerificationOffAndOn(t *testing.T) {
 				}
 			}
 			if err := c.Handshake(bounded(t)); (err == nil) != tc.ok {
-				t.Errorf("handshake: %v", err)
+				t.Errorf("the handshake: %v; want success: %t", err, tc.ok)
 			}
 			if err := c.SetVerify(false); !errors.Is(err, openssl.ErrHandshakeDone) {
-				t.Errorf("SetVerify after the handshake: %v", err)
+				t.Errorf("SetVerify after the handshake: %v, want ErrHandshakeDone",
+					err)
 			}
 			c.Close()
 			if err := c.SetVerify(false); !errors.Is(err, net.ErrClosed) {
-				t.Errorf("SetVerify after Close: %v", err)
+				t.Errorf("SetVerify after Close: %v, want net.ErrClosed", err)
 			}
 		})
 	}
@@ -258,7 +259,7 @@ func TestSetVerifyTurnsVerificationOffAndOn(t *testing.T) {
 		t.Parallel()
 		c, _ := setup{server: true}.pair(t)
 		if err := c.SetVerify(false); !errors.Is(err, openssl.ErrServerSide) {
-			t.Errorf("SetVerify on a server: %v", err)
+			t.Errorf("SetVerify on a server: %v, want ErrServerSide", err)
 		}
 	})
 }
@@ -290,7 +291,7 @@ func TestServerNameIsSentForNamesOnly(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := <-sni; got != want {
-				t.Errorf("server name %q, want %q", got, want)
+				t.Errorf("the client sends the server name %q, want %q", got, want)
 			}
 		})
 	}
@@ -307,9 +308,10 @@ func TestBadHostNamesAreRefused(t *testing.T) {
 			c.Close()
 			t.Errorf("host %q was accepted", host)
 		}
-		// The connection owns the socket, so it must have closed it.
+		// NewClient owns the socket, even if it fails, so it must have closed the socket.
 		if n, err := peers.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-			t.Errorf("host %q: the socket is open: %d, %v", host, n, err)
+			t.Errorf("host %q: the peer reads %d bytes, %v; want 0 and EOF: NewClient "+
+				"must close the socket", host, n, err)
 		}
 	}
 }
@@ -356,7 +358,7 @@ func TestPeerSubjectIsWholeAndASCII(t *testing.T) {
 	}
 }
 
-// In each case the peer lets no handshake succeed.
+// No handshake succeeds here. The error must say what the peer has done.
 func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)
@@ -370,7 +372,7 @@ func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 		server bool
 		peer   func(p net.Conn)
 		reason string
-		err    error // wrapped
+		err    error // the error of Handshake must wrap it; nil: any error will do
 	}{
 		"client meets HTTP": {false, say("HTTP/1.1 400 Bad Request\r\n\r\n"),
 			"does not speak TLS", nil},
@@ -440,8 +442,9 @@ func TestHandshakeErrorsSayWhatThePeerDid(t *testing.T) {
 			}
 			if !strings.Contains(h.Reason, tc.reason) ||
 				h.Version != strings.Contains(name, "TLS 1.1") {
-				t.Errorf("reason %q, want %q (queue %q)", h.Reason,
-					tc.reason, h.Queue)
+				t.Errorf("reason %q, want %q in it (queue %q); the error is about "+
+					"the version: %t, want %t", h.Reason, tc.reason, h.Queue,
+					h.Version, strings.Contains(name, "TLS 1.1"))
 			}
 			if tc.err != nil && !errors.Is(err, tc.err) {
 				t.Errorf("error %v does not wrap %v", err, tc.err)
@@ -551,7 +554,7 @@ func TestAHandshakeMessageMayBeLongerThanTheMemoryForIt(t *testing.T) {
 			}
 			got := make([]byte, 5)
 			if _, err := io.ReadFull(peer, got); err != nil || string(got) != "hello" {
-				t.Errorf("the peer has read %q, %v", got, err)
+				t.Errorf("the peer has read %q, %v, want hello", got, err)
 			}
 		})
 	}

@@ -39,15 +39,15 @@ func TestReadGivesWhatIsThere(t *testing.T) {
 			}
 		}
 		if n, err := c.Read(bounded(t), nil); n != 0 || err != nil {
-			t.Errorf("empty Read: %d, %v", n, err)
+			t.Errorf("a Read of 0 bytes: %d, %v, want 0 and no error", n, err)
 		}
 		if n, err := c.Write(bounded(t), nil); n != 0 || err != nil {
-			t.Errorf("empty Write: %d, %v", n, err)
+			t.Errorf("a Write of 0 bytes: %d, %v, want 0 and no error", n, err)
 		}
 	})
 }
 
-// summed passes data on and computes its sum.
+// summed passes data on and computes its SHA-256 sum.
 type summed struct {
 	io.Reader
 	sum hash.Hash
@@ -59,7 +59,7 @@ func (s summed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// blocks reads a stream in blocks of random sizes up to most.
+// blocks reads a stream in blocks of random sizes. The field most is the largest size.
 type blocks struct {
 	io.Reader
 	most int
@@ -69,7 +69,7 @@ func (b blocks) Read(p []byte) (int, error) {
 	return b.Reader.Read(p[:1+mathrand.IntN(min(len(p), b.most))])
 }
 
-// send writes size random bytes in blocks and returns their sum.
+// send writes random bytes in blocks and returns their sum. The parameter size is their number.
 func send(w io.Writer, size int64, most int) ([]byte, error) {
 	src := summed{io.LimitReader(mathrand.NewChaCha8([32]byte{1}), size), sha256.New()}
 	buf := make([]byte, most)
@@ -77,7 +77,7 @@ func send(w io.Writer, size int64, most int) ([]byte, error) {
 	return src.sum.Sum(nil), err
 }
 
-// receive reads size bytes and returns their sum.
+// receive reads bytes and returns their sum. The parameter size is their number.
 func receive(r io.Reader, size int64, most int) ([]byte, error) {
 	sum := sha256.New()
 	buf := make([]byte, most)
@@ -107,7 +107,7 @@ func TestBothDirectionsAtOnce(t *testing.T) {
 		}
 		for i, d := range []string{"out", "in"} {
 			if !bytes.Equal(sent[i], got[i]) {
-				t.Errorf("%s: the data has changed", d)
+				t.Errorf("direction %q: other data was received than was sent", d)
 			}
 		}
 	})
@@ -150,12 +150,13 @@ func TestWaitingWriteDoesNotHoldUpRead(t *testing.T) {
 			buf := make([]byte, 2)
 			if n, err := c.Read(bounded(t), buf); err != nil || n != 1 ||
 				buf[0] != byte(i) {
-				t.Fatalf("Read: %d, %v", n, err)
+				t.Fatalf("a Read while a Write waits: %d, %v, want 1 byte, %d", n,
+					err, i)
 			}
 		}
 		cancel()
 		if err := <-wrote; !errors.Is(err, context.Canceled) {
-			t.Errorf("Write: %v", err)
+			t.Errorf("the Write that was cancelled: %v, want context.Canceled", err)
 		}
 	})
 }
@@ -170,7 +171,8 @@ func TestConcurrentWritesDoNotMix(t *testing.T) {
 				if n, err := c.Write(bounded(t),
 					bytes.Repeat([]byte{byte(i)}, block)); n != block ||
 					err != nil {
-					t.Errorf("Write: %d, %v", n, err)
+					t.Errorf("Write: %d, %v, want %d and no error", n, err,
+						block)
 				}
 			})
 		}
@@ -180,7 +182,7 @@ func TestConcurrentWritesDoNotMix(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(buf, bytes.Repeat(buf[:1], block)) {
-				t.Error("two Writes are mixed")
+				t.Error("the data of two Writes is mixed")
 			}
 		}
 		wg.Wait()
@@ -198,7 +200,7 @@ func TestPeersCloseNotifyIsEOFAndEndsOnlyItsDirection(t *testing.T) {
 		}
 		got, err := io.ReadAll(stream{bounded(t), c})
 		if err != nil || string(got) != "last" {
-			t.Fatalf("read %q, %v", got, err)
+			t.Fatalf("read %q, %v, want last", got, err)
 		}
 		if n, err := c.Read(bounded(t), make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("Read again: %d, %v, want EOF again", n, err)
@@ -206,7 +208,8 @@ func TestPeersCloseNotifyIsEOFAndEndsOnlyItsDirection(t *testing.T) {
 		answer := bytes.Repeat([]byte("answer"), 100_000)
 		go func() {
 			if n, err := c.Write(bounded(t), answer); n != len(answer) || err != nil {
-				t.Errorf("Write after EOF: %d, %v", n, err)
+				t.Errorf("Write after the peer's close_notify: %d, %v, want %d "+
+					"and no error", n, err, len(answer))
 			}
 			c.Close()
 		}()
@@ -217,7 +220,8 @@ func TestPeersCloseNotifyIsEOFAndEndsOnlyItsDirection(t *testing.T) {
 	})
 }
 
-// The peer cuts only its own direction, so our data still arrives.
+// If the peer's data ends without close_notify, Read returns ErrTruncated and not io.EOF. Here the
+// peer ends only its own direction, so our data still arrives.
 func TestCutConnectionIsNotEOF(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
@@ -234,19 +238,19 @@ func TestCutConnectionIsNotEOF(t *testing.T) {
 		}
 		if _, err := c.Read(bounded(t),
 			make([]byte, 1)); !errors.Is(err, openssl.ErrTruncated) {
-			t.Errorf("Read again: %v", err)
+			t.Errorf("Read again: %v, want ErrTruncated", err)
 		}
 		if _, err := c.Write(bounded(t), []byte("answer")); err != nil {
 			t.Errorf("Write: %v", err)
 		}
 		go c.Close()
 		if got, err := io.ReadAll(peer); err != nil || string(got) != "answer" {
-			t.Errorf("the peer has got %q, %v", got, err)
+			t.Errorf("the peer has got %q, %v, want answer", got, err)
 		}
 	})
 }
 
-// Data that came before the cut is returned first.
+// Data that came before the end is returned first, even if the end has no close_notify.
 func TestFailureAfterDataLosesNoData(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
@@ -262,13 +266,13 @@ func TestFailureAfterDataLosesNoData(t *testing.T) {
 		for got < record {
 			n, err := c.Read(bounded(t), buf)
 			if err != nil {
-				t.Fatalf("Read: %d bytes and %v", n, err)
+				t.Fatalf("a Read before all data has come: %d bytes and %v", n, err)
 			}
 			got += n
 		}
 		if n, err := c.Read(bounded(t), buf); n != 0 ||
 			!errors.Is(err, openssl.ErrTruncated) {
-			t.Errorf("Read at the end: %d, %v", n, err)
+			t.Errorf("Read at the end: %d, %v, want 0 and ErrTruncated", n, err)
 		}
 	})
 }
@@ -302,7 +306,7 @@ func TestWriteToAGonePeerIsASystemError(t *testing.T) {
 					_ = peer.CloseWrite()
 					if _, err := c.Read(bounded(t),
 						make([]byte, 1)); err != io.EOF {
-						t.Fatal(err)
+						t.Fatal("Read after close_notify, want EOF: ", err)
 					}
 				}
 				peer.NetConn().Close()
@@ -397,7 +401,7 @@ func TestCancelledReadLosesNothing(t *testing.T) {
 		}
 		buf := make([]byte, 10)
 		if n, err := c.Read(bounded(t), buf); err != nil || string(buf[:n]) != "hello" {
-			t.Errorf("the next Read: %q, %v", buf[:n], err)
+			t.Errorf("the next Read: %q, %v, want hello", buf[:n], err)
 		}
 		go io.Copy(io.Discard, peer)
 		if _, err := c.Write(bounded(t), buf); err != nil {
@@ -433,7 +437,7 @@ func TestReadsThatRaceWithTheirContext(t *testing.T) {
 			got += n
 		}
 		if !bytes.Equal(sum.Sum(nil), <-sent) {
-			t.Error("the data has changed")
+			t.Error("the Reads have returned other data than the peer has sent")
 		}
 	})
 }
@@ -449,7 +453,8 @@ func TestCancelledWriteBreaksOnlyItsDirection(t *testing.T) {
 		}()
 		n, err := c.Write(ctx, make([]byte, size))
 		if !errors.Is(err, context.Canceled) || n >= size {
-			t.Fatalf("Write: %d, %v", n, err)
+			t.Fatalf("the cancelled Write: %d, %v, want less than %d and "+
+				"context.Canceled", n, err, size)
 		}
 		if n, err := c.Write(bounded(t), []byte("x")); n != 0 ||
 			!errors.Is(err, openssl.ErrWriteBroken) {
@@ -461,15 +466,16 @@ func TestCancelledWriteBreaksOnlyItsDirection(t *testing.T) {
 		buf := make([]byte, 100)
 		if n, err := c.Read(bounded(t), buf); err != nil ||
 			string(buf[:n]) != "still here" {
-			t.Errorf("Read: %q, %v", buf[:n], err)
+			t.Errorf("Read: %q, %v, want still here", buf[:n], err)
 		}
 		go c.Close()
 		got, err := io.Copy(io.Discard, peer)
 		if err == nil {
-			t.Error("the peer takes a broken stream for a whole one")
+			t.Error("the peer reads the broken stream to its end without an error")
 		}
 		if got++; got < int64(n) { // plus the byte that was read above
-			t.Errorf("the peer has got %d bytes, Write said %d", got, n)
+			t.Errorf("the peer has got %d bytes, but the cancelled Write has returned "+
+				"%d", got, n)
 		}
 	})
 }
@@ -480,14 +486,14 @@ func TestWriteCancelledBeforeItBeginsBreaksNothing(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		if _, err := c.Write(ctx, []byte("no")); !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatal("the Write whose context has ended, want context.Canceled: ", err)
 		}
 		if _, err := c.Write(bounded(t), []byte("yes")); err != nil {
 			t.Fatal(err)
 		}
 		buf := make([]byte, 10)
 		if n, err := peer.Read(buf); err != nil || string(buf[:n]) != "yes" {
-			t.Errorf("the peer has got %q, %v", buf[:n], err)
+			t.Errorf("the peer has got %q, %v, want yes", buf[:n], err)
 		}
 	})
 }
@@ -555,7 +561,8 @@ func TestManyConnectionsNeedFewThreads(t *testing.T) {
 				}
 				if _, err := io.ReadFull(stream{bounded(t), c}, back); err != nil ||
 					!bytes.Equal(back, block) {
-					t.Errorf("echo: %v", err)
+					t.Errorf("other data came back than was sent, or an "+
+						"error: %v", err)
 					return
 				}
 			}
@@ -568,7 +575,8 @@ func TestManyConnectionsNeedFewThreads(t *testing.T) {
 	// At most 2*GOMAXPROCS threads are in C (see gate), GOMAXPROCS run Go, and 12 are the
 	// runtime's own.
 	if bound := before + 3*runtime.GOMAXPROCS(0) + 12; most > bound {
-		t.Errorf("%d threads, %d before, want at most %d", most, before, bound)
+		t.Errorf("the process has had %d threads (%d before), want at most %d", most,
+			before, bound)
 	}
 	t.Logf("%d threads before, %d at most", before, most)
 }

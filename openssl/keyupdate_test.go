@@ -47,7 +47,7 @@ func TestKeyUpdatesOfOpenSSLsServerWhileAWriteWaits(t *testing.T) {
 		read <- err
 	}()
 	const size = 12 << 20
-	const letter = '~' // the program prints it nowhere else
+	const letter = '~' // not in what s_server prints about itself
 	wrote := make(chan error, 1)
 	go func() {
 		line := append(bytes.Repeat([]byte{letter}, 99), '\n')
@@ -59,14 +59,15 @@ func TestKeyUpdatesOfOpenSSLsServerWhileAWriteWaits(t *testing.T) {
 		n, err := out.Read(buf)
 		got += bytes.Count(buf[:n], []byte{letter})
 		if err != nil {
-			t.Fatalf("after %d of %d letters: %v", got, want, err)
+			t.Fatalf("s_server has printed %d of %d letters, and then %v", got, want,
+				err)
 		}
 		if _, err := io.WriteString(commands, "K\n"); err != nil {
 			t.Fatal(err)
 		}
 		select {
 		case err := <-read:
-			t.Fatalf("Read: %v, while the Write waits", err)
+			t.Fatalf("the peer sends no data, but the Read ends: %v", err)
 		default:
 		}
 	}
@@ -75,8 +76,8 @@ func TestKeyUpdatesOfOpenSSLsServerWhileAWriteWaits(t *testing.T) {
 	}
 }
 
-// sServer starts the program's server. It returns a connection to the server, its output, and a
-// writer for its commands.
+// sServer starts the command s_server of the program. It returns a connection to the server, the
+// server's output, and a writer for commands to the server.
 func sServer(t *testing.T, program, dir string) (ours *net.TCPConn, out *bufio.Reader,
 	commands io.Writer) {
 	t.Helper()

@@ -28,8 +28,8 @@ const (
 	tunables = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1"
 )
 
-// A churn makes objects of the library and frees all of them. run returns nil if the outcome is the
-// wanted one, which may be an error.
+// A churn makes objects of the library and frees all of them. run returns nil if the objects work,
+// or if they fail with the error that the churn wants.
 type churn struct {
 	name string
 	run  func(t *testing.T) error
@@ -50,7 +50,7 @@ func elsewhere(t *testing.T) bool {
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err != nil || !strings.Contains(string(out), t.Name()):
-		t.Errorf("%v\n%s", err, out)
+		t.Errorf("the test in a process of its own: %v\n%s", err, out)
 	case strings.Contains(string(out), "--- SKIP"):
 		t.Skipf("%s", out)
 	default:
@@ -127,7 +127,8 @@ func TestNothingIsLeftOfWhatFails(t *testing.T) {
 					least = grown
 				}
 			}
-			t.Errorf("each round of %d leaves %d bytes or more", n, least)
+			t.Errorf("each round of %d runs leaves %d bytes or more, want less than "+
+				"24 bytes a run", n, least)
 		})
 	}
 	// The test must be able to see a leak.
@@ -140,18 +141,18 @@ func TestNothingIsLeftOfWhatFails(t *testing.T) {
 		}
 	}
 	if grown := allocated() - before; grown < 10*1000 {
-		t.Errorf("10 contexts that are not freed have only %d bytes: the test sees no leak",
-			grown)
+		t.Errorf("10 contexts that are not freed have only %d bytes: the test cannot see "+
+			"leaks", grown)
 	}
 }
 
-// A connection that has moved much data and is idle has as much memory as one that has moved
-// nothing.
+// A connection that has moved much data and is idle has as much memory as a connection that has
+// moved one byte.
 func TestIdleConnectionsKeepNoMemoryOfWhatTheyHaveMoved(t *testing.T) {
 	if elsewhere(t) {
 		return
 	}
-	// size and most are bytes of one connection.
+	// The constants size and most are numbers of bytes for one connection.
 	const conns, size, most = 50, 300_000, 500
 	allocated := mallinfo(t)
 	move := func(c *openssl.Conn, peer *tls.Conn, size int) {
@@ -244,12 +245,12 @@ func churns(t *testing.T) []churn {
 	untrusting := clientContext(t, l, stranger.PEM())
 	bad := pemOf("CERTIFICATE", []byte("bad"))
 
-	// The two possible errors have this text in common. If the peer closes with unread data,
-	// the error is a reset.
+	// The error is "the peer closed the connection during the handshake". If the peer closes
+	// before it has read all our data, the error has "reset" instead of "closed".
 	const gone = "the connection during the handshake"
 	// dial returns a function that does a handshake with a peer, and closes. The error of the
-	// handshake must contain want, or be nil if want is "". With "then cut" the handshake must
-	// succeed, and a Read after the handshake must fail.
+	// handshake must contain the text in want. If want is "", there must be no error. If want
+	// is "then cut", the handshake must succeed, and a Read after the handshake must fail.
 	dial := func(ctx *openssl.Context, host, want string,
 		peer func(net.Conn)) func(*testing.T) error {
 		return func(t *testing.T) error {
@@ -376,7 +377,8 @@ func churns(t *testing.T) []churn {
 	}
 }
 
-// expected is nil if err has the wanted text; with "" there must be no error.
+// expected returns nil if err has the text in want, or if want is "" and there is no error. If an
+// error is wanted and there is none, expected returns io.ErrNoProgress.
 func expected(err error, want string) error {
 	switch {
 	case err == nil && want == "", err != nil && want != "" &&

@@ -16,19 +16,19 @@ func TestLoadTellsPathAndVersion(t *testing.T) {
 	t.Parallel()
 	l := load(t)
 	if !strings.HasPrefix(l.Version(), "OpenSSL ") {
-		t.Errorf("Version %q", l.Version())
+		t.Errorf("Version %q, want one that begins with OpenSSL", l.Version())
 	}
 	t.Logf("%s, %s", l.Version(), l.Path())
 	if st, err := os.Stat(l.Path()); err != nil || !st.Mode().IsRegular() ||
 		!filepath.IsAbs(l.Path()) {
-		t.Errorf("Path %q is no file: %v", l.Path(), err)
+		t.Errorf("Path %q is not the absolute path of a file: %v", l.Path(), err)
 	}
 	again, err := openssl.Load(l.Path())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again != l {
-		t.Error("another name of the same file gives another Library")
+		t.Error("a second Load of the same file returns another Library")
 	}
 }
 
@@ -57,7 +57,7 @@ func TestLoadErrorListsAllThatWasTried(t *testing.T) {
 	}
 	if _, err := openssl.Load("/nonexistent/libssl.so"); !errors.As(err, &le) ||
 		len(le.Tried) != 1 {
-		t.Errorf("Load of a path: %v", err)
+		t.Errorf("Load of a path: %v, want a LoadError with one attempt", err)
 	}
 }
 
@@ -66,7 +66,7 @@ func TestLoadGoesOnToTheNextCandidate(t *testing.T) {
 	want := load(t)
 	l, err := openssl.LoadFirst([]string{"libssl-that-is-missing.so.4", want.Path()})
 	if err != nil || l != want {
-		t.Errorf("got %v, %v", l, err)
+		t.Errorf("LoadFirst returns %v, %v, want the Library of the second name", l, err)
 	}
 }
 
@@ -80,7 +80,7 @@ func compile(t *testing.T, lib, code string, flags ...string) {
 	src := write(t, lib+".c", []byte(code))
 	args := append([]string{"-shared", "-fPIC", "-fno-builtin", "-o", lib, src}, flags...)
 	if out, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatalf("the C compiler: %v: %s", err, out)
 	}
 }
 
@@ -109,10 +109,10 @@ func TestMissingSymbolsAreAllNamedAtOnce(t *testing.T) {
 			t.Errorf("error %q does not say %q", err, want)
 		}
 	}
-	// The library has SSL_read, and ERR_get_error_all is optional.
+	// The library has SSL_read, and ERR_get_error_all is optional. So neither is missing.
 	for _, not := range []string{"SSL_read,", "ERR_get_error_all"} {
 		if strings.Contains(err.Error(), not) {
-			t.Errorf("error %q says %q", err, not)
+			t.Errorf("error %q names %q, which is not missing", err, not)
 		}
 	}
 }
@@ -128,7 +128,8 @@ func TestUntestedVersionsAreRefusedBeforeAnythingIsCalled(t *testing.T) {
 		_, err := openssl.Load(fakeLibrary(t, v.num, v.text))
 		if err == nil || !strings.Contains(err.Error(), v.text) ||
 			strings.Contains(err.Error(), "missing") {
-			t.Errorf("%s: %v", v.text, err)
+			t.Errorf("Load of %q: %v, want an error that names this version and no "+
+				"missing symbols", v.text, err)
 		}
 	}
 	for _, v := range []struct {
@@ -144,7 +145,7 @@ func TestUntestedVersionsAreRefusedBeforeAnythingIsCalled(t *testing.T) {
 	} {
 		if major, err := openssl.CheckVersion(v.num, v.text); err != nil ||
 			major != v.major {
-			t.Errorf("%s: %d, %v", v.text, major, err)
+			t.Errorf("CheckVersion of %q: %d, %v, want %d", v.text, major, err, v.major)
 		}
 	}
 }
@@ -156,7 +157,7 @@ func TestSearchListPrefersTheNewest(t *testing.T) {
 		"darwin": {"libssl.4.dylib", "libssl.3.dylib", "libssl.1.1.dylib"},
 	} {
 		if got := openssl.SearchList(goos); !slices.Equal(got[:3], want) {
-			t.Errorf("%s: %q", goos, got)
+			t.Errorf("the names for %s are %q, want %q first", goos, got, want)
 		}
 	}
 }
@@ -178,8 +179,8 @@ func TestErrorCodesAreTakenApartByVersion(t *testing.T) {
 	} {
 		if lib, reason := openssl.SplitCode(tc.code, tc.major); lib != tc.lib ||
 			reason != tc.want {
-			t.Errorf("%#x: lib %d, reason %d, want %d, %d", tc.code, lib, reason,
-				tc.lib, tc.want)
+			t.Errorf("the code %#x has the library %d and reason %d, want %d and %d",
+				tc.code, lib, reason, tc.lib, tc.want)
 		}
 	}
 }

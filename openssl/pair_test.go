@@ -14,7 +14,7 @@ import (
 )
 
 // The dynamic linker's choice depends on the environment at the start of a process. So these tests
-// start this program again, as one that only loads a library.
+// start the test program again, and the new process only loads a library.
 
 // loadOnly is an environment variable. It tells the child the path of the library.
 const loadOnly = "TLSD_TEST_LOAD_ONLY"
@@ -35,7 +35,7 @@ func loadInChild(t *testing.T, path string, env ...string) string {
 	cmd.Env = append(append(os.Environ(), loadOnly+"="+path), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("the process that loads the library: %v\n%s", err, out)
 	}
 	return string(out)
 }
@@ -62,10 +62,11 @@ func TestTheLibcryptoInUseIsTold(t *testing.T) {
 	t.Parallel()
 	l := load(t)
 	if got := filepath.Base(l.CryptoPath()); !strings.HasPrefix(got, "libcrypto.so.") {
-		t.Errorf("CryptoPath is %q", l.CryptoPath())
+		t.Errorf("CryptoPath is %q, want a file libcrypto.so.*", l.CryptoPath())
 	}
 	if l.Pair() == "" || strings.HasPrefix(l.Pair(), "not compared") {
-		t.Errorf("Pair is %q: want to read that the two agree", l.Pair())
+		t.Errorf("Pair is %q, want a text that says that libssl and libcrypto agree",
+			l.Pair())
 	}
 }
 
@@ -76,8 +77,8 @@ func TestALibsslWithAForeignLibcryptoIsRefused(t *testing.T) {
 	foreign := load(t).CryptoPath()
 	own := filepath.Join(dir, filepath.Base(foreign))
 
-	// If libssl is loaded by its path alone, it gets the system's libcrypto, although its own
-	// is beside it.
+	// A libssl that is loaded by its path alone gets the system's libcrypto, although a
+	// libcrypto is beside the libssl.
 	out := loadInChild(t, ssl)
 	for _, want := range []string{"refused: ", ssl + " has got a foreign libcrypto, " + foreign,
 		own, "LD_LIBRARY_PATH=" + dir} {
@@ -149,15 +150,17 @@ func TestALibsslOfAnotherVersionIsRefused(t *testing.T) {
 				filepath.Dir(ssl) + "/libcrypto.so.3, is " + tc.crypto,
 				"must be of one build"} {
 				if err == nil || !strings.Contains(err.Error(), want) {
-					t.Errorf("%v: want to read %q", err, want)
+					t.Errorf("Load returns %v, want an error with %q", err,
+						want)
 				}
 			}
 		})
 	}
 }
 
-// The test compares libraries that it makes itself. If make libssl-matrix has fetched libraries,
-// the test compares them too.
+// The versions of libssl's symbols and the version of libcrypto decide whether the two are a pair.
+// The test makes such libraries. If make libssl-matrix has fetched libraries, the test compares
+// them too.
 func TestPairsAreComparedByTheirVersions(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -185,12 +188,13 @@ func TestPairsAreComparedByTheirVersions(t *testing.T) {
 		file := fakePair(t, "libssl.so.3", tc.symbols, tc.version)
 		finding, err := openssl.ComparePair(file, tc.version)
 		if (err == nil) != (tc.finding != "") || !strings.HasPrefix(finding, tc.finding) {
-			t.Errorf("%s, %s: %q, %v; want %q", tc.symbols, tc.version, finding,
+			t.Errorf("libssl with the symbols %q, libcrypto %q: the finding is %q, "+
+				"%v; want %q (empty: an error)", tc.symbols, tc.version, finding,
 				err, tc.finding)
 		}
 	}
 
-	// of the libraries that have been fetched: file -> version of its libcrypto
+	// for each libssl that has been fetched: the version of the libcrypto beside it
 	versions := map[string]string{}
 	for release, name := range map[string]string{"1.1.1": "so.1.1", "3.0": "so.3",
 		"3.5": "so.3", "3.6": "so.3", "4.0": "so.4"} {
@@ -218,8 +222,9 @@ func TestPairsAreComparedByTheirVersions(t *testing.T) {
 			if finding, err := openssl.ComparePair(file,
 				version); (err == nil) != (version == own) ||
 				strings.HasPrefix(finding, "not compared") {
-				t.Errorf("%s with the libcrypto of %s: %q, %v", file,
-					version, finding, err)
+				t.Errorf("%s with a libcrypto of %s: %q, %v; want "+
+					"the pair accepted: %t", file, version, finding, err,
+					version == own)
 			}
 		}
 	}
@@ -232,7 +237,8 @@ func fetched() string {
 	return cmp.Or(os.Getenv("TLSD_LIBSSL_CACHE"), filepath.Join(cache, "tlsd/libssl"))
 }
 
-// With LD_PRELOAD a library of any name can get the calls that libssl makes to libcrypto.
+// With LD_PRELOAD a library of any name can get the calls that libssl makes to libcrypto. Then the
+// errors of libssl are lost, so this libssl is refused.
 func TestALibsslThatReportsItsErrorsElsewhereIsRefused(t *testing.T) {
 	t.Parallel()
 	front := filepath.Join(t.TempDir(), "front.so")
@@ -243,7 +249,7 @@ func TestALibsslThatReportsItsErrorsElsewhereIsRefused(t *testing.T) {
 	for _, want := range []string{"refused: ", "does not report its errors to " +
 		load(t).CryptoPath(), "LD_PRELOAD"} {
 		if !strings.Contains(out, want) {
-			t.Errorf("want %q in\n%s", want, out)
+			t.Errorf("with LD_PRELOAD: want %q in\n%s", want, out)
 		}
 	}
 }
@@ -258,7 +264,7 @@ func TestVariantsForProcessorsAreNotForeign(t *testing.T) {
 		"/opt/y/lib/glibc-hwcaps/x86-64-v3/libcrypto.so.3": "/opt/y/lib",
 	} {
 		if got := openssl.Home(file); got != want {
-			t.Errorf("%s: %s, want %s", file, got, want)
+			t.Errorf("the folder of %s is %s, want %s", file, got, want)
 		}
 	}
 }

@@ -100,11 +100,12 @@ func TestBadBlocksAreLocated(t *testing.T) {
 	_, err := load(t).ParseCABundle("ca.pem", data)
 	var p *openssl.PEMError
 	if !errors.As(err, &p) {
-		t.Fatal(err)
+		t.Fatal("want a PEMError: ", err)
 	}
 	line := bytes.Count(data[:bytes.LastIndex(data, []byte("-----BEGIN"))], []byte("\n")) + 1
 	if p.What != "ca.pem" || p.Block != 2 || p.Line != line || len(p.Queue) == 0 {
-		t.Errorf("%+v, want block 2, line %d, and OpenSSL's queue", p, line)
+		t.Errorf("the error is %+v, want ca.pem, block 2, line %d, and OpenSSL's queue", p,
+			line)
 	}
 }
 
@@ -184,7 +185,8 @@ func TestServerFilesAreChecked(t *testing.T) {
 				t.Fatalf("error %v, want a PEMError that says %q", err, tc.says)
 			}
 			if p.What != "certificate" && p.What != "key" {
-				t.Errorf("What is %q", p.What)
+				t.Errorf("the error's field What is %q, want certificate or key",
+					p.What)
 			}
 		})
 	}

@@ -45,7 +45,8 @@ func newForger(t *testing.T, conn net.Conn, keyLog string) *forger {
 		}
 	}
 	if len(secret) != sha256.Size {
-		t.Fatalf("no secret of SHA-256's size in %q", keyLog)
+		t.Fatalf("the key log has no SERVER_TRAFFIC_SECRET_0 of %d bytes: %q", sha256.Size,
+			keyLog)
 	}
 	f := &forger{conn: conn}
 	f.rekey(t, secret)
@@ -156,7 +157,7 @@ func connectForged(t *testing.T) (c *openssl.Conn, peer *tls.Conn, f *forger) {
 }
 
 // stopReadIn sends the first part of a handshake message, and begins a Read that waits for the
-// rest. The Read should then get the data want. The channel gets the error of the Read.
+// rest. The data that the Read then gets must be equal to want. The channel gets the Read's error.
 func (f *forger) stopReadIn(t *testing.T, c *openssl.Conn, ctx context.Context, part []byte,
 	want string) <-chan error {
 	t.Helper()
@@ -201,7 +202,7 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := c.Read(ctx, make([]byte, 1)); err == nil {
-		t.Fatal("Read gives data of the handshake layer")
+		t.Fatal("a Read in the middle of a handshake message succeeds")
 	}
 	read := make(chan struct{})
 	go func() {
@@ -222,12 +223,12 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 	go func() {
 		defer close(wrote)
 		if n, err := c.Write(bounded(t), []byte("hello")); n != 5 || err != nil {
-			t.Errorf("Write: %d, %v", n, err)
+			t.Errorf("Write: %d, %v, want 5 and no error", n, err)
 		}
 	}()
 	time.Sleep(10 * time.Millisecond) // now the Read and the Write usually wait
 	f.send(t, handshakeRecord, ticket[len(ticket)/2:])
-	// Nothing has come for the Read, so now it is the Write's turn.
+	// The message is complete and has no data for the Read, so now the Write can go on.
 	expectFromClient(t, peer, "hello")
 	<-wrote
 	f.send(t, applicationRecord, []byte("data"))
@@ -235,7 +236,7 @@ func TestWriteThatHasToReadSharesTheSocketWithRead(t *testing.T) {
 }
 
 // A Write that must wait for the rest of a handshake message goes on when the message is complete,
-// even if a Read has read its last part.
+// even if a Read has read the last part of the message.
 func TestAWriteGoesOnWhoeverReadsTheRestOfTheMessage(t *testing.T) {
 	t.Parallel()
 	for round := range 200 {
@@ -269,7 +270,7 @@ func TestKeyUpdateIsAnswered(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := c.Read(ctx, make([]byte, 1)); err != context.DeadlineExceeded {
-		t.Fatalf("Read: %v", err)
+		t.Fatalf("a Read after the KeyUpdate: %v, want DeadlineExceeded", err)
 	}
 	for _, s := range []string{"with new keys", "again"} {
 		if _, err := c.Write(bounded(t), []byte(s)); err != nil {
@@ -302,7 +303,7 @@ func TestReadTakesAnyNumberOfMessagesWithoutDataBetween(t *testing.T) {
 		sent <- errors.Join(err, f.trySend(applicationRecord, []byte("data")))
 	}()
 	expectRead(t, c, "data")
-	c.Close() // if the Read has failed, this ends the goroutine
+	c.Close() // ends the goroutine, even if the Read has failed
 	if err := <-sent; err != nil && !t.Failed() {
 		t.Error(err)
 	}

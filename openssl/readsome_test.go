@@ -45,7 +45,7 @@ func TestReadSomeGivesEverythingInItsOrderAndThenTheEnd(t *testing.T) {
 				len(got), len(want))
 		}
 		if _, err := c.ReadSome(bounded(t), 10); !errors.Is(err, io.EOF) {
-			t.Errorf("after the end: %v", err)
+			t.Errorf("ReadSome after the end: %v, want EOF", err)
 		}
 	})
 }
@@ -61,13 +61,13 @@ func TestReadSomeThatIsCancelledHasLostNothing(t *testing.T) {
 		}()
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
+			t.Fatal("the ReadSome that was cancelled, want context.Canceled: ", err)
 		}
 		if _, err := peer.Write([]byte("data")); err != nil {
 			t.Fatal(err)
 		}
 		if p, err := c.ReadSome(bounded(t), 10); string(p) != "data" || err != nil {
-			t.Errorf("%q, %v", p, err)
+			t.Errorf("the next ReadSome: %q, %v, want data", p, err)
 		}
 	})
 }

@@ -14,7 +14,8 @@ import (
 	"tlsd/openssl"
 )
 
-// A resumer makes connections to servers with one configuration. All use one cache.
+// A resumer makes connections to servers with one configuration. All connections use one cache of
+// sessions.
 type resumer struct {
 	t     *testing.T
 	id    identity
@@ -43,8 +44,8 @@ type wishes struct {
 	tls13    bool // the context requires TLS 1.3
 }
 
-// connect makes a connection, closes it in good order, and returns what both sides say about its
-// resumption.
+// connect makes a connection, closes it in good order, and returns its Info. The test fails if the
+// two sides do not agree on whether a session was resumed.
 func (r *resumer) connect(w wishes) openssl.Info {
 	r.t.Helper()
 	info, err := r.try(w)
@@ -101,7 +102,8 @@ func TestAClientResumesASession(t *testing.T) {
 			r := newResumer(t, version)
 			first := r.connect(wishes{})
 			if first.Resumed || !first.Verified {
-				t.Fatalf("the first connection: %+v", first)
+				t.Fatalf("the first connection: %+v, want verified and not resumed",
+					first)
 			}
 			for n := range 3 { // each leaves a session for the next one
 				again := r.connect(wishes{})
@@ -109,8 +111,9 @@ func TestAClientResumesASession(t *testing.T) {
 					again.KeySHA256 != first.KeySHA256 ||
 					again.Issuer != first.Issuer ||
 					!slices.EqualFunc(again.Chain, first.Chain, slices.Equal) {
-					t.Errorf("connection %d after it: resumed %v, verified "+
-						"%v, key %x; the first one's key is %x", n+1,
+					t.Errorf("connection %d after the first: resumed %v, "+
+						"verified %v, key %x; want true, true, and the "+
+						"key %x, issuer and chain of the first", n+1,
 						again.Resumed, again.Verified, again.KeySHA256,
 						first.KeySHA256)
 				}
@@ -171,7 +174,8 @@ func TestSettingsThatDifferDoNotResume(t *testing.T) {
 		r := newResumer(t, tls.VersionTLS13)
 		r.connect(wishes{})
 		if r.connect(wishes{tls13: true}).Resumed {
-			t.Error("a connection of a context with another lowest version has resumed")
+			t.Error("a context that requires TLS 1.3 has resumed a session of a " +
+				"context that does not")
 		}
 	})
 }
@@ -192,19 +196,21 @@ func TestAConnectionThatIsRefusedLeavesNoSession(t *testing.T) {
 				for range 2 {
 					if info, err := r.try(w); !errors.As(err,
 						new(*openssl.VerifyError)) {
-						t.Errorf("%s: %+v, %v", what, info, err)
+						t.Errorf("a connection with %s: %+v, %v; want a "+
+							"VerifyError", what, info, err)
 					}
 				}
 			}
 			if n := r.cache.Len(); n != 0 {
-				t.Errorf("%d sessions are kept", n)
+				t.Errorf("%d sessions are kept of connections that were refused", n)
 			}
 			// A session without verification does not serve a connection with
 			// verification.
 			r.connect(wishes{ca: other, insecure: true})
 			if info, err := r.try(wishes{ca: other}); !errors.As(err,
 				new(*openssl.VerifyError)) {
-				t.Errorf("%+v, %v", info, err)
+				t.Errorf("a connection with verification, after one without: %+v, "+
+					"%v; want a VerifyError", info, err)
 			}
 		})
 	}
@@ -213,7 +219,7 @@ func TestAConnectionThatIsRefusedLeavesNoSession(t *testing.T) {
 func TestTheCacheIsBounded(t *testing.T) {
 	t.Parallel()
 	r := newResumer(t, tls.VersionTLS13)
-	var tickets []func() // each makes a client read, and so take its server's tickets
+	var tickets []func() // each function makes one client read the tickets of its server
 	for range 2 * openssl.MostOfOneKey {
 		ours, peers := tcpPair(t)
 		c, err := clientContext(t, load(t), r.id.ca.PEM()).NewClient(ours, "localhost")
@@ -237,7 +243,8 @@ func TestTheCacheIsBounded(t *testing.T) {
 		tickets = append(tickets, func() {
 			if _, err := c.Read(bounded(t), make([]byte, 1)); err != nil ||
 				<-sent != nil {
-				t.Fatal(err)
+				t.Fatal("the byte after the tickets was not sent, or not read: ",
+					err)
 			}
 		})
 	}
@@ -245,22 +252,24 @@ func TestTheCacheIsBounded(t *testing.T) {
 		read()
 	}
 	if n := r.cache.Len(); n != openssl.MostOfOneKey {
-		t.Errorf("%d sessions of one key, %d is the most", n, openssl.MostOfOneKey)
+		t.Errorf("the cache has %d sessions of one key, want %d, which is the most", n,
+			openssl.MostOfOneKey)
 	}
 	for n := range openssl.MostSessions + 5 {
 		r.connect(wishes{settings: openssl.ClientSettings{Place: fmt.Sprint(n)}})
 	}
 	if n := r.cache.Len(); n != openssl.MostSessions {
-		t.Errorf("%d sessions, %d is the most", n, openssl.MostSessions)
+		t.Errorf("the cache has %d sessions, want %d, which is the most", n,
+			openssl.MostSessions)
 	}
 	last := wishes{settings: openssl.ClientSettings{Place: fmt.Sprint(openssl.MostSessions +
 		4)}}
 	r.cache.Age(openssl.OldestSession + time.Second)
 	if r.connect(last).Resumed {
-		t.Error("a session that is too old was offered")
+		t.Error("a session that is too old was resumed")
 	}
 	if !r.connect(last).Resumed {
-		t.Error("no session was offered")
+		t.Error("the session of the previous connection was not resumed")
 	}
 	r.cache.Free()
 	if r.connect(last).Resumed || r.cache.Len() != 0 {

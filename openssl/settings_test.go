@@ -55,7 +55,7 @@ func server(t *testing.T, cfg openssl.ServerConfig, peer *tls.Config) (*openssl.
 	}
 	ours, peers := tcpPair(t)
 	c, err := ctx.NewServer(ours)
-	ctx.Free() // a connection lives on without it, and its handshake has all settings
+	ctx.Free() // the connection needs no context any more, not even for its handshake
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,13 +118,15 @@ func TestTheServersFirstProtocolThatBothSpeakIsAgreedOn(t *testing.T) {
 						}
 						if !strings.Contains(ours.Error()+peers.Error(),
 							"application protocol") {
-							t.Errorf("ours: %v; the peer's: %v",
-								ours, peers)
+							t.Errorf("our error: %v; the peer's: %v; "+
+								"want \"application protocol\" in "+
+								"one of them", ours, peers)
 						}
 						return
 					}
 					if ours != nil || peers != nil {
-						t.Fatalf("ours: %v; the peer's: %v", ours, peers)
+						t.Fatalf("our error: %v; the peer's: %v; want none",
+							ours, peers)
 					}
 					info, err := conn.Info()
 					theirs := peer.ConnectionState().NegotiatedProtocol
@@ -150,7 +152,9 @@ func TestTheServersFirstProtocolThatBothSpeakIsAgreedOn(t *testing.T) {
 						ours, _ := handshakes(t, conn, peer)
 						if ours == nil || !strings.Contains(ours.Error(),
 							"no_application_protocol (120)") {
-							t.Errorf("%v", ours)
+							t.Errorf("our error: %v, want the alert "+
+								"no_application_protocol (120)",
+								ours)
 						}
 						return
 					}
@@ -174,7 +178,7 @@ func TestAServerAsksForCertificatesOfItsClients(t *testing.T) {
 		name string
 		auth openssl.ClientAuth
 		cert *tls.Certificate
-		want string // in our error; "": it succeeds
+		want string // in our error; "": the handshake succeeds
 		who  string // the client's subject that we get, if the handshake succeeds
 	}{
 		{"none/shown", openssl.ClientAuthNone, &good, "", ""},
@@ -207,18 +211,22 @@ func TestAServerAsksForCertificatesOfItsClients(t *testing.T) {
 				if c.want != "" {
 					if ours == nil || !strings.Contains(ours.Error(), c.want) ||
 						peers == nil {
-						t.Fatalf("ours: %v; the peer's: %v", ours, peers)
+						t.Fatalf("our error: %v, want %q in it; the "+
+							"peer's: %v, want any error", ours, c.want,
+							peers)
 					}
 					return
 				}
 				if ours != nil || peers != nil {
-					t.Fatalf("ours: %v; the peer's: %v", ours, peers)
+					t.Fatalf("our error: %v; the peer's: %v; want none", ours,
+						peers)
 				}
 				info, err := conn.Info()
 				if err != nil || conn.PeerSubject() != c.who ||
 					info.Verified != (c.who != "") {
-					t.Errorf("subject %q, verified %v, %v", conn.PeerSubject(),
-						info.Verified, err)
+					t.Errorf("the client's subject is %q, verified %v, %v; "+
+						"want %q, %v", conn.PeerSubject(), info.Verified,
+						err, c.who, c.who != "")
 				}
 			})
 		}
@@ -238,11 +246,12 @@ func TestAClientShowsItsCertificateWithTheChain(t *testing.T) {
 					ClientCAs: id.ca.Pool(), MaxVersion: max})
 			ours, peers := handshakes(t, conn, peer)
 			if ours != nil || peers != nil {
-				t.Fatalf("ours: %v; the peer's: %v", ours, peers)
+				t.Fatalf("our error: %v; the peer's: %v; want none", ours, peers)
 			}
 			if shown := peer.ConnectionState().PeerCertificates; len(shown) != 2 ||
 				shown[0].Subject.CommonName != "a client" {
-				t.Errorf("%d certificates were shown", len(shown))
+				t.Errorf("the client has shown %d certificates, want 2, its own "+
+					"first", len(shown))
 			}
 		})
 	}
@@ -262,7 +271,8 @@ func TestAKeyThatDoesNotFitIsRefusedBeforeTheHandshake(t *testing.T) {
 	var pem *openssl.PEMError
 	if err := c.Configure(openssl.ClientSettings{Identity: &wrong}); !errors.As(err, &pem) ||
 		pem.What != "key" {
-		t.Errorf("%v", err)
+		t.Errorf("Configure with the key of another certificate: %v, want a PEMError "+
+			"about the key", err)
 	}
 }
 
@@ -290,7 +300,8 @@ func TestPinsAreCheckedBesidesTheCertificate(t *testing.T) {
 			var verify *openssl.VerifyError
 			if c.ok && ours != nil || !c.ok && (!errors.As(ours, &verify) ||
 				!strings.Contains(ours.Error(), "pins")) {
-				t.Errorf("%v", ours)
+				t.Errorf("our error: %v; want success: %t, or else a "+
+					"VerifyError about the pins", ours, c.ok)
 			}
 		})
 	}
@@ -318,7 +329,8 @@ func TestAClientGetsTheCertificateOfTheNameThatItAsksFor(t *testing.T) {
 						MaxVersion: max, NextProtos: []string{"h2"}})
 				if ours, peers := handshakes(t, conn, peer); ours != nil ||
 					peers != nil {
-					t.Fatalf("ours: %v; the peer's: %v", ours, peers)
+					t.Fatalf("our error: %v; the peer's: %v; want none", ours,
+						peers)
 				}
 				state := peer.ConnectionState()
 				got := state.PeerCertificates[0].Subject.CommonName
@@ -328,8 +340,8 @@ func TestAClientGetsTheCertificateOfTheNameThatItAsksFor(t *testing.T) {
 				}
 				if info, err := conn.Info(); err != nil ||
 					info.ServerName != asked {
-					t.Errorf("the server was asked for %q, %v",
-						info.ServerName, err)
+					t.Errorf("Info says that the client has asked for %q, %v; "+
+						"want %q", info.ServerName, err, asked)
 				}
 			})
 		}
@@ -343,7 +355,7 @@ func TestInfoIsWhatThePeerSaysToo(t *testing.T) {
 			t.Parallel()
 			c, peer := s.pair(t)
 			if _, err := c.Info(); !errors.Is(err, openssl.ErrNoHandshake) {
-				t.Errorf("before the handshake: %v", err)
+				t.Errorf("Info before the handshake: %v, want ErrNoHandshake", err)
 			}
 			go func() {
 				if peer.Handshake() == nil {
@@ -361,14 +373,16 @@ func TestInfoIsWhatThePeerSaysToo(t *testing.T) {
 			binding, err := state.ExportKeyingMaterial("EXPORTER-Channel-Binding", nil,
 				32)
 			if err != nil || !bytes.Equal(binding, info.ChannelBinding) {
-				t.Errorf("channel binding %x, the peer has %x, %v",
+				t.Errorf("Info has the channel binding %x, the peer has %x, %v",
 					info.ChannelBinding, binding, err)
 			}
 			if info.Version != c.Version() || info.Cipher == "" || info.Resumed {
-				t.Errorf("%+v", info)
+				t.Errorf("Info is %+v, want the version %s, a cipher, and no "+
+					"resumption", info, c.Version())
 			}
 			if name := "localhost"; info.ServerName != name {
-				t.Errorf("server name %q, want %q", info.ServerName, name)
+				t.Errorf("Info has the server name %q, want %q", info.ServerName,
+					name)
 			}
 			if s.server {
 				if info.Chain != nil || info.Verified {
@@ -378,17 +392,18 @@ func TestInfoIsWhatThePeerSaysToo(t *testing.T) {
 				return
 			}
 			if len(info.Chain) != 1 || !info.Verified {
-				t.Fatalf("%d certificates, verified %v", len(info.Chain),
-					info.Verified)
+				t.Fatalf("Info has %d certificates, verified %v; want 1, true",
+					len(info.Chain), info.Verified)
 			}
 			leaf, err := x509.ParseCertificate(info.Chain[0])
 			if err != nil || leaf.Subject.CommonName != "localhost" ||
 				sha256.Sum256(leaf.RawSubjectPublicKeyInfo) != info.KeySHA256 {
-				t.Errorf("the first certificate is another one, %v", err)
+				t.Errorf("Info's first certificate is not the server's, or "+
+					"KeySHA256 is not of its key: %v", err)
 			}
 			c.Close()
 			if _, err := c.Info(); !errors.Is(err, net.ErrClosed) {
-				t.Errorf("after Close: %v", err)
+				t.Errorf("Info after Close: %v, want net.ErrClosed", err)
 			}
 		})
 	}

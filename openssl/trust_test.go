@@ -119,7 +119,7 @@ func TestTrustStoreTellsPeopleWhatItIs(t *testing.T) {
 			Empty: []string{"/a is empty", "/b does not exist"}},
 	} {
 		if got := store.String(); got != want {
-			t.Errorf("%+v: %q, want %q", store, got, want)
+			t.Errorf("the text for %+v is %q, want %q", store, got, want)
 		}
 	}
 }
@@ -148,10 +148,10 @@ func TestSystemTrustIsWhatClientsTrust(t *testing.T) {
 	t.Setenv("SSL_CERT_FILE", file)
 	if got := l.SystemTrust(); got.Source != openssl.TrustEnvFile || got.File != file ||
 		got.Certificates != 1 {
-		t.Errorf("SystemTrust: %+v", got)
+		t.Errorf("SystemTrust: %+v, want 1 certificate from %s", got, file)
 	}
 	if err := handshake(); err != nil {
-		t.Errorf("with the CA: %v", err)
+		t.Errorf("the handshake fails, although SSL_CERT_FILE has the server's CA: %v", err)
 	}
 
 	write(t, file, append(other.PEM(), other.PEM()...))
@@ -159,10 +159,11 @@ func TestSystemTrustIsWhatClientsTrust(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := l.SystemTrust(); got.Certificates != 2 {
-		t.Errorf("SystemTrust after the change: %+v", got)
+		t.Errorf("SystemTrust after the change of the file: %+v, want 2 certificates", got)
 	}
 	if err := handshake(); err == nil || !strings.Contains(err.Error(), file) {
-		t.Errorf("without the CA: %v, want an error that names %s", err, file)
+		t.Errorf("the handshake without the server's CA: %v, want an error that names %s",
+			err, file)
 	}
 
 	if err := os.Remove(file); err != nil {
@@ -171,6 +172,6 @@ func TestSystemTrustIsWhatClientsTrust(t *testing.T) {
 	if err := handshake(); err == nil ||
 		!strings.Contains(err.Error(),
 			"which has no certificates; tried: "+file+" does not exist") {
-		t.Errorf("without the file: %v", err)
+		t.Errorf("the handshake when %s is gone: %v, want an error that says so", file, err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"tlsd/openssl"
 )
 
-// A context that requires TLS 1.3 refuses older versions on both sides, and says so. A context
-// without this requirement accepts TLS 1.2, even if it shares the SSL_CTX.
+// A context that requires TLS 1.3, of a client or of a server, refuses older versions and says so.
+// A context without this requirement accepts TLS 1.2, even if the two contexts share an SSL_CTX.
 func TestTLS13CanBeRequired(t *testing.T) {
 	t.Parallel()
 	l, id := load(t), newIdentity(t)
@@ -23,7 +23,7 @@ func TestTLS13CanBeRequired(t *testing.T) {
 		server   bool
 		required bool
 		max      uint16
-		reason   string // "" if it is to work
+		reason   string // "": the handshake must succeed
 	}{
 		"client, 1.3":         {false, true, tls.VersionTLS13, ""},
 		"client, 1.2":         {false, true, tls.VersionTLS12, "protocol_version"},
@@ -86,8 +86,8 @@ func TestTLS13CanBeRequired(t *testing.T) {
 			case !errors.As(err, &h):
 				t.Fatalf("error %v, want a HandshakeError", err)
 			case !h.Version || !strings.Contains(h.Reason, tc.reason):
-				t.Errorf("version %v, reason %q, want %q", h.Version,
-					h.Reason, tc.reason)
+				t.Errorf("the error is about the version: %v, reason %q; want "+
+					"true, %q", h.Version, h.Reason, tc.reason)
 			}
 		})
 	}

@@ -11,7 +11,8 @@ import (
 	"tlsd/session"
 )
 
-// cancelled is the answer to a cancelled call. handle is empty for a call without a handle.
+// cancelled is the answer to a cancelled call. For a call without a handle, the parameter handle is
+// empty.
 func cancelled(id, method, handle string) string {
 	if handle != "" {
 		handle = `,"handle":` + handle
@@ -141,13 +142,15 @@ func TestCallsInFlightAreLimited(t *testing.T) {
 		e := p.fails("limit", method, params...)
 		if e.Code != -32011 || e.Data.Op != method ||
 			!strings.Contains(e.Message, "3 calls are in flight") {
-			t.Errorf("%s: code %d, data %+v, message %q", method, e.Code,
-				e.Data, e.Message)
+			t.Errorf("%s above the limit: code %d, data %+v, message %q; want -32011, "+
+				"the method, and \"3 calls are in flight\"", method, e.Code, e.Data,
+				e.Message)
 		}
 	}
 	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":["r0"]}`)
 	p.expect(cancelled(`"r0"`, "tls.Read", h))
 	if got := p.server(); got != "3" {
-		t.Errorf("got handle %s, want 3: the refused NewClient has taken 2", got)
+		t.Errorf("the next handle is %s, want 3, because the refused NewClient has taken 2",
+			got)
 	}
 }

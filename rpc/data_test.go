@@ -62,7 +62,7 @@ func isEnded(t testing.TB, ch net.Conn) {
 	t.Helper()
 	if n, err := ch.Read(make([]byte, 1)); n != 0 || err == nil ||
 		errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the channel is open: %d, %v", n, err)
+		t.Errorf("the channel is open: a Read returns %d, %v; want an end", n, err)
 	}
 }
 
@@ -123,7 +123,7 @@ func TestHalfCloseWithoutAChannel(t *testing.T) {
 	p.ok("tls.Shutdown", 1)
 	p.fails(kind.State, "tls.Write", 1, "aGVsbG8=")
 	if got := p.ok("tls.Read", 1, 5); got != "aGVsbG8=" {
-		t.Errorf("after Shutdown the caller reads %s", got)
+		t.Errorf("after Shutdown the caller reads %s, want the echo, aGVsbG8=", got)
 	}
 	if got := p.ok("tls.Read", 1, 5); got != "" {
 		t.Errorf("after the echo the caller reads %s, want the end", got)
@@ -141,7 +141,7 @@ func TestAnErrorOfStatusIsAnError(t *testing.T) {
 	if _, err := ch.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Until(t, "EPIPE", func() bool {
+	testkit.Until(t, "a write to the channel fails with EPIPE", func() bool {
 		_, err := ch.Write([]byte("x"))
 		return errors.Is(err, unix.EPIPE)
 	})
@@ -149,13 +149,13 @@ func TestAnErrorOfStatusIsAnError(t *testing.T) {
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":{"read":"open","write":"failed","received":0,"sent":0,
 		"writeError":{"code":-32008,"message":"tls.Write: handle 1: broken pipe","data":{"kind":"io","op":"tls.Write","handle":1,"errno":"EPIPE"}}}}`)
 	if got := p.ok("tls.LastError"); got != "tls.Write: handle 1: broken pipe" {
-		t.Errorf("LastError is %q", got)
+		t.Errorf("LastError is %q, want the text of the error in tls.Status", got)
 	}
-	p.ok("tls.Close", 1) // no error any more, because Status has returned it
+	p.ok("tls.Close", 1) // does not return the error, because Status has returned it
 }
 
-// A call that announces a descriptor, and comes without one, fails with kind limit: the system may
-// have dropped it. The handle still works.
+// A call that announces a descriptor, and comes without a descriptor, fails with kind limit: the
+// system may have dropped the descriptor. The handle still works.
 func TestACallWithoutItsDescriptor(t *testing.T) {
 	t.Parallel()
 	p := newPeer(t)
@@ -166,7 +166,7 @@ func TestACallWithoutItsDescriptor(t *testing.T) {
 	p.fails(kind.Limit, "tls.Accept", ctx, "127.0.0.1", testkit.Port(t), 1)
 	p.ok("tls.Handshake", 1, 0) // the handle still works
 	if h := p.server(); h != "4" {
-		t.Errorf("got handle %s, want 4: the refused Accept has taken 3", h)
+		t.Errorf("the next handle is %s, want 4, because the refused Accept has taken 3", h)
 	}
 }
 
@@ -283,8 +283,8 @@ func TestBytesOnADataChannelKeepASessionFromBeingIdle(t *testing.T) {
 
 // bytesKeepASession sends bytes for longer than the idle timeout, and fails the test if the session
 // ends. If the machine stands still for the idle timeout, no bytes move, so the session may end.
-// Then the run shows nothing, and bytesKeepASession returns false. Session.LastMoved may be too
-// early by grain, so the session may end too early by grain.
+// Then the run shows nothing, and bytesKeepASession returns false. Session.LastMoved may be up to
+// 10 ms too early (the constant grain). Then the session ends too early by the same time.
 func bytesKeepASession(t *testing.T) (kept bool) {
 	const limit, grain = 2 * time.Second, 10 * time.Millisecond
 	p := waitingPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = limit })
@@ -350,7 +350,7 @@ func TestAGoClientHasANetConn(t *testing.T) {
 		served <- err
 	}()
 	var h client.Handle
-	testkit.Until(t, "the listener", func() bool {
+	testkit.Until(t, "AcceptConn listens on its port", func() bool {
 		h, err = c.NewClient(ctx, "127.0.0.1", port)
 		return err == nil
 	})
@@ -373,7 +373,7 @@ func TestAGoClientHasANetConn(t *testing.T) {
 	_, err = c.Status(ctx, h)
 	var e *client.Error
 	if !errors.As(err, &e) || e.Kind != client.KindHandle {
-		t.Errorf("the handle is not freed: %v", err)
+		t.Errorf("Status of a handle that is closed: %v, want an error of kind handle", err)
 	}
 }
 

@@ -41,7 +41,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		if repeated(params) != "" {
-			return // refused before it is decoded
+			return // tlsd refuses a name that is there twice, before it decodes
 		}
 		a, err := m.decode(params)
 		if err != nil {
@@ -80,8 +80,8 @@ func FuzzDecode(f *testing.F) {
 		}
 		byName := encode(again) // an id is encoded as it was written
 		if b, err := m.decode(byName); err != nil || !reflect.DeepEqual(a, b) {
-			t.Fatalf("%s: %s becomes %v; %s becomes %v, %v", m.name, params,
-				a, byName, b, err)
+			t.Fatalf("%s: the parameters %s become %v; by name, as %s, they become "+
+				"%v, %v", m.name, params, a, byName, b, err)
 		}
 	})
 }

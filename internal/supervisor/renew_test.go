@@ -11,8 +11,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// fakeLibrary makes a file that workers can report as their libssl. replace puts a new file at its
-// path, as an update of the library does.
+// fakeLibrary makes a file that workers can report as their libssl. The function replace puts a new
+// file at its path, as an update of the library does.
 func fakeLibrary(t *testing.T) (path string, replace func()) {
 	path = filepath.Join(t.TempDir(), "libssl.so")
 	write := func(name string) { testkit.Must(t, os.WriteFile(name, []byte(name), 0o644)) }
@@ -47,7 +47,7 @@ func TestASessionGetsTheLibraryThatIsOnTheDisk(t *testing.T) {
 		now := d.poolPIDs()
 		return len(now) == 2 && !overlap(now, before)
 	})
-	old.pid() // this session goes on
+	old.pid() // fails if this session has lost its worker
 }
 
 // Reload reads the settings and replaces the idle workers. An open session keeps its worker. The
@@ -112,8 +112,9 @@ func TestTheFileThatAnotherUsersWorkerNamesIsNotOpened(t *testing.T) {
 		if w.isReady() && w.load > 0 {
 			looked[w.otherUser]++
 			if got := w.libraryFile != nil; got == w.otherUser {
-				t.Errorf("the library of a worker is open: %v; want %v (another "+
-					"user's: %v)", got, !got, w.otherUser)
+				t.Errorf("the supervisor has opened the library of a worker: %v; "+
+					"want %v (a worker of another user: %v)", got, !got,
+					w.otherUser)
 			}
 		}
 	}

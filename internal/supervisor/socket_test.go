@@ -21,7 +21,7 @@ import (
 // test at a time may create a socket.
 var umask sync.Mutex
 
-// listenAt calls Listen with the lock umask.
+// listenAt calls Listen while it holds the lock umask.
 func listenAt(path string, mode fs.FileMode) (*Socket, error) {
 	umask.Lock()
 	defer umask.Unlock()
@@ -76,7 +76,7 @@ func TestAnotherFileAtThePathIsNamedAndKept(t *testing.T) {
 			s, err := listenAt(path, 0o600)
 			if err == nil {
 				s.Close()
-				t.Fatal("Listen succeeded")
+				t.Fatal("Listen succeeded; want an error, and the file kept")
 			}
 			if !strings.Contains(err.Error(), tt.want) ||
 				!strings.Contains(err.Error(), path) {
@@ -107,7 +107,7 @@ func TestImpossiblePathsAreExplained(t *testing.T) {
 			s, err := listenAt(tt.path, 0o600)
 			if err == nil {
 				s.Close()
-				t.Fatal("Listen succeeded")
+				t.Fatal("Listen succeeded; no socket can exist at this path")
 			}
 			if !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("the error is %q; want %q in it", err, tt.want)
@@ -148,7 +148,7 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 	const gid = 61777
 	if err := s.GiveTo(gid, 0o660); os.Getuid() != 0 {
 		if !errors.Is(err, fs.ErrPermission) {
-			t.Errorf("a user without the right to give it away gets %v; want "+
+			t.Errorf("GiveTo returns %v to a user who may not give files away; want "+
 				"ErrPermission", err)
 		}
 		return
@@ -166,7 +166,8 @@ func TestSocketIsGivenToAGroup(t *testing.T) {
 	testkit.Must(t, os.WriteFile(path, nil, 0o600))
 	if err := s.GiveTo(gid, 0o660); err == nil ||
 		!strings.Contains(err.Error(), "has been replaced") {
-		t.Errorf("the socket was replaced by a file, and GiveTo returns %v", err)
+		t.Errorf("a file has replaced the socket, and GiveTo returns %v; want an error "+
+			"that says so", err)
 	}
 	s.Remove()
 }
@@ -188,7 +189,8 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	c.Close()
 }
 
-// If several daemons start at the same path, one gets it. The others are told that it is in use.
+// If several daemons start with the same path, one gets the path. The others are told that another
+// tlsd is serving.
 func TestOneOfManyGetsThePath(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testkit.Dir(t), "s")
@@ -209,7 +211,8 @@ func TestOneOfManyGetsThePath(t *testing.T) {
 			won++
 			defer s.Close()
 		} else if !strings.Contains(errs[i].Error(), "another tlsd is serving") {
-			t.Errorf("a daemon that did not get the path is told %q", errs[i])
+			t.Errorf("Listen tells a daemon that did not get the path %q; want "+
+				"\"another tlsd is serving\"", errs[i])
 		}
 	}
 	if won != 1 {
@@ -261,14 +264,16 @@ func TestWaitingCallersAreAcceptedWithoutWaiting(t *testing.T) {
 
 	conn, err := s.acceptWaiting()
 	if conn == nil || err != nil {
-		t.Fatalf("a caller waits, and acceptWaiting gives %v, %v", conn, err)
+		t.Fatalf("a caller waits, and acceptWaiting returns %v, %v; want its connection",
+			conn, err)
 	}
 	defer conn.Close()
 	if _, err := conn.Write([]byte("x")); err != nil {
 		t.Errorf("the accepted connection does not work: %v", err)
 	}
 	if conn, err := s.acceptWaiting(); conn != nil || err != nil {
-		t.Errorf("no caller waits, and acceptWaiting gives %v, %v", conn, err)
+		t.Errorf("no caller waits, and acceptWaiting returns %v, %v; want nil, nil", conn,
+			err)
 	}
 }
 

@@ -101,8 +101,8 @@ func TestAUserHasHalfOfTheStarts(t *testing.T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.running != 0 || len(q.users) != 0 || len(q.queue) != 0 {
-		t.Errorf("all starts are over, and the queue has %d starts, the users %v and %v",
-			q.running, q.users, q.queue)
+		t.Errorf("all starts are over; the queue still has %d starts, the users %v and "+
+			"the waiting users %v; want none of them", q.running, q.users, q.queue)
 	}
 }
 
@@ -155,7 +155,8 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 			before := givenUp()
 			got := d.askAs(quick, quick)
 			if !strings.Contains(got, fmt.Sprintf(" uid=%d ", quick)) {
-				t.Fatalf("the other user is told %q", got)
+				t.Fatalf("the other user is told %q, want a line with uid=%d", got,
+					quick)
 			}
 			n := d.starting()
 			if most := max(maxStarting/2, 1); n > most {
@@ -178,8 +179,9 @@ func TestOneUsersStartsDoNotHoldUpAnothers(t *testing.T) {
 			return d.sessions == 0
 		})
 		if n := givenUp() - before; n > starting {
-			t.Errorf("callers that have closed are kept until %d starts time "+
-				"out; %d were under way", n, starting)
+			t.Errorf("when the callers closed, %d starts were under way; since then "+
+				"%d starts have timed out: workers were started for callers "+
+				"that had closed", starting, n)
 		}
 	}
 }
@@ -243,15 +245,15 @@ func TestACallerWaitsForOneStartOfEachOtherUser(t *testing.T) {
 			break
 		}
 		if served[uid]++; served[uid] > 1 {
-			t.Fatalf("user %d has a second start before the new caller has one; "+
-				"starts: %v", uid, served)
+			t.Fatalf("user %d gets a second start before the new caller's first; "+
+				"starts of each user: %v", uid, served)
 		}
 		go enter(uid) // the user has a new caller at once
 	}
 }
 
-// untilHangup notices that a caller has closed its connection. A caller that sends something, or
-// shuts down its sending side, has not closed it.
+// untilHangup notices that a caller has closed its connection. If a caller only sends something, or
+// shuts down its sending side, the connection is still open.
 func TestAClosedCallerHasHungUp(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -36,7 +36,8 @@ func TestEachSessionHasAWorkerOfItsOwn(t *testing.T) {
 	f := d.logged("session ended", 1)
 	if f["uid"] != uint32(os.Getuid()) || f["pid"] != int32(os.Getpid()) ||
 		f["worker"] != int64(pa) {
-		t.Errorf("the line about the end of the session has %v", f)
+		t.Errorf("the log's line about the end of the session has %v; want the caller's "+
+			"user and process, and worker %d", f, pa)
 	}
 	d.until("its worker is gone", func() bool { return unix.Kill(pa, 0) == unix.ESRCH })
 	if b.pid() != pb {
@@ -60,10 +61,12 @@ func TestWorkersHaveNothingOfTheDaemons(t *testing.T) {
 	if env := c.ask("environment"); strings.Contains(env, "TLSD_SECRET") ||
 		strings.Contains(env, "SSLKEYLOGFILE") ||
 		!strings.Contains(env, "SSL_CERT_DIR=/certs") {
-		t.Errorf("the worker's environment is %q", env)
+		t.Errorf("the worker's environment is %q; want SSL_CERT_DIR of the daemon, but "+
+			"neither TLSD_SECRET nor SSLKEYLOGFILE", env)
 	}
 	if env := c.ask("environment"); !strings.Contains(env, "MALLOC_ARENA_MAX=1") {
-		t.Errorf("the worker has many heaps: its environment is %q", env)
+		t.Errorf("the worker's environment is %q; want MALLOC_ARENA_MAX=1, so that all "+
+			"threads use one heap", env)
 	}
 	files := strings.Fields(c.ask("files"))
 	sockets := slices.DeleteFunc(slices.Clone(files),
@@ -92,13 +95,15 @@ func TestCrashEndsItsSessionOnly(t *testing.T) {
 	f := d.logged("worker ended unexpectedly", 1)
 	if f["exit"] != "exit status 2" || f["sessions"] != int64(1) ||
 		!strings.Contains(f["stderr"].(string), "panic: crash") {
-		t.Errorf("the log says of the crash %v; want its status, sessions and dump", f)
+		t.Errorf("the log's line about the crash has %v; want exit status 2, one session, "+
+			"and the dump with \"panic: crash\"", f)
 	}
 	testkit.Must(t, unix.Kill(b.pid(), unix.SIGKILL))
 	b.told("was killed (SIGKILL)")
 	if f := d.logged("worker ended unexpectedly", 2); f["exit"] != "SIGKILL" ||
 		f["worker"] != int64(pb) {
-		t.Errorf("the log says of the killed worker %v; want SIGKILL", f)
+		t.Errorf("the log's line about the killed worker has %v; want SIGKILL and worker "+
+			"%d", f, pb)
 	}
 	d.dial().pid()
 }
@@ -137,7 +142,8 @@ func TestWorkersThatCannotStartAreNotTriedInALoop(t *testing.T) {
 	}
 	line := d.dial().hear()
 	if !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"code":-32603`) || !strings.Contains(line, "exited with status 6, before it was ready") {
-		t.Errorf("the caller is told %s", line)
+		t.Errorf("the caller is told %s; want an error with the id null and the code "+
+			"-32603, which says how the worker exited", line)
 	}
 }
 
@@ -201,7 +207,8 @@ func TestSessionsAreCounted(t *testing.T) {
 	b.pid()
 	over := d.dial()
 	if line := over.hear(); !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"code":-32011`) || !strings.Contains(line, `"kind":"limit"`) {
-		t.Errorf("2 sessions are allowed, and the third is told %s", line)
+		t.Errorf("2 sessions are allowed, and the third is told %s; want an error of kind "+
+			"limit, with the id null and the code -32011", line)
 	}
 	over.cut()
 	a.say("bye")
@@ -220,7 +227,8 @@ func TestSessionsOfOneUserAreCounted(t *testing.T) {
 	b.pid()
 	over := d.dial()
 	if line := over.hear(); !strings.Contains(line, `"id":null`) || !strings.Contains(line, `"kind":"limit"`) || !strings.Contains(line, "--max-sessions-per-uid") {
-		t.Errorf("2 sessions of a user are allowed, and the third is told %s", line)
+		t.Errorf("2 sessions of a user are allowed, and the third is told %s; want an "+
+			"error of kind limit that names --max-sessions-per-uid", line)
 	}
 	over.cut()
 	// Another user has a limit of its own. closeSession will subtract 1 from active. So the
@@ -256,7 +264,7 @@ func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 				line, err := c.in.ReadString('\n')
 				switch {
 				case err != nil:
-					t.Errorf("caller %d: %v", i, err)
+					t.Errorf("caller %d is told nothing: %v", i, err)
 				case strings.HasPrefix(line, "pid="):
 					if n := open.Add(1); n > most {
 						t.Errorf("%d sessions are open, limit %d", n, most)
@@ -270,7 +278,8 @@ func TestTheCountHoldsWhileSessionsComeAndGo(t *testing.T) {
 					refused.Add(1)
 				case strings.Contains(line, `"kind":"lost"`): // another session has crashed the worker
 				default:
-					t.Errorf("caller %d is told %s", i, line)
+					t.Errorf("caller %d is told %s; want the pid of a worker, "+
+						"or an error of kind limit or lost", i, line)
 				}
 				c.Close()
 			}
@@ -393,7 +402,7 @@ func TestCallersStayInTheQueueOfSystemdsSocket(t *testing.T) {
 		c.Socket.Remove()
 		c.Socket.Close()
 		c.Socket = socket
-		socket.SetDeadline(time.Unix(1, 0)) // it accepts no caller
+		socket.SetDeadline(time.Unix(1, 0)) // in the past, so the daemon accepts no caller
 	})
 	d.path = path
 	c := d.dial()
@@ -408,7 +417,8 @@ func TestCallersStayInTheQueueOfSystemdsSocket(t *testing.T) {
 	buf := make([]byte, 100)
 	n, err := next.Read(buf)
 	if string(buf[:n]) != "still here\n" || err != nil {
-		t.Errorf("the next daemon reads %q, %v", buf[:n], err)
+		t.Errorf("the next daemon reads %q, %v from the caller; want \"still here\\n\"",
+			buf[:n], err)
 	}
 }
 
@@ -449,7 +459,7 @@ func TestDescriptorsRunOutWithoutHarm(t *testing.T) {
 	c := d.dial()
 	c.pid()
 	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
-	conn := d.dial() // connected before the limit is set, so it has its descriptor
+	conn := d.dial() // before the limit is set, so the daemon has a descriptor for it
 	conn.pid()
 	d.until("the spare is ready", func() bool { return len(d.poolPIDs()) == 1 })
 

@@ -91,8 +91,8 @@ func TestServiceManagersWatchdogIsFedByTheLoop(t *testing.T) {
 	if !fed(testkit.Patience) {
 		t.Error("the supervisor runs again, and the watchdog is not fed")
 	}
-	// Now the start of one worker seems to hang. The start of another worker begins and ends.
-	// Still the watchdog must not be fed.
+	// Now the start of one worker seems to hang. The start of another worker begins and ends,
+	// but this must not be enough to feed the watchdog.
 	end := d.forking.begin(time.Now().Add(-2 * startTimeout))
 	d.forking.begin(time.Now())()
 	fed(bound)

@@ -83,15 +83,17 @@ func TestRecordsPassAndAreSeen(t *testing.T) {
 	for _, rec := range r.Records(tap.FromClient)[before:] {
 		largest = max(largest, rec.Len)
 		if rec.Type != tap.ApplicationData || rec.HRR() {
-			t.Errorf("the relay notes data as the record %+v", rec)
+			t.Errorf("the client has sent data, and the relay notes the record %+v; "+
+				"want application data", rec)
 		}
 	}
 	if largest == 0 {
-		t.Error("no record was seen")
+		t.Error("the client has sent data, and the relay has noted no record with bytes")
 	}
 	c.Close()
 	if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("after the client's end the server reads %d, %v", n, err)
+		t.Errorf("after the client's close_notify the server reads %d bytes, %v; want 0, "+
+			"EOF", n, err)
 	}
 }
 
@@ -117,7 +119,7 @@ func TestWhatIsHeldPassesWhenItIsReleased(t *testing.T) {
 	}
 	if !r.Await(tap.FromClient, testkit.Patience,
 		func(all []tap.Record) bool { return len(all) > passed }) {
-		t.Error("Await does not see the record")
+		t.Error("Await is false for a record that has passed")
 	}
 	if r.Await(tap.FromClient, time.Millisecond, func([]tap.Record) bool { return false }) {
 		t.Error("Await is true for records that never come")
@@ -132,7 +134,8 @@ func TestASpoiledRecordIsRefused(t *testing.T) {
 	c.Write([]byte("spoiled"))
 	if n, err := s.Read(make([]byte, 10)); n != 0 || err == nil ||
 		!strings.Contains(err.Error(), "bad record MAC") {
-		t.Errorf("the server reads %d bytes, %v", n, err)
+		t.Errorf("the server reads %d bytes, %v of a spoiled record; want \"bad record "+
+			"MAC\"", n, err)
 	}
 }
 
@@ -189,7 +192,8 @@ func TestTheServerIsHeldAfterTheHandshake(t *testing.T) {
 		t.Error("data of the server has passed before Release")
 	}
 	if n := len(r.Records(tap.FromServer)); n != passed {
-		t.Errorf("%d records have passed after the handshake", n-passed)
+		t.Errorf("%d records have passed after the handshake; want none before Release",
+			n-passed)
 	}
 	r.Release(tap.FromServer)
 	if !r.Await(tap.FromServer, testkit.Patience,

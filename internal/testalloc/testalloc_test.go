@@ -4,6 +4,7 @@ import "testing"
 
 var kept []byte
 
+// PerCall returns about as many bytes as a call allocates.
 func TestWhatACallAllocatesIsSeen(t *testing.T) {
 	got := PerCall(100, func() { kept = make([]byte, 10_000) })
 	if got < 10_000 || got > 12_000 {

@@ -41,6 +41,8 @@ func handshake(tb testing.TB, cert tls.Certificate, client *tls.Config) error {
 	return err
 }
 
+// A client of crypto/tls accepts the certificates that Issue makes, and refuses those that the test
+// asks to be wrong.
 func TestIssuedCertificatesAreAcceptedByCryptoTLS(t *testing.T) {
 	t.Parallel()
 	ca := testcert.NewCA(t, "Root")
@@ -78,7 +80,7 @@ func TestIssuedCertificatesAreAcceptedByCryptoTLS(t *testing.T) {
 				t.Fatalf("handshake: %v", err)
 			case tc.want != "" && (err == nil ||
 				!strings.Contains(err.Error(), tc.want)):
-				t.Fatalf("handshake: %v, want %q", err, tc.want)
+				t.Fatalf("handshake: %v; want an error with %q", err, tc.want)
 			}
 		})
 	}
@@ -89,11 +91,11 @@ func TestSelfSignedIsTrustedByItselfOnly(t *testing.T) {
 	c := testcert.SelfSigned(t, testcert.Leaf{DNS: []string{"localhost"}})
 	if err := handshake(t, c.TLS(),
 		&tls.Config{RootCAs: c.Pool(), ServerName: "localhost"}); err != nil {
-		t.Fatalf("with its own pool: %v", err)
+		t.Fatalf("a client that trusts the self-signed certificate refuses it: %v", err)
 	}
 	if err := handshake(t, c.TLS(), &tls.Config{RootCAs: x509.NewCertPool(),
 		ServerName: "localhost"}); err == nil {
-		t.Fatal("accepted by an empty pool")
+		t.Fatal("a client that trusts no certificate accepts the self-signed one")
 	}
 }
 
@@ -109,7 +111,7 @@ func TestFilesHoldChainAndKey(t *testing.T) {
 		t.Errorf("server.crt has %d certificates, want 2", n)
 	}
 	if _, err := tls.LoadX509KeyPair(c.CertFile, c.MismatchedKey(t)); err == nil {
-		t.Error("the mismatched key matches")
+		t.Error("crypto/tls takes the key of MismatchedKey for the key of the certificate")
 	}
 	root, err := os.ReadFile(ca.File)
 	if err != nil || string(root) != string(ca.PEM()) {
@@ -130,12 +132,12 @@ func TestEncryptedKeysOpenWithTheirPasswordOnly(t *testing.T) {
 			c.EncryptedKeyTraditional(t, "secret")} {
 			if out, err := exec.Command(exe, "pkey", "-in", file, "-noout", "-passin",
 				"pass:secret").CombinedOutput(); err != nil {
-				t.Errorf("%s: its password does not open it: %v: %s", file, err,
-					out)
+				t.Errorf("the key %s does not open with its password: %v: %s",
+					file, err, out)
 			}
 			if err := exec.Command(exe, "pkey", "-in", file, "-noout", "-passin",
 				"pass:wrong").Run(); err == nil {
-				t.Errorf("%s: a wrong password opens it", file)
+				t.Errorf("the key %s opens with a wrong password", file)
 			}
 		}
 	}

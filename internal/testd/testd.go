@@ -87,8 +87,9 @@ type Options struct {
 	MayFail bool
 }
 
-// patient are flags that stand before those of Options.Flags, which can replace them. tlsd's
-// default timeouts of 10 s and 30 s would end calls that only a busy machine makes slow.
+// patient has flags for all daemons, with long timeouts. tlsd's default timeouts of 10 s and 30 s
+// would end calls that only a busy machine makes slow. Options.Flags come later on the command
+// line, so they can replace these flags.
 var patient = []string{
 	"--connect-timeout=" + testkit.Patience.String(),
 	"--handshake-timeout=" + testkit.Patience.String(),

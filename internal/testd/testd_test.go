@@ -23,7 +23,7 @@ func TestADaemonServesAndLeavesNothingBehind(t *testing.T) {
 	d := Start(t)
 	c := d.Dial(t)
 	if b, err := c.Backend(t.Context()); err != nil || b == "" {
-		t.Errorf("tls.Backend: %q, %v", b, err)
+		t.Errorf("tls.Backend returns %q, %v; want a name", b, err)
 	}
 	// The daemon has at least two processes: the supervisor, and the worker of this session.
 	if got := d.Processes(); len(got) < 2 || got[0] != d.PID && got[1] != d.PID &&
@@ -77,7 +77,8 @@ func TestADaemonDoesNotOutliveTheTestProcess(t *testing.T) {
 	out, err := cmd.Output()
 	_, pids, found := strings.Cut(string(out), "pids [")
 	if !found {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatalf("the test process has not printed the pids of its daemon: %v: %s", err,
+			out)
 	}
 	for _, pid := range strings.Fields(strings.TrimRight(pids, "]\n")) {
 		testkit.Until(t, "process "+pid+" is gone", func() bool {
@@ -98,10 +99,11 @@ func TestAPortIsRefusedUntilSomebodyListens(t *testing.T) {
 		if err == nil {
 			conn.Close()
 		}
-		t.Errorf("connect: %v, want %v", err, syscall.ECONNREFUSED)
+		t.Errorf("connect to a port on which nobody listens: %v, want %v", err,
+			syscall.ECONNREFUSED)
 	}
 	if Listening(t, port) {
-		t.Errorf("somebody listens on %d", port)
+		t.Errorf("Listening(%d) is true, although nobody listens on the port", port)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -111,6 +113,7 @@ func TestAPortIsRefusedUntilSomebodyListens(t *testing.T) {
 	AwaitListener(t, port)
 }
 
+// Plugin, Domhost and Exe build their programs. A failure to build ends the test.
 func TestPluginAndDomhostAreBuilt(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{Plugin(t), Domhost(t), Exe(t, "tlsshim")} {
@@ -134,8 +137,9 @@ func TestADaemonIsStartedAgainOnItsSocket(t *testing.T) {
 		}
 		c := d.Dial(t)
 		if _, err := c.Backend(t.Context()); err != nil || d.PID == before {
-			t.Errorf("after %v, the daemon has the process ID %d, and answers with %v",
-				signals, d.PID, err)
+			t.Errorf("after %v and a restart, the process ID is %d (before: %d), and "+
+				"tls.Backend returns %v; want a new ID and no error", signals,
+				d.PID, before, err)
 		}
 		c.Close()
 	}

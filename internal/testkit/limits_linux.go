@@ -31,7 +31,7 @@ func OpenFiles(tb testing.TB, pid int) []int {
 }
 
 // LeaveDescriptors lowers a process's limit of open files, so that the process can open only n
-// more. restore sets the old limit again; it also runs when the test ends.
+// more. The function restore sets the old limit again; it also runs when the test ends.
 func LeaveDescriptors(tb testing.TB, pid, n int) (restore func()) {
 	tb.Helper()
 	limit, free := 0, 0
@@ -43,8 +43,8 @@ func LeaveDescriptors(tb testing.TB, pid, n int) (restore func()) {
 	return Limit(tb, pid, unix.RLIMIT_NOFILE, uint64(limit))
 }
 
-// Limit sets a process's soft limit for one resource (getrlimit(2)). restore sets the old limit
-// again; it also runs when the test ends.
+// Limit sets a process's soft limit for one resource (getrlimit(2)). The function restore sets the
+// old limit again; it also runs when the test ends.
 func Limit(tb testing.TB, pid, resource int, limit uint64) (restore func()) {
 	tb.Helper()
 	var old unix.Rlimit

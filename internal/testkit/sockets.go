@@ -20,8 +20,8 @@ func SocketPair(tb testing.TB, typ int) (a, b *os.File) {
 	return a, b
 }
 
-// UnixConn makes a net.UnixConn of the Unix socket f, and closes f. The end of the test closes the
-// connection.
+// UnixConn returns a net.UnixConn with a duplicate of the Unix socket f, and closes f. The end of
+// the test closes the connection.
 func UnixConn(tb testing.TB, f *os.File) *net.UnixConn {
 	tb.Helper()
 	defer f.Close()

@@ -39,7 +39,7 @@ func TestALackOfAToolIsNeverSilent(t *testing.T) {
 	}
 	s := &standIn{}
 	if path := Tool(s, "sh"); s.ended != "" {
-		t.Errorf("sh: the test %s", s.ended)
+		t.Errorf("sh is installed, but the test %s", s.ended)
 	} else if _, err := os.Stat(path); err != nil {
 		t.Error(err)
 	}

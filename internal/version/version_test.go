@@ -26,7 +26,8 @@ func TestCommitIsShortAndTellsOfChanges(t *testing.T) {
 		{[]debug.BuildSetting{{Key: "vcs.modified", Value: "true"}}, ""},
 	} {
 		if got := fromSettings(tt.settings); got != tt.want {
-			t.Errorf("%v: %q, want %q", tt.settings, got, tt.want)
+			t.Errorf("the commit of the build settings %v is %q, want %q", tt.settings,
+				got, tt.want)
 		}
 	}
 }
@@ -34,7 +35,7 @@ func TestCommitIsShortAndTellsOfChanges(t *testing.T) {
 func TestLineHasTheVersion(t *testing.T) {
 	t.Parallel()
 	if got := Line("tlsd"); !strings.HasPrefix(got, "tlsd "+Version+" (go1.") {
-		t.Errorf("Line returns %q", got)
+		t.Errorf("Line returns %q; want tlsd, the version, and the version of Go", got)
 	}
 }
 

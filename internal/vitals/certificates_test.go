@@ -42,7 +42,8 @@ func TestCertificatesHaveASlotEach(t *testing.T) {
 	}
 	page.HideCertificate(5)
 	if got := page.ShownCertificates(); !slices.Equal(got, slices.Delete(want, 5, 6)) {
-		t.Errorf("after HideCertificate(5), ShownCertificates returns %v", got)
+		t.Errorf("after HideCertificate(5), ShownCertificates returns %v; want all but "+
+			"the certificate of slot 5", got)
 	}
 }
 

@@ -45,8 +45,8 @@ func TestCountersHaveAWordEach(t *testing.T) {
 		t.Errorf("the counters have overwritten the threads: %v", in)
 	}
 	if method, h := notes.InFlight(); method != "tls.Write" || h != 7 {
-		t.Errorf("the counters have overwritten the session: it is in %s on handle %d",
-			method, h)
+		t.Errorf("the counters have overwritten the session's call: %s on handle %d; want "+
+			"tls.Write on handle 7", method, h)
 	}
 	page.Count(Contexts, -1)
 	if got := page.Read(Contexts); got != 3 {
@@ -54,6 +54,8 @@ func TestCountersHaveAWordEach(t *testing.T) {
 	}
 }
 
+// A handshake is counted in the first bucket whose bound is at least its time. A last bucket counts
+// the handshakes that took longer than all bounds.
 func TestTimesAreInTheirBucket(t *testing.T) {
 	t.Parallel()
 	for took, want := range map[time.Duration]int{
@@ -67,7 +69,7 @@ func TestTimesAreInTheirBucket(t *testing.T) {
 	}
 }
 
-// If an outcome has no counter of its own, the counter with the name other counts it.
+// If an outcome of a handshake has no counter of its own, the counter "other" counts it.
 func TestOutcomesThatNobodyKnowsAreOthers(t *testing.T) {
 	t.Parallel()
 	for o, want := range map[Outcome]Outcome{
@@ -75,7 +77,7 @@ func TestOutcomesThatNobodyKnowsAreOthers(t *testing.T) {
 		{"verify", ""}: {"verify", ""}, {"internal", ""}: {"other", ""},
 	} {
 		if got := Outcomes[OutcomeOf(o)]; got != want {
-			t.Errorf("%v counts as %v, want %v", o, got, want)
+			t.Errorf("the outcome %v is counted as %v, want %v", o, got, want)
 		}
 	}
 }
@@ -85,18 +87,19 @@ func TestAWorkersCountersAreLimited(t *testing.T) {
 	t.Parallel()
 	for c := range Counter(NumCounters) {
 		if got := Plausible(c, 7, 0); got != 7 {
-			t.Errorf("counter %d: 7 becomes %d", c, got)
+			t.Errorf("Plausible turns 7, a plausible value of counter %d, into %d", c,
+				got)
 		}
 		for _, claim := range []uint64{math.MaxUint64, math.MaxInt64} {
 			got := Plausible(c, claim, 365*24*time.Hour)
 			if got >= claim {
-				t.Errorf("counter %d: %d becomes %d, and is not limited", c, claim,
-					got)
+				t.Errorf("counter %d: Plausible turns the claim %d into %d; want "+
+					"less", c, claim, got)
 			}
 		}
 	}
 	// As a signed number, MaxUint64 is -1: a negative number of connections.
 	if got := Plausible(Connections, math.MaxUint64, time.Hour); got != 0 {
-		t.Errorf("a negative number of connections becomes %d, want 0", got)
+		t.Errorf("Plausible turns a negative number of connections into %d, want 0", got)
 	}
 }

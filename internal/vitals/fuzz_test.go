@@ -22,19 +22,22 @@ func FuzzPage(f *testing.F) {
 		for thread, stay := range page.Inside() {
 			if thread < 0 || thread >= Threads || stay.Sequence%2 == 0 ||
 				stay.Method != "" && !Known(stay.Method) {
-				t.Fatalf("thread %d: %+v", thread, stay)
+				t.Fatalf("Inside returns thread %d with %+v: the number, the "+
+					"Sequence (which must be odd) or the method is wrong",
+					thread, stay)
 			}
 		}
 		s, err := page.Session(n)
 		if (err == nil) != (n == 0 || n == 1) {
-			t.Fatalf("slot %d: %v", n, err)
+			t.Fatalf("the page has 2 sessions, and Session(%d) returns the error %v", n,
+				err)
 		}
 		if err != nil {
 			return
 		}
 		s.MidMessage()
 		if method, _ := s.InFlight(); method != "" && !Known(method) {
-			t.Fatalf("the method is %q", method)
+			t.Fatalf("InFlight returns %q, which is not the name of a method", method)
 		}
 	})
 }

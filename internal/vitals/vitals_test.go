@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// pages returns the same page for n sessions twice: one is for the supervisor, one for the worker.
+// pages makes one page for n sessions, and maps it twice: for the supervisor, and for the worker.
 func pages(t *testing.T, n int) (supervisor, worker *Page) {
 	t.Helper()
 	supervisor, f, err := New(n)
@@ -22,7 +22,7 @@ func pages(t *testing.T, n int) (supervisor, worker *Page) {
 		return supervisor, worker // other systems do not seal the file
 	}
 	if err := f.Truncate(0); err == nil {
-		t.Error("the worker can take the page away from under the supervisor")
+		t.Error("the worker can truncate the page while the supervisor uses it")
 	}
 	return supervisor, worker
 }
@@ -65,13 +65,14 @@ func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 		theirs.Written()
 		if m, h := ours.InFlight(); m != "tls.Write" || h != int32(n+5) ||
 			!ours.MidMessage() {
-			t.Errorf("session %d: %s of handle %d, mid-message %t", n, m, h,
-				ours.MidMessage())
+			t.Errorf("session %d: the supervisor sees %q on handle %d, mid-message "+
+				"%t; want tls.Write on %d, true", n, m, h, ours.MidMessage(), n+5)
 		}
 		theirs.Written()
 		theirs.Calling("", 0)
 		if m, _ := ours.InFlight(); m != "" || ours.MidMessage() {
-			t.Errorf("session %d: %q, mid-message %t; want nothing", n, m,
+			t.Errorf("session %d: after the call and the messages, the supervisor "+
+				"sees %q, mid-message %t; want no call, false", n, m,
 				ours.MidMessage())
 		}
 		theirs.Writing()
@@ -82,7 +83,7 @@ func TestTheOtherSideSeesWhatIsNoted(t *testing.T) {
 	}
 	for _, n := range []int{-1, 2, 1 << 40} {
 		if _, err := sup.Session(n); err == nil {
-			t.Errorf("Session(%d) returns no error", n)
+			t.Errorf("the page has 2 sessions, and Session(%d) returns no error", n)
 		}
 	}
 }
@@ -96,7 +97,7 @@ func TestNonsenseInThePageIsNothing(t *testing.T) {
 	}
 	for _, in := range sup.Inside() {
 		if in.Method != "" {
-			t.Errorf("Inside returns a thread with %+v", in)
+			t.Errorf("Inside returns a thread with %+v; want no method", in)
 		}
 	}
 	s, err := sup.Session(0)

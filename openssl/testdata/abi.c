@@ -234,7 +234,7 @@ CONSTANT(modePartialWrite, 0x01, SSL_MODE_ENABLE_PARTIAL_WRITE)
 CONSTANT(modeMovingBuffer, 0x02, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
 CONSTANT(modeAutoRetry, 0x04, SSL_MODE_AUTO_RETRY)
 CONSTANT(modeReleaseBuffer, 0x10, SSL_MODE_RELEASE_BUFFERS)
-#if V3 /* the package sets it only then */
+#if V3 /* the package sets this option only in OpenSSL 3.0 and newer */
 CONSTANT(opIgnoreEOF, 1 << 7, SSL_OP_IGNORE_UNEXPECTED_EOF)
 #endif
 CONSTANT(opNoCompression, 1 << 17, SSL_OP_NO_COMPRESSION)

@@ -19,7 +19,7 @@ func answering(b *testing.B, result string) *Client {
 	go func() {
 		defer close(ended)
 		if err := answerAll(theirs, result); err != io.EOF {
-			b.Error(err)
+			b.Error("answerAll, want io.EOF: ", err)
 		}
 		theirs.Close()
 	}()
@@ -46,7 +46,7 @@ func answerAll(conn net.Conn, result string) error {
 	}
 }
 
-// benchCalls measures the function call. One run of the function sends n bytes of payload.
+// benchCalls measures the function `call`. Each run of the function sends n bytes of payload.
 func benchCalls(b *testing.B, c *Client, n int, call func(context.Context) error) {
 	if n > 0 {
 		b.SetBytes(int64(n))

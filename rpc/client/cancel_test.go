@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// soon is short: tests use it for timeouts that must pass, and for delays.
+// soon is a short time, for timeouts that must pass, and for delays.
 const soon = 50 * time.Millisecond
 
 // An expiring context has a deadline that passes when the test calls expire.
@@ -71,8 +71,8 @@ func TestACancelledCallIsCancelledInTlsdToo(t *testing.T) {
 			e := wantKind(t, err, KindCancelled)
 			if !errors.Is(err, tt.cause) ||
 				e.Message != "tls.Read: handle 1: cancelled by the caller" {
-				t.Errorf("the error is %v, its cause %v; want tlsd's message, %v",
-					err, e.cause, tt.cause)
+				t.Errorf("the error is %v, its cause %v; want tlsd's message, the "+
+					"cause %v", err, e.cause, tt.cause)
 			}
 			if _, err := c.Backend(t.Context()); err != nil {
 				t.Errorf("the session does not go on: %v", err)
@@ -157,20 +157,21 @@ func TestAWriteThatTlsdDoesNotTakeCanBeCancelled(t *testing.T) {
 	}()
 	<-begun
 
-	// A second Write cannot begin while the first is being sent. Its cancellation harms no
-	// other call.
+	// A second Write cannot begin while the first is being sent. The cancellation of the second
+	// Write harms no other call.
 	short, stop := context.WithTimeout(t.Context(), soon)
 	defer stop()
 	_, err := c.Write(short, 1, []byte("x"))
 	if wantKind(t, err, KindCancelled); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the second Write fails with %v; want its deadline", err)
+		t.Errorf("the second Write fails with %v; want the deadline of its context", err)
 	}
 
 	cancel()
 	err = <-first
 	if wantKind(t, err, KindLost); !errors.Is(err, os.ErrDeadlineExceeded) ||
 		!errors.Is(err, context.Canceled) {
-		t.Errorf("the first Write fails with %v; want its cancellation", err)
+		t.Errorf("the first Write fails with %v; want the cancellation of its context, "+
+			"and the write deadline of the connection", err)
 	}
 	_, err = c.Backend(t.Context())
 	wantKind(t, err, KindLost) // because half of the first Write was sent

@@ -73,15 +73,16 @@ func TestBlobsTravelAsBase64BothWays(t *testing.T) {
 				err := json.Unmarshal(m.Params,
 					&[]any{&params.handle, &params.data})
 				if err != nil || !bytes.Equal(params.data, data) {
-					t.Errorf("the blob did not arrive whole: %d bytes, %v",
-						len(params.data), err)
+					t.Errorf("tls.Write has sent %d bytes, %v; want exactly "+
+						"the %d bytes of the caller", len(params.data), err,
+						n)
 				}
 				s.result(m, fmt.Sprint(n))
 				s.result(s.expect("tls.Read", fmt.Sprintf("[7,%d]", max(n, 1))), `"`+base64.StdEncoding.EncodeToString(data)+`"`)
 				s.end()
 			})
 			if got, err := c.Write(t.Context(), 7, data); got != n || err != nil {
-				t.Fatalf("Write: %d, %v", got, err)
+				t.Fatalf("Write: %d, %v; want %d", got, err, n)
 			}
 			got, err := c.Read(t.Context(), 7, max(n, 1))
 			if err != nil || got == nil || !bytes.Equal(got, data) {
@@ -190,7 +191,8 @@ func TestWhatIsNoAnswerLosesTheSession(t *testing.T) {
 			wg.Wait()
 			_, err := c.Read(t.Context(), 1, 1)
 			if e := wantKind(t, err, KindLost); e.Data.Op != "tls.Read" {
-				t.Errorf("the error of a later Read names the method %q", e.Data.Op)
+				t.Errorf("the error of a later Read names the method %q, want "+
+					"tls.Read", e.Data.Op)
 			}
 		})
 	}

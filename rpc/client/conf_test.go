@@ -62,13 +62,14 @@ func TestConfSaysWhereTheSystemsDaemonIs(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := readConf(path, users); err != nil || got.There {
-			t.Errorf("without client.conf readConf returns %+v, %v", got, err)
+			t.Errorf("without client.conf readConf returns %+v, %v; want There to be "+
+				"false, and no error", got, err)
 		}
 	}
 }
 
-// A client.conf with a mistake, or one that other users could change, is an error that says how to
-// mend it.
+// readConf refuses a client.conf that has a mistake, or that other users could change. The error
+// says how to mend the file.
 func TestBadConfIsAnError(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -177,7 +178,8 @@ func TestAPrivateDirectoryIsLookedAtFirst(t *testing.T) {
 		}
 		if err := checkPrivateDir(at("good")); err == nil ||
 			!strings.Contains(err.Error(), "belongs to another user") {
-			t.Errorf("a directory of another user gives %v", err)
+			t.Errorf("a directory of another user gives %v, want an error that says so",
+				err)
 		}
 	}
 }

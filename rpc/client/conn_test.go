@@ -77,8 +77,9 @@ func TestBytesGoOverTheDataChannel(t *testing.T) {
 	}
 	if c.Handle() != 7 || c.LocalAddr().String() != "handle 7" ||
 		c.RemoteAddr().Network() != "tlsd" {
-		t.Errorf("handle %d, addresses %v and %v", c.Handle(),
-			c.LocalAddr(), c.RemoteAddr())
+		t.Errorf("the handle is %d, the addresses are %v and %v; want 7, \"handle 7\", "+
+			"and an address of the network tlsd", c.Handle(), c.LocalAddr(),
+			c.RemoteAddr())
 	}
 }
 
@@ -237,8 +238,9 @@ func TestCloseTellsOfACutWrite(t *testing.T) {
 				}
 				m := s.expect("tls.Close", "[7]")
 				if _, err := ch.Write([]byte("x")); (err == nil) != again {
-					t.Errorf("before tls.Close a byte to the client gives %v; "+
-						"the Write was completed: %v", err, again)
+					t.Errorf("at tls.Close, a byte to the client gives the "+
+						"error %v; the Write was completed, so the "+
+						"channel must be open: %v", err, again)
 				}
 				s.result(m, "0")
 			})
@@ -249,7 +251,8 @@ func TestCloseTellsOfACutWrite(t *testing.T) {
 				n, err = c.Write(make([]byte, 1<<20))
 			}
 			if n == 1<<20 || !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("Write returns %d, %v; want a part, cut off", n, err)
+				t.Errorf("Write returns %d, %v; want a part of %d bytes, and the "+
+					"error of the deadline", n, err, 1<<20)
 			}
 			close(drain)
 			if again {
@@ -292,13 +295,13 @@ func TestDeadlinesOfAConnEndWaitsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("Read after its deadline returns %v", err)
+		t.Errorf("Read after its deadline returns %v, want ErrDeadlineExceeded", err)
 	}
 	if err := c.SetWriteDeadline(time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("Write after its deadline returns %v", err)
+		t.Errorf("Write after its deadline returns %v, want ErrDeadlineExceeded", err)
 	}
 	close(more)
 	if err := c.SetDeadline(time.Time{}); err != nil {
@@ -344,7 +347,8 @@ func TestStatusKeepsWhatTlsdSays(t *testing.T) {
 	st, err := c.Status(t.Context(), 7)
 	if err != nil || st.Read != "end" || st.Write != "failed" || st.Received != 5 ||
 		st.Sent != 6 || st.ReadError != nil {
-		t.Errorf("Status returns %+v, %v", st, err)
+		t.Errorf("Status returns %+v, %v; want the values of tlsd's answer, and no "+
+			"ReadError", st, err)
 	}
 	wantKind(t, st.WriteError, KindIO)
 	if err := c.Shutdown(t.Context(), 7); err != nil {

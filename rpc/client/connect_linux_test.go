@@ -14,8 +14,8 @@ import (
 	"tlsd/internal/testkit"
 )
 
-// fullSocket makes a listening socket whose queue is full. next accepts one caller of the queue, so
-// that there is room for another.
+// fullSocket makes a listening socket whose queue is full. The function next accepts one caller of
+// the queue, so that there is room for another.
 func fullSocket(t *testing.T) (path string, next func()) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "s")
@@ -40,7 +40,7 @@ func fullSocket(t *testing.T) (path string, next func()) {
 		err = unix.Connect(fd, address)
 	}
 	if err != unix.EAGAIN {
-		t.Fatal(err)
+		t.Fatal("a connect to a full queue, want EAGAIN: ", err)
 	}
 	return path, func() {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)

@@ -67,7 +67,8 @@ func TestAProgramWithMoreRightsThanItsUserDoesNotTrustTheEnvironment(t *testing.
 			Credential: &syscall.Credential{Uid: user, Gid: user}}
 		out, err := cmd.CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "\nsockets: ") {
-			t.Fatalf("%s: %v\n%s", c.name, err, out)
+			t.Fatalf("%s: the program has not printed its sockets: %v\n%s", c.name, err,
+				out)
 		}
 		if strings.Contains(string(out), "/of/the/user") != c.trusts {
 			t.Errorf("%s: the program uses TLSD_SOCKET: %v, want %v\n%s", c.name,

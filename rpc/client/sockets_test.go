@@ -123,7 +123,8 @@ func TestTheFirstSocketThatAnswersIsTaken(t *testing.T) {
 	}
 	if !errors.Is(none.Tried[0].Err, fs.ErrNotExist) ||
 		!errors.Is(none.Tried[1].Err, syscall.ECONNREFUSED) {
-		t.Errorf("the system's errors are lost: %v", err)
+		t.Errorf("the attempts do not wrap the system's errors, ENOENT and ECONNREFUSED: "+
+			"%v", err)
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())

@@ -89,7 +89,8 @@ func (s *standIn) next() *asked {
 	}
 	var m asked
 	if err := json.Unmarshal(line, &m); err != nil || m.JSONRPC != "2.0" {
-		s.t.Errorf("stand-in: the client sent %.60q: %v", line, err)
+		s.t.Errorf("stand-in: the client sent %.60q, want a message of JSON-RPC 2.0: %v",
+			line, err)
 		return nil
 	}
 	return &m

@@ -284,7 +284,7 @@ static void *execute(void *arg)
 		result = tls.Handshake(HANDLE);
 	else if (IS("Write"))
 		result = tls.Write(HANDLE, c->data, strtoull(a[3], NULL, 10));
-	else if (IS("WriteRaw")) /* data: a field of the line, or NULL; any length */
+	else if (IS("WriteRaw")) /* the data is a field of the line, or NULL */
 		result = tls.Write(HANDLE, a[3], strtoull(a[4], NULL, 10));
 	else if (IS("WriteZeros")) {
 		data = had(calloc(1, strtoull(a[3], NULL, 10)));
