@@ -292,6 +292,7 @@ func TestWaitResetTellsOfAResetAfterTheEnd(t *testing.T) {
 			ctx, cancel := context.WithCancel(bounded(t))
 			waited := make(chan error, 2)
 			go func() { waited <- c.WaitReset(ctx) }()
+			untilReads(t, c)
 			cancel()
 			if err := <-waited; !errors.Is(err, context.Canceled) {
 				t.Errorf("WaitReset that is cancelled: %v, want context.Canceled",
@@ -337,7 +338,7 @@ func TestWaitResetGivesWayToAWrite(t *testing.T) {
 		ctx, cancel := context.WithCancel(bounded(t))
 		waited := make(chan error, 1)
 		go func() { waited <- c.WaitReset(ctx) }()
-		testkit.Until(t, "WaitReset waits", func() bool { return openssl.Reads(c) })
+		untilReads(t, c)
 		testkit.Must(t, openssl.TakeReading(bounded(t), c))
 		cancel()
 		if err := <-waited; !errors.Is(err, context.Canceled) {
@@ -352,9 +353,16 @@ func TestCloseEndsWaitReset(t *testing.T) {
 		ended(t, c, peer, true)
 		waited := make(chan error, 1)
 		go func() { waited <- c.WaitReset(bounded(t)) }()
+		untilReads(t, c)
 		c.Close()
 		if err := <-waited; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("WaitReset: %v, want net.ErrClosed", err)
 		}
 	})
+}
+
+// untilReads returns when a Read or WaitReset of c has begun.
+func untilReads(t *testing.T, c *openssl.Conn) {
+	t.Helper()
+	testkit.Until(t, "a Read or WaitReset has begun", func() bool { return openssl.Reads(c) })
 }

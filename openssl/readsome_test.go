@@ -59,6 +59,7 @@ func TestReadSomeThatIsCancelledHasLostNothing(t *testing.T) {
 			_, err := c.ReadSome(ctx, 10)
 			ended <- err
 		}()
+		untilReads(t, c)
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Fatal("the ReadSome that was cancelled, want context.Canceled: ", err)

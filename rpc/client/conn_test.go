@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tlsd/internal/testkit"
 )
 
 var _ net.Conn = (*Conn)(nil)
@@ -206,12 +208,16 @@ func TestCloseReturnsAnErrorThatNoCallHasReturned(t *testing.T) {
 // Close ends a Read that waits for the peer, and a Write that waits for tlsd.
 func TestCloseEndsWhatWaits(t *testing.T) {
 	t.Parallel()
-	c := talkOver(t, func(s *standIn, _ *net.UnixConn) {
+	writes := make(chan error, 1)
+	c := talkOver(t, func(s *standIn, ch *net.UnixConn) {
+		_, err := ch.Read(make([]byte, 1))
+		writes <- err
 		s.result(s.expect("tls.Close", "[7]"), "0")
 	})
 	ended := make(chan error, 2)
 	go func() { _, err := c.Read(make([]byte, 1)); ended <- err }()
 	go func() { _, err := c.Write(make([]byte, 64<<20)); ended <- err }()
+	testkit.Must(t, testkit.Receive(t, writes, "the Write to begin"))
 	if err := c.Close(); err != nil {
 		t.Errorf("Close returns %v", err)
 	}
