@@ -76,12 +76,14 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
 	return a
 }
 
-// run lets the callers play scenes, and does the acts of chaos_test.go, until the time is over.
+// run lets the callers play scenes, and does the acts of chaos_test.go, until the time is over and
+// everything in musts has happened.
 func (a *arena) run() {
 	a.atRest = a.rest()
-	a.ctx, a.stop = context.WithTimeout(a.t.Context(), *duration)
+	a.ctx, a.stop = context.WithCancel(a.t.Context())
 	defer a.stop()
 	var all sync.WaitGroup
+	all.Go(a.endInTime)
 	for i := range *callers {
 		random := rand.New(rand.NewPCG(a.seed, uint64(i)))
 		all.Go(func() {
@@ -101,6 +103,31 @@ func (a *arena) run() {
 	all.Wait()
 	cancel()
 	<-sampled
+}
+
+// musts has what a run must have tested, as figures counts it.
+var musts = []string{"scenes", "sessions", "connections", "accepts", "raw sessions",
+	"abandoned sessions", "cancelled", "refused certificates", "kills of callers"}
+
+// endInTime ends the run after the time *duration. On a busy machine something in musts may not have
+// happened by then. So endInTime waits for it, but at most for the time longestExtra.
+func (a *arena) endInTime() {
+	const longestExtra = 10 * time.Minute
+	defer a.stop()
+	ctx, cancel := context.WithTimeout(a.ctx, *duration)
+	defer cancel()
+	<-ctx.Done()
+	ctx, cancel = context.WithTimeout(a.ctx, longestExtra)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for len(a.figures.missing()) > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // fail records a failure of the test, and ends the run.

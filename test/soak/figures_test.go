@@ -48,6 +48,13 @@ func (f *figures) count(what string) int {
 	return f.counts[what]
 }
 
+// missing returns what must happen in a run (musts), and has not happened.
+func (f *figures) missing() []string {
+	return slices.DeleteFunc(slices.Clone(musts), func(must string) bool {
+		return f.count(must) > 0
+	})
+}
+
 // String lists all figures.
 func (f *figures) String() string {
 	f.mu.Lock()

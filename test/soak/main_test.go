@@ -35,7 +35,7 @@ import (
 )
 
 var (
-	duration = flag.Duration("duration", 20*time.Second, "how long the callers go on")
+	duration = flag.Duration("duration", 20*time.Second, "how long the callers go on at least")
 	seed     = flag.Uint64("seed", rand.Uint64(), "decides what the scenes do")
 	callers  = flag.Int("callers", 3, "how many callers each daemon has at the same time")
 )

@@ -102,13 +102,8 @@ func (a *arena) look() {
 	}
 	a.peer.stop()
 	a.readLog()
-	for _, must := range []string{"scenes", "sessions", "connections", "accepts",
-		"raw sessions", "abandoned sessions", "cancelled", "refused certificates",
-		"kills of callers"} {
-		if a.figures.count(must) == 0 {
-			t.Errorf("the run had no %s, so it has not tested them; try a longer "+
-				"-duration", must)
-		}
+	for _, must := range a.figures.missing() {
+		t.Errorf("the run had no %s, so it has not tested them", must)
 	}
 }
 
