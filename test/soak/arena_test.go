@@ -109,8 +109,8 @@ func (a *arena) run() {
 var musts = []string{"scenes", "sessions", "connections", "accepts", "raw sessions",
 	"abandoned sessions", "cancelled", "refused certificates", "kills of callers"}
 
-// endInTime ends the run after the time *duration. On a busy machine something in musts may not have
-// happened by then. So endInTime waits for it, but at most for the time longestExtra.
+// endInTime ends the run after the time *duration. On a busy machine, not everything in musts has
+// happened by then. So endInTime waits for the rest, but at most for the time longestExtra.
 func (a *arena) endInTime() {
 	const longestExtra = 10 * time.Minute
 	defer a.stop()
