@@ -43,15 +43,23 @@ func inNamespaces(t *testing.T) bool {
 		}
 		t.Skip("namespaces are not permitted: " + reason)
 	}
-	testd.Exe(t, "tlsd") // fills Go's build cache, so the build in the namespaces is quick
+	// The new process takes the programs of this one. It cannot build them, because Go may need
+	// the network for that, for example to load a module.
+	bin := filepath.Dir(testd.Exe(t, "tlsd"))
+	for _, program := range []string{testd.Plugin(t), testd.Domhost(t)} {
+		if filepath.Dir(program) != bin {
+			t.Fatalf("%s is not in the folder %s", program, bin)
+		}
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	const minutes = 3 * testkit.Patience // for the whole test and the build of its programs
+	const minutes = 3 * testkit.Patience // for the whole test
 	args = append(args, "sh", "-c", `ip link set lo up && exec "$@"`, "sh",
 		self, "-test.v", "-test.run=^"+t.Name()+"$", "-test.timeout="+minutes.String())
-	p := start(t, program{name: "unshare", args: args, env: []string{insideEnv + "=1"}})
+	p := start(t, program{name: "unshare", args: args,
+		env: []string{insideEnv + "=1", "TLSD_TEST_BIN=" + bin}})
 	e := p.waitFor(t, minutes+testkit.Patience)
 	if e.status != 0 || !strings.Contains(e.stdout, "--- PASS: "+t.Name()+" ") {
 		t.Error("the test has failed in its namespaces; the output of unshare in this " +
