@@ -97,8 +97,6 @@ var unable = []struct {
 	why      string
 	old      bool // this row is only for OpenSSL 1.1.1
 }{
-	{ourName, asBoth, halfClose, "these tests do not call tls.Shutdown; package session " +
-		"tests it", false},
 	{ourName, asBoth, cut, "tls.Close always sends close_notify", false},
 	{ourName, asBoth, reset, "tls.Close always sends close_notify", false},
 	{ourName, asBoth, oneVersion, "only the oldest version can be set (min-version)", false},

@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -134,7 +133,7 @@ type ourStream struct{ *ours.Stream }
 
 func (s ourStream) peerSubject() string { return s.PeerSubject() }
 func (s ourStream) version() string     { return s.Version() }
-func (s ourStream) closeWrite() error   { return errors.New("not possible") }
+func (s ourStream) closeWrite() error   { return s.S.Shutdown(s.Ctx, s.H) }
 func (s ourStream) cut()                { s.TB.Error("we cannot cut a connection") }
 func (s ourStream) reset()              { s.TB.Error("we cannot reset a connection") }
 

@@ -55,7 +55,7 @@ var cases = []struct {
 	{name: largestOurs, run: func(c *cell) { c.largestRecords(1 - c.peers()) }, plugin: true},
 	{name: largestPeers, run: func(c *cell) { c.largestRecords(c.peers()) }, plugin: true},
 	{name: halfClosed, run: (*cell).peerHalfCloses},
-	{name: halfClosing}, // never runs: the variable unable lists it for all peers
+	{name: halfClosing, run: (*cell).weHalfClose, plugin: true},
 	{name: renegotiated, run: (*cell).renegotiation},
 	{name: certOptional, run: (*cell).clientCertOptional},
 	{name: certRequired, run: (*cell).clientCertRequired},
@@ -516,13 +516,53 @@ func (c *cell) peerHalfCloses() {
 	c.connect()
 	c.exchange(1000, 0)
 	testkit.Must(c.T, c.them.closeWrite())
-	if n, err := c.us.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-		c.Fatalf("after the peer's close_notify our Read returns %d bytes and %v, want EOF",
-			n, err)
-	}
+	c.readsEnd("we", c.us)
 	c.all(c.sends("we", c.us, lines(4, bulk), 0),
 		c.receives("the peer", c.them, lines(4, bulk)))
 	c.finish()
+}
+
+// After tls.Shutdown the peer reads all our data, and its end. We still read what the peer then
+// sends, and the peer's end. An echo sends only what came before our end.
+func (c *cell) weHalfClose() {
+	c.connect()
+	c.exchange(1000, 0)
+	n := bulk
+	_, echoes := c.them.(echo)
+	if echoes {
+		n = 20_000 // the echo fits into the sockets
+	}
+	end := func() error {
+		if err := c.sends("we", c.us, lines(4, n), 0)(); err != nil {
+			return err
+		}
+		return c.us.S.Shutdown(c.us.Ctx, c.us.H)
+	}
+	if echoes {
+		c.all(end)
+		c.all(c.receives("the echo", c.us, lines(4, n)))
+	} else {
+		c.all(end, c.receives("the peer", c.them, lines(4, n)))
+		c.readsEnd("the peer", c.them)
+		c.all(c.sends("the peer", c.them, lines(5, n), 0),
+			c.receives("we", c.us, lines(5, n)))
+		testkit.Must(c.T, c.them.closeWrite())
+	}
+	c.readsEnd("we", c.us)
+	// Some peers take a FIN for the end, too.
+	all := c.relay.Records(1 - c.peers())
+	if last := all[len(all)-1]; last.Len != 2+c.overhead() {
+		c.Errorf("our last record has %d bytes, want an alert, of 2 bytes", last.Len)
+	}
+	c.finish()
+}
+
+// readsEnd checks that a side reads the end of the data.
+func (c *cell) readsEnd(who string, from io.Reader) {
+	c.Helper()
+	if n, err := from.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		c.Fatalf("%s: a Read returns %d bytes and %v, want EOF", who, n, err)
+	}
 }
 
 // If the peer begins a renegotiation, we refuse it with an alert and send no message of a

@@ -23,6 +23,7 @@ var unable = []struct {
 	{"curl", asServer, "", 0, "curl is no server"},
 	{"curl", asClient, oneByte, 0, "curl writes all its data at once"},
 	{"curl", asClient, halfClosed, 0, "curl closes both directions at once"},
+	{"curl", asClient, halfClosing, 0, "curl stops sending when the peer has ended"},
 	{"curl", asClient, keyUpdate, 0, "curl has no command for it"},
 	{"curl", asClient, renegotiated, 0, "curl has no command for it"},
 
@@ -51,8 +52,9 @@ var unable = []struct {
 	{"GnuTLS", asServer, largestPeers, 0, "gnutls-serv answers line by line"},
 
 	{"GnuTLS", asServer, halfClosed, 0, "gnutls-serv only echoes"},
-	{"", either, halfClosing, 0, "these tests do not call tls.Shutdown; package session " +
-		"tests it"},
+	{"openssl", asServer, halfClosing, 0, "s_server leaves when the peer has ended"},
+	{"openssl", asClient, halfClosing, 0, "s_client leaves when the peer has ended"},
+	{"GnuTLS", asClient, halfClosing, 0, "gnutls-cli leaves when the peer has ended"},
 
 	{"", either, renegotiated, tls.VersionTLS13, "TLS 1.3 has no renegotiation"},
 	{"crypto/tls", either, renegotiated, 0, "crypto/tls cannot begin one"},

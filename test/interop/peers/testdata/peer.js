@@ -37,7 +37,12 @@ async function carry(socket) {
   socket.setNoDelay(true);
   say("ready");
   socket.on("data", (data) => fs.writeSync(1, data));
-  const ended = new Promise((resolve) => socket.on("end", resolve));
+  const ended = new Promise((resolve) =>
+    socket.on("end", () => {
+      fs.closeSync(1);
+      resolve();
+    }),
+  );
   for await (const data of process.stdin) {
     if (option.command && data.toString() === "R\n") {
       socket.renegotiate({}, (err) => say("renegotiation: " + err));

@@ -2,8 +2,9 @@
 #
 # ROLE is client or server. The peer has one connection, with 127.0.0.1. It sends its standard
 # input, and writes received data to its standard output. At the end of its input it sends
-# close_notify, and goes on receiving. To standard error it writes "ready" after the handshake, and
-# at the end a line that begins with "ended: ".
+# close_notify, and goes on receiving. At the end of the received data it closes its output, and
+# goes on sending. To standard error it writes "ready" after the handshake, and at the end a line
+# that begins with "ended: ".
 #
 #   version=1.2   the only version of TLS
 #   ca=FILE       the CA to trust
@@ -14,6 +15,7 @@
 #   most=N        the most bytes of a write
 #   resume=1      a client connects twice, and resumes the first TLS session on the second
 #                 connection
+import os
 import select
 import socket
 import ssl
@@ -143,7 +145,7 @@ def give(data, ended):
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     if ended:
-        sys.stdout.close()
+        os.close(1)
 
 
 def carry(c):
