@@ -130,11 +130,11 @@ func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) e
 	})
 	switch {
 	case !matches && sameFile:
-		return block.fault("key", "does not match the certificate: the server's own must "+
-			"be the first one in the file", q)
+		return block.fault("key", "does not match the certificate; the server's own "+
+			"certificate must be the first one in the file", q)
 	case !matches:
-		return block.fault("key", "does not match the certificate (of a chain, the "+
-			"server's own must come first)", q)
+		return block.fault("key", "does not match the certificate; in a chain, the "+
+			"server's own certificate must come first", q)
 	case !used:
 		return block.fault("key", "cannot be used: "+q.reason(), q)
 	}

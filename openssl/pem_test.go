@@ -167,8 +167,8 @@ func TestServerFilesAreChecked(t *testing.T) {
 		"key of other type": {cert.CertPEM, rsa.KeyPEM, "does not match the certificate"},
 		"chain in wrong order": {join(chained.CertPEM[bytes.LastIndex(chained.CertPEM,
 			[]byte("-----BEGIN")):], chained.CertPEM),
-			chained.KeyPEM, "does not match the certificate (of a chain, the " +
-				"server's own must come first)"},
+			chained.KeyPEM, "does not match the certificate; in a chain, the " +
+				"server's own certificate must come first"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

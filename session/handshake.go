@@ -36,8 +36,7 @@ func (c *connection) handshake(ctx context.Context, timeout time.Duration, call 
 	err := c.stateError()
 	if err == nil && c.state == connReady && ch != nil {
 		err = fail(kind.State,
-			"its handshake has been done already; a data channel can come only with "+
-				"the tls.Handshake that does it")
+			"its handshake has been done already, so it cannot get a data channel")
 	}
 	if err != nil || c.state == connReady {
 		s.mu.Unlock()

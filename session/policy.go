@@ -70,8 +70,8 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 	nc, err := race(ctx, interleave(allowed), s.attemptPause, connectTo)
 	if err != nil && ctx.Err() == nil && allowed[0] != addresses[0] {
 		return nil, fail(kind.Connect,
-			"the addresses that the administrator's policy (%s) allows do not take "+
-				"the connection; not allowed: %s",
+			"cannot connect to any address that the administrator's policy (%s) "+
+				"allows; not allowed: %s",
 			policy.KeyDestinations, strings.Join(refused, ", "))
 	}
 	return nc, err
@@ -102,7 +102,7 @@ func (s *Session) listen(ctx context.Context, op, addr string) (net.Listener, er
 	refuse := func(asked string) error {
 		doing := "listening on " + asked
 		if port == 0 {
-			doing += ", any free port,"
+			doing += " (any free port)"
 		}
 		return s.denied(op, policy.KeyListen, asked, doing)
 	}

@@ -86,8 +86,9 @@ func flagTable(o *options) []flagInfo {
 			"/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
 			"path of the socket", (*text)(&o.socket)},
 		{"", "socket-mode", "MODE",
-			"0600; one --allow-gid alone: 0660, for that group; other --allow-…: 0666",
-			"permissions of the socket, octal", (*mode)(&o.socketMode)},
+			"0600; with one --allow-gid alone: 0660; with any other --allow-…: 0666",
+			"permissions of the socket, octal; the default 0660 is for the group of " +
+				"--allow-gid", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users that may connect besides tlsd's own; names or numbers; may be " +
 				"repeated",
@@ -165,8 +166,8 @@ func flagTable(o *options) []flagInfo {
 			"for the caller to read one answer; after this time its session ends",
 			&duration{&o.answerTimeout, false}},
 		{"", "session-idle-timeout", "TIME", "12h",
-			"how long a session may have no call in flight, no message and no data; " +
-				"then it ends; 0: never",
+			"end a session after this time without a call in flight, a message or " +
+				"data; 0: never",
 			&duration{&o.idleTimeout, true}},
 		{"", "drain-timeout", "TIME", "30s",
 			"for open sessions to end when tlsd stops; then tlsd ends them",

@@ -275,8 +275,8 @@ func (s *source) read(word string) ([]byte, error) {
 		return []byte(word), nil
 	}
 	if s.stdin == nil {
-		return nil, errors.New("- is standard input, which can be data only once, and " +
-			"only in tlsshim call; want @FILE, or text:- for a hyphen")
+		return nil, errors.New("- is standard input: only tlsshim call can read it, and " +
+			"only once; want @FILE, or text:- for a hyphen")
 	}
 	read := s.stdin
 	s.stdin = nil // a second read would find no data

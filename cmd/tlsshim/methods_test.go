@@ -123,7 +123,7 @@ func TestWordsThatAreNoCallAreExplained(t *testing.T) {
 		{"Write 1 base64:AP8", "data: base64: illegal base64"},
 		{"Write 1 @/nonexistent/file", "data: open /nonexistent/file: no such file"},
 		{"Write 1 @" + large, "data: more than 16777216 bytes"},
-		{"Write 1 - -- Write 1 -", "data: - is standard input, which can be data only"},
+		{"Write 1 - -- Write 1 -", "data: - is standard input: only tlsshim call"},
 	} {
 		_, err := parseCalls(strings.Fields(tt.words),
 			source{stdin: func() ([]byte, error) { return []byte{}, nil }})

@@ -1,7 +1,7 @@
 # fish completion for tlsd
 # begin generated: make pages
 complete -c tlsd -l socket -d 'path of the socket' -r
-complete -c tlsd -l socket-mode -d 'permissions of the socket, octal' -x
+complete -c tlsd -l socket-mode -d 'permissions of the socket, octal; the default 0660 is for the group of --allow-gid' -x
 complete -c tlsd -l allow-uid -d 'users that may connect besides tlsd'\''s own; names or numbers; may be repeated' -x
 complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect; SECURITY.md has the details' -x
 complete -c tlsd -l policy -d 'what each user'\''s scripts may do; see tlsd-policy(5); read again on SIGHUP' -r
@@ -23,7 +23,7 @@ complete -c tlsd -l read-timeout -d 'for Read to get data' -x
 complete -c tlsd -l write-timeout -d 'for each 64 KiB of a Write to be sent' -x
 complete -c tlsd -l close-timeout -d 'for written data to reach the peer, after a Close or the session'\''s end' -x
 complete -c tlsd -l answer-timeout -d 'for the caller to read one answer; after this time its session ends' -x
-complete -c tlsd -l session-idle-timeout -d 'how long a session may have no call in flight, no message and no data; then it ends; 0: never' -x
+complete -c tlsd -l session-idle-timeout -d 'end a session after this time without a call in flight, a message or data; 0: never' -x
 complete -c tlsd -l drain-timeout -d 'for open sessions to end when tlsd stops; then tlsd ends them' -x
 complete -c tlsd -l watchdog -d 'how long a worker with sessions may be silent, or an OpenSSL call may take; then tlsd kills the worker; 0: never' -x
 complete -c tlsd -l idle-exit -d 'exit after this time without a session' -x

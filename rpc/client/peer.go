@@ -29,9 +29,9 @@ type StrangerError struct {
 }
 
 func (e *StrangerError) Error() string {
-	return fmt.Sprintf("%s: refused, because user %d runs it; this user is not root, not user "+
-		"%d, and not in trusted-users of %s",
-		e.Path, e.Peer.UID, os.Geteuid(), ConfPath)
+	return fmt.Sprintf("%s: refused, because user %d runs it; user %d is not root, "+
+		"not the user of this process (user %d), and not in trusted-users of %s",
+		e.Path, e.Peer.UID, e.Peer.UID, os.Geteuid(), ConfPath)
 }
 
 // checkTrusted fails if the socket at path belongs to a user who is not trusted. The function read

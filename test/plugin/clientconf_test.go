@@ -243,9 +243,10 @@ func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 			continue
 		}
 		h.send("NewClient", "h", 1).fails(
-			"tls.NewClient: backend: no tlsd: "+socket+": refused, because user "+
-				"65534 runs it; this user is not root, not user 0",
-			"and not in trusted-users of /etc/tlsd/client.conf")
+			"tls.NewClient: backend: no tlsd: " + socket + ": refused, because user " +
+				"65534 runs it; user 65534 is not root, not the user of this " +
+				"process (user 0), and not in trusted-users of " +
+				"/etc/tlsd/client.conf")
 	}
 }
 

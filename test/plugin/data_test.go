@@ -188,7 +188,8 @@ func (p *peer) noDescriptor(h *host, kind string, code int, want string) {
 	h.errorOf(kind, code)
 }
 
-const beforeHandshake = "tls.Descriptor: handle 1: there is none before the handshake"
+const beforeHandshake = "tls.Descriptor: handle 1: " +
+	"the connection has no descriptor before its handshake"
 
 // Only tlsd knows which handles exist. So if a handle has no data channel, tls.Descriptor asks tlsd
 // for the reason.

@@ -247,7 +247,7 @@ func TestAServerChangesToTLSLater(t *testing.T) {
 	h.send("Read", 2, 100).fails("tls.Read: handle 2: ")
 	h.errorOf("state", -32002)
 	h.send("Descriptor", 2).fails(
-		"tls.Descriptor: handle 2: there is none before the handshake")
+		"tls.Descriptor: handle 2: the connection has no descriptor before its handshake")
 	h.send("Info", 2, "cipher").fails("tls.Info: handle 2: ")
 	h.errorOf("state", -32002)
 	if r := h.call("Info", 2, "peer-address"); !strings.HasPrefix(r.Text, "127.0.0.1:") {

@@ -77,9 +77,10 @@ static struct owned *try_socket(struct search *f, const char *path)
 		return sock;
 	} else {
 		error = EPERM;
-		search_note(f, "%s: refused, because user %u runs it; this user is not root, not "
-			    "user %u, and not in trusted-users of %s", path, (unsigned)server,
-			    (unsigned)geteuid(), CLIENT_CONF);
+		search_note(f, "%s: refused, because user %u runs it; user %u is not root, not "
+			    "the user of this process (user %u), and not in trusted-users of %s",
+			    path, (unsigned)server, (unsigned)server, (unsigned)geteuid(),
+			    CLIENT_CONF);
 	}
 	owned_close(sock);
 	errno = error;

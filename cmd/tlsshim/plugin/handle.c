@@ -98,7 +98,7 @@ static void fail_without_descriptor(struct use *u)
 	if (strcmp(kind, "handle") == 0)
 		use_fail(u, kind, "no such connection or context");
 	else if (strcmp(kind, "state") == 0)
-		use_fail(u, kind, "there is none before the handshake");
+		use_fail(u, kind, "the connection has no descriptor before its handshake");
 }
 
 int64_t connection_descriptor(struct process *p, struct call *c)
