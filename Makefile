@@ -217,7 +217,7 @@ recordings: build ## run the scenes of README.md's pictures, and draw the pictur
 	$(GO) run ./docs/recordings
 
 pages: ## write anew what is generated: parts of pages and completions, the seccomp filter
-	$(GO) test -count=1 -run 'Page|Sample|Completion|WrittenProgram' ./cmd/tlsd ./cmd/tlsshim \
+	$(GO) test -count=1 -run 'Page|Sample|Completion|GeneratedProgram' ./cmd/tlsd ./cmd/tlsshim \
 		./test/packaging ./internal/confine -update
 
 packages: ## the .deb and the .rpm, into bin/packages
