@@ -217,7 +217,7 @@ recordings: build ## run the scenes of README.md's pictures, and draw the pictur
 	$(GO) run ./docs/recordings
 
 pages: ## write anew what is generated: parts of pages and completions, the seccomp filter
-	$(GO) test -count=1 -run 'Page|Sample|Completion|WrittenProgram' ./cmd/tlsd ./cmd/tlsshim \
+	$(GO) test -count=1 -run 'Page|Sample|Completion|GeneratedProgram' ./cmd/tlsd ./cmd/tlsshim \
 		./test/packaging ./internal/confine -update
 
 packages: ## the .deb and the .rpm, into bin/packages
@@ -230,7 +230,7 @@ test-monitoring: deps-monitoring ## metrics, alert rules and dashboard with a re
 	TLSD_TEST_PROMETHEUS=1 $(GO) test -count=1 -timeout 10m -run 'Metrics|Exporter|Rules|Prometheus' ./test/e2e/admin
 
 test-packages: deps-packages ## install, use, upgrade and remove the .deb and the .rpm in a Debian of their own, as root; the first time 7 minutes
-	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|TwoBuilds' ./test/packaging
+	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|OtherShells|TwoBuilds' ./test/packaging
 
 deps-packages:
 	@sh scripts/deps.sh packages

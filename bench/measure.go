@@ -122,7 +122,7 @@ func (a *arena) runTask(ctx context.Context, t task, client int, lines *bufio.Re
 		if weight, err = weigh(helpers); err != nil {
 			return nil, err
 		}
-		if parent, err = weigh(only(t.helper.pid(), helpers)); err != nil {
+		if parent, err = weigh(justOne(t.helper.pid(), helpers)); err != nil {
 			return nil, err
 		}
 	}
@@ -178,7 +178,7 @@ func (o *outcome) weighAfter(ctx context.Context, helper int, before, parent mem
 	if err != nil {
 		return err
 	}
-	own, err := weigh(only(helper, after))
+	own, err := weigh(justOne(helper, after))
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func committed(t *testing.T) *results {
 }
 
 // The tables of BENCHMARKS.md have the figures of bench/results.json, and no section is empty.
-func TestTheTextsTablesAreThoseOfTheResults(t *testing.T) {
+func TestTheTablesOfTheTextAreThoseOfTheResults(t *testing.T) {
 	t.Parallel()
 	have, err := os.ReadFile(theText)
 	if err != nil {

@@ -241,8 +241,8 @@ func busiest(before, after map[int]usage) int {
 // for each of them. dirty has only pages that no other process shares, and that were changed.
 type memory struct{ pss, dirty int64 }
 
-// only(pid, family) returns a family that consists of the process pid and nothing else.
-func only(pid int, family map[int]usage) map[int]usage { return map[int]usage{pid: family[pid]} }
+// justOne(pid, family) returns a family that consists of the process pid and nothing else.
+func justOne(pid int, family map[int]usage) map[int]usage { return map[int]usage{pid: family[pid]} }
 
 // kernelMemory returns the memory that the kernel uses for itself on the whole machine, in bytes:
 // slabs, stacks and page tables (proc(5), /proc/meminfo). The sockets of all processes are in it,

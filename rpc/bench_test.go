@@ -68,7 +68,7 @@ func BenchmarkWrite64K(b *testing.B) {
 // benchCall makes the same call again and again, in a session that has a connection with handle 1.
 // n is the size of the call's payload in bytes.
 func benchCall(b *testing.B, n int, call string) {
-	p := newPeer(b, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = idle{} })
+	p := newCaller(b, func(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Engine = idle{} })
 	p.conn.SetDeadline(time.Time{})
 	p.client(testkit.Silent(b))
 	if n > 0 {

@@ -26,22 +26,22 @@ func TestCancelRequest(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		method string
-		params func(*peer) string
+		params func(*caller) string
 		handle string
 	}{
-		"connect": {"tls.NewClient", func(p *peer) string { return fmt.Sprintf(`["127.0.0.1",%d]`, testkit.Unanswered(p.t)) }, ""},
-		"Handshake": {"tls.Handshake", func(p *peer) string {
+		"connect": {"tls.NewClient", func(p *caller) string { return fmt.Sprintf(`["127.0.0.1",%d]`, testkit.Unanswered(p.t)) }, ""},
+		"Handshake": {"tls.Handshake", func(p *caller) string {
 			return "[" + p.ok("tls.NewClient", "localhost", testkit.Silent(p.t)) + "]"
 		}, "1"},
-		"Read": {"tls.Read", func(p *peer) string {
+		"Read": {"tls.Read", func(p *caller) string {
 			return "[" + string(p.client(p.echo())) + ",10]"
 		}, "1"},
-		"Accept": {"tls.Accept", func(p *peer) string { return fmt.Sprintf(`[%s,"127.0.0.1",%d]`, p.server(), testkit.Port(p.t)) }, "1"},
+		"Accept": {"tls.Accept", func(p *caller) string { return fmt.Sprintf(`[%s,"127.0.0.1",%d]`, p.server(), testkit.Port(p.t)) }, "1"},
 	} {
 		for _, id := range []string{`7`, `"seven"`, `-7`, `null`, `123456789012345678901234567890`} {
 			t.Run(name+" "+id, func(t *testing.T) {
 				t.Parallel()
-				p := newPeer(t)
+				p := newCaller(t)
 				p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":%q,"params":%s}`, id, c.method, c.params(p)))
 				p.silent()
 				// No call has one of these ids.
@@ -62,7 +62,7 @@ func TestCancelRequest(t *testing.T) {
 // nothing.
 func TestCancelRequestAsACallIsAnswered(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.line(`{"jsonrpc":"2.0","id":1,"method":"$/cancelRequest","params":[99]}`)
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":null}`)
 }
@@ -70,7 +70,7 @@ func TestCancelRequestAsACallIsAnswered(t *testing.T) {
 // Ids that are strings are compared after their escapes are resolved.
 func TestCancelRequestComparesStringsByValue(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	h := string(p.client(p.echo()))
 	p.line(`{"jsonrpc":"2.0","id":"\u0061/b","method":"tls.Read","params":[` + h + `,1]}`)
 	p.line(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":["a\/b"]}`)
@@ -80,7 +80,7 @@ func TestCancelRequestComparesStringsByValue(t *testing.T) {
 // If several calls have the same id, $/cancelRequest ends all of them, and no other call.
 func TestCancelRequestEndsAllWithThatID(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	h := string(p.client(p.echo()))
 	for range 3 {
 		p.line(`{"jsonrpc":"2.0","id":"same","method":"tls.Read","params":[` + h + `,1]}`)
@@ -97,7 +97,7 @@ func TestCancelRequestEndsAllWithThatID(t *testing.T) {
 // $/cancelRequest can end a call of its own batch.
 func TestCancelRequestInABatch(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	h := string(p.client(p.echo()))
 	p.line(`[{"jsonrpc":"2.0","id":1,"method":"tls.Read","params":[` + h + `,1]},` +
 		`{"jsonrpc":"2.0","id":2,"method":"tls.Backend"},` +
@@ -108,7 +108,7 @@ func TestCancelRequestInABatch(t *testing.T) {
 // $/cancelRequest cannot end a call of another session that has the same id.
 func TestCancelRequestReachesNoOtherSession(t *testing.T) {
 	t.Parallel()
-	p, other := newPeer(t), newPeer(t)
+	p, other := newCaller(t), newCaller(t)
 	h := string(p.client(p.echo()))
 	p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Read","params":[` + h + `,1]}`)
 	p.silent()
@@ -125,7 +125,7 @@ func TestCancelRequestReachesNoOtherSession(t *testing.T) {
 // room for another call.
 func TestCallsInFlightAreLimited(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) {
+	p := newCaller(t, func(_ *fakeengine.Engine, c *rpc.Config) {
 		c.Session.Limits = session.Limits{Calls: 3}
 	})
 	h := string(p.client(p.echo()))

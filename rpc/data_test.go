@@ -32,7 +32,7 @@ func channelPair(t testing.TB) (*net.UnixConn, *os.File) {
 }
 
 // lineWith sends a line, and the descriptors of the files with its first byte. It closes the files.
-func (p *peer) lineWith(line string, files ...*os.File) {
+func (p *caller) lineWith(line string, files ...*os.File) {
 	p.t.Helper()
 	var fds []int
 	for _, f := range files {
@@ -49,7 +49,7 @@ func (p *peer) lineWith(line string, files ...*os.File) {
 }
 
 // shake does a handshake with a data channel, and returns the caller's end.
-func (p *peer) shake(handle string) *net.UnixConn {
+func (p *caller) shake(handle string) *net.UnixConn {
 	p.t.Helper()
 	ours, theirs := channelPair(p.t)
 	p.lineWith(`{"jsonrpc":"2.0","id":"h","method":"tls.Handshake","params":[`+handle+`,1]}`, theirs)
@@ -70,7 +70,7 @@ func isEnded(t testing.TB, ch net.Conn) {
 // and tls.Write are not possible beside a data channel.
 func TestBytesGoOverADataChannel(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.ok("tls.NewClient", "localhost", p.echo())
 	ch := p.shake("1")
 	data := make([]byte, 3<<20)
@@ -99,7 +99,7 @@ func TestBytesGoOverADataChannel(t *testing.T) {
 // further bytes may come, so tls.Flush waits.
 func TestFlushTakesAnyNumber(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.client(p.echo())
 	p.ok("tls.Write", 1, "aGVsbG8=")
 	p.ok("tls.Flush", 1, 5)
@@ -116,7 +116,7 @@ func TestFlushTakesAnyNumber(t *testing.T) {
 // tls.Shutdown also works for a connection without a data channel. The caller can still read.
 func TestHalfCloseWithoutAChannel(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.client(p.echo())
 	p.ok("tls.Write", 1, "aGVsbG8=")
 	p.ok("tls.Shutdown", 1)
@@ -134,7 +134,7 @@ func TestHalfCloseWithoutAChannel(t *testing.T) {
 // tls.LastError returns the text of this error, too.
 func TestAnErrorOfStatusIsAnError(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t, failing(fakeengine.Write,
+	p := newCaller(t, failing(fakeengine.Write,
 		&net.OpError{Op: "write", Err: os.NewSyscallError("write", unix.EPIPE)}))
 	p.ok("tls.NewClient", "localhost", p.echo())
 	ch := p.shake("1")
@@ -158,7 +158,7 @@ func TestAnErrorOfStatusIsAnError(t *testing.T) {
 // system may have dropped the descriptor. The handle still works.
 func TestACallWithoutItsDescriptor(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.ok("tls.NewClient", "localhost", p.echo())
 	p.fails(kind.Limit, "tls.Handshake", 1, 1)
 	p.fails(kind.Params, "tls.Handshake", 1, 2)
@@ -174,7 +174,7 @@ func TestACallWithoutItsDescriptor(t *testing.T) {
 // descriptor, and the handle still works.
 func TestADescriptorOfTheWrongKind(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.ok("tls.NewClient", "localhost", p.echo())
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -193,7 +193,7 @@ func TestADescriptorOfTheWrongKind(t *testing.T) {
 // A call in a batch cannot get a data channel. tlsd closes the descriptor that came with the batch.
 func TestABatchHasNoChannels(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.ok("tls.NewClient", "localhost", p.echo())
 	ours, theirs := channelPair(t)
 	p.lineWith(`[{"jsonrpc":"2.0","id":1,"method":"tls.Handshake","params":{"handle":1,"channel":1}}]`, theirs)
@@ -205,7 +205,7 @@ func TestABatchHasNoChannels(t *testing.T) {
 // If a call fails, for whatever reason, tlsd closes the descriptor that came with it.
 func TestACallThatFailsClosesItsDescriptor(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.client(p.echo())
 	p.ok("tls.NewClient", "localhost", p.echo())
 	p.shake("2")
@@ -233,7 +233,7 @@ func TestACallThatFailsClosesItsDescriptor(t *testing.T) {
 // The end of a session closes descriptors that no call has taken.
 func TestTheSessionsEndClosesDescriptors(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	ours, theirs := channelPair(t)
 	p.lineWith(`{"jsonrpc":"2.0",`, theirs)
 	p.conn.CloseWrite()
@@ -245,7 +245,7 @@ func TestTheSessionsEndClosesDescriptors(t *testing.T) {
 // that was sent with it.
 func TestCallsThatAreSentAtOnceHaveTheirOwnChannels(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	port := p.echo()
 	const n = 10
 	var channels []*net.UnixConn
@@ -287,7 +287,7 @@ func TestBytesOnADataChannelKeepASessionFromBeingIdle(t *testing.T) {
 // 10 ms too early (the constant grain). Then the session ends too early by the same time.
 func bytesKeepASession(t *testing.T) (kept bool) {
 	const limit, grain = 2 * time.Second, 10 * time.Millisecond
-	p := waitingPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = limit })
+	p := waitingCaller(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = limit })
 	p.begin("tls.NewClient", "localhost", p.echo())
 	ch, theirs := channelPair(t)
 	p.lineWith(`{"jsonrpc":"2.0","id":"h","method":"tls.Handshake","params":[1,1]}`, theirs)
@@ -318,8 +318,8 @@ func bytesKeepASession(t *testing.T) (kept bool) {
 }
 
 // newClient serves a session, and returns it with a Go client of the session.
-func newClient(t testing.TB) (*peer, *client.Client) {
-	p := newPeer(t)
+func newClient(t testing.TB) (*caller, *client.Client) {
+	p := newCaller(t)
 	p.conn.SetDeadline(time.Time{})
 	c := client.New(p.conn)
 	t.Cleanup(func() { c.Close() })

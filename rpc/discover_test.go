@@ -42,7 +42,7 @@ type descriptor struct {
 // discovered returns the document of rpc.discover.
 func discovered(t *testing.T) (doc openRPC) {
 	t.Helper()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.line(`{"jsonrpc":"2.0","id":1,"method":"rpc.discover"}`)
 	var r struct{ Result json.RawMessage }
 	if err := json.Unmarshal([]byte(p.answer()), &r); err != nil {
@@ -147,7 +147,7 @@ func TestDiscoverAgreesWithDispatch(t *testing.T) {
 	for _, m := range discovered(t).Methods {
 		t.Run(m.Name, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t)
+			p := newCaller(t)
 			p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q,"params":{"no such parameter":1}}`, m.Name))
 			r := p.response()
 			if r.Error == nil || r.Error.Code != -32602 {
@@ -176,7 +176,7 @@ func TestDiscoverAgreesWithDispatch(t *testing.T) {
 // tls.Info without a handle returns the library, the trust store, the timeouts and the limits.
 func TestInfo(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t, defaults)
+	p := newCaller(t, defaults)
 	p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Info"}`)
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":{
 		"backend":"openssl",
@@ -311,7 +311,7 @@ func TestProtoExamples(t *testing.T) {
 	for i, b := range blocks {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t, defaults, func(e *fakeengine.Engine, _ *rpc.Config) {
+			p := newCaller(t, defaults, func(e *fakeengine.Engine, _ *rpc.Config) {
 				e.System = nil
 			})
 			text := strings.NewReplacer(
@@ -326,7 +326,7 @@ func TestProtoExamples(t *testing.T) {
 }
 
 // example runs the lines of one example.
-func (p *peer) example(lines []string) {
+func (p *caller) example(lines []string) {
 	p.t.Helper()
 	var want []string
 	flush := func() { // reads the expected answers

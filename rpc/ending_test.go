@@ -27,7 +27,7 @@ func padded(n int) string { return backend + strings.Repeat(" ", n-len(backend))
 // A line of wire.MaxLine bytes is read. The session goes on.
 func TestLineOfTheLargestSize(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	go p.line(padded(wire.MaxLine))
 	p.expect(backendAnswer)
 	p.silent()
@@ -43,7 +43,7 @@ func TestLongerLineEndsTheConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t)
+			p := newCaller(t)
 			p.client(p.echo())
 			sent := make(chan struct{})
 			go func() {
@@ -71,7 +71,7 @@ func TestLongerLineEndsTheConnection(t *testing.T) {
 // A line ends with LF or CRLF. Lines of white space are ignored.
 func TestLineEnds(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.send("\n\r\n   \n\t\r\n" + backend + "\r\n\r\n" + backend + "\n\n")
 	p.expect(backendAnswer)
 	p.expect(backendAnswer)
@@ -81,7 +81,7 @@ func TestLineEnds(t *testing.T) {
 // Messages that come byte by byte are read like messages that come whole.
 func TestByteByByte(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	for _, b := range []byte(backend + "\r\n" + `{"jsonrpc":"2.0","id":2,"method":"tls.Write","params":[1,""]}` + "\n\n\n\n" + backend + "\n") {
 		p.send(string([]byte{b}))
 	}
@@ -93,7 +93,7 @@ func TestByteByByte(t *testing.T) {
 // The last line before the end of the stream counts even without a line feed.
 func TestLastLineNeedsNoEnd(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.send(backend + "\n" + backend)
 	p.conn.CloseWrite()
 	p.expect(backendAnswer)
@@ -108,7 +108,7 @@ func TestLastLineNeedsNoEnd(t *testing.T) {
 // through socat.
 func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	port := testkit.Port(t)
 	p.begin("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile)
 	p.begin("tls.Accept", 1, "127.0.0.1", port)
@@ -116,7 +116,7 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 	p.conn.CloseWrite()
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":1}`)
 
-	other := newPeer(t)
+	other := newCaller(t)
 	testkit.Until(t, "the port of the Accept takes a connection", func() bool {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
@@ -143,7 +143,7 @@ func TestHalfCloseGetsAllAnswers(t *testing.T) {
 // ends when the caller closes its socket.
 func TestHalfClosedCallerMayGo(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	h := p.client(p.echo())
 	p.begin("tls.Read", h, 10)
 	p.conn.CloseWrite()
@@ -162,7 +162,7 @@ func TestHalfClosedCallerMayGo(t *testing.T) {
 // a waiting Accept is free.
 func TestCallerThatClosesIsGone(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	port := testkit.Port(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	h, ctx := p.client(p.echo()), p.server()
@@ -191,7 +191,7 @@ func TestCallerThatClosesIsGone(t *testing.T) {
 // If the caller closes its socket before it has read all answers, the session ends, too.
 func TestCallerThatClosesWithoutReading(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.client(p.echo())
 	for range 100 {
 		p.line(backend)
@@ -204,7 +204,7 @@ func TestCallerThatClosesWithoutReading(t *testing.T) {
 // end.
 func TestContextEndsTheSession(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	h := p.client(p.echo())
 	p.begin("tls.Read", h, 10)
 	p.silent() // the Read has begun
@@ -219,7 +219,7 @@ func TestContextEndsTheSession(t *testing.T) {
 // If the context of Serve ends, the session ends even if the caller does not read its answers.
 func TestContextEndsTheSessionOfADeafCaller(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.AnswerTimeout = time.Hour })
+	p := newCaller(t, func(_ *fakeengine.Engine, c *rpc.Config) { c.AnswerTimeout = time.Hour })
 	for { // until the answers fill the socket
 		p.conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 		if _, err := p.conn.Write([]byte(backend + "\n")); err != nil {
@@ -234,7 +234,7 @@ func TestContextEndsTheSessionOfADeafCaller(t *testing.T) {
 
 // If a caller does not read its answers, its session ends after AnswerTimeout. Other sessions go
 // on.
-func TestReaderThatDoesNotRead(t *testing.T) {
+func TestACallerThatDoesNotReadItsAnswers(t *testing.T) {
 	t.Parallel()
 	for name, line := range map[string]string{
 		"calls":        backend,
@@ -244,8 +244,8 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			other := newPeer(t)
-			deaf := newPeer(t, func(_ *fakeengine.Engine, c *rpc.Config) {
+			other := newCaller(t)
+			deaf := newCaller(t, func(_ *fakeengine.Engine, c *rpc.Config) {
 				c.AnswerTimeout = 2 * time.Second
 				c.Session.Engine = idle{}
 			})
@@ -269,7 +269,7 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 // While many calls wait, tlsd still reads and answers other calls.
 func TestWaitingCallsDoNotHoldUpTheConnection(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	h := p.client(p.echo())
 	for range 100 {
 		p.begin("tls.Read", h, 1)

@@ -51,32 +51,32 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 		code int
 		data wire.ErrorData
 		set  set
-		call func(*peer) response // returns the answer with the error
+		call func(*caller) response // returns the answer with the error
 	}{
 		{"not JSON", -32700, wire.ErrorData{Kind: kind.Params}, none,
-			func(p *peer) response {
+			func(p *caller) response {
 				p.line("{")
 				return p.response()
 			}},
 		{"no request", -32600, wire.ErrorData{Kind: kind.Params}, none,
-			func(p *peer) response {
+			func(p *caller) response {
 				p.line("{}")
 				return p.response()
 			}},
 		{"no method", -32601, wire.ErrorData{Kind: kind.Params}, none,
-			func(p *peer) response { return p.call("tls.Nothing") }},
+			func(p *caller) response { return p.call("tls.Nothing") }},
 		{"parameters", -32602, wire.ErrorData{Kind: kind.Params, Op: "tls.Read"}, none,
-			func(p *peer) response { return p.call("tls.Read", 1) }},
+			func(p *caller) response { return p.call("tls.Read", 1) }},
 		{"handle", -32001,
 			wire.ErrorData{Kind: kind.Handle, Op: "tls.Read", Handle: 7}, none,
-			func(p *peer) response { return p.call("tls.Read", 7, 1) }},
+			func(p *caller) response { return p.call("tls.Read", 7, 1) }},
 		{"state", -32002, wire.ErrorData{Kind: kind.State, Op: "tls.Read", Handle: 1}, none,
-			func(p *peer) response {
+			func(p *caller) response {
 				p.ok("tls.NewClient", "localhost", p.echo())
 				return p.call("tls.Read", 1, 1)
 			}},
 		{"state, Hello", -32002, wire.ErrorData{Kind: kind.State, Op: "tls.Hello"}, none,
-			func(p *peer) response {
+			func(p *caller) response {
 				p.server()
 				return p.call("tls.Hello", 1, []string{}, 5)
 			}},
@@ -84,11 +84,13 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 			func(_ *fakeengine.Engine, c *rpc.Config) {
 				c.Session.Engine = session.Stub(errors.New("tried libssl.so.3"))
 			},
-			func(p *peer) response { return p.call("tls.NewClient", "localhost", 1) }},
+			func(p *caller) response {
+				return p.call("tls.NewClient", "localhost", 1)
+			}},
 		{"file", -32004,
 			wire.ErrorData{Kind: kind.File, Op: "tls.SetCaBundle",
 				Errno: "ENOENT"}, none,
-			func(p *peer) response {
+			func(p *caller) response {
 				return p.call("tls.SetCaBundle",
 					"/nonexistent/\"quoted\" <&>\u2028")
 			}},
@@ -96,7 +98,7 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 			wire.ErrorData{Kind: kind.Connect, Op: "tls.NewClient",
 				Errno: "ECONNREFUSED"},
 			none,
-			func(p *peer) response {
+			func(p *caller) response {
 				return p.call("tls.NewClient", "127.0.0.1", testkit.Port(p.t))
 			}},
 		{"handshake", -32006,
@@ -113,7 +115,7 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 			wire.ErrorData{Kind: kind.IO, Op: "tls.Read", Handle: 1,
 				Errno: "ECONNRESET"},
 			failing(fakeengine.Read, reset),
-			func(p *peer) response {
+			func(p *caller) response {
 				return p.call("tls.Read", p.client(p.echo()), 1)
 			}},
 		{"timeout", -32009, wire.ErrorData{Kind: kind.Timeout, Op: "tls.NewClient"},
@@ -121,13 +123,13 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 				c.Session.Timeouts = session.Timeouts{
 					Connect: 30 * time.Millisecond}
 			},
-			func(p *peer) response {
+			func(p *caller) response {
 				return p.call("tls.NewClient", "127.0.0.1", testkit.Unanswered(p.t))
 			}},
 		{"cancelled", -32010,
 			wire.ErrorData{Kind: kind.Cancelled, Op: "tls.Read", Handle: 1},
 			none,
-			func(p *peer) response {
+			func(p *caller) response {
 				h := p.client(p.echo())
 				id := p.begin("tls.Read", h, 1)
 				p.line(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest",`+
@@ -138,20 +140,20 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 			func(_ *fakeengine.Engine, c *rpc.Config) {
 				c.Session.Limits = session.Limits{Handles: 1}
 			},
-			func(p *peer) response {
+			func(p *caller) response {
 				p.server()
 				return p.call("tls.NewClient", "localhost", 1)
 			}},
 		{"internal", -32603, wire.ErrorData{Kind: kind.Internal, Op: "tls.NewClient"},
 			failing(fakeengine.NewClientContext, io.ErrNoProgress),
-			func(p *peer) response {
+			func(p *caller) response {
 				return p.call("tls.NewClient", "localhost", p.echo())
 			}},
 	} {
 		seen[c.data.Kind] = true
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t, c.set)
+			p := newCaller(t, c.set)
 			if got := p.ok("tls.LastError"); got != "" {
 				t.Errorf("LastError is %q before any error, want an empty text",
 					got)
@@ -186,14 +188,14 @@ func TestEveryErrorIsTheLastError(t *testing.T) {
 }
 
 // handshake connects to an echo server and calls tls.Handshake.
-func handshake(p *peer) response {
+func handshake(p *caller) response {
 	return p.call("tls.Handshake", json.Number(p.ok("tls.NewClient", "localhost", p.echo())))
 }
 
 // A notification is not answered. But if it fails, its error becomes the last error.
 func TestErrorOfANotificationIsTheLastError(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	want := p.fails("handle", "tls.Close", 7).Message
 	p.fails("handle", "tls.Close", 8)
 	p.line(`{"jsonrpc":"2.0","method":"tls.Close","params":[7]}`)
@@ -205,7 +207,7 @@ func TestErrorOfANotificationIsTheLastError(t *testing.T) {
 // The message of an error has no control characters, even if it names a path that has some.
 func TestMessageIsText(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	dir := filepath.Join(t.TempDir(), "a\nb\x1b[31m")
 	e := p.fails("file", "tls.SetCaBundle", dir)
 	if got := p.ok("tls.LastError"); got != e.Message {

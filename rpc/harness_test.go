@@ -25,10 +25,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A peer is a caller of tlsd with its session. (It is not what proto.md calls a peer: the program
-// at the other end of a TLS connection.) The session's engine is internal/fakeengine, which uses
-// crypto/tls in place of OpenSSL.
-type peer struct {
+// A caller calls tlsd, in a session of its own. The session's engine is internal/fakeengine, which
+// uses crypto/tls in place of OpenSSL.
+type caller struct {
 	t     testing.TB
 	conn  *net.UnixConn
 	r     *wire.Reader
@@ -44,11 +43,11 @@ type peer struct {
 	id   int
 }
 
-// newPeer serves a new session, and returns its caller. The functions in adjust may change the
+// newCaller serves a new session, and returns its caller. The functions in adjust may change the
 // engine and the configuration.
-func newPeer(t testing.TB, adjust ...func(*fakeengine.Engine, *rpc.Config)) *peer {
+func newCaller(t testing.TB, adjust ...func(*fakeengine.Engine, *rpc.Config)) *caller {
 	t.Helper()
-	p := waitingPeer(t, adjust...)
+	p := waitingCaller(t, adjust...)
 	p.serve()
 	return p
 }
@@ -56,12 +55,12 @@ func newPeer(t testing.TB, adjust ...func(*fakeengine.Engine, *rpc.Config)) *pee
 // defaults gives a session the timeouts that the product has by default.
 func defaults(_ *fakeengine.Engine, c *rpc.Config) { c.Session.Timeouts = session.Timeouts{} }
 
-// waitingPeer is like newPeer, but its session is served only when the test calls the field serve.
-// So the test can send calls before the idle timeout begins. The calls must fit into the buffer of
-// the socket, which takes at least 100 kB.
-func waitingPeer(t testing.TB, adjust ...func(*fakeengine.Engine, *rpc.Config)) *peer {
+// waitingCaller is like newCaller, but its session is served only when the test calls the field
+// serve. So the test can send calls before the idle timeout begins. The calls must fit into the
+// buffer of the socket, which takes at least 100 kB.
+func waitingCaller(t testing.TB, adjust ...func(*fakeengine.Engine, *rpc.Config)) *caller {
 	t.Helper()
-	p := &peer{t: t, served: make(chan struct{}), eng: fakeengine.New(t)}
+	p := &caller{t: t, served: make(chan struct{}), eng: fakeengine.New(t)}
 	p.ca = testcert.NewCA(t, "Test CA")
 	p.cert = p.ca.Issue(t, testcert.Leaf{CN: "localhost", DNS: []string{"localhost"},
 		IPs: []string{"127.0.0.1"}})
@@ -93,7 +92,7 @@ func waitingPeer(t testing.TB, adjust ...func(*fakeengine.Engine, *rpc.Config)) 
 
 // The method over waits for the end of Serve and returns its error. No context and no connection of
 // the engine may be open then.
-func (p *peer) over() error {
+func (p *caller) over() error {
 	p.t.Helper()
 	select {
 	case <-p.served:
@@ -108,7 +107,7 @@ func (p *peer) over() error {
 }
 
 // send sends bytes as they are.
-func (p *peer) send(data string) {
+func (p *caller) send(data string) {
 	p.t.Helper()
 	if _, err := io.WriteString(p.conn, data); err != nil {
 		p.t.Fatalf("the caller cannot send: %v", err)
@@ -116,10 +115,10 @@ func (p *peer) send(data string) {
 }
 
 // line sends a line.
-func (p *peer) line(s string) { p.t.Helper(); p.send(s + "\n") }
+func (p *caller) line(s string) { p.t.Helper(); p.send(s + "\n") }
 
 // answer reads a line.
-func (p *peer) answer() string {
+func (p *caller) answer() string {
 	p.t.Helper()
 	line, err := p.r.Line()
 	if err != nil {
@@ -129,7 +128,7 @@ func (p *peer) answer() string {
 }
 
 // expect reads an answer, which must match want (see matches).
-func (p *peer) expect(want string) {
+func (p *caller) expect(want string) {
 	p.t.Helper()
 	if got := p.answer(); !matches(want, got) {
 		p.t.Fatalf("got  %s\nwant %s", got, want)
@@ -138,7 +137,7 @@ func (p *peer) expect(want string) {
 
 // The method silent makes a new call. The next answer must be the answer to this call, so tlsd has
 // sent no other answer before.
-func (p *peer) silent() {
+func (p *caller) silent() {
 	p.t.Helper()
 	p.line(`{"jsonrpc":"2.0","id":"silent?","method":"tls.Backend"}`)
 	p.expect(`{"jsonrpc":"2.0","id":"silent?","result":"openssl"}`)
@@ -146,7 +145,7 @@ func (p *peer) silent() {
 
 // The method ended checks that tlsd has closed the session's connection, and that nothing more
 // comes.
-func (p *peer) ended() {
+func (p *caller) ended() {
 	p.t.Helper()
 	line, err := p.r.Line()
 	if err == nil {
@@ -166,7 +165,7 @@ type response struct {
 }
 
 // response reads an answer and decodes it.
-func (p *peer) response() response {
+func (p *caller) response() response {
 	p.t.Helper()
 	var r response
 	line := p.answer()
@@ -179,7 +178,7 @@ func (p *peer) response() response {
 }
 
 // begin sends a call with parameters by position, and returns its id.
-func (p *peer) begin(method string, params ...any) int {
+func (p *caller) begin(method string, params ...any) int {
 	p.t.Helper()
 	p.id++
 	if params == nil {
@@ -194,7 +193,7 @@ func (p *peer) begin(method string, params ...any) int {
 }
 
 // call makes a call. The next answer must be the answer to this call.
-func (p *peer) call(method string, params ...any) response {
+func (p *caller) call(method string, params ...any) response {
 	p.t.Helper()
 	id := p.begin(method, params...)
 	r := p.response()
@@ -205,7 +204,7 @@ func (p *peer) call(method string, params ...any) response {
 }
 
 // ok makes a call that must succeed, and returns its result as text.
-func (p *peer) ok(method string, params ...any) string {
+func (p *caller) ok(method string, params ...any) string {
 	p.t.Helper()
 	r := p.call(method, params...)
 	if r.Error != nil {
@@ -215,7 +214,7 @@ func (p *peer) ok(method string, params ...any) string {
 }
 
 // The method fails makes a call, which must fail with the kind k.
-func (p *peer) fails(k kind.Kind, method string, params ...any) *wire.Error {
+func (p *caller) fails(k kind.Kind, method string, params ...any) *wire.Error {
 	p.t.Helper()
 	r := p.call(method, params...)
 	if r.Error == nil || r.Error.Data == nil || r.Error.Data.Kind != k {
@@ -226,7 +225,7 @@ func (p *peer) fails(k kind.Kind, method string, params ...any) *wire.Error {
 }
 
 // client opens a connection that has done its handshake, and returns its handle.
-func (p *peer) client(port int) json.Number {
+func (p *caller) client(port int) json.Number {
 	p.t.Helper()
 	h := json.Number(p.ok("tls.NewClient", "localhost", port))
 	p.ok("tls.Handshake", h)
@@ -234,13 +233,13 @@ func (p *peer) client(port int) json.Number {
 }
 
 // server makes a server context, and returns its handle.
-func (p *peer) server() json.Number {
+func (p *caller) server() json.Number {
 	p.t.Helper()
 	return json.Number(p.ok("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile))
 }
 
 // echo starts a TLS server that sends back what it receives, and returns its port.
-func (p *peer) echo() int { return testkit.Echo(p.t, p.cert.TLS()) }
+func (p *caller) echo() int { return testkit.Echo(p.t, p.cert.TLS()) }
 
 // matches says whether two JSON texts have the same value. In want, three dots stand for any
 // value. The elements of an array may have any order.

@@ -20,7 +20,7 @@ const idleLimit = 3 * time.Second
 func idling(_ *fakeengine.Engine, c *rpc.Config) { c.IdleTimeout = idleLimit }
 
 // endsIdle waits until the session ends, and checks that its caller is told of the idle timeout.
-func (p *peer) endsIdle() {
+func (p *caller) endsIdle() {
 	p.t.Helper()
 	p.expect(`{"jsonrpc":"2.0","id":null,"error":{"code":-32009,"message":...,"data":{"kind":"timeout"}}}`)
 	p.ended()
@@ -43,7 +43,7 @@ func TestIdleSessionEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := waitingPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
+			p := waitingCaller(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
 				c.Session.Engine = idle{}
 			})
 			p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":["127.0.0.1",` + itoa(testkit.Silent(t)) + "]}\n" +
@@ -68,7 +68,7 @@ func TestASessionWithACallInFlightIsNotIdle(t *testing.T) {
 	// end the session at 6 s, the first check after the call's end at 5.4 s. The right time is
 	// 8.4 s: 3 s after the call's end.
 	const inFlight = 5400 * time.Millisecond
-	p := waitingPeer(t, idling)
+	p := waitingCaller(t, idling)
 	p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":["` + p.cert.CertFile + `","` + p.cert.KeyFile + `"]}` + "\n" +
 		`{"jsonrpc":"2.0","id":2,"method":"tls.SetTimeout","params":[1,` +
 		itoa(int(inFlight.Milliseconds())) + `]}` + "\n" +
@@ -88,7 +88,7 @@ func TestASessionWithACallInFlightIsNotIdle(t *testing.T) {
 // idle timeout any more.
 func TestACallerThatHasShutDownItsWritingSideIsNotIdle(t *testing.T) {
 	t.Parallel()
-	p := waitingPeer(t, idling)
+	p := waitingCaller(t, idling)
 	p.send(`{"jsonrpc":"2.0","id":1,"method":"tls.NewServerContext","params":["` + p.cert.CertFile + `","` + p.cert.KeyFile + `"]}` + "\n" +
 		`{"jsonrpc":"2.0","id":2,"method":"tls.SetTimeout","params":[1,4000]}` + "\n" +
 		`{"jsonrpc":"2.0","id":3,"method":"tls.Accept","params":[1,"127.0.0.1",` + itoa(testkit.Port(t)) + `]}` + "\n")

@@ -33,7 +33,7 @@ func nested(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", 
 func TestNestingIsLimited(t *testing.T) {
 	t.Parallel()
 	const most = 10
-	p := newPeer(t, limited(rpc.Limits{Nesting: most}))
+	p := newCaller(t, limited(rpc.Limits{Nesting: most}))
 	member := func(n int) string { return `{"jsonrpc":"2.0","id":7,"method":"tls.Backend","x":` + nested(n-1) + `}` }
 	p.line(member(most))
 	p.expect(`{"jsonrpc":"2.0","id":7,"result":"openssl"}`)
@@ -90,7 +90,7 @@ func TestKeptBytesAreLimited(t *testing.T) {
 	write := func(id string, handle, n int) string {
 		return fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tls.Write","params":[%d,"%s"]}`+"\n", id, handle, base64.StdEncoding.EncodeToString(make([]byte, n)))
 	}
-	p := newPeer(t, stuck, limited(rpc.Limits{Buffered: most}))
+	p := newCaller(t, stuck, limited(rpc.Limits{Buffered: most}))
 	port := p.echo()
 	a, b := p.client(port), p.client(port)
 	p.send(write("101", 1, first))
@@ -124,7 +124,7 @@ func TestKeptBytesAreLimited(t *testing.T) {
 func TestABatchesAnswersAreCounted(t *testing.T) {
 	t.Parallel()
 	const each = 3000 // 4,000 bytes in base64
-	p := newPeer(t, limited(rpc.Limits{Buffered: 2*4000 + 100}))
+	p := newCaller(t, limited(rpc.Limits{Buffered: 2*4000 + 100}))
 	h := p.client(p.echo())
 	read := func(id int) string {
 		return fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tls.Read","params":[%s,%d]}`, id, h, each)
@@ -146,10 +146,10 @@ func TestABatchesAnswersAreCounted(t *testing.T) {
 func TestABatchesLargeAnswersAreCounted(t *testing.T) {
 	t.Parallel()
 	const call = `{"jsonrpc":"2.0","id":%d,"method":"rpc.discover"}`
-	p := newPeer(t)
+	p := newCaller(t)
 	p.line(fmt.Sprintf(call, 1))
 	size := len(p.answer())
-	p = newPeer(t, limited(rpc.Limits{Buffered: 2 * size}))
+	p = newCaller(t, limited(rpc.Limits{Buffered: 2 * size}))
 	for range 3 {
 		p.line(fmt.Sprintf("["+call+","+call+","+call+",%s]", 1, 2, 3, backend))
 		got := p.answer()
@@ -171,7 +171,7 @@ func TestABatchesLargeAnswersAreCounted(t *testing.T) {
 // A notification may still run when its batch is answered. Its bytes count until it ends.
 func TestANotificationThatOutlivesItsBatchCountsUntilItsEnd(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t, stuck, limited(rpc.Limits{Buffered: 100}))
+	p := newCaller(t, stuck, limited(rpc.Limits{Buffered: 100}))
 	conn := p.client(p.echo())
 	h := string(conn)
 	data := base64.StdEncoding.EncodeToString(make([]byte, 100))

@@ -98,7 +98,7 @@ func TestParametersAreStrict(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t)
+			p := newCaller(t)
 			params := ""
 			if c.params != "" {
 				params = `,"params":` + c.params
@@ -133,7 +133,7 @@ func TestParametersAreStrict(t *testing.T) {
 // An error about bad base64 does not quote the data, because it may be secret.
 func TestPayloadIsNotShown(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	for _, data := range []string{"c2VjcmV0!", "c2VjcmV0c2VjcmV0c"} {
 		e := p.fails("params", "tls.Write", 1, data)
 		if strings.Contains(e.Message, "c2Vj") {
@@ -174,7 +174,7 @@ func TestGoodParameters(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t)
+			p := newCaller(t)
 			p.line(fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q,"params":%s}`, c.method, c.params))
 			if got := p.answer(); !strings.Contains(got, c.want) {
 				t.Errorf("got %.300s, want %s", got, c.want)
@@ -187,7 +187,7 @@ func TestGoodParameters(t *testing.T) {
 // with wrong parameters, which never reach the session.
 func TestFailedCallsTakeTheirNumber(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.fails("params", "tls.NewClient", "localhost", 0)
 	p.fails("params", "tls.NewServerContext")
 	p.fails("params", "tls.Accept", 1, "localhost", "x")
@@ -203,7 +203,7 @@ func TestFailedCallsTakeTheirNumber(t *testing.T) {
 // tls.Hello can set the number of the first handle, as long as no handle exists.
 func TestFirstHandle(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.ok("tls.Hello", 1, []string{}, 100)
 	p.ok("tls.Hello", 1, []string{}, 41) // no handle exists yet
 	if h := p.server(); h != "41" {

@@ -14,7 +14,7 @@ import (
 
 // sendSignalled sends three calls: they make a server context, let it listen on an address, and
 // give it the pair of sockets of a tls.Signal.
-func (p *peer) sendSignalled() {
+func (p *caller) sendSignalled() {
 	p.t.Helper()
 	p.begin("tls.NewServerContext", p.cert.CertFile, p.cert.KeyFile)
 	p.begin("tls.Listen", 1, "127.0.0.1", 0)
@@ -27,7 +27,7 @@ func (p *peer) sendSignalled() {
 }
 
 // answerSignalled reads the answers to the calls of sendSignalled.
-func (p *peer) answerSignalled() {
+func (p *caller) answerSignalled() {
 	p.t.Helper()
 	for range 3 {
 		if r := p.response(); r.Error != nil {
@@ -40,7 +40,7 @@ func (p *peer) answerSignalled() {
 // closes it.
 func TestASignalNeedsBothEndsOfItsPair(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.server()
 	p.fails(kind.Limit, "tls.Signal", 1, 1)
 	kept, one := channelPair(t)
@@ -63,7 +63,7 @@ func TestASessionThatWaitsForClientsWithASignalIsNotIdle(t *testing.T) {
 	// When descriptors arrive, tlsd sets the session's read deadline to the answer timeout, to
 	// close descriptors that no call takes. When this deadline has passed, tlsd must set the
 	// idle timeout again.
-	p := waitingPeer(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
+	p := waitingCaller(t, idling, func(_ *fakeengine.Engine, c *rpc.Config) {
 		c.AnswerTimeout = idleLimit / 3
 	})
 	p.sendSignalled()

@@ -82,7 +82,7 @@ func TestSpecificationExamples(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t)
+			p := newCaller(t)
 			p.line(strings.NewReplacer("\n", " ", "\t", "").Replace(c.send))
 			if c.want != "" {
 				p.expect(c.want)
@@ -99,14 +99,14 @@ func TestIDs(t *testing.T) {
 		`1`, `0`, `-1`, `-0`, `"1"`, `""`, `"a b"`, `"é\u00e9\ud83d\ude00\n"`, `null`, `9007199254740993`,
 		`123456789012345678901234567890`, `-123456789012345678901234567890`, `"` + strings.Repeat("x", 100_000) + `"`,
 	} {
-		p := newPeer(t)
+		p := newCaller(t)
 		p.line(`{"jsonrpc":"2.0","id":` + id + `,"method":"tls.Backend"}`)
 		if got, want := p.answer(), `{"jsonrpc":"2.0","id":`+id+`,"result":"openssl"}`; got != want {
 			t.Errorf("tlsd answers %.200s, want %.200s", got, want)
 		}
 	}
 	for _, id := range []string{`1.5`, `1.0`, `1e3`, `1E3`, `-1.5`, `true`, `false`, `[]`, `[1]`, `{}`} {
-		p := newPeer(t)
+		p := newCaller(t)
 		p.line(`{"jsonrpc":"2.0","id":` + id + `,"method":"tls.Backend"}`)
 		p.expect(invalidRequest)
 		p.silent()
@@ -116,7 +116,7 @@ func TestIDs(t *testing.T) {
 // Two calls may have the same id. Both are answered.
 func TestIDMayBeUsedTwice(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	for range 2 {
 		p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}`)
 	}
@@ -148,7 +148,7 @@ func TestInvalidRequests(t *testing.T) {
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t)
+			p := newCaller(t)
 			p.line(line)
 			p.expect(invalidRequest)
 			p.line(`[` + line + `]`)
@@ -172,7 +172,7 @@ func TestParseErrors(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPeer(t)
+			p := newCaller(t)
 			p.line(line)
 			p.expect(parseError)
 			p.silent()
@@ -184,7 +184,7 @@ func TestParseErrors(t *testing.T) {
 // does not forbid them. They are ignored.
 func TestOtherMembersAreIgnored(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	p.line(`{"jsonrpc":"2.0","id":1,"method":"tls.Backend","Raw":-7,"ID":2,"x":{"y":[]},"":null}`)
 	p.expect(`{"jsonrpc":"2.0","id":1,"result":"openssl"}`)
 	p.line("  {\t\"jsonrpc\" : \"2.0\" , \"id\" : 2 ,\"method\" : \"tls\\u002eBackend\" , " +
@@ -195,7 +195,7 @@ func TestOtherMembersAreIgnored(t *testing.T) {
 // Notifications are carried out in their order. They are never answered, not even with an error.
 func TestNotificationsAreCarriedOut(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	port := p.echo()
 	for _, n := range []string{
 		`"tls.Close","params":[99]`, `"tls.Close","params":["x"]`, `"nothing"`, `"rpc.discover"`, `"tls.Info","params":[1]`,
@@ -217,7 +217,7 @@ func TestBatch(t *testing.T) {
 	t.Parallel()
 	t.Run("calls are begun in order", func(t *testing.T) {
 		t.Parallel()
-		p := newPeer(t)
+		p := newCaller(t)
 		p.line(`[{"jsonrpc":"2.0","id":1,"method":"tls.NewClient","params":{"host":"localhost","port":` + itoa(p.echo()) + `}},` +
 			`{"jsonrpc":"2.0","id":2,"method":"tls.Handshake","params":[1]},` +
 			`{"jsonrpc":"2.0","id":3,"method":"tls.Write","params":[1,"aGVsbG8="]},` +
@@ -228,7 +228,7 @@ func TestBatch(t *testing.T) {
 	})
 	t.Run("an answer waits for all", func(t *testing.T) {
 		t.Parallel()
-		p := newPeer(t)
+		p := newCaller(t)
 		h := p.client(p.echo())
 		p.line(`[{"jsonrpc":"2.0","id":1,"method":"tls.Read","params":[` + string(h) + `,9]},{"jsonrpc":"2.0","id":2,"method":"tls.Backend"}]`)
 		// tlsd reads on, and has not answered the batch yet
@@ -238,19 +238,19 @@ func TestBatch(t *testing.T) {
 	})
 	t.Run("a batch in a batch is no request", func(t *testing.T) {
 		t.Parallel()
-		p := newPeer(t)
+		p := newCaller(t)
 		p.line(`[[{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}],[]]`)
 		p.expect(`[` + invalidRequest + `,` + invalidRequest + `]`)
 	})
 	t.Run("null ids are answered", func(t *testing.T) {
 		t.Parallel()
-		p := newPeer(t)
+		p := newCaller(t)
 		p.line(`[{"jsonrpc":"2.0","id":null,"method":"tls.Backend"},{"jsonrpc":"2.0","method":"tls.Backend"}]`)
 		p.expect(`[{"jsonrpc":"2.0","id":null,"result":"openssl"}]`)
 	})
 	t.Run("two batches do not mix", func(t *testing.T) {
 		t.Parallel()
-		p := newPeer(t)
+		p := newCaller(t)
 		p.line(`[{"jsonrpc":"2.0","id":1,"method":"tls.Backend"}]`)
 		p.line(`[{"jsonrpc":"2.0","id":2,"method":"tls.Backend"}]`)
 		p.expect(`[{"jsonrpc":"2.0","id":1,"result":"openssl"}]`)
@@ -261,7 +261,7 @@ func TestBatch(t *testing.T) {
 // A batch of wire.MaxBatch calls is answered. A larger batch gets one error for all its calls.
 func TestABatchHasABound(t *testing.T) {
 	t.Parallel()
-	p := newPeer(t)
+	p := newCaller(t)
 	batch := func(n int) string {
 		return "[" + strings.TrimSuffix(strings.Repeat(backend+",", n), ",") + "]"
 	}

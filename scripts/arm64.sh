@@ -122,7 +122,7 @@ suite() {
 
 suite openssl '' openssl \
 	'^Test(Load|HandshakeTells|HandshakeErrors|ReadGives|ReadSome|CloseWriteEndsOnly|AlertAfter|CancelledRead|ConcurrentWrites|WriteToAGone|EveryWriteAfter|CABundles)'
-calls='^Test(EachLevel|RequestAndReply|TheCaBundle|PeerCertSubject|ACutConnection|WeGetThePage|SClientVerifies)'
+calls='^Test(EachLevel|RequestAndReply|NewClientsUse|PeerCertSubject|ACutConnection|WeGetThePage|SClientVerifies)'
 for level in 'in process' daemon plugin; do
 	suite "$level" "$level" test/conformance "$calls"
 done

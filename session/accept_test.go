@@ -98,9 +98,9 @@ func TestOneContextListensOnSeveralAddresses(t *testing.T) {
 	a.ok()
 }
 
-// TestDawdlersHoldUpNobody: many clients never finish their handshake. A client that finishes its
-// handshake is accepted.
-func TestDawdlersHoldUpNobody(t *testing.T) {
+// TestClientsWithoutAFinishedHandshakeDelayNoOther: many clients never finish their handshake. A
+// client that finishes its handshake is accepted.
+func TestClientsWithoutAFinishedHandshakeDelayNoOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, timeouts(session.Timeouts{AcceptHandshake: time.Hour}))
 	ctx, port := r.listening()

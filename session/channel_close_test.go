@@ -174,10 +174,10 @@ func TestTheEndOfTheSessionDrains(t *testing.T) {
 	})
 }
 
-// TestACallerThatClosesItsChannelHasSentWhatItSent: a caller closes its end of a data channel. The
-// peer gets the bytes that the caller has sent before. But even a later tls.Close sends no
+// TestBytesSentBeforeTheCallerClosedItsChannelArrive: a caller closes its end of a data channel.
+// The peer gets the bytes that the caller has sent before. But even a later tls.Close sends no
 // close_notify, because the caller may have died in the middle of a Write.
-func TestACallerThatClosesItsChannelHasSentWhatItSent(t *testing.T) {
+func TestBytesSentBeforeTheCallerClosedItsChannelArrive(t *testing.T) {
 	t.Parallel()
 	for name, byClose := range map[string]bool{"tls.Close": true, "the session's end": false} {
 		t.Run(name, func(t *testing.T) {

@@ -206,9 +206,9 @@ func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 	}
 }
 
-// TestAnErrorThatNobodyWasToldIsTheCloses: Close returns the error of writing, unless another call
-// has returned it. The handle is freed in any case.
-func TestAnErrorThatNobodyWasToldIsTheCloses(t *testing.T) {
+// TestCloseReturnsAWriteErrorThatNoCallHasReturned: Close returns the error of writing, unless
+// another call has returned it. The handle is freed in any case.
+func TestCloseReturnsAWriteErrorThatNoCallHasReturned(t *testing.T) {
 	t.Parallel()
 	broken := os.NewSyscallError("write", syscall.EPIPE)
 	for name, told := range map[string]func(*rig, session.Handle){

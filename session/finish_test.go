@@ -46,9 +46,8 @@ func newSlowEnd(t *testing.T, timeout time.Duration) *slowEnd {
 	return s
 }
 
-// The method ended calls End on a goroutine. It returns a channel, which is closed when End has
-// returned.
-func (s *slowEnd) ended() <-chan struct{} {
+// startEnd calls End on a goroutine. It returns a channel, which is closed when End has returned.
+func (s *slowEnd) startEnd() <-chan struct{} {
 	over := make(chan struct{})
 	go func() { s.End(); close(over) }()
 	return over
@@ -64,7 +63,7 @@ func TestCloseIsAnsweredBeforeEverythingHasArrived(t *testing.T) {
 		return s.begun.Load() == 1
 	})
 	read := s.start(s.Read(other, 1))
-	over := s.ended()
+	over := s.startEnd()
 	read.fails(kind.Cancelled) // the session's end has begun
 	select {
 	case <-over:
@@ -92,7 +91,7 @@ func TestTheEndDoesNotKeepWhatWasNotClosed(t *testing.T) {
 	closed, other := s.client(port), s.client(port)
 	s.ok(s.Close(closed))
 	read := s.start(s.Read(other, 1))
-	s.ended()
+	s.startEnd()
 	testkit.Until(t, "the end of the connection that was not closed", func() bool {
 		_, conns := s.eng.Open()
 		// Open no longer counts a connection whose end has begun.
@@ -109,7 +108,7 @@ func TestHurryCutsShortWhatIsBeingFinished(t *testing.T) {
 	testkit.Until(t, "the end of the connection has begun", func() bool {
 		return s.begun.Load() == 1
 	})
-	over := s.ended()
+	over := s.startEnd()
 	s.Hurry()
 	await(t, over, "the session's end")
 	if n := s.cut.Load(); n != 1 {

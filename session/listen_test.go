@@ -55,7 +55,7 @@ func TestAContextListensInSeveralPlaces(t *testing.T) {
 }
 
 // With the option failed-handshakes=skip, clients whose handshake fails do not end an Accept.
-func TestAServerSurvivesItsClients(t *testing.T) {
+func TestFailedHandshakesThatAreSkippedDoNotEndAnAccept(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
 	ctx, port := r.listener("failed-handshakes", "skip")

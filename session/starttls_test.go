@@ -57,7 +57,7 @@ func TestPlainTextBeforeTheHandshake(t *testing.T) {
 // With the option handshake=later, an Accept gives a connection before its handshake. If the
 // context is then closed, the handshake fails with kind handle, and the session closes the TCP
 // connection.
-func TestAnAcceptedConnectionBeforeItsHandshakeIsFreed(t *testing.T) {
+func TestClosingTheContextClosesAConnectionBeforeItsHandshake(t *testing.T) {
 	t.Parallel()
 	r := newRealRig(t)
 	ctx, port := r.listener("handshake", "later")

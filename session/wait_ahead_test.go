@@ -55,7 +55,7 @@ func TestAWaitBesideAReadReadsNothing(t *testing.T) {
 	read := r.start(r.Read(h, 10))
 	await(t, g.first(), "the Read")
 	says <- "x"
-	r.nothing()
+	r.noneReady()
 	if n := len(g.arrived); n != 0 {
 		t.Errorf("a Wait has read data while a Read waits, want only the Read to read")
 	}
@@ -96,7 +96,7 @@ func TestACloseOfAWatchedConnectionIsNotHeldUp(t *testing.T) {
 		r := newRig(t)
 		port, says := r.puppet()
 		h := r.watch(r.client(port))
-		r.nothing()
+		r.noneReady()
 		if !silent {
 			says <- "x"
 			r.waitFor(h)

@@ -12,12 +12,12 @@ func TestAContextThatIsBeingChangedIsNotReady(t *testing.T) {
 	r.arrival(port)
 	r.waitFor(ctx)
 	change := r.SetOption(ctx, "client-cert", "none") // made here, and run below
-	r.nothing()
+	r.noneReady()
 	w := r.start(r.Wait(-1))
 	r.ok(change)
 	if got := w.ok(); got != ctx {
 		t.Errorf("Wait gives %v, want %d", got, ctx)
 	}
 	r.ok(r.Accept(ctx, "", 0))
-	r.nothing()
+	r.noneReady()
 }

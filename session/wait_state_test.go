@@ -24,7 +24,7 @@ func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
 		t.Errorf("Wait gives %v, want %d", got, h)
 	}
 	r.ok(r.SetOption(h, "watch", "0"))
-	r.nothing()
+	r.noneReady()
 	r.watch(h)
 	r.waitFor(h)
 	ctx := r.server()
@@ -45,9 +45,9 @@ func TestWatchHoldsFromOneCallToTheNext(t *testing.T) {
 	}
 	r.ok(r.Close(h))
 	r.fails(r.SetOption(h, "watch", "1"), kind.Handle)
-	r.nothing()
+	r.noneReady()
 	r.ok(r.CloseServerContext(ctx))
-	r.nothing()
+	r.noneReady()
 }
 
 func TestAConnectionBeforeItsHandshakeIsReadyButNotDuringIt(t *testing.T) {
@@ -60,7 +60,7 @@ func TestAConnectionBeforeItsHandshakeIsReadyButNotDuringIt(t *testing.T) {
 	r.fails(r.Read(h, 1), kind.State)
 	shaking := r.start(r.Handshake(h))
 	await(t, g.first(), "the handshake")
-	r.nothing()
+	r.noneReady()
 	w := r.start(r.Wait(-1))
 	g.release <- nil
 	shaking.ok()
@@ -82,11 +82,11 @@ func TestAConnectionWithADataChannelIsItsCallersToPoll(t *testing.T) {
 	h, caller := r.channel(port)
 	r.watch(h)
 	says <- "hello"
-	r.nothing()
+	r.noneReady()
 	if got := string(receive(t, caller, 5)); got != "hello" {
 		t.Errorf("the caller has received %q, want \"hello\"", got)
 	}
-	r.nothing()
+	r.noneReady()
 }
 
 // TestAHandleThatIsBeingClosedIsNotReady: while a Close waits for earlier calls, its handle is not
@@ -107,11 +107,11 @@ func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
 		await(t, g.first(), "the Write")
 		r.waitFor(h) // a Read would return the end, although the Write waits
 		closing := r.start(r.Close(h))
-		r.nothing()
+		r.noneReady()
 		g.release <- nil
 		write.ok()
 		closing.ok()
-		r.nothing()
+		r.noneReady()
 	})
 	t.Run("context", func(t *testing.T) {
 		t.Parallel()
@@ -124,11 +124,11 @@ func TestAHandleThatIsBeingClosedIsNotReady(t *testing.T) {
 		r.arrival(port)
 		r.waitFor(ctx)
 		closing := r.start(r.CloseServerContext(ctx))
-		r.nothing()
+		r.noneReady()
 		accept.Cancel()
 		accept.fails(kind.Cancelled)
 		closing.ok()
-		r.nothing()
+		r.noneReady()
 	})
 }
 

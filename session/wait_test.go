@@ -23,8 +23,8 @@ func (r *rig) waitFor(want session.Handle) {
 	}
 }
 
-// The method nothing makes a Wait of 0 ms, and checks that no handle is ready.
-func (r *rig) nothing() {
+// noneReady makes a Wait of 0 ms, and checks that no handle is ready.
+func (r *rig) noneReady() {
 	r.t.Helper()
 	if h := r.ok(r.Wait(0)); h != session.Handle(0) {
 		r.t.Errorf("Wait gives %v, want 0", h)
@@ -75,7 +75,7 @@ func TestWaitGivesTheConnectionWhoseReadWouldNotWait(t *testing.T) {
 			r.watch(r.client(port))
 			other, speaks := r.puppet()
 			h := r.watch(r.client(other))
-			r.nothing()
+			r.noneReady()
 			w := r.start(r.Wait(-1))
 			speaks <- "hello"
 			if got := w.ok(); got != h {
@@ -86,7 +86,7 @@ func TestWaitGivesTheConnectionWhoseReadWouldNotWait(t *testing.T) {
 			for got != "hello" { // several Reads get the data that was read ahead
 				got += string(r.ok(r.Read(h, 2)).([]byte))
 			}
-			r.nothing()
+			r.noneReady()
 			speaks <- ""
 			r.waitFor(h)
 			for range 2 {
@@ -101,7 +101,7 @@ func TestWaitGivesTheConnectionWhoseReadWouldNotWait(t *testing.T) {
 			r.fails(r.Read(1, 10), kind.IO)
 			r.waitFor(1)
 			r.ok(r.Close(1))
-			r.nothing()
+			r.noneReady()
 		})
 	}
 }
@@ -207,7 +207,7 @@ func TestWaitGivesTheContextForWhichAClientWaits(t *testing.T) {
 	ctx, port := r.listener()
 	r.watch(quiet)
 	r.watch(ctx)
-	r.nothing()
+	r.noneReady()
 	w := r.start(r.Wait(-1))
 	r.arrival(port)
 	if got := w.ok(); got != ctx {
@@ -218,12 +218,12 @@ func TestWaitGivesTheContextForWhichAClientWaits(t *testing.T) {
 		r.waitFor(ctx)
 		r.ok(r.Accept(ctx, "", 0))
 	}
-	r.nothing()
+	r.noneReady()
 	// A client whose handshake has failed makes the context ready too, because an Accept would
 	// not wait.
 	nc := dialTCP(t, port)
 	fmt.Fprint(nc, "this is not TLS\n")
 	r.waitFor(ctx)
 	r.fails(r.Accept(ctx, "", 0), kind.Handshake)
-	r.nothing()
+	r.noneReady()
 }

@@ -279,7 +279,7 @@ func TestDefaultSocket(t *testing.T) {
 
 // The help has every flag, and the flag's environment variable. No line is longer than 120
 // characters, the width of a screen.
-func TestHelpHasEveryFlagWithinTheScreen(t *testing.T) {
+func TestHelpHasEveryFlagAndNoLongLine(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
 	printHelp(&b)

@@ -142,7 +142,7 @@ func TestAReaderThatIsGoneCostsEntriesOnly(t *testing.T) {
 }
 
 // If the queue has no more room for the log, it still has room for audit lines.
-func TestTheAuditHasRoomOfItsOwn(t *testing.T) {
+func TestAuditLinesHaveRoomOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	g := newGate(-1)
 	q := newLogQueue(g)

@@ -39,7 +39,7 @@ func TestPageOfTlsdIsTheTable(t *testing.T) {
 	testpages.Hold(t, folder+"man/tlsd.8", b.String())
 }
 
-func TestPageOfTheFileIsTheTable(t *testing.T) {
+func TestPageOfTheConfigurationFileMatchesTheFlags(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
 	b.WriteString(".Bl -tag -width Ds\n")

@@ -322,7 +322,7 @@ func TestEachProblemIsFoundAndMended(t *testing.T) {
 // The function found looks for a program at the path that the user has chosen, in the folder of
 // tlsshim, in the folder where packages install the program, and in the absolute folders of $PATH.
 // It returns each file once.
-func TestProgramsAreFoundBesideAndOnPath(t *testing.T) {
+func TestProgramsAreFoundBesideTlsshimAndInPATH(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, name := range []string{"bin/tlsshim", "bin/x", "lib/x", "other/x", "named"} {

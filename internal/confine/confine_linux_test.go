@@ -50,7 +50,7 @@ func TestRightsAreThoseOfTheKernelsVersion(t *testing.T) {
 
 // Landlock before version 3 cannot forbid to truncate files. For such a version, the function
 // truncation returns an error, which its caller reports.
-func TestLandlockThatDoesNotKnowTruncationIsSaid(t *testing.T) {
+func TestLandlockWithoutTruncationIsReported(t *testing.T) {
 	t.Parallel()
 	for version, ok := range map[int]bool{1: false, 2: false, 3: true, 7: true} {
 		if err := truncation(version); (err == nil) != ok {

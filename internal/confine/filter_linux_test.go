@@ -33,7 +33,7 @@ func assembled(t *testing.T, goarch string, pid uint32) []bpf.RawInstruction {
 // For each architecture, a generated file has the program that package filter makes from its lists.
 // The lists take the values of arguments from the machine that runs the test. So a run on arm64
 // also shows that these values are the same on both architectures.
-func TestWrittenProgramIsThatOfTheLists(t *testing.T) {
+func TestGeneratedProgramIsThatOfTheLists(t *testing.T) {
 	t.Parallel()
 	for _, goarch := range []string{"amd64", "arm64"} {
 		var words, pids strings.Builder

@@ -23,7 +23,7 @@ func people(name string) (uint32, error) {
 
 // A key in the table of a user replaces the same key of [default]. The other keys of [default]
 // apply to the user too.
-func TestUsersKeyTakesTheDefaultsPlace(t *testing.T) {
+func TestAKeyOfAUserReplacesTheDefault(t *testing.T) {
 	t.Parallel()
 	f, err := parse([]byte(`
 		[default]
@@ -173,7 +173,7 @@ func TestUsersAreLookedUp(t *testing.T) {
 
 // Load accepts a policy file only if the file is complete, and if only the administrator can change
 // it. Each error names the file.
-func TestFileMustBeTheAdministrators(t *testing.T) {
+func TestOnlyTheAdministratorMayChangeTheFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := func(name string, mode os.FileMode) string {

@@ -11,7 +11,7 @@ import (
 
 // If a user who is not trusted can read or change a file, Append refuses the file. CheckAppend
 // returns the same errors, and makes no file.
-func TestAppendWritesOnlyToAFileOfItsOwnersAlone(t *testing.T) {
+func TestAppendRefusesFilesThatOthersCanReadOrChange(t *testing.T) {
 	t.Parallel()
 	p := tree(t)
 	own := uint32(os.Getuid())

@@ -38,7 +38,7 @@ func tree(t *testing.T) (p func(name string) string) {
 
 // If a user who is not trusted can change a file, or a folder or link on the way to the file, Read
 // refuses the file.
-func TestOnlyTheOwnersCanChangeTheWayToAFile(t *testing.T) {
+func TestReadRefusesFilesThatOthersCanChange(t *testing.T) {
 	t.Parallel()
 	p := tree(t)
 	own := uint32(os.Getuid())

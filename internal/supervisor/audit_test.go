@@ -80,7 +80,7 @@ func TestAuditLinesOfAUserAreLimited(t *testing.T) {
 
 // The supervisor remembers the limits of at most maxLimiters users. It forgets idle users, but not
 // a user whose missed events are not logged yet.
-func TestUsersWithoutLinesAreForgotten(t *testing.T) {
+func TestIdleUsersAreForgotten(t *testing.T) {
 	t.Parallel()
 	s, _ := auditor()
 	s.auditLimiters[0] = audit.NewLimiter(1, 1) // a user with a missed event

@@ -11,7 +11,7 @@ import (
 
 // A killed worker counts as killed for lack of memory only if the kernel's count of such kills has
 // grown within oomWindow.
-func TestKillIsRecentIfTheCountHasJustGrown(t *testing.T) {
+func TestAKillCountsAsLackOfMemoryOnlyIfTheCountHasJustGrown(t *testing.T) {
 	t.Parallel()
 	w := &oomWatch{file: filepath.Join(t.TempDir(), "memory.events")}
 	count := func(n string) {

@@ -124,7 +124,7 @@ var sixty = strings.Repeat("x", 60)
 
 // The client talks to a daemon of root, of its own user (here 1000), or of a user that a good
 // client.conf trusts. It talks to no other daemon.
-func TestTrustedUsersDaemonsAreTalkedTo(t *testing.T) {
+func TestTheClientTrustsDaemonsOfTrustedUsers(t *testing.T) {
 	t.Parallel()
 	read := func() (Conf, error) { return Conf{TrustedUsers: []uint32{7}}, nil }
 	broken := errors.New("broken")
@@ -146,7 +146,7 @@ func TestTrustedUsersDaemonsAreTalkedTo(t *testing.T) {
 
 // The client refuses a private directory in which another user could have made the socket. A
 // missing directory is no error.
-func TestAPrivateDirectoryIsLookedAtFirst(t *testing.T) {
+func TestADirectoryThatIsNotPrivateIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }

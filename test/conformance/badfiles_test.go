@@ -166,7 +166,7 @@ func TestBadFiles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
-		p := newPatient(t, e, w)
+		p := newTwoSessions(t, e, w)
 		for _, at := range everyPlace {
 			for _, c := range badFiles {
 				if !slices.Contains(c.places, at) {

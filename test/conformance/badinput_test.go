@@ -20,10 +20,10 @@ import (
 // A call with a wrong parameter, with a wrong handle, or in a wrong state fails. The error names
 // what is wrong, and the session goes on.
 
-// A patient is a session that gets bad input, and a second session that gets none. Each of them has
-// an open connection. The test uses both connections to show that the bad input has harmed nothing
-// else.
-type patient struct {
+// twoSessions has a session that gets bad input, and a second session that gets none. Each of them
+// has an open connection. The test uses both connections to show that the bad input has harmed
+// nothing else.
+type twoSessions struct {
 	w     *world
 	e     us
 	ctx   context.Context
@@ -34,9 +34,9 @@ type patient struct {
 	quiet ours.Session // the second session, which must see no error
 }
 
-func newPatient(t *testing.T, e us, w *world) *patient {
+func newTwoSessions(t *testing.T, e us, w *world) *twoSessions {
 	t.Helper()
-	p := &patient{w: w, e: e, ctx: testkit.Bounded(t), port: serve(t, w.cert)}
+	p := &twoSessions{w: w, e: e, ctx: testkit.Bounded(t), port: serve(t, w.cert)}
 	p.mine[0], p.mine[1] = connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{})
 	p.other[0], p.other[1] = connect(t, w, e, goEndpoint{}, dialOptions{}, listenOptions{})
 	p.s, p.quiet = p.mine[0].(ourStream).S, p.other[0].(ourStream).S
@@ -46,7 +46,7 @@ func newPatient(t *testing.T, e us, w *world) *patient {
 // The method unharmed checks that the open connections of both sessions work, and that the second
 // session has no error. It also checks that the session with the bad input can make a new
 // connection.
-func (p *patient) unharmed(t *testing.T) {
+func (p *twoSessions) unharmed(t *testing.T) {
 	t.Helper()
 	for _, c := range [][2]stream{p.mine, p.other} {
 		greet(t, p.e, goEndpoint{}, c[0], c[1])
@@ -65,7 +65,7 @@ func (p *patient) unharmed(t *testing.T) {
 }
 
 // open makes a connection to the server at p.port, without a handshake.
-func (p *patient) open(t *testing.T) client.Handle {
+func (p *twoSessions) open(t *testing.T) client.Handle {
 	t.Helper()
 	h, err := p.s.NewClient(p.ctx, "localhost", p.port)
 	if err != nil {
@@ -84,17 +84,17 @@ type want struct {
 	says   []string // texts that the message must have; case is ignored
 }
 
-// The method refused checks a failure, as the method told does. Then it checks that nothing else
-// has changed, as the method unharmed does.
-func (p *patient) refused(t *testing.T, err error, w want) {
+// The method refused checks a failure, as checkError does. Then it checks that nothing else has
+// changed, as the method unharmed does.
+func (p *twoSessions) refused(t *testing.T, err error, w want) {
 	t.Helper()
-	p.told(t, err, w)
+	p.checkError(t, err, w)
 	p.unharmed(t)
 }
 
-// The method told checks a failure: its kind, code and detail, and its text. LastError has to give
-// the text too.
-func (p *patient) told(t *testing.T, err error, w want) {
+// checkError checks a failure: its kind, code and detail, and its text. LastError has to give the
+// text too.
+func (p *twoSessions) checkError(t *testing.T, err error, w want) {
 	t.Helper()
 	e := failure(err)
 	if e == nil {
@@ -195,14 +195,14 @@ func TestBadParameters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	needsLevel(t, bareDaemon)
-	p := newPatient(t, us{ours.Daemon{D: daemon(t)}}, w)
+	p := newTwoSessions(t, us{ours.Daemon{D: daemon(t)}}, w)
 	call := func(method, params string) error { // params is sent as it is
 		return p.s.(*client.Client).Call(p.ctx, method, json.RawMessage(params), nil)
 	}
 	check := func(t *testing.T, method, params string, says ...string) {
 		t.Helper()
 		err := call(method, params)
-		p.told(t, err, want{kind: client.KindParams, op: method, says: says})
+		p.checkError(t, err, want{kind: client.KindParams, op: method, says: says})
 		if t.Failed() {
 			t.Fatalf("the call that failed this test was %s with the parameters "+
 				"%.200s", method, params)
@@ -281,7 +281,7 @@ type function struct {
 }
 
 // afterHandshake returns functions that a connection allows only after its handshake.
-func (p *patient) afterHandshake() []function {
+func (p *twoSessions) afterHandshake() []function {
 	return []function{
 		{"tls.Write", func(h client.Handle) error {
 			_, err := p.s.Write(p.ctx, h, []byte("hi"))
@@ -313,7 +313,7 @@ func TestBadHandles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
-		p := newPatient(t, e, w)
+		p := newTwoSessions(t, e, w)
 		connection := p.open(t)
 		server, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)
 		if err != nil {
@@ -427,7 +427,7 @@ func TestBadStates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
-		p := newPatient(t, e, w)
+		p := newTwoSessions(t, e, w)
 		ctx := p.ctx
 		refused := func(t *testing.T, h client.Handle, op string, err error,
 			says ...string) {

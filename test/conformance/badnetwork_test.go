@@ -76,7 +76,7 @@ func TestBadAddressesToConnectTo(t *testing.T) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
-				p := newPatient(t, e, w)
+				p := newTwoSessions(t, e, w)
 				begun := time.Now()
 				_, err := p.s.NewClient(p.ctx, c.host, c.port)
 				took := time.Since(begun)
@@ -154,7 +154,7 @@ func TestBadServers(t *testing.T) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
-				p := newPatient(t, e, w)
+				p := newTwoSessions(t, e, w)
 				l, err := net.Listen("tcp", "127.0.0.1:0")
 				testkit.Must(t, err)
 				acted := make(chan bool)
@@ -201,7 +201,7 @@ func TestBadAddressesToListenOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	atEachLevel(t, networkBounds, func(t *testing.T, e us) {
-		p := newPatient(t, e, w)
+		p := newTwoSessions(t, e, w)
 		taken := goEndpoint{}.listen(t, listenOptions{cert: w.cert}).port()
 		other := e.server(t, listenOptions{cert: w.cert}).Port
 		h, err := p.s.NewServerContext(p.ctx, w.cert.CertFile, w.cert.KeyFile)

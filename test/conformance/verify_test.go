@@ -372,7 +372,7 @@ func TestPeerCertSubjectIsTheOneLineForm(t *testing.T) {
 
 // SetCaBundle sets the trust store of clients that its session opens later. A failed SetCaBundle
 // changes nothing.
-func TestTheCaBundleThatHolds(t *testing.T) {
+func TestNewClientsUseTheLatestCaBundle(t *testing.T) {
 	t.Parallel()
 	a, b := newWorld(t), newWorld(t)
 	atEachLevel(t, session.Timeouts{}, func(t *testing.T, e us) {
@@ -460,7 +460,7 @@ func serve(t *testing.T, cert *testcert.Cert) (port int) {
 
 // Without SetCaBundle a client trusts the system's store. The daemon's environment can name another
 // store, by OpenSSL's variable SSL_CERT_FILE.
-func TestWithoutACaBundleTheSystemsStoreHolds(t *testing.T) {
+func TestWithoutACaBundleTheSystemsStoreIsUsed(t *testing.T) {
 	t.Parallel()
 	needsLevel(t, setEnv)
 	w := newWorld(t)

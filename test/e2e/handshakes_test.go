@@ -114,7 +114,7 @@ func TestHandshakesThatFailAreSkippedAndLogged(t *testing.T) {
 
 // With --reload-certificates=auto, a server shows the renewed certificate after the administrator
 // has replaced the files. The script does nothing for it.
-func TestTheDaemonHasServersTakeRenewedCertificates(t *testing.T) {
+func TestServersTakeRenewedCertificatesByThemselves(t *testing.T) {
 	t.Parallel()
 	d := testd.Start(t, "--reload-certificates=auto")
 	ca := testcert.NewCA(t, "Test CA")

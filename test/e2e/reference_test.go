@@ -104,13 +104,13 @@ func visits(t *testing.T, o *otherSide) {
 }
 
 // serve listens on an address until the test ends. For each connection it calls its parameter
-// handle, a function. After the script's end, serve checks that the script has connected, and that
+// talk, a function. After the script's end, serve checks that the script has connected, and that
 // this function has returned want.
 func (o *otherSide) serve(t *testing.T, address string, cert *testcert.Cert, want string,
-	handle func(net.Conn) string) {
+	talk func(net.Conn) string) {
 	t.Helper()
 	got := make(chan string, 16)
-	testkit.ServeOn(t, listen(t, address, cert), func(c net.Conn) { got <- handle(c) })
+	testkit.ServeOn(t, listen(t, address, cert), func(c net.Conn) { got <- talk(c) })
 	o.after = func() {
 		if g := testkit.Receive(t, got, "the script connects, and hangs up"); g != want {
 			t.Errorf("the example's peer got %q, want %q", g, want)

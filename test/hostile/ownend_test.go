@@ -20,8 +20,8 @@ import (
 // caller is gone. The session would live until --session-idle-timeout, and for ever if a call is in
 // flight. In this file the variable end is the caller's socket.
 
-// endOf returns a duplicate of the socket of conn.
-func endOf(t *testing.T, conn *net.UnixConn) *os.File {
+// duplicateOf returns a duplicate of the socket of conn.
+func duplicateOf(t *testing.T, conn *net.UnixConn) *os.File {
 	t.Helper()
 	f, err := conn.File()
 	testkit.Must(t, err)
@@ -56,7 +56,7 @@ func give(to *os.File, text string, files ...*os.File) error {
 // duplicate of the socket. If the duplicate is in the queue of a signal pair (the socket pair of a
 // tls.Signal), the session ends at the idle timeout. In all other cases it ends without this
 // timeout. Each case sends the duplicate in another way.
-func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
+func TestADuplicateOfTheCallersSocketDoesNotKeepItsSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	port, _ := w.echo(t)
@@ -100,13 +100,13 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 		testkit.Must(t, errors.Join(a.Close(), b.Close()))
 	}
 	for name, leave := range map[string]func(t *testing.T, end *os.File){
-		"in the queue of a signal": func(t *testing.T, end *os.File) {
+		"in the queue of a signal pair": func(t *testing.T, end *os.File) {
 			signal(t, end, "", true)
 		},
-		"in the other queue of a signal": func(t *testing.T, end *os.File) {
+		"in the other queue of a signal pair": func(t *testing.T, end *os.File) {
 			signal(t, end, "", false)
 		},
-		"in the queue of a signal, beside a call that waits": func(t *testing.T,
+		"in the queue of a signal pair, beside a call that waits": func(t *testing.T,
 			end *os.File) {
 			signal(t, end, accept(0), true)
 		},
@@ -157,13 +157,13 @@ func TestACallersOwnEndDoesNotKeepItsSession(t *testing.T) {
 			idle := "1h" // so long that it ends no session in this test
 			// A duplicate in the queue of a signal pair keeps the session alive until
 			// the idle timeout, so this timeout must be short.
-			if strings.Contains(name, "a signal") {
+			if strings.Contains(name, "a signal pair") {
 				idle = "2s"
 			}
 			d := testd.Start(t, "--spare=0", "--answer-timeout=1s",
 				"--session-idle-timeout="+idle)
 			conn := rawDial(t, d)
-			end := endOf(t, conn)
+			end := duplicateOf(t, conn)
 			testkit.Must(t, conn.Close())
 			testkit.Must(t, unix.SetNonblock(int(end.Fd()), false))
 			testkit.Must(t, give(end, backend))

@@ -24,7 +24,7 @@ int main(void)
 `
 
 // A C program that is compiled with the flags of tlsd.pc finds the installed library at run time.
-func TestAProgramLinksByTheDescription(t *testing.T) {
+func TestAProgramLinksWithTheFlagsOfPkgConfig(t *testing.T) {
 	t.Parallel()
 	prefix := t.TempDir()
 	install(t, "install", "", "PREFIX="+prefix)

@@ -208,7 +208,7 @@ func TestPagesAreGoodMdoc(t *testing.T) {
 
 // fish completes options, methods and commands, and zsh can parse its completions. For bash see
 // TestCompletionsComplete.
-func TestPagesOfCompletionsForOtherShells(t *testing.T) {
+func TestCompletionsForOtherShells(t *testing.T) {
 	need(t, "fish", "zsh")
 	for _, tt := range []struct{ program, words, want string }{
 		{"tlsd", "--log-l", "--log-level\t"},

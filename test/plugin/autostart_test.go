@@ -535,7 +535,7 @@ func TestALogThatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 
 // A private tlsd has the host's hard limits, and other programs use it, too. If a limit is too low
 // for several programs, the plugin starts none, and the error names the limit.
-func TestTooLowHardLimitsAreSaid(t *testing.T) {
+func TestTheErrorNamesAHardLimitThatIsTooLow(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(nowhere(t), "s")
 	for limit, want := range map[string]string{

@@ -858,7 +858,7 @@ func serving(t *testing.T, serve func(*tls.Conn)) (ca string, port int) {
 
 // If the peer closes the connection, one of the next Writes fails, and so does a Read after this
 // Write. This test uses the real tlsd.
-func TestAWriteToAPeerThatIsGoneIsRaisedByAnyCallThatFollows(t *testing.T) {
+func TestAWriteAndAReadFailWhenThePeerIsGone(t *testing.T) {
 	t.Parallel()
 	d := startTLSD(t)
 	ca, port := serving(t, func(conn *tls.Conn) {

@@ -54,7 +54,7 @@ func TestTheNamedSocketComesFirst(t *testing.T) {
 
 // If the plugin finds no daemon, the error names each socket that it has tried, and why each
 // failed.
-func TestWhatWasTriedIsSaid(t *testing.T) {
+func TestTheErrorNamesEachSocketThatWasTried(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Lstat("/run/tlsd.sock"); err == nil {
 		t.Skip("this machine runs a tlsd of its own")
@@ -129,7 +129,7 @@ func TestAServerOfAnotherUserIsRefused(t *testing.T) {
 		"user 65534 runs it; user 65534 is not root, not the user of this process (user 0)")
 }
 
-func TestRootsServerIsTalkedTo(t *testing.T) {
+func TestThePluginTrustsRootsServer(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("not root: in every other test the daemon and the host have the same user")
@@ -151,7 +151,7 @@ func TestRootsServerIsTalkedTo(t *testing.T) {
 
 // If the queue of tlsd's socket is full, the plugin waits 10 s for a place in it. Then the call
 // fails.
-func TestAFullQueueIsWaitedForWithABound(t *testing.T) {
+func TestThePluginWaits10sForAPlaceInAFullQueue(t *testing.T) {
 	t.Parallel()
 	path := fullQueue(t)
 	h := startHost(t, "TLSD_SOCKET="+path)

@@ -141,7 +141,7 @@ func TestALibraryThatIsLoadedAgainBeginsAnew(t *testing.T) {
 }
 
 // A grandchild has neither its parent's handles nor its grandparent's.
-func TestAGrandchildKnowsNeitherHandles(t *testing.T) {
+func TestAGrandchildHasNoHandlesOfItsAncestors(t *testing.T) {
 	t.Parallel()
 	d, h, p := opened(t)
 	_ = p

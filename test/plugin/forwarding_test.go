@@ -52,7 +52,7 @@ func TestEachFunctionIsForwardedAsItsMethod(t *testing.T) {
 
 // A C program gets a text with two calls of the same function, a getter: the first call returns the
 // length, and the second call fills the program's buffer.
-func TestATextResultIsGivenWholeToATwoCallGetter(t *testing.T) {
+func TestTwoCallsOfAGetterGiveTheWholeText(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
 	long := strings.Repeat("/OU=ü", 50_000) // longer than the plugin's first input buffer
@@ -144,7 +144,7 @@ func TestALongErrorIsCutBetweenCharacters(t *testing.T) {
 
 // The plugin itself refuses parameters that JSON cannot carry, sizes that are out of range, and
 // handles that tlsd has not given to this process. For such a call it does not connect to tlsd.
-func TestWhatCannotBeSentIsRefusedHere(t *testing.T) {
+func TestThePluginRefusesWhatCannotBeSent(t *testing.T) {
 	t.Parallel()
 	d := newStandIn(t) // it answers nothing: a call that is sent does not return
 	h := startHost(t, d.env())

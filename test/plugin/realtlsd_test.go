@@ -384,7 +384,7 @@ func TestMuchDataThroughARealTLSD(t *testing.T) {
 
 // Four hosts call at the same time, and no tlsd runs. Each call gets a tlsd. When the hosts have
 // ended, tlsd ends, too.
-func TestTheRealTLSDIsStartedForTheFirstWhoNeedsIt(t *testing.T) {
+func TestFourHostsAtOnceGetAPrivateTLSD(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
 	// A private tlsd without sessions ends after a minute. This one ends after 200 ms.

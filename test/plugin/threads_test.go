@@ -34,7 +34,7 @@ func TestACloseEndsTheCallsThatWaitOnItsHandle(t *testing.T) {
 
 // tls_Close of a server context and tls_CloseServerContext of a connection fail in tlsd. They must
 // not cancel the calls that wait on the handle.
-func TestACloseOfTheWrongSortCancelsNothing(t *testing.T) {
+func TestACloseOfTheWrongKindCancelsNothing(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
 	accept := h.start("Accept", 7, "::", 1)
@@ -66,7 +66,7 @@ func TestACloseOfTheWrongSortCancelsNothing(t *testing.T) {
 	read.reads("x")
 }
 
-func TestWhoeverWaitsTakesTheReading(t *testing.T) {
+func TestAnotherThreadReadsWhenTheReaderHasItsAnswer(t *testing.T) {
 	t.Parallel()
 	// The first thread that waits reads the answers for all threads. When it gets its own
 	// answer, another thread must go on reading.

@@ -67,7 +67,7 @@ func TestSessionsAreListed(t *testing.T) {
 	<-reading
 }
 
-func TestWhatADataChannelCarriesIsCounted(t *testing.T) {
+func TestBytesOnADataChannelAreCounted(t *testing.T) {
 	t.Parallel()
 	d, e := start(t), startEcho(t)
 	c := d.Dial(t)
@@ -92,7 +92,7 @@ func TestWhatADataChannelCarriesIsCounted(t *testing.T) {
 	d.says([]string{"session", "1", "--json"}, `"received":5,"sent":5`)
 }
 
-func TestASessionIsEndedAndItsScriptTold(t *testing.T) {
+func TestTheScriptOfAnEndedSessionIsTold(t *testing.T) {
 	t.Parallel()
 	for _, isolation := range []string{"session", "shared"} {
 		t.Run(isolation, func(t *testing.T) {

@@ -197,13 +197,13 @@ func TestReadingCanBeLimited(t *testing.T) {
 	cert := testcert.NewCA(t, "Test CA").Localhost(t)
 	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--readable", filepath.Dir(cert.CertFile))
-	u := newUser(t, sock, echoServer(t))
-	u.talk()
-	u.ask("tls.NewServerContext", fmt.Sprintf("%q,%q", cert.CertFile, cert.KeyFile))
+	s := newTalker(t, sock, echoServer(t))
+	s.talk()
+	s.ask("tls.NewServerContext", fmt.Sprintf("%q,%q", cert.CertFile, cert.KeyFile))
 	var info struct {
 		Result struct{ Trust struct{ Certificates int } }
 	}
-	if line := u.ask("tls.Info", ""); json.Unmarshal([]byte(line), &info) != nil ||
+	if line := s.ask("tls.Info", ""); json.Unmarshal([]byte(line), &info) != nil ||
 		info.Result.Trust.Certificates == 0 {
 		t.Errorf("with --readable, the worker lacks the CAs of the system: %s", line)
 	}
@@ -211,8 +211,8 @@ func TestReadingCanBeLimited(t *testing.T) {
 	if err := os.WriteFile(other, []byte("there"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	u.say("tls.SetCaBundle", fmt.Sprintf("%q", other))
-	if got, err := u.hear(); err != nil || !strings.Contains(got, `"kind":"file"`) ||
+	s.say("tls.SetCaBundle", fmt.Sprintf("%q", other))
+	if got, err := s.hear(); err != nil || !strings.Contains(got, `"kind":"file"`) ||
 		!strings.Contains(got, "permission denied") {
 		t.Errorf("tls.SetCaBundle of a file outside of --readable: %s, %v; "+
 			"want kind file, permission denied", got, err)
@@ -419,7 +419,7 @@ func TestWhatTheKernelLacksIsSaidOnceAndShown(t *testing.T) {
 	}
 }
 
-func TestRequiredConfinementIsAllOrNoStart(t *testing.T) {
+func TestTlsdDoesNotStartIfRequiredConfinementIsIncomplete(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("/proc/self/exe", binary, "--socket", filepath.Join(testkit.Dir(t),
 		"s"),

@@ -52,90 +52,90 @@ var modes = map[string][]string{
 	"shared":  {"--isolation", "shared", "--workers", "2"},
 }
 
-// A user is a session with a connection.
-type user struct {
+// A talker is a session with a connection.
+type talker struct {
 	net.Conn
 	t      *testing.T
 	hear   func() (string, error) // reads the next line
 	worker int                    // the process ID
 }
 
-// newUser begins a session, and connects it to the echo server at the port. The connection has the
-// handle 1.
-func newUser(t *testing.T, sock, port string) *user {
+// newTalker begins a session, and connects it to the echo server at the port. The connection has
+// the handle 1.
+func newTalker(t *testing.T, sock, port string) *talker {
 	t.Helper()
 	conn, in, worker := connect(t, sock)
-	u := &user{conn, t, func() (string, error) { return in.ReadString('\n') }, worker}
-	u.ask("tls.NewClient", `"localhost",`+port)
-	u.ask("tls.SetInsecureSkipVerify", "1,1")
-	u.ask("tls.Handshake", "1")
-	return u
+	s := &talker{conn, t, func() (string, error) { return in.ReadString('\n') }, worker}
+	s.ask("tls.NewClient", `"localhost",`+port)
+	s.ask("tls.SetInsecureSkipVerify", "1,1")
+	s.ask("tls.Handshake", "1")
+	return s
 }
 
-// newUsers begins sessions until there are at least four, with at least two workers. If workers are
-// shared, some sessions have the same worker.
-func newUsers(t *testing.T, sock, port string) (users []*user) {
+// newTalkers begins sessions until there are at least four, with at least two workers. If workers
+// are shared, some sessions have the same worker.
+func newTalkers(t *testing.T, sock, port string) (talkers []*talker) {
 	t.Helper()
 	// It may take a while until the second shared worker has started.
 	testkit.Until(t, "two sessions have different workers", func() bool {
-		users = append(users, newUser(t, sock, port))
-		other := slices.ContainsFunc(users, func(u *user) bool {
-			return u.worker != users[0].worker
+		talkers = append(talkers, newTalker(t, sock, port))
+		other := slices.ContainsFunc(talkers, func(s *talker) bool {
+			return s.worker != talkers[0].worker
 		})
-		return len(users) >= 4 && other
+		return len(talkers) >= 4 && other
 	})
-	return users
+	return talkers
 }
 
-func (u *user) say(method, params string) {
-	u.t.Helper()
-	if _, err := fmt.Fprintf(u, `{"jsonrpc":"2.0","id":1,"method":%q,"params":[%s]}`+"\n",
+func (s *talker) say(method, params string) {
+	s.t.Helper()
+	if _, err := fmt.Fprintf(s, `{"jsonrpc":"2.0","id":1,"method":%q,"params":[%s]}`+"\n",
 		method, params); err != nil {
-		u.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 }
 
 // order causes the fault with the number n in the faulty library. It calls tls.Read for n bytes,
 // and SSL_read of the library takes the number of bytes as the number of the fault.
-func (u *user) order(n int) {
-	u.t.Helper()
-	u.say("tls.Read", fmt.Sprintf("1,%d", n))
+func (s *talker) order(n int) {
+	s.t.Helper()
+	s.say("tls.Read", fmt.Sprintf("1,%d", n))
 }
 
 // ask makes a call that must succeed.
-func (u *user) ask(method, params string) string {
-	u.t.Helper()
-	u.say(method, params)
-	line, err := u.hear()
+func (s *talker) ask(method, params string) string {
+	s.t.Helper()
+	s.say(method, params)
+	line, err := s.hear()
 	if err != nil || !strings.Contains(line, `"result"`) {
-		u.t.Fatalf("%s must succeed; the answer is %q, the error %v", method, line, err)
+		s.t.Fatalf("%s must succeed; the answer is %q, the error %v", method, line, err)
 	}
 	return line
 }
 
 // talk sends five bytes to the echo server, and reads them when they come back.
-func (u *user) talk() {
-	u.t.Helper()
-	u.ask("tls.Write", `1,"aGVsbG8="`)
-	if got := u.ask("tls.Read", "1,100"); !strings.Contains(got, `"result":"aGVsbG8="`) {
-		u.t.Fatalf("the connection does not work any more: %s", got)
+func (s *talker) talk() {
+	s.t.Helper()
+	s.ask("tls.Write", `1,"aGVsbG8="`)
+	if got := s.ask("tls.Read", "1,100"); !strings.Contains(got, `"result":"aGVsbG8="`) {
+		s.t.Fatalf("the connection does not work any more: %s", got)
 	}
 }
 
 // lost waits for the message that the session is lost, and for the end of the connection. The
 // message must have one of the reasons in why.
-func (u *user) lost(why ...string) {
-	u.t.Helper()
+func (s *talker) lost(why ...string) {
+	s.t.Helper()
 	var want []string
 	for _, w := range why {
 		want = append(want,
 			`{"jsonrpc":"2.0","id":null,"error":{"code":-32013,"message":"lost: the worker of this session `+w+`","data":{"kind":"lost"}}}`+"\n")
 	}
-	if got, err := u.hear(); !slices.Contains(want, got) {
-		u.t.Errorf("the caller is told %q, %v; want %q", got, err, want)
+	if got, err := s.hear(); !slices.Contains(want, got) {
+		s.t.Errorf("the caller is told %q, %v; want %q", got, err, want)
 	}
-	if got, err := u.hear(); err != io.EOF {
-		u.t.Errorf("the connection of a lost session has not ended: %q, %v", got, err)
+	if got, err := s.hear(); err != io.EOF {
+		s.t.Errorf("the connection of a lost session has not ended: %q, %v", got, err)
 	}
 }
 
@@ -192,21 +192,21 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 				startWith(t, nil, "exec 2>"+log+";",
 					append([]string{"--socket", sock, "--log-format", "json",
 						"--libssl", lib}, flags...)...)
-				users := newUsers(t, sock, port)
-				users[0].order(tt.read)
+				talkers := newTalkers(t, sock, port)
+				talkers[0].order(tt.read)
 				if tt.kill != 0 {
 					// When tls.Backend is answered, the Read has begun.
-					users[0].say("tls.Backend", "")
-					if got, err := users[0].hear(); err != nil ||
+					talkers[0].say("tls.Backend", "")
+					if got, err := talkers[0].hear(); err != nil ||
 						!strings.Contains(got, `"result":"openssl"`) {
 						t.Fatalf("tls.Backend: got %s, %v; want "+
 							"openssl", got, err)
 					}
-					unix.Kill(users[0].worker, tt.kill)
+					unix.Kill(talkers[0].worker, tt.kill)
 				}
 				others, lost := 0, 0
-				for _, u := range users {
-					if u.worker == users[0].worker {
+				for _, s := range talkers {
+					if s.worker == talkers[0].worker {
 						// If the worker dies while it executes
 						// libssl, the error of each of its sessions
 						// names tls.Read. When the test's signal
@@ -214,13 +214,13 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 						// be in libssl. Then only the error of the
 						// Read's own session names tls.Read.
 						why := []string{tt.cause + " in tls.Read"}
-						if u != users[0] && tt.kill != 0 {
+						if s != talkers[0] && tt.kill != 0 {
 							why = append(why, tt.cause)
 						}
-						u.lost(why...)
+						s.lost(why...)
 						lost++
 					} else {
-						u.talk()
+						s.talk()
 						others++
 					}
 				}
@@ -230,8 +230,8 @@ func TestADeathCostsTheWorkersSessionsAndNothingElse(t *testing.T) {
 						"the sessions of the dead worker to be "+
 						"lost", lost, others)
 				}
-				newUser(t, sock, port).talk()
-				e := buried(t, log, users[0].worker)
+				newTalker(t, sock, port).talk()
+				e := buried(t, log, talkers[0].worker)
 				library, _ := e["library"].(string)
 				text, _ := e["uptime"].(string)
 				uptime, _ := time.ParseDuration(text)

@@ -36,11 +36,11 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			startWith(t, nil, "exec 2>"+log+";",
 				append([]string{"--socket", sock, "--log-format", "json",
 					"--libssl", lib, "--max-memory", "96MiB"}, flags...)...)
-			users := newUsers(t, sock, port)
+			talkers := newTalkers(t, sock, port)
 			// With fault 1010, the library takes all memory, and notices the allocation
 			// that fails. So the worker goes on.
-			users[0].order(1010)
-			if got, err := users[0].hear(); !strings.Contains(got, `"result":"`) {
+			talkers[0].order(1010)
+			if got, err := talkers[0].hear(); !strings.Contains(got, `"result":"`) {
 				t.Fatalf("the Read must succeed, because the library notices the "+
 					"allocation that fails: %s, %v", got, err)
 			}
@@ -52,29 +52,29 @@ func TestMemoryOfAWorkerIsLimited(t *testing.T) {
 			// survive an allocation that fails.
 			message := `{"jsonrpc":"2.0","id":1,"method":"tls.Write","params":[1,"` +
 				strings.Repeat("AAAA", 4<<20) + `"]}`
-			fmt.Fprintln(users[0], message) // fails if the worker dies first
-			got, err := users[0].hear()
+			fmt.Fprintln(talkers[0], message) // fails if the worker dies first
+			got, err := talkers[0].hear()
 			why := cause.FindString(got)
 			if why == "" || !strings.Contains(got, `"kind":"lost"`) {
 				t.Fatalf("the caller is told %q, %v; want kind lost, and the "+
 					"limit of memory as the cause", got, err)
 			}
-			for _, u := range users[1:] {
-				if u.worker == users[0].worker {
-					u.lost(why)
+			for _, s := range talkers[1:] {
+				if s.worker == talkers[0].worker {
+					s.lost(why)
 				} else {
-					u.talk()
+					s.talk()
 				}
 			}
-			if e := buried(t, log, users[0].worker); e["cause"] != why {
+			if e := buried(t, log, talkers[0].worker); e["cause"] != why {
 				t.Errorf("the callers are told %s, but the log says %v", why, e)
 			}
 			// With fault 1009, the library uses memory that it could not get.
-			u := newUser(t, sock, port)
-			u.order(1009)
-			u.lost("died of SIGSEGV close to its limit of memory (--max-memory " +
+			s := newTalker(t, sock, port)
+			s.order(1009)
+			s.lost("died of SIGSEGV close to its limit of memory (--max-memory " +
 				"96MiB) in tls.Read")
-			newUser(t, sock, port).talk()
+			newTalker(t, sock, port).talk()
 		})
 	}
 }
@@ -153,22 +153,22 @@ func TestKernelThatIsOutOfMemoryKillsAWorkerAndItsCallersAreTold(t *testing.T) {
 			startWith(t, nil, "echo $$ >"+group+"; exec 2>"+log+";",
 				append([]string{"--socket", sock, "--log-format", "json",
 					"--libssl", lib}, flags...)...)
-			users := newUsers(t, sock, port)
-			users[0].order(1010)
+			talkers := newTalkers(t, sock, port)
+			talkers[0].order(1010)
 			const cause = "was killed by the kernel, which was out of memory"
-			for _, u := range users {
-				if u.worker == users[0].worker {
-					u.lost(cause + " in tls.Read")
+			for _, s := range talkers {
+				if s.worker == talkers[0].worker {
+					s.lost(cause + " in tls.Read")
 				} else {
-					u.talk()
+					s.talk()
 				}
 			}
-			if e := buried(t, log, users[0].worker); e["cause"] != cause ||
+			if e := buried(t, log, talkers[0].worker); e["cause"] != cause ||
 				e["exit"] != "SIGKILL" {
 				t.Errorf("the log has wrong facts about the worker "+
 					"that the kernel killed: %v", e)
 			}
-			newUser(t, sock, port).talk()
+			newTalker(t, sock, port).talk()
 		})
 	}
 }

@@ -234,7 +234,7 @@ func TestWorkersInheritNoDescriptor(t *testing.T) {
 	}
 }
 
-func TestWorkerIsNotForPeopleToStart(t *testing.T) {
+func TestAUserCannotStartAWorker(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command(binary)
 	cmd.Args = []string{"tlsd: worker"}

@@ -129,7 +129,7 @@ func TestADaemonOfTwoUsersDoesNotStart(t *testing.T) {
 
 // With one --allow-gid, the kernel lets only this group connect to the socket. So other users
 // cannot even flood tlsd with connections.
-func TestTheSocketOfOneGroupIsItsOwn(t *testing.T) {
+func TestOnlyTheAllowedGroupConnects(t *testing.T) {
 	needRoot(t)
 	sock := filepath.Join(testkit.Dir(t), "s")
 	startWith(t, nil, "", "--socket", sock, "--allow-gid", "61355")

@@ -52,8 +52,9 @@ var cases = []struct {
 	{name: keyUpdate, run: (*cell).keyUpdate, plugin: true},
 	{name: retried, run: (*cell).helloRetry, retries: true},
 	{name: oneByte, run: (*cell).oneByte, plugin: true},
-	{name: largestOurs, run: func(c *cell) { c.largestRecords(1 - c.peers()) }, plugin: true},
-	{name: largestPeers, run: func(c *cell) { c.largestRecords(c.peers()) }, plugin: true},
+	{name: largestOurs, run: func(c *cell) { c.largestRecords(1 - c.fromPeer()) },
+		plugin: true},
+	{name: largestPeers, run: func(c *cell) { c.largestRecords(c.fromPeer()) }, plugin: true},
 	{name: halfClosed, run: (*cell).peerHalfCloses},
 	{name: halfClosing, run: (*cell).weHalfClose, plugin: true},
 	{name: renegotiated, run: (*cell).renegotiation},
@@ -124,8 +125,8 @@ type cell struct {
 	them  talk
 }
 
-// peers returns the direction in which the peer sends.
-func (c *cell) peers() tap.Direction {
+// fromPeer returns the direction in which the peer sends.
+func (c *cell) fromPeer() tap.Direction {
 	if c.role == asClient {
 		return tap.FromClient
 	}
@@ -397,18 +398,18 @@ func (c *cell) keyUpdate() {
 		if err := told.order(rekey, c.us); err != nil {
 			c.Fatalf("the peer cannot be told to send a KeyUpdate: %v", err)
 		}
-		if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
+		if !c.relay.Await(c.fromPeer(), testkit.Patience, func(all []tap.Record) bool {
 			return updates(all) > round
 		}) {
 			c.Fatalf("the peer was told to send a KeyUpdate, and has only sent %+v",
-				c.relay.Records(c.peers()))
+				c.relay.Records(c.fromPeer()))
 		}
 		both(text[half:])
 	}
 	// After our Read has received a KeyUpdate, our next Write sends ours. In the last round all
 	// our Writes may have come before this Read, so one more Write is needed.
 	both(lines(4, fullOfLines))
-	if got := updates(c.relay.Records(1 - c.peers())); got != 3 {
+	if got := updates(c.relay.Records(1 - c.fromPeer())); got != 3 {
 		c.Errorf("we have sent %d KeyUpdates, want 3", got)
 	}
 	c.finish()
@@ -449,7 +450,7 @@ func (c *cell) oneByte() {
 		text := lines(2, 200)
 		c.all(func() error {
 			for i := range text {
-				sent := sizes(c.relay.Records(c.peers()))[want]
+				sent := sizes(c.relay.Records(c.fromPeer()))[want]
 				if _, err := p.stdin().Write(text[i : i+1]); err != nil {
 					return err
 				}
@@ -457,7 +458,7 @@ func (c *cell) oneByte() {
 					func(all []tap.Record) bool {
 						return sizes(all)[want] > sent
 					}
-				if !c.relay.Await(c.peers(), testkit.Patience, left) {
+				if !c.relay.Await(c.fromPeer(), testkit.Patience, left) {
 					return fmt.Errorf("the peer has not sent byte %d in a "+
 						"record of its own", i)
 				}
@@ -468,7 +469,7 @@ func (c *cell) oneByte() {
 	} else {
 		c.exchange(n, 1)
 	}
-	if all := sizes(c.relay.Records(c.peers())); all[want] < 200 {
+	if all := sizes(c.relay.Records(c.fromPeer())); all[want] < 200 {
 		c.Errorf("the peer has sent %d records of %d bytes, want 200 or more; the number "+
 			"of records by size: %v", all[want], want, all)
 	}
@@ -550,7 +551,7 @@ func (c *cell) weHalfClose() {
 	}
 	c.readsEnd("we", c.us)
 	// Some peers take a FIN for the end, too.
-	all := c.relay.Records(1 - c.peers())
+	all := c.relay.Records(1 - c.fromPeer())
 	if last := all[len(all)-1]; last.Len != 2+c.overhead() {
 		c.Errorf("our last record has %d bytes, want an alert, of 2 bytes", last.Len)
 	}
@@ -571,11 +572,12 @@ func (c *cell) renegotiation() {
 	c.command = true
 	c.connect()
 	c.exchange(bulk, fullOfLines)
-	theirs, own := shakes(c.relay.Records(c.peers())), shakes(c.relay.Records(1-c.peers()))
+	theirs := shakes(c.relay.Records(c.fromPeer()))
+	own := shakes(c.relay.Records(1 - c.fromPeer()))
 	if err := c.them.(commander).order(renegotiate, c.us); err != nil {
 		c.Fatalf("the peer cannot be told to renegotiate: %v", err)
 	}
-	if !c.relay.Await(c.peers(), testkit.Patience, func(all []tap.Record) bool {
+	if !c.relay.Await(c.fromPeer(), testkit.Patience, func(all []tap.Record) bool {
 		return shakes(all) > theirs
 	}) {
 		c.Fatal("the peer was told to renegotiate, and has not begun a handshake")
@@ -592,11 +594,11 @@ func (c *cell) renegotiation() {
 		c.Errorf("our Read returns %v; want an error that names the renegotiation", err)
 	}
 	c.Logf("after the refusal we read %d bytes, %v", len(data), err)
-	if n := shakes(c.relay.Records(1 - c.peers())); n != own {
+	if n := shakes(c.relay.Records(1 - c.fromPeer())); n != own {
 		c.Errorf("we have sent %d records of a second handshake, want none", n-own)
 	}
 	refusal := func(r tap.Record) bool { return r.Type == tap.Alert }
-	if !c.relay.Await(1-c.peers(), testkit.Patience, func(all []tap.Record) bool {
+	if !c.relay.Await(1-c.fromPeer(), testkit.Patience, func(all []tap.Record) bool {
 		return slices.ContainsFunc(all, refusal)
 	}) {
 		c.Error("our side has sent no alert to refuse the renegotiation")

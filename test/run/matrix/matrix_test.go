@@ -125,7 +125,7 @@ func TestVersionsAreFoldersOrReasons(t *testing.T) {
 
 // The check finds a wrong type, a wrong number of arguments, a missing symbol, and a wrong value of
 // a constant. It skips symbols that only other versions have.
-func TestTheTableIsHeldAgainstHeaders(t *testing.T) {
+func TestTheTableIsComparedWithHeaders(t *testing.T) {
 	t.Parallel()
 	testkit.Tool(t, "cc")
 	real, err := os.ReadFile("../../../" + abi)

@@ -28,8 +28,8 @@ type row struct {
 	until string
 }
 
-// `is` returns a function that makes a chain of one certificate, which the root has issued.
-func is(changes ...change) func(*testing.T, *issuer) chain {
+// single returns a function that makes a chain of one certificate, which the root has issued.
+func single(changes ...change) func(*testing.T, *issuer) chain {
 	return func(t *testing.T, root *issuer) chain { return root.leaf(changes...) }
 }
 
@@ -78,124 +78,129 @@ func permitDirectory(t *testing.T, organisation string) change {
 
 var rows = []row{
 	// Names.
-	{name: "right name", make: is()},
-	{name: "right among several names", make: is(named("a.test", "host.test", "b.test"))},
-	{name: "another name", make: is(named("other.test")), code: 62},
-	{name: "right name as the beginning of another", make: is(named("host.test.evil.test")),
+	{name: "right name", make: single()},
+	{name: "right among several names", make: single(named("a.test", "host.test", "b.test"))},
+	{name: "another name", make: single(named("other.test")), code: 62},
+	{name: "right name as the beginning of another", make: single(named("host.test.evil.test")),
 		code: 62},
-	{name: "right name as the end of another", make: is(named("a-host.test")), code: 62},
-	{name: "upper case wanted", make: is(), host: "HOST.Test"},
-	{name: "upper case in the certificate", make: is(named("Host.TEST"))},
-	{name: "trailing dot wanted", make: is(), host: "host.test."},
-	{name: "trailing dot in the certificate", make: is(named("host.test.")), code: 62},
-	{name: "trailing dot in both", make: is(named("host.test.")), host: "host.test.", code: 62},
-	{name: "two trailing dots wanted", make: is(), host: "host.test..", early: true,
+	{name: "right name as the end of another", make: single(named("a-host.test")), code: 62},
+	{name: "upper case wanted", make: single(), host: "HOST.Test"},
+	{name: "upper case in the certificate", make: single(named("Host.TEST"))},
+	{name: "trailing dot wanted", make: single(), host: "host.test."},
+	{name: "trailing dot in the certificate", make: single(named("host.test.")), code: 62},
+	{name: "trailing dot in both", make: single(named("host.test.")), host: "host.test.",
+		code: 62},
+	{name: "two trailing dots wanted", make: single(), host: "host.test..", early: true,
 		fails: "is not a host name"},
-	{name: "leading dot in the certificate", make: is(named(".test")), code: 62},
+	{name: "leading dot in the certificate", make: single(named(".test")), code: 62},
 	// OpenSSL would accept any name that ends with .test
-	{name: "leading dot wanted", make: is(), host: ".test", early: true,
+	{name: "leading dot wanted", make: single(), host: ".test", early: true,
 		fails: "is not a host name"},
-	{name: "one letter", make: is(named("a")), host: "a", until: "4."},
-	{name: "empty label wanted", make: is(), host: "host..test", code: 62, until: "4."},
-	{name: "underscore", make: is(named("a_b.test")), host: "a_b.test"},
-	{name: "name only as the common name", make: is(called("host.test"), named()), code: 62,
+	{name: "one letter", make: single(named("a")), host: "a", until: "4."},
+	{name: "empty label wanted", make: single(), host: "host..test", code: 62, until: "4."},
+	{name: "underscore", make: single(named("a_b.test")), host: "a_b.test"},
+	{name: "name only as the common name", make: single(called("host.test"), named()), code: 62,
 		subject: "/CN=host.test"},
 	{name: "right common name, another name",
-		make: is(called("host.test"), named("other.test")), code: 62,
+		make: single(called("host.test"), named("other.test")), code: 62,
 		subject: "/CN=host.test"},
 	{name: "right common name, only a mail address",
-		make: is(called("host.test"), altName(nameMail, "a@host.test")), code: 62,
+		make: single(called("host.test"), altName(nameMail, "a@host.test")), code: 62,
 		subject: "/CN=host.test"},
-	{name: "the name is a mail address's", make: is(altName(nameMail, "host.test")), code: 62},
-	{name: "no name at all", make: is(named()), code: 62},
-	{name: "no subject", make: is(func(c *x509.Certificate) { c.Subject = pkix.Name{} })},
+	{name: "the name is a mail address's", make: single(altName(nameMail, "host.test")),
+		code: 62},
+	{name: "no name at all", make: single(named()), code: 62},
+	{name: "no subject", make: single(func(c *x509.Certificate) { c.Subject = pkix.Name{} })},
 	{name: "no subject, another name",
-		make: is(func(c *x509.Certificate) { c.Subject = pkix.Name{} },
+		make: single(func(c *x509.Certificate) { c.Subject = pkix.Name{} },
 			named("other.test")), code: 62, subject: "-"},
 
 	// Wildcards (RFC 9525 section 6.3).
-	{name: "wildcard", make: is(named("*.wild.test")), host: "www.wild.test"},
-	{name: "wildcard in upper case", make: is(named("*.WILD.test")), host: "WWW.wild.test"},
-	{name: "wildcard for two labels", make: is(named("*.wild.test")),
+	{name: "wildcard", make: single(named("*.wild.test")), host: "www.wild.test"},
+	{name: "wildcard in upper case", make: single(named("*.WILD.test")), host: "WWW.wild.test"},
+	{name: "wildcard for two labels", make: single(named("*.wild.test")),
 		host: "a.b.wild.test", code: 62},
-	{name: "wildcard for no label", make: is(named("*.wild.test")),
+	{name: "wildcard for no label", make: single(named("*.wild.test")),
 		host: "wild.test", code: 62},
-	{name: "wildcard in part of a label", make: is(named("w*.wild.test")),
+	{name: "wildcard in part of a label", make: single(named("w*.wild.test")),
 		host: "www.wild.test", code: 62},
-	{name: "wildcard at the end of a label", make: is(named("*w.wild.test")),
+	{name: "wildcard at the end of a label", make: single(named("*w.wild.test")),
 		host: "www.wild.test", code: 62},
-	{name: "wildcard in the second label", make: is(named("www.*.test")),
+	{name: "wildcard in the second label", make: single(named("www.*.test")),
 		host: "www.wild.test", code: 62},
-	{name: "two wildcards", make: is(named("*.*.test")), host: "www.wild.test", code: 62},
-	{name: "wildcard alone", make: is(named("*")), host: "localhost", code: 62},
-	{name: "wildcard alone for two labels", make: is(named("*")), code: 62},
-	{name: "wildcard for a top-level domain", make: is(named("*.test")), code: 62},
-	{name: "wildcard with an underscore", make: is(named("*.wild.test")),
+	{name: "two wildcards", make: single(named("*.*.test")), host: "www.wild.test", code: 62},
+	{name: "wildcard alone", make: single(named("*")), host: "localhost", code: 62},
+	{name: "wildcard alone for two labels", make: single(named("*")), code: 62},
+	{name: "wildcard for a top-level domain", make: single(named("*.test")), code: 62},
+	{name: "wildcard with an underscore", make: single(named("*.wild.test")),
 		host: "a_b.wild.test", code: 62},
-	{name: "wildcard for an address", make: is(named("*.0.0.1")), host: "127.0.0.1", code: 64},
-	{name: "wildcard in the common name", make: is(called("*.wild.test"), named()),
+	{name: "wildcard for an address", make: single(named("*.0.0.1")), host: "127.0.0.1",
+		code: 64},
+	{name: "wildcard in the common name", make: single(called("*.wild.test"), named()),
 		host: "www.wild.test", code: 62, subject: "/CN=*.wild.test"},
-	{name: "wildcard is wanted", make: is(named("www.wild.test")), host: "*.wild.test",
+	{name: "wildcard is wanted", make: single(named("www.wild.test")), host: "*.wild.test",
 		code: 62, until: "4."},
 
 	// International names (RFC 5890): only as A-labels.
-	{name: "A-label", make: is(named("xn--mller-kva.test")), host: "xn--mller-kva.test"},
-	{name: "A-label in upper case", make: is(named("XN--MLLER-KVA.test")),
+	{name: "A-label", make: single(named("xn--mller-kva.test")), host: "xn--mller-kva.test"},
+	{name: "A-label in upper case", make: single(named("XN--MLLER-KVA.test")),
 		host: "xn--mller-kva.test"},
-	{name: "wildcard for an A-label", make: is(named("*.wild.test")),
+	{name: "wildcard for an A-label", make: single(named("*.wild.test")),
 		host: "xn--mller-kva.wild.test"},
-	{name: "wildcard in part of an A-label", make: is(named("xn--*.wild.test")),
+	{name: "wildcard in part of an A-label", make: single(named("xn--*.wild.test")),
 		host: "xn--mller-kva.wild.test", code: 62},
-	{name: "U-label in the certificate", make: is(altName(nameDNS, "müller.test")),
+	{name: "U-label in the certificate", make: single(altName(nameDNS, "müller.test")),
 		host: "xn--mller-kva.test", code: 62},
-	{name: "U-label is wanted", make: is(named("xn--mller-kva.test")), host: "müller.test",
+	{name: "U-label is wanted", make: single(named("xn--mller-kva.test")), host: "müller.test",
 		early: true, fails: "write the xn-- form"},
 
 	// Addresses.
-	{name: "IPv4 address", make: is(at("127.0.0.1")), host: "127.0.0.1"},
-	{name: "another IPv4 address", make: is(at("127.0.0.2")), host: "127.0.0.1", code: 64},
-	{name: "IPv6 address", make: is(at("2001:db8::1")), host: "2001:db8::1"},
-	{name: "IPv6 address written in full", make: is(at("2001:db8::1")),
+	{name: "IPv4 address", make: single(at("127.0.0.1")), host: "127.0.0.1"},
+	{name: "another IPv4 address", make: single(at("127.0.0.2")), host: "127.0.0.1", code: 64},
+	{name: "IPv6 address", make: single(at("2001:db8::1")), host: "2001:db8::1"},
+	{name: "IPv6 address written in full", make: single(at("2001:db8::1")),
 		host: "2001:0DB8:0:0:0:0:0:1"},
-	{name: "another IPv6 address", make: is(at("2001:db8::2")), host: "2001:db8::1", code: 64},
-	{name: "IPv4 address wanted in IPv6 form", make: is(at("127.0.0.1")),
+	{name: "another IPv6 address", make: single(at("2001:db8::2")), host: "2001:db8::1",
+		code: 64},
+	{name: "IPv4 address wanted in IPv6 form", make: single(at("127.0.0.1")),
 		host: "::ffff:127.0.0.1"},
 	{name: "IPv4 address certified in IPv6 form",
-		make: is(altName(nameAddress, string(net.ParseIP("127.0.0.1").To16()))),
+		make: single(altName(nameAddress, string(net.ParseIP("127.0.0.1").To16()))),
 		host: "127.0.0.1", code: 64},
 	{name: "address of a network",
-		make: is(altName(nameAddress, "\x7f\x00\x00\x01\xff\x00\x00\x00")),
+		make: single(altName(nameAddress, "\x7f\x00\x00\x01\xff\x00\x00\x00")),
 		host: "127.0.0.1", code: 64},
-	{name: "address of a wrong length", make: is(altName(nameAddress, "\x7f\x00\x00")),
+	{name: "address of a wrong length", make: single(altName(nameAddress, "\x7f\x00\x00")),
 		host: "127.0.0.1", code: 64},
-	{name: "address wanted, certified as a DNS name", make: is(named("127.0.0.1")),
+	{name: "address wanted, certified as a DNS name", make: single(named("127.0.0.1")),
 		host: "127.0.0.1", code: 64},
-	{name: "address wanted, only names certified", make: is(), host: "127.0.0.1", code: 64},
-	{name: "IPv6 address wanted, only names certified", make: is(),
+	{name: "address wanted, only names certified", make: single(), host: "127.0.0.1", code: 64},
+	{name: "IPv6 address wanted, only names certified", make: single(),
 		host: "2001:db8::1", code: 64},
-	{name: "IPv6 address wanted, certified as a DNS name", make: is(named("2001:db8::1")),
+	{name: "IPv6 address wanted, certified as a DNS name", make: single(named("2001:db8::1")),
 		host: "2001:db8::1", code: 64},
-	{name: "name wanted, only an address certified", make: is(at("127.0.0.1")), code: 62},
-	{name: "address only as the common name", make: is(called("127.0.0.1"), named()),
+	{name: "name wanted, only an address certified", make: single(at("127.0.0.1")), code: 62},
+	{name: "address only as the common name", make: single(called("127.0.0.1"), named()),
 		host: "127.0.0.1", code: 64, subject: "/CN=127.0.0.1"},
 
 	// Embedded NUL.
-	{name: "NUL after the right name", make: is(named("host.test\x00.evil.test")), code: 62},
-	{name: "NUL at the end of the right name", make: is(named("host.test\x00")), code: 62},
-	{name: "NUL in the common name", make: is(called("host.test\x00.evil.test"), named()),
+	{name: "NUL after the right name", make: single(named("host.test\x00.evil.test")),
+		code: 62},
+	{name: "NUL at the end of the right name", make: single(named("host.test\x00")), code: 62},
+	{name: "NUL in the common name", make: single(called("host.test\x00.evil.test"), named()),
 		code: 62, subject: `/CN=host.test\x00.evil.test`},
-	{name: "NUL is wanted", make: is(), host: "host.test\x00.evil.test", early: true,
+	{name: "NUL is wanted", make: single(), host: "host.test\x00.evil.test", early: true,
 		fails: "is not a host name"},
 
 	// Time.
-	{name: "expired", make: is(valid(-2, -1)), code: 10},
-	{name: "not yet valid", make: is(valid(1, 2)), code: 9},
-	{name: "ends before it begins", make: is(valid(1, -1)), code: 9},
+	{name: "expired", make: single(valid(-2, -1)), code: 10},
+	{name: "not yet valid", make: single(valid(1, 2)), code: 9},
+	{name: "ends before it begins", make: single(valid(1, -1)), code: 9},
 	// OpenSSL checks the name first
-	{name: "expired, and of another name", make: is(valid(-2, -1), named("other.test")),
+	{name: "expired, and of another name", make: single(valid(-2, -1), named("other.test")),
 		code: 62},
 	// the end of the year 9999 means "no end" (RFC 5280 section 4.1.2.5)
-	{name: "without an end", make: is(func(c *x509.Certificate) { c.NotAfter = endless })},
+	{name: "without an end", make: single(func(c *x509.Certificate) { c.NotAfter = endless })},
 	{name: "expired intermediate", make: below(valid(-2, -1)), code: 10, depth: 1,
 		subject: "/CN=Between"},
 	{name: "intermediate not yet valid", make: below(valid(1, 2)), code: 9, depth: 1,
@@ -230,7 +235,7 @@ var rows = []row{
 	}, code: 20},
 	{name: "unknown root, which is shown", make: func(t *testing.T, root *issuer) chain {
 		other := newRoot(t, "Other", newKey(t))
-		return other.leaf().with(other.der)
+		return other.leaf().alsoShowing(other.der)
 	}, code: 19, depth: 1, subject: "/CN=Other"},
 	{name: "intermediate of an unknown root", make: func(t *testing.T, root *issuer) chain {
 		return newRoot(t, "Other", newKey(t)).sub("Between", newKey(t)).leaf()
@@ -245,14 +250,14 @@ var rows = []row{
 			return other.leaf()
 		}, code: 7},
 	{name: "missing intermediate", make: func(t *testing.T, root *issuer) chain {
-		return root.sub("Between", newKey(t)).leaf().without(1)
+		return root.sub("Between", newKey(t)).leaf().notShowing(1)
 	}, code: 20},
 	{name: "chain of three", make: below()},
 	{name: "chain of four", make: func(t *testing.T, root *issuer) chain {
 		return root.sub("Upper", newKey(t)).sub("Lower", newKey(t)).leaf()
 	}},
 	{name: "chain of four, one missing", make: func(t *testing.T, root *issuer) chain {
-		return root.sub("Upper", newKey(t)).sub("Lower", newKey(t)).leaf().without(2)
+		return root.sub("Upper", newKey(t)).sub("Lower", newKey(t)).leaf().notShowing(2)
 	}, code: 20, depth: 1, subject: "/CN=Lower"},
 	{name: "chain in disorder, with strangers", make: func(t *testing.T, root *issuer) chain {
 		c := root.sub("Upper", newKey(t)).sub("Lower", newKey(t)).leaf()
@@ -268,7 +273,7 @@ var rows = []row{
 	{name: "intermediate in the bundle, not shown",
 		make: func(t *testing.T, root *issuer) chain {
 			sub := root.sub("Between", newKey(t))
-			return sub.leaf().without(1).trusting(sub.der)
+			return sub.leaf().notShowing(1).trusting(sub.der)
 		}},
 	{name: "intermediate expired as shown, good in the bundle",
 		make: func(t *testing.T, root *issuer) chain {
@@ -326,19 +331,19 @@ var rows = []row{
 		return short.sub("Between", newKey(t)).leaf().trusting(short.der)
 	}, code: 25, depth: 2, subject: "/CN=Short Root"},
 	{name: "the server is an authority",
-		make: is(usage(x509.KeyUsageDigitalSignature|x509.KeyUsageCertSign),
+		make: single(usage(x509.KeyUsageDigitalSignature|x509.KeyUsageCertSign),
 			func(c *x509.Certificate) { c.IsCA = true })},
 
 	// Usage.
-	{name: "no extended key usage", make: is(purpose())},
-	{name: "for clients only", make: is(purpose(x509.ExtKeyUsageClientAuth)), code: 26},
-	{name: "for any purpose", make: is(purpose(x509.ExtKeyUsageAny)), code: 26},
+	{name: "no extended key usage", make: single(purpose())},
+	{name: "for clients only", make: single(purpose(x509.ExtKeyUsageClientAuth)), code: 26},
+	{name: "for any purpose", make: single(purpose(x509.ExtKeyUsageAny)), code: 26},
 	{name: "intermediate for clients only", make: below(purpose(x509.ExtKeyUsageClientAuth)),
 		code: 26, depth: 1, subject: "/CN=Between"},
 	{name: "intermediate for servers", make: below(purpose(x509.ExtKeyUsageServerAuth))},
-	{name: "no key usage", make: is(usage(0))},
-	{name: "key for certificates only", make: is(usage(x509.KeyUsageCertSign)), code: 26},
-	{name: "key for commitments only", make: is(usage(x509.KeyUsageContentCommitment)),
+	{name: "no key usage", make: single(usage(0))},
+	{name: "key for certificates only", make: single(usage(x509.KeyUsageCertSign)), code: 26},
+	{name: "key for commitments only", make: single(usage(x509.KeyUsageContentCommitment)),
 		code: 26},
 
 	// Name constraints.
@@ -400,7 +405,7 @@ var rows = []row{
 		weak := newRoot(t, "Weak Root", rsaKey(t, 1024))
 		return weak.leaf().trusting(weak.der)
 	}, code: 67, depth: 1, subject: "/CN=Weak Root"},
-	{name: "signed with SHA-1", make: is(signedWith(x509.ECDSAWithSHA1)), code: 68},
+	{name: "signed with SHA-1", make: single(signedWith(x509.ECDSAWithSHA1)), code: 68},
 	{name: "intermediate signed with SHA-1", make: below(signedWith(x509.ECDSAWithSHA1)),
 		code: 68, depth: 1, subject: "/CN=Between"},
 	// judges do not check the signature of a root
@@ -431,9 +436,9 @@ var rows = []row{
 	}},
 
 	// Extensions and form.
-	{name: "unknown extension", make: is(extension(oidUnknown, false, []byte{5, 0}))},
-	{name: "critical unknown extension", make: is(extension(oidUnknown, true, []byte{5, 0})),
-		code: 34},
+	{name: "unknown extension", make: single(extension(oidUnknown, false, []byte{5, 0}))},
+	{name: "critical unknown extension", make: single(extension(oidUnknown, true,
+		[]byte{5, 0})), code: 34},
 	{name: "critical unknown extension of an intermediate",
 		make: below(extension(oidUnknown, true, []byte{5, 0})), code: 34, depth: 1,
 		subject: "/CN=Between"},
@@ -441,18 +446,19 @@ var rows = []row{
 		odd := newRoot(t, "Odd Root", newKey(t), extension(oidUnknown, true, []byte{5, 0}))
 		return odd.leaf().trusting(odd.der)
 	}, code: 34, depth: 1, subject: "/CN=Odd Root"},
-	{name: "unknown extension twice", make: is(extension(oidUnknown, false, []byte{5, 0}),
+	{name: "unknown extension twice", make: single(extension(oidUnknown, false, []byte{5, 0}),
 		extension(oidUnknown, false, []byte{5, 0}))},
 	{name: "subjectAltName twice",
-		make: is(altName(nameDNS, "host.test"), altName(nameDNS, "other.test")), code: 20},
+		make: single(altName(nameDNS, "host.test"), altName(nameDNS, "other.test")),
+		code: 20},
 	{name: "basicConstraints twice",
-		make: is(extension(oidBasicConstraints, true, []byte{0x30, 0}),
+		make: single(extension(oidBasicConstraints, true, []byte{0x30, 0}),
 			extension(oidBasicConstraints, true, []byte{0x30, 0})), code: 20},
-	{name: "the same name twice", make: is(named("host.test", "host.test"))},
+	{name: "the same name twice", make: single(named("host.test", "host.test"))},
 	{name: "subjectAltName that is no DER",
-		make: is(extension(oidSAN, false, []byte("garbage"))), code: 20},
-	{name: "subjectAltName without names", make: is(extension(oidSAN, false, []byte{0x30, 0})),
-		code: 62},
+		make: single(extension(oidSAN, false, []byte("garbage"))), code: 20},
+	{name: "subjectAltName without names", make: single(extension(oidSAN, false,
+		[]byte{0x30, 0})), code: 62},
 	{name: "version 1 intermediate", make: func(t *testing.T, root *issuer) chain {
 		v1 := root.sub("Between", newKey(t), noBasicConstraints, usage(0), noKeyIdentifier)
 		return v1.patch(root, version3, nil).leaf()
@@ -467,10 +473,10 @@ var rows = []row{
 		return c.own(resign(t, c.shown[0], root.key, []byte{2, 1, 7, 0x30},
 			[]byte{2, 1, 0x87, 0x30}))
 	}},
-	{name: "long subject", make: is(called(strings.Repeat("x", 3000)), named("other.test")),
+	{name: "long subject", make: single(called(strings.Repeat("x", 3000)), named("other.test")),
 		code: 62, subject: "/CN=" + strings.Repeat("x", 3000)},
-	{name: "subject with other than ASCII", make: is(called("Müller\n"), named("other.test")),
-		code: 62, subject: `/CN=M\xC3\xBCller\x0A`},
+	{name: "subject with other than ASCII", make: single(called("Müller\n"),
+		named("other.test")), code: 62, subject: `/CN=M\xC3\xBCller\x0A`},
 	{name: "not a certificate", make: func(t *testing.T, root *issuer) chain {
 		c := root.leaf()
 		return c.own([]byte("this is no certificate"))

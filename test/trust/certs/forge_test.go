@@ -94,14 +94,14 @@ func (i *issuer) patch(signer *issuer, old, new []byte) *issuer {
 // trusting replaces the certificates that the client trusts.
 func (c chain) trusting(trust ...[]byte) chain { c.trust = trust; return c }
 
-// `without` removes a certificate from those that the server shows.
-func (c chain) without(n int) chain {
+// notShowing removes a certificate from those that the server shows.
+func (c chain) notShowing(n int) chain {
 	c.shown = append(append([][]byte{}, c.shown[:n]...), c.shown[n+1:]...)
 	return c
 }
 
-// `with` makes the server show more certificates, after those of the chain.
-func (c chain) with(more ...[]byte) chain {
+// alsoShowing makes the server show more certificates, after those of the chain.
+func (c chain) alsoShowing(more ...[]byte) chain {
 	c.shown = append(append([][]byte{}, c.shown...), more...)
 	return c
 }

@@ -104,7 +104,7 @@ var wordings = []wording{
 
 // Our client gives each chain of the matrix the right verdict and the right text, in TLS 1.2 and
 // 1.3. The other judges give the same verdict, or else the one in the table of disagreements.
-func TestEveryCertificateIsJudgedAsItMust(t *testing.T) {
+func TestEachChainGetsTheRightVerdict(t *testing.T) {
 	lib, err := openssl.Load(os.Getenv("TLSD_TEST_LIBSSL"))
 	testkit.Must(t, err)
 	version := strings.TrimPrefix(lib.Version(), "OpenSSL ")
