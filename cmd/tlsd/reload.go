@@ -59,12 +59,13 @@ func (r *reloader) reload(log *zap.Logger) {
 	}
 	r.level.SetLevel(levelOf(next.logLevel))
 	r.running.logLevel, r.running.policy = next.logLevel, next.policy
+	r.rules.reload(next.policy, log)
+	// Last, because from this line on the new settings hold.
 	log.Info("settings read again", zap.Strings("changed", taken))
 	if len(waiting) > 0 {
 		log.Warn("a running tlsd cannot change these settings: restart it to use them",
 			zap.Strings("settings", waiting))
 	}
-	r.rules.reload(next.policy, log)
 }
 
 // differences names the settings whose values differ between a and b.
