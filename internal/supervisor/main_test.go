@@ -342,7 +342,11 @@ func trace(pid string) int {
 		fmt.Println(err)
 		return 1
 	}
+	go func() {
+		os.Stdin.Read(make([]byte, 1))
+		os.Exit(0)
+	}()
 	fmt.Println("traced")
-	os.Stdin.Read(make([]byte, 1))
+	holdAtItsEnd(n)
 	return 0
 }

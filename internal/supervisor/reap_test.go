@@ -41,6 +41,8 @@ func TestATracedWorkerThatIsDeadHoldsUpNobody(t *testing.T) {
 			c := d.dial()
 			pid := c.pid()
 			letGo := traced(t, pid)
+			// Go's runtime sends its threads such signals. The tracer passes them on.
+			testkit.Must(t, preempt(pid))
 			switch how {
 			case "the worker is killed":
 				d.eachWorker(func(w *worker) {

@@ -44,3 +44,33 @@ func seize(pid int) error {
 	}
 	return nil
 }
+
+// preempt sends the main thread of a process the signal with which Go's runtime preempts goroutines.
+func preempt(pid int) error { return unix.Tgkill(pid, pid, unix.SIGURG) }
+
+// holdAtItsEnd lets a process that the calling thread traces go on after each signal. It does not
+// return. It never lets the process end: the process stays in its stop before the end, or a zombie.
+func holdAtItsEnd(pid int) {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info,
+			unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT|unix.WALL, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		const trapped = 4 // CLD_TRAPPED in signal.h
+		if err != nil || info.Code != trapped {
+			select {}
+		}
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(pid, &status, unix.WALL, nil); err != nil {
+			select {}
+		}
+		if status.TrapCause() == unix.PTRACE_EVENT_EXIT {
+			select {}
+		}
+		if err := unix.PtraceCont(pid, int(status.StopSignal())); err != nil {
+			select {}
+		}
+	}
+}

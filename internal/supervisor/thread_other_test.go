@@ -20,3 +20,9 @@ func slack() string { return "not on this system" }
 
 // seize returns an error: these tests trace processes only on Linux.
 func seize(int) error { return errors.ErrUnsupported }
+
+// holdAtItsEnd is never called, because seize fails.
+func holdAtItsEnd(int) {}
+
+// preempt returns an error: it is for the tests that trace.
+func preempt(int) error { return errors.ErrUnsupported }
