@@ -58,7 +58,7 @@ func TestLongerLineEndsTheConnection(t *testing.T) {
 				t.Errorf("got %s, want an error of kind limit that names 24117248 "+
 					"bytes", got)
 			}
-			p.ended()
+			p.cutOff()
 			<-sent
 			if err := p.over(); err == nil {
 				t.Error("after a line that was too long, Serve returns nil, " +

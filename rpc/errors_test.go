@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
 
 	"tlsd/internal/fakeengine"
 	"tlsd/internal/kind"
@@ -208,13 +209,13 @@ func TestErrorOfANotificationIsTheLastError(t *testing.T) {
 func TestMessageIsText(t *testing.T) {
 	t.Parallel()
 	p := newCaller(t)
-	dir := filepath.Join(t.TempDir(), "a\nb\x1b[31m")
+	dir := filepath.Join(t.TempDir(), "a\nb\x1b[31m\x7f\u0085")
 	e := p.fails("file", "tls.SetCaBundle", dir)
 	if got := p.ok("tls.LastError"); got != e.Message {
 		t.Errorf("LastError is %q, want the message of the answer, %q", got, e.Message)
 	}
 	for _, c := range e.Message {
-		if c < ' ' {
+		if unicode.IsControl(c) {
 			t.Errorf("the message has a control character: %q", e.Message)
 		}
 	}

@@ -66,20 +66,22 @@ func TestOneConnectionsStuckPeerDelaysNoOther(t *testing.T) {
 		deaf(r, nc)
 		<-t.Context().Done()
 	}))
+	const much = 16 << 20 // more than all buffers take
 	_, unread := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) {
-		c.Write(make([]byte, 16<<20))
+		c.Write(make([]byte, much))
 	}))
-	stuck.SetWriteDeadline(time.Now().Add(moment))
 	for n := 1; n > 0; {
+		stuck.SetWriteDeadline(time.Now().Add(moment))
 		n, _ = stuck.Write(make([]byte, 1<<20))
 	}
-	_ = unread
+	receive(t, unread, 1) // the peer sends; the caller does not read the rest yet
 	h, c := r.channel(r.echo())
 	for range 100 {
 		send(t, c, []byte("ping"))
 		receive(t, c, 4)
 	}
 	r.ok(r.Close(h))
+	receive(t, unread, much-1)
 }
 
 // TestAResetIsNoticedByACallerThatOnlyWrites: the peer resets the connection, perhaps after a

@@ -3,6 +3,7 @@ package session_test
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -37,10 +38,13 @@ func (r *rig) hostile(port int) (h session.Handle, caller *net.UnixConn, dup int
 	return h, caller, dup
 }
 
+// echoedBytes is the number of bytes that echoes sends.
+const echoedBytes = 300000
+
 // echoes checks that the channel's peer sends all bytes back.
 func echoes(t *testing.T, c net.Conn) {
 	t.Helper()
-	data := random(300000)
+	data := random(echoedBytes)
 	go c.Write(data)
 	if got := receive(t, c, len(data)); !bytes.Equal(got, data) {
 		t.Error("the bytes that came back differ from the bytes sent")
@@ -129,20 +133,51 @@ func TestACallerThatTakesItsOwnBytesAwayHarmsNobodyElse(t *testing.T) {
 	r.gone()
 }
 
+// TestACallerMayShutDownTheWorkersEnd: a shutdown of reading looks to the worker like one of the
+// caller's sending: the peer gets close_notify. After a shutdown of writing, the worker still
+// carries the caller's bytes to the peer. A shutdown of both looks like a close. In no case does a
+// direction fail, and other connections go on.
 func TestACallerMayShutDownTheWorkersEnd(t *testing.T) {
 	t.Parallel()
-	for name, how := range map[string]int{"reading": unix.SHUT_RD, "writing": unix.SHUT_WR,
-		"both": unix.SHUT_RDWR} {
+	for name, c := range map[string]struct {
+		how         int
+		send        error // of the caller's next send
+		read, write string
+		sent        int64
+	}{
+		"reading": {unix.SHUT_RD, unix.EPIPE, "end", "shut", echoedBytes},
+		"writing": {unix.SHUT_WR, nil, "open", "open", echoedBytes + 1},
+		"both":    {unix.SHUT_RDWR, unix.EPIPE, "open", "open", echoedBytes},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			h, c, dup := r.hostile(r.echo())
-			echoes(t, c)
-			if err := unix.Shutdown(dup, how); err != nil {
+			_, other := r.channel(r.echo())
+			h, caller, dup := r.hostile(r.echo())
+			echoes(t, caller)
+			if err := unix.Shutdown(dup, c.how); err != nil {
 				t.Fatal(err)
 			}
-			c.Write([]byte("x"))
-			r.status(h)
+			if _, err := caller.Write([]byte("x")); !errors.Is(err, c.send) {
+				t.Errorf("the caller's send returns the error %v, want %v", err,
+					c.send)
+			}
+			if got := rest(t, caller); len(got) > 0 {
+				t.Errorf("the caller reads %.100q, want the end", got)
+			}
+			want := session.Status{Read: c.read, Write: c.write,
+				Received: echoedBytes, Sent: c.sent}
+			var got session.Status
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("the status is %+v, want %+v", got, want)
+				}
+			})
+			testkit.Until(t, "the status is as wanted", func() bool {
+				got = r.status(h)
+				return got == want
+			})
+			echoes(t, other)
 			r.ok(r.Close(h))
 			r.gone()
 		})

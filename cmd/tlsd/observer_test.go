@@ -59,8 +59,8 @@ func TestLinesOfASessionAreBounded(t *testing.T) {
 	}
 	line := all[observerBurst+1]
 	fields := line.ContextMap()
-	failure := fields["failure"].(string)
-	if line.Message != "handshake" || fields["session"] != uint64(7) ||
+	failure, isText := fields["failure"].(string)
+	if !isText || line.Message != "handshake" || fields["session"] != uint64(7) ||
 		fields["role"] != "server" || fields["peer"] != "192.0.2.1:1" ||
 		fields["skipped"] != true || fields["kind"] != "handshake" ||
 		fields["missed"] != uint64(1000-observerBurst) ||
@@ -102,7 +102,12 @@ func TestCertificatesThatNeedCareAreWarnings(t *testing.T) {
 		o, logs := observed(now)
 		c.cert.CertFile, c.cert.Serial = "/c", big.NewInt(0x1f)
 		o.Loaded(c.cert)
-		line := logs.TakeAll()[0]
+		lines := logs.TakeAll()
+		if len(lines) != 1 {
+			t.Errorf("%s: the certificate makes %d lines, want 1", c.name, len(lines))
+			continue
+		}
+		line := lines[0]
 		fields := line.ContextMap()
 		warning, _ := fields["warning"].(string)
 		if line.Message != "certificate" || fields["path"] != "/c" ||

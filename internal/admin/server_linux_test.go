@@ -215,9 +215,9 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 		dial(t, path)
 	}
 	deaf := dial(t, path)
-	// Write fails below when the server has stopped reading and all buffers are full.
-	deaf.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+	// A Write fails below when the server has stopped reading and all buffers are full.
 	for {
+		deaf.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
 		if _, err := deaf.Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"health"}` +
 			"\n")); err != nil {
 			break

@@ -167,7 +167,7 @@ func TestLimits(t *testing.T) {
 			l.refused("--max-calls", "tls.Read", "[1,1]")
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
-				err.Data.Kind != client.KindCancelled {
+				err.Data == nil || err.Data.Kind != client.KindCancelled {
 				t.Fatalf("call %d was cancelled; the next answer is for call %s, "+
 					"with the error %v; want kind cancelled", last, id, err)
 			}
@@ -183,7 +183,7 @@ func TestLimits(t *testing.T) {
 			l.refused("--max-buffered", "tls.Write", writeOf(1))
 			l.send(fmt.Sprintf(`{"jsonrpc":"2.0","method":"$/cancelRequest","params":[%d]}`, last) + "\n")
 			if id, err := l.answer(); id != fmt.Sprint(last) || err == nil ||
-				err.Data.Kind != client.KindCancelled {
+				err.Data == nil || err.Data.Kind != client.KindCancelled {
 				t.Fatalf("call %d was cancelled; the next answer is for call %s, "+
 					"with the error %v; want kind cancelled", last, id, err)
 			}

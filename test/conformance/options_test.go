@@ -193,8 +193,8 @@ func TestEachOptionOnEachKindOfHandle(t *testing.T) {
 			h    client.Handle
 			list string
 		}{{unshakenClient, ofConnections}, {d.context, ofContexts}} {
-			if e := failure(d.set(c.h, "colour", "red")); !strings.HasSuffix(e.Message,
-				"there are: "+c.list) {
+			if e := failure(d.set(c.h, "colour", "red")); e == nil ||
+				!strings.HasSuffix(e.Message, "there are: "+c.list) {
 				t.Errorf("optionTable lacks an option that tlsd has: %v", e)
 			}
 		}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -390,10 +392,17 @@ func TestTheNodeBindingServesHTTP(t *testing.T) {
 	url := "https://localhost:" + strconv.Itoa(server.port(t)) + "/"
 	pool := x509.NewCertPool()
 	pool.AddCert(p.ca.Cert)
+	var connections atomic.Int32
 	client := &http.Client{
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}},
+		Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: pool},
+			DialContext: func(ctx context.Context, network, to string) (net.Conn, error) {
+				connections.Add(1)
+				return new(net.Dialer).DialContext(ctx, network, to)
+			},
+		},
 	}
-	for range 3 { // on one connection
+	for range 3 {
 		answer, err := client.Post(url, "text/plain", strings.NewReader("hello"))
 		if err != nil {
 			t.Fatal(err)
@@ -402,6 +411,9 @@ func TestTheNodeBindingServesHTTP(t *testing.T) {
 			t.Errorf("the server answers a POST of hello with %q, %v", body, err)
 		}
 		answer.Body.Close()
+	}
+	if n := connections.Load(); n != 1 {
+		t.Errorf("3 requests have taken %d connections, want 1", n)
 	}
 	client.CloseIdleConnections()
 }

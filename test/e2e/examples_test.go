@@ -275,7 +275,8 @@ func TestSTARTTLSClientSendsAMail(t *testing.T) {
 			)
 			l.Close()
 			<-done
-			if e.status != c.status || s.log[len(s.log)-1] != c.lastWords {
+			if e.status != c.status || len(s.log) == 0 ||
+				s.log[len(s.log)-1] != c.lastWords {
 				t.Errorf("status %d, want %d; printed %q, stderr %q; the server "+
 					"got the lines %q and the error %v; want %q as the last "+
 					"line", e.status, c.status,

@@ -233,7 +233,9 @@ func (v *visit) readAll(h client.Handle) (got []byte, ok bool) {
 			return got, true
 		}
 		if got = append(got, part...); !bytes.HasPrefix(payload, got) {
-			v.wrong("Read has given wrong data: %.60q", part)
+			at := len(got) - len(part)
+			v.wrong("Read has given %.60q after %d bytes, want %.60q", part, at,
+				payload[min(at, len(payload)):])
 			return got, false
 		}
 	}
@@ -246,7 +248,7 @@ func (v *visit) describe(h client.Handle, subject string) bool {
 		return false
 	}
 	if version != "TLSv1.3" && v.garbled != "SSL_get_version" {
-		v.wrong("Version is %q", version)
+		v.wrong("Version is %q, want TLSv1.3", version)
 	}
 	got, err := v.c.PeerCertSubject(v.ctx, h)
 	if !v.did("tls.PeerCertSubject", err) {
@@ -297,7 +299,7 @@ func (v *visit) meetCut() {
 			return
 		}
 		if got += string(part); !slices.Contains([]string{"c", "cu", "cut"}, got) {
-			v.wrong("Read has given wrong data: %q", got)
+			v.wrong("Read has given %q, want a beginning of \"cut\"", got)
 			return
 		}
 	}
@@ -327,7 +329,9 @@ func (v *visit) accept() {
 		}
 		got = append(got, part...)
 		if len(part) == 0 || !bytes.HasPrefix(payload, got) {
-			v.wrong("Read has given wrong data, after %d bytes: %.60q", len(got), part)
+			at := len(got) - len(part)
+			v.wrong("Read has given %.60q after %d bytes, want %.60q", part, at,
+				payload[at:])
 			return
 		}
 	}

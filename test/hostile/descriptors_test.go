@@ -95,6 +95,8 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		sc, err := c.NewServerContext(ctx, w.cert.CertFile, w.cert.KeyFile)
 		testkit.Must(t, err)
 		port := testkit.Port(t)
+		pid := workerOf(t, c)
+		before := len(testkit.OpenFiles(t, pid)) + 1 // 1 for the listener
 		accept := func() <-chan error {
 			ended := make(chan error, 1)
 			go func() {
@@ -110,12 +112,7 @@ func TestNoDescriptorInAWorker(t *testing.T) {
 		testd.AwaitListener(t, port)
 		testkit.Must(t, visit(w, port))
 		testkit.Must(t, <-first)
-		pid := workerOf(t, c)
-		var before int
-		testkit.Until(t, "the number of the worker's open files is stable", func() bool {
-			before = len(testkit.OpenFiles(t, pid))
-			return before == len(testkit.OpenFiles(t, pid))
-		})
+		settled(t, pid, before) // the connection of the visit is closed
 
 		restore := testkit.LeaveDescriptors(t, pid, 0)
 		waiting := accept()

@@ -143,8 +143,13 @@ func TestServersThatAnswerNonsense(t *testing.T) {
 	}
 	for _, a := range answers {
 		p.meet(func(c *net.TCPConn) {
-			io.ReadFull(c, make([]byte, 100))
-			c.Write(a.text)
+			if _, err := io.ReadFull(c, make([]byte, 100)); err != nil {
+				t.Errorf("%s: no ClientHello has come: %v", a.name, err)
+			}
+			// The client may refuse the answer before it has read all of it.
+			if _, err := c.Write(a.text); err != nil && !isReset(err) {
+				t.Errorf("%s: the answer cannot be sent: %v", a.name, err)
+			}
 			c.CloseWrite()
 			io.Copy(io.Discard, c)
 		}, func(phase string, _ []byte, err error) {

@@ -15,7 +15,7 @@ func TestTheDocumentsNameWhatExists(t *testing.T) {
 	t.Parallel()
 	documents, err := filepath.Glob(top + "/docs/*.md")
 	if err != nil || len(documents) == 0 {
-		t.Fatal(documents, err)
+		t.Fatalf("the documents in docs/ are %q, %v; want one or more", documents, err)
 	}
 	help := succeed(t, exec.Command(filepath.Join(bin, "tlsd"), "--help"))
 	makefile, protocol := readFile(t, top+"/Makefile"), readFile(t, top+"/proto.md")

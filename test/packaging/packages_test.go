@@ -191,7 +191,7 @@ func TestPagesAreGoodMdoc(t *testing.T) {
 	need(t, "mandoc")
 	pages, err := filepath.Glob(top + "/packaging/man/*.[1-8]")
 	if err != nil || len(pages) == 0 {
-		t.Fatal(pages, err)
+		t.Fatalf("the manual pages are %q, %v; want one or more", pages, err)
 	}
 	out, _ := exec.Command("mandoc",
 		append([]string{"-T", "lint"}, pages...)...).CombinedOutput()

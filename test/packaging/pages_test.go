@@ -56,7 +56,7 @@ func TestPageOfThePolicyHasItsKeys(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob(top + "/internal/policy/*.go")
 	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
+		t.Fatalf("the files of package policy are %q, %v; want one or more", files, err)
 	}
 	var keys []string
 	for _, file := range files {

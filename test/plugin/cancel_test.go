@@ -61,15 +61,22 @@ func cancellers() []canceller {
 	return list
 }
 
+// ended is the result of a call that a canceller has ended.
+type ended struct {
+	op string
+	result
+}
+
 // run starts a call of op, and calls tls_Cancel until this call and the others have ended.
-func (c canceller) run(h *host, op string, args []any, others ...*pending) (results []result) {
+func (c canceller) run(h *host, op string, args []any, others ...*pending) (results []ended) {
 	h.t.Helper()
 	defer c.end(h)
 	for _, call := range append(others, c.start(h, op, args...)) {
 		for end := time.Now().Add(testkit.Patience); ; {
 			select {
 			case r := <-call.Result():
-				results = append(results, r)
+				results = append(results,
+					ended{strings.TrimPrefix(call.Op, "&"), r})
 			case <-h.Left:
 				h.t.Fatalf("during the call of %s the host has ended", call.Op)
 			case <-time.After(10 * time.Millisecond):
@@ -237,7 +244,7 @@ func TestACancelEndsEachCallInEachPhase(t *testing.T) {
 						!strings.HasSuffix(r.Text,
 							": cancelled by the caller") {
 						t.Errorf("%s gives %d, %q; want -1, and the text "+
-							"\"…: cancelled by the caller\"", h.op, r.N,
+							"\"…: cancelled by the caller\"", r.op, r.N,
 							r.Text)
 					}
 				}
@@ -522,7 +529,7 @@ func unread(t *testing.T, p *peer) (n int) {
 			uintptr(unsafe.Pointer(&value)))
 	})
 	if err != nil || errno != 0 {
-		t.Fatal(err, errno)
+		t.Fatalf("the number of unread bytes cannot be read: %v, %v", err, errno)
 	}
 	return int(value)
 }

@@ -94,7 +94,7 @@ func TestAReadWaitsForDataAndAWriteForRoom(t *testing.T) {
 
 	write := h.start("WriteZeros", 1, 16<<20)
 	if n, err := io.CopyN(io.Discard, data, 16<<20); err != nil {
-		t.Fatal(n, err)
+		t.Fatalf("the test has read %d bytes, want %d: %v", n, 16<<20, err)
 	}
 	write.gives(16<<20, "")
 	p.silent(h)

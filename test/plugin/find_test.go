@@ -216,7 +216,7 @@ func TestThePrivateDirectoryMustBePrivate(t *testing.T) {
 			dir + ": is no directory"},
 	} {
 		if err := c.make(); err != nil {
-			t.Fatal(c.name, err)
+			t.Fatalf("%s: the folder cannot be made: %v", c.name, err)
 		}
 		start().send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: ", c.why)
 		if err := os.RemoveAll(dir); err != nil {

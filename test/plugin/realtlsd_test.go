@@ -382,8 +382,22 @@ func TestMuchDataThroughARealTLSD(t *testing.T) {
 	}
 }
 
-// Four hosts call at the same time, and no tlsd runs. Each call gets a tlsd. When the hosts have
-// ended, tlsd ends, too.
+// daemonsOf returns the command lines of the processes that were started with this socket.
+func daemonsOf(t *testing.T, socket string) (lines []string) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	testkit.Must(t, err)
+	for _, file := range files {
+		// A process that has ended meanwhile has no file any more.
+		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), socket) {
+			lines = append(lines, string(b))
+		}
+	}
+	return lines
+}
+
+// Four hosts call at the same time, and no tlsd runs. Each call gets a session, all of the same
+// tlsd. When the hosts have ended, tlsd ends, too.
 func TestFourHostsAtOnceGetAPrivateTLSD(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
@@ -411,6 +425,10 @@ func TestFourHostsAtOnceGetAPrivateTLSD(t *testing.T) {
 		h.send("NewClient", "localhost", port).gives(1, "")
 		h.send("Handshake", 1).gives(0, "")
 	}
+	// Each host may have started a tlsd, but a tlsd without a session soon ends.
+	testkit.Until(t, "one tlsd serves the four hosts", func() bool {
+		return len(daemonsOf(t, socket)) == 1
+	})
 	for _, h := range hosts {
 		h.send("exit")
 	}

@@ -85,9 +85,6 @@ func TestAWaitSeesWhatOtherThreadsChange(t *testing.T) {
 func TestAConnectionIsReadyBeforeItsHandshakeAndNotDuringIt(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
-	client := h.start("NewClient", "h", 1)
-	p.result(p.expect("tls.NewClient", `["h",1]`), "1")
-	client.gives(1, "")
 	p.watched(h, 1, "1")
 	h.waits(1)
 	shaking := h.start("Handshake", 1)

@@ -89,9 +89,11 @@ func list(t *testing.T, format string) map[string][]string {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-f", format, "tlsd/...")
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	var says strings.Builder
+	cmd.Stderr = &says
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("go list: %v", err)
+		t.Fatalf("go list: %v: %s", err, says.String())
 	}
 	m := map[string][]string{}
 	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {

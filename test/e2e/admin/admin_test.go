@@ -224,7 +224,8 @@ func TestTheAdminSocketIsForOneUser(t *testing.T) {
 	t.Parallel()
 	d := start(t, "--socket-mode=0666")
 	info, err := os.Stat(d.admin)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the admin socket has the mode %v (%v); want 0600", info.Mode(), err)
+	testkit.Must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("the admin socket has the mode %v; want 0600", info.Mode())
 	}
 }

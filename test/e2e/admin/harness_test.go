@@ -130,19 +130,18 @@ func (e *echo) connect(t *testing.T, c *client.Client) client.Handle {
 	return h
 }
 
-// talk sends a text to an echo server, and reads until as many bytes have come back.
+// talk sends a text to an echo server, and reads until the same text has come back.
 func talk(t *testing.T, c *client.Client, h client.Handle, text string) {
 	t.Helper()
 	if _, err := c.Write(t.Context(), h, []byte(text)); err != nil {
 		t.Fatal(err)
 	}
-	for got := 0; got < len(text); {
+	for got := ""; got != text; {
 		data, err := c.Read(t.Context(), h, 100)
-		if err != nil || len(data) == 0 {
-			t.Fatalf("of %d bytes, the server has sent %d back; the next Read: %q, %v",
-				len(text), got, data, err)
+		if got += string(data); err != nil || len(data) == 0 ||
+			!strings.HasPrefix(text, got) {
+			t.Fatalf("the server has sent back %q, %v; want %q", got, err, text)
 		}
-		got += len(data)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -38,7 +37,8 @@ func TestAnIdleWorkerNeedsLittleMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, after, _ := strings.Cut(string(text), "\nAnonymous:")
-		kib, err := strconv.Atoi(strings.Fields(after)[0])
+		var kib int
+		_, err = fmt.Sscan(after, &kib)
 		if err != nil || kib == 0 || kib > mostIdle {
 			t.Errorf("the idle worker %d has %d KiB of anonymous memory (%v); "+
 				"want 1 to %d", pid, kib, err, mostIdle)

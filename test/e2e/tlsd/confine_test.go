@@ -2,6 +2,7 @@ package tlsd
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -29,6 +30,7 @@ var stranger = &syscall.Credential{Uid: 1234, Gid: 1234}
 // attempt is the report of the library in a worker.
 type attempt struct {
 	dir     string                   // the folder in which the library tried to write
+	there   []byte                   // what the test wrote into the caller's file there
 	outcome map[string]syscall.Errno // the error of each act, 0 if the act succeeded
 	inside  map[string]any           // what the library sees of its process
 	log     string                   // the text of tlsd's log
@@ -52,7 +54,8 @@ func escape(t *testing.T, who *syscall.Credential, flags ...string) attempt {
 		t.Fatal(err)
 	}
 	// One file has certificate and key. It belongs to the caller.
-	if err := os.WriteFile(there, append(certificate, key...), 0o600); err != nil {
+	a.there = append(certificate, key...)
+	if err := os.WriteFile(there, a.there, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if who != nil {
@@ -172,8 +175,11 @@ func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 				t.Errorf("the attacker has made the file %s", name)
 			}
 		}
-		if b, err := os.ReadFile(filepath.Join(got.dir, "there")); len(b) < 100 {
-			t.Errorf("the attacker has changed the caller's file to %q, %v", b, err)
+		// The file has a key, so the failure does not show its bytes.
+		if b, err := os.ReadFile(filepath.Join(got.dir, "there")); err != nil ||
+			!bytes.Equal(b, got.there) {
+			t.Errorf("the attacker has changed the caller's file: it had %d bytes, and "+
+				"has %d other bytes now, %v", len(got.there), len(b), err)
 		}
 	})
 }

@@ -49,8 +49,10 @@ func TestOtherUsersUseTheirOwnRights(t *testing.T) {
 	cert := put(t, leaf.CertFile, dir+"/cert.pem")
 	sock := filepath.Join(dir, "s")
 	startWith(t, nil, "", "--socket", sock, "--allow-uid", "1234", "--allow-gid", "55")
-	if info, err := os.Lstat(sock); err != nil || info.Mode().Perm() != 0o666 {
-		t.Errorf("the socket is %v, %v; want mode 0666", info.Mode(), err)
+	info, err := os.Lstat(sock)
+	testkit.Must(t, err)
+	if info.Mode().Perm() != 0o666 {
+		t.Errorf("the socket has the mode %v; want 0666", info.Mode())
 	}
 	setBundle, serve := request(1, "tls.SetCaBundle", secret),
 		request(1, "tls.NewServerContext", cert, key)

@@ -99,7 +99,8 @@ const cases = {
 
   async web() { // node:http over connections of tlsd
     const server = await tlsd.createServer(E.CERT, E.KEY, { alpn: 'http/1.1' });
-    const web = http.createServer((request, answer) => request.pipe(answer));
+    // without a timeout for idle connections, so that a slow client keeps its connection
+    const web = http.createServer({ keepAliveTimeout: 0 }, (request, answer) => request.pipe(answer));
     console.log('port', await server.listen());
     process.stdin.once('data', () => server.close());
     for await (const c of server) web.emit('connection', c);
