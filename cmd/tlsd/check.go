@@ -13,8 +13,8 @@ import (
 	"tlsd/openssl"
 )
 
-// check carries out --check: it examines everything that a start needs, and changes nothing. The
-// caller has read the settings. check returns the exit status.
+// check carries out --check. The caller must have read the settings without an error. check
+// examines everything else that a start needs, changes nothing, and returns the exit status.
 func check(w io.Writer, o *options) int {
 	status := 0
 	report := func(what, good string, err error) {

@@ -16,7 +16,7 @@ import (
 // logs are the logs of the daemon's own process. Workers write to the log through the supervisor.
 type logs struct {
 	log, audit *zap.Logger
-	level      zap.AtomicLevel // the level of log; audit writes all lines at every level
+	level      zap.AtomicLevel // the log's level; the logger audit writes at every level
 	queue      *logQueue
 	auditFile  *auditLog // nil: audit lines are in the log
 }
@@ -42,7 +42,8 @@ func openLogs(o *options, stderr io.Writer) (*logs, error) {
 	return l, nil
 }
 
-// close writes the waiting entries of both queues, each within lastWrite.
+// close writes the waiting entries of the log's queue and of the audit log's queue. It waits for
+// each queue at most lastWrite.
 func (l *logs) close() {
 	l.auditFile.close()
 	l.queue.close()

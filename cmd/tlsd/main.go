@@ -191,7 +191,7 @@ func start(ctx context.Context, o *options, readAgain func() (*options, error),
 		level: logs.level, rules: rules, queue: logs.queue}, log, logs.audit)
 	defer stopAdmin()
 	err = daemon.Run(ctx, force)
-	if errors.Is(err, supervisor.ErrDrainTimeout) { // as --drain-timeout wants
+	if errors.Is(err, supervisor.ErrDrainTimeout) { // no failure: --drain-timeout asks for it
 		log.Warn(err.Error())
 		return nil
 	}

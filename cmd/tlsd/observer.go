@@ -149,7 +149,7 @@ func (o *sessionObserver) Reloaded(certFile, keyFile string, err error) {
 	})
 }
 
-// reloadedCA logs that the file of the option client-ca was read again.
+// reloadedCA logs that the file of the option client-ca was read again, or that this has failed.
 func (o *sessionObserver) reloadedCA(path string, err error) {
 	level, text := zap.InfoLevel, "client CA reloaded"
 	fields := []zap.Field{zap.String("path", plain.Text(path, longestText))}

@@ -13,8 +13,8 @@ import (
 // a restart, because processes and sockets that exist already depend on them.
 var changeable = []string{"log-level", "policy"}
 
-// reloader carries out SIGHUP. The goroutine that runs the function start sets the field daemon.
-// Apart from that, only the goroutine that handles signals uses the reloader.
+// reloader carries out SIGHUP. The field daemon is set by the goroutine that runs start(). Apart
+// from that, only the goroutine that handles signals uses the reloader.
 type reloader struct {
 	read    func() (*options, error) // reads the settings as at a start
 	running *options                 // the settings in force

@@ -32,8 +32,8 @@ func envName(name string) string {
 func (f flagInfo) hasVariable() bool { return f.arg != "" }
 
 // parseOptions reads the settings. The flags win over the environment, the environment over the
-// configuration file, and the file over the defaults. config is the default of --config. With
-// --help or --version, only the flags are read.
+// configuration file, and the file over the defaults. The parameter config is the default of
+// --config. With --help or --version, only the flags are read.
 func parseOptions(args, environ []string, config string) (*options, error) {
 	var o options
 	table := flagTable(&o)

@@ -108,7 +108,8 @@ func readable(o *options) []string {
 		return o.readable
 	}
 	list := slices.Clone(o.readable)
-	if path, err := filepath.Abs(o.libssl); err == nil { // else workerSettings has failed
+	// Abs cannot fail here: workerSettings has called it before, with the same path.
+	if path, err := filepath.Abs(o.libssl); err == nil {
 		list = append(list, filepath.Dir(path))
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			list = append(list, filepath.Dir(real))

@@ -22,8 +22,8 @@ import (
 	"tlsd/session"
 )
 
-// This file is the worker: this program, started by the supervisor (see package handoff). The
-// rules:
+// This file has the worker. A worker is a process of the program tlsd that the supervisor has
+// started (see package handoff). The rules:
 //
 //   - A worker for another user than the daemon's becomes that user before it loads the library and
 //     before it reads anything from the caller.

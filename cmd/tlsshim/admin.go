@@ -18,9 +18,9 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// This file has the subcommands for the administrator, except for the exporter. Each subcommand
-// makes one request to the admin socket. (With --watch, "sessions" repeats its request.) No
-// subcommand opens a session.
+// This file has the subcommands for the administrator, except for the exporter. Each of them makes
+// one request to the admin socket. (With --watch, "sessions" repeats its request.) None of them
+// opens a session.
 
 // adminTime is the default timeout of an answer. The slowest subcommand is "end", because tlsd
 // answers only after the session has ended.

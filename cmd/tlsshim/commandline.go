@@ -24,9 +24,9 @@ func (c *command) checkSocketFlag(sub subcommand) error {
 	return nil
 }
 
-// subFlags reads the words after the name of a subcommand. help says whether --help is among them.
-// rest has the arguments. It is nil after --version, and with an error. If the subcommand has flags
-// of its own, flags may also stand between and after the arguments.
+// subFlags reads the words after the name of a subcommand. The result help says whether --help is
+// among the words. The result rest has the arguments. It is nil after --version, and with an error.
+// If the subcommand has flags of its own, flags may also stand between and after the arguments.
 func (c *command) subFlags(sub subcommand, args []string) (rest []string, help bool, err error) {
 	if sub.flags == nil {
 		return c.flags(args)

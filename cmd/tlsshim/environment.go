@@ -9,7 +9,7 @@ import (
 
 // This file judges the environment of the caller: variables and installed programs.
 
-// environment judges the caller's environment variables. The daemon has an environment of its own.
+// environment() judges the environment variables of the caller. Those of the daemon may differ.
 func environment(f facts, add adder) {
 	for _, name := range watched {
 		v, set := f.env[name]

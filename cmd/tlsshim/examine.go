@@ -17,7 +17,7 @@ import (
 
 // facts has everything that doctor's findings depend on.
 type facts struct {
-	env     map[string]string // the variables of watched that are set
+	env     map[string]string // those variables of the list watched (below) that are set
 	uid     int               // the effective user
 	conf    client.Conf
 	confErr error    // why conf cannot be used; then only --socket is probed
@@ -41,7 +41,7 @@ type facts struct {
 	plugin     []string // paths of TlsPlugin.so
 }
 
-// watched lists the environment variables that doctor examines.
+// The list watched has the environment variables that doctor examines.
 var watched = []string{"TLSD_SOCKET", "TLSD_EXE", "TLSD_AUTOSTART", "XDG_RUNTIME_DIR",
 	"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
@@ -187,9 +187,11 @@ func foreignModules(text string) []string {
 
 // found() looks for a file at these paths, in this order:
 //
-//   - the path chosen, if it is not "";
-//   - the paths in name and in installed, relative to tlsshim's folder (self is tlsshim's path);
-//   - the path in name, relative to each absolute folder of dirs, which is a value of $PATH.
+//   - the parameter chosen, unless it is "";
+//   - the parameters name and installed, as paths relative to tlsshim's folder. The parameter self
+//     is the path of tlsshim;
+//   - the parameter name, as a path relative to each absolute folder of the parameter dirs, which
+//     is a value of $PATH.
 //
 // It returns the paths at which there is a regular file. It returns each file only once.
 func found(chosen, self, dirs, name, installed string) []string {

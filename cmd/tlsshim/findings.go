@@ -90,7 +90,7 @@ func conf(f facts, add adder) {
 }
 
 // noAutostart says why the plugin starts no private daemon. It returns "" if the plugin may start
-// one. noAutostart ignores TLSD_AUTOSTART: environment judges this variable.
+// one. noAutostart ignores TLSD_AUTOSTART, because environment() judges this variable.
 func noAutostart(f facts) string {
 	switch {
 	case f.conf.Autostart == "no":
@@ -261,7 +261,7 @@ func trip(f facts, add adder) {
 // conversation judges the rehearsal of a script.
 func conversation(r rehearsal, add adder) {
 	switch {
-	case r.step == "": // no rehearsal without OpenSSL; the finding backend reports that
+	case r.step == "": // without OpenSSL there is no rehearsal; the finding "backend" says so
 	case r.err == nil:
 		add("conversation", ok, "", "a server and a client of one script have done a "+
 			"handshake on 127.0.0.1, with %s; the client has verified the certificate",

@@ -16,8 +16,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// This file turns words into calls. The type of a parameter decides the form of its word. Tlsd
-// decides whether the value makes sense.
+// This file turns the words of a command into calls. The type of a parameter decides which form the
+// word for it must have. Tlsd decides whether the value makes sense.
 
 type paramType int
 
@@ -139,8 +139,8 @@ type invocation struct {
 	data []byte // the blob argument; nil: none
 }
 
-// source gives the data of blob arguments. stdin reads standard input. It is nil in the subcommand
-// shell, and after its first use.
+// source gives the data of blob arguments. The field stdin is a function that reads standard input.
+// It is nil in the subcommand shell, and after its first use.
 type source struct {
 	stdin func() ([]byte, error)
 }
@@ -239,7 +239,8 @@ func parseNumber(word string, isHandle bool) (int64, error) {
 	return n, nil
 }
 
-// parseFile makes a path absolute. With mayEmpty an empty word stays empty; else it is an error.
+// parseFile makes a path absolute. If mayEmpty is true, an empty word stays empty. If mayEmpty is
+// false, an empty word is an error.
 func parseFile(word string, mayEmpty bool) (string, error) {
 	if word == "" && mayEmpty {
 		return "", nil
@@ -251,7 +252,8 @@ func parseFile(word string, mayEmpty bool) (string, error) {
 }
 
 // read returns the data that a word stands for. The result is not nil. If the data is longer than
-// wire.MaxBlob, read may cut it off after wire.MaxBlob+1 bytes. So add sees that it is too long.
+// wire.MaxBlob, read may cut it off after wire.MaxBlob+1 bytes. That is still too long, so the
+// method add refuses the word.
 func (s *source) read(word string) ([]byte, error) {
 	if literal, ok := strings.CutPrefix(word, "text:"); ok {
 		return []byte(literal), nil

@@ -16,8 +16,8 @@
 struct answer {
 	bool id_null; /* the line belongs to no call: tlsd says why it ends the session */
 	int64_t id;
-	struct span error; /* the message of an error, a string; none in a result */
-	struct kind kind;  /* of an error */
+	struct span error; /* an error's message, a JSON string; in a result .at is NULL */
+	struct kind kind;  /* the error's kind */
 	struct span result;
 };
 

@@ -29,7 +29,7 @@ void bell_destroy(struct bell *b)
 	pthread_mutex_destroy(&b->mu);
 }
 
-/* Makes a new pipe, and returns its index, or -1. mu is held. */
+/* The caller must hold mu. Makes a new pipe, and returns its index; -1 if that fails. */
 static int new_pipe(struct bell *b)
 {
 	struct owned *ends[2];

@@ -21,11 +21,11 @@
 
 #include "owned.h"
 
-enum { BELL_PIPES = 8 }; /* the newest, and rung pipes whose listeners are still waking up */
+enum { BELL_PIPES = 8 }; /* the newest pipe, and rung pipes whose listeners still wake up */
 
 struct bell {
 	pthread_mutex_t mu; /* guards read_end and users; held for a moment only */
-	atomic_int newest;  /* the index in pipes, or -1 */
+	atomic_int newest;  /* the index of the newest pipe, or -1 */
 	struct bell_pipe {
 		struct owned *read_end;
 		_Atomic(struct owned *) write_end; /* NULL: rung, or not in use */
