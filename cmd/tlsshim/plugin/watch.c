@@ -20,7 +20,7 @@
 #include "text.h"
 
 struct watch {
-	struct wait wait; /* must be first, because look() casts this wait to the whole struct */
+	struct wait wait; /* must be first: look() casts its address to the struct's */
 	struct process *p;
 	struct session *s; /* with a reference; NULL if there is none */
 	unsigned began, changes;
