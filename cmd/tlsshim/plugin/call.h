@@ -79,7 +79,7 @@ struct call {
 	struct call *next;
 	int64_t id;
 	bool done, failed, lost;
-	bool parked;      /* its thread waits on woken */
+	bool parked;      /* the call's thread waits for the condition woken */
 	bool sent;        /* it is sent or being sent: only an answer or session_lose ends it now */
 	bool cancel_sent; /* tlsd knows that it is cancelled */
 	/* 0: the call is not cancelled. Otherwise the session is lost if no answer has come by this

@@ -40,7 +40,7 @@ struct channel {
 	struct channel *next; /* in its bucket */
 	int64_t handle;
 	int refs;          /* references: one of the table, and one of each thread with a pointer */
-	struct owned *fd;  /* NULL until there is one; it does not change after that */
+	struct owned *fd;  /* the descriptor; NULL at first; once set, it does not change */
 	bool handshaking;  /* a tls_Handshake is under way */
 	bool watched;      /* it takes part in tls_Wait */
 	bool context;      /* the handle is a context; fd is readable while a client waits */

@@ -17,8 +17,8 @@ enum { MOST_BYTES = 64 << 10 };
 static const char *const blanks = " \t\r";
 
 /* /etc/passwd lacks the users of services with DynamicUser=. For each of these users systemd makes
- * a symbolic link, whose path is this and the user's name. The link's target is the user's number.
- * Only root can make links in the folder. */
+ * a symbolic link. The link's path is DYNAMIC_USERS and the user's name, and its target is the
+ * user's number. Only root can make links in this folder. */
 #define DYNAMIC_USERS "/run/systemd/dynamic-uid/direct:"
 
 /* Cuts *rest at the first character that is one of the separators. Returns the text before it, and

@@ -73,7 +73,9 @@ static bool send_cancel(struct session *s, struct call *c)
 
 /* A wait of the leader, or of the sender of c. */
 struct control_wait {
-	struct wait wait; /* must be first: the look functions cast its address to the struct's */
+	/* Must be first, because look_from_reading() and look_from_sending() cast the address of wait
+	 * to the address of the struct. */
+	struct wait wait;
 	struct process *p;
 	struct session *s;
 	int64_t by; /* the leader's own deadline; 0: none */

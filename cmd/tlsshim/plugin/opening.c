@@ -9,7 +9,9 @@
 enum { LAST_LINE_WAIT_MS = 1000 /* for the rest of a line that has come in part */ };
 
 struct opening {
-	struct wait wait; /* must be first: look_from_search casts its address to the struct's */
+	/* Must be first, because look_from_search() casts the address of wait to the address of the
+	 * struct. */
+	struct wait wait;
 	struct process *p;
 	unsigned began; /* p->cancels when the call began */
 };

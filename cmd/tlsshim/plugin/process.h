@@ -50,7 +50,8 @@ struct process {
 	atomic_bool strict; /* a Write returns only when tlsd has sent its bytes */
 
 	/* mu guards all members below. session.h, call.h and channel.h say what else it guards. No
-	 * thread blocks while it holds mu. */
+	 * thread blocks while it holds mu. In the comments of functions, "mu is held" and "mu is
+	 * not held" are demands on the caller. */
 	pthread_mutex_t mu;
 
 	/* A thread that needs both turns takes them in this order. */

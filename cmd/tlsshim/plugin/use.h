@@ -16,7 +16,9 @@
 #include "client.h"
 
 struct use {
-	struct wait wait; /* must be first: look() of use.c casts its address to the struct's */
+	/* Must be first, because look() of use.c casts the address of wait to the address of the
+	 * struct. */
+	struct wait wait;
 	struct process *p;
 	struct session *s;
 	struct channel *ch;  /* NULL: the plugin knows nothing of the handle */
