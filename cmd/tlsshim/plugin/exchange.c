@@ -73,8 +73,8 @@ static bool send_cancel(struct session *s, struct call *c)
 
 /* A wait of the leader, or of the sender of c. */
 struct control_wait {
-	/* Must be first, because look_from_reading() and look_from_sending() cast the address of wait
-	 * to the address of the struct. */
+	/* Must be first, because look_from_reading() and look_from_sending() cast the address of
+	 * wait to the address of the struct. */
 	struct wait wait;
 	struct process *p;
 	struct session *s;
