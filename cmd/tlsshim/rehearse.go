@@ -21,8 +21,8 @@ import (
 
 // This file rehearses a script: a server and a client of one session talk on 127.0.0.1, with a
 // throw-away certificate. The rehearsal shows what the daemon's answers about itself do not show:
-// whether its library has a cipher, and whether the daemon can read this user's files and look up
-// names.
+// whether openssl.cnf leaves its library a cipher for a handshake, and whether the daemon can read
+// this user's files and look up names.
 
 // rehearsal is the result of rehearse.
 type rehearsal struct {

@@ -18,13 +18,13 @@ enum {
 	MAKES_HANDLE = 4, /* its result is a handle */
 	SETTINGS = 8,     /* the session gets the process's settings before the call (client.h) */
 	QUIET = 16,       /* the host gets no error of the call, unless the call is cancelled */
-	FAILS = 32,       /* tlsd must refuse the call, which is made to get tlsd's error text */
+	FAILS = 32,       /* made only to get tlsd's error text; a result breaks the protocol */
 };
 
 /* With NOTHING, tlsd answers with a number, and the host gets 0. */
 enum result { NOTHING, NUMBER, TEXT, OBJECT /* as JSON */ };
 
-enum sort { NEITHER, CONNECTION, CONTEXT }; /* of a handle */
+enum sort { NEITHER, CONNECTION, CONTEXT }; /* the sort of a handle */
 
 /* A parameter that is a text. A path is made absolute. An OPTION_VALUE is a path for some options
  * only. */
@@ -41,11 +41,11 @@ enum { MOST_TEXTS = 3 };
  * NAMES_ZERO the handle is 0. */
 struct method {
 	const char *name;
-	struct param texts[MOST_TEXTS]; /* the entries that have a name */
+	struct param texts[MOST_TEXTS]; /* the first entry without a name ends the list */
 	bool blob, number;
 	enum result result;
 	int flags;
-	enum sort waits_on; /* it waits on a handle of this sort; closing the handle ends it */
+	enum sort waits_on; /* the call waits on a handle of this sort; a close ends it */
 	enum sort closes;   /* the sort of handle that it closes */
 };
 
@@ -63,8 +63,8 @@ struct call {
 	const char *otherwise;    /* the text that the host gets if the call fails, or NULL */
 	int64_t n;                /* the parameter that is a number */
 	struct owned *pass;       /* a descriptor to send and then to close, or NULL */
-	struct owned *pass_first; /* a descriptor to keep, sent before the one in pass; or NULL */
-	bool is_part;             /* a part of a longer operation; use_call() has set began */
+	struct owned *pass_first; /* a descriptor to send before pass, and to keep; or NULL */
+	bool is_part;             /* a part of a use (use.h), and has the use's value of began */
 	unsigned began;           /* p->cancels when the call began */
 
 	/* The session fills in these members. */
@@ -79,7 +79,7 @@ struct call {
 	struct call *next;
 	int64_t id;
 	bool done, failed, lost;
-	bool parked;      /* its thread waits on woken */
+	bool parked;      /* the call's thread waits for the condition woken */
 	bool sent;        /* it is sent or being sent: only an answer or session_lose ends it now */
 	bool cancel_sent; /* tlsd knows that it is cancelled */
 	/* 0: the call is not cancelled. Otherwise the session is lost if no answer has come by this

@@ -3,9 +3,9 @@
  * it has the data channel and the state of the two directions. For a context it has the
  * descriptor that is readable while a client waits (tls.Signal).
  *
- * A data channel is one end of a pair of stream sockets; tlsd has the other end. tlsd receives
- * bytes from the channel, and writes them to the TLS connection. It reads bytes from the TLS
- * connection, and sends them on the channel.
+ * A data channel is a pair of connected stream sockets. The member fd is the plugin's end, and tlsd
+ * has the other end. tlsd receives bytes from the channel, and writes them to the TLS connection.
+ * It reads bytes from the TLS connection, and sends them on the channel.
  *
  * mu of the process guards everything here, except where a comment says otherwise.
  */
@@ -31,25 +31,25 @@ enum state {
 struct direction {
 	struct turn turn; /* the right to use the descriptor in this direction */
 	enum state state;
-	char *error; /* of BROKEN_OFF */
-	struct kind kind; /* of the error */
+	char *error; /* the error's text, if the state is BROKEN_OFF; NULL: tlsd gave none */
+	struct kind kind; /* the kind of the error */
 	bool reported; /* writing: the host knows of the error */
 };
 
 struct channel {
 	struct channel *next; /* in its bucket */
 	int64_t handle;
-	int refs;          /* the table's, and one for each thread that has a pointer */
-	struct owned *fd;  /* NULL until there is one; it does not change after that */
+	int refs;          /* references: one of the table, and one of each thread with a pointer */
+	struct owned *fd;  /* the descriptor; NULL at first; once set, it does not change */
 	bool handshaking;  /* a tls_Handshake is under way */
 	bool watched;      /* it takes part in tls_Wait */
 	bool context;      /* the handle is a context; fd is readable while a client waits */
 	bool handshake_later; /* a context whose option handshake is "later" */
-	int64_t timeout;   /* of a Read, in ms; 0: the session's */
+	int64_t timeout;   /* the timeout of a Read, in ms; 0: the session's */
 	atomic_bool closing; /* a Close has begun; the member may be read without mu */
-	int64_t sent;      /* bytes so far; belongs to the thread with the turn to write */
+	int64_t sent;      /* bytes sent so far; belongs to the thread with the turn to write */
 	struct direction reading, writing;
-	/* spin() in data.c uses the next two. They belong to the thread with the turn to read. */
+	/* Used by spin() in data.c. They belong to the thread with the turn to read. */
 	int idle_spins, skip_spins;
 };
 
@@ -64,9 +64,9 @@ struct channel *channel_find(struct channels *t, int64_t handle);
 struct channel *channel_make(struct channels *t, int64_t handle);
 void channel_release(struct channel *ch); /* it may be NULL */
 
-/* The error of the direction d becomes the last error (error.h). The function also marks the error
- * of writing as reported, even if d is the direction of reading: after one error the host need not
- * get the other. Returns -1. */
+/* The error of the direction d becomes the last error (error.h). The host gets one error of a
+ * channel, not two. So the function marks the error of writing as reported, even if d is the
+ * direction of reading. Returns -1. */
 int channel_raise(struct process *p, struct channel *ch, const struct direction *d);
 
 /* Raises the error of writing, if there is one that the host does not know. Returns whether it has

@@ -134,7 +134,8 @@ int64_t client_set_timeout(struct process *p, struct call *c)
 
 /* --- a call --- */
 
-/* Returns the session for the call, with a reference; or NULL with the error set. */
+/* Returns the call's session; the caller gets a reference to it. Returns NULL with the error set if
+ * there is none. */
 static struct session *session_for(struct process *p, struct call *c)
 {
 	struct channel *ch;

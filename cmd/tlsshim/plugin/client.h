@@ -14,14 +14,16 @@
 
 #include "session.h"
 
-/* Makes the call and waits for its answer. Returns 0, or -1 with the process's error set. It closes
- * c->pass in any case. p may be NULL. If the handle's data channel has an error of writing that the
- * host does not know, the call fails with that error, unless c->is_part is set. */
+/* Makes the call and waits for its answer. Returns 0 if the call succeeds. Otherwise returns -1 and
+ * sets the last error (error.h), unless the method is QUIET (call.h). Closes c->pass in any case. p
+ * may be NULL. If the handle's data channel has an error of writing that the host does not know,
+ * the call fails with that error, unless c->is_part is set. */
 int client_run(struct process *p, struct call *c);
 
-/* Returns the session of a handle, with a reference; or NULL with the error set. op is the name of
- * the call. *ch becomes the handle's channel, with a reference, or NULL. The parameter control says
- * whether the call needs the control socket. */
+/* Returns the session of a handle, and *ch becomes the handle's channel. The caller gets a
+ * reference to each of them. If the handle has no channel (channel.h), *ch becomes NULL. Returns
+ * NULL with the error set if the handle belongs to no session. op is the name of the call. The
+ * parameter control says whether the call needs the control socket. */
 struct session *client_session(struct process *p, const char *op, int64_t handle, bool control,
 			       struct channel **ch);
 

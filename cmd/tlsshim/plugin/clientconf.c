@@ -17,8 +17,8 @@ enum { MOST_BYTES = 64 << 10 };
 static const char *const blanks = " \t\r";
 
 /* /etc/passwd lacks the users of services with DynamicUser=. For each of these users systemd makes
- * a symbolic link direct:NAME. The link's target is the user's number. Only root can make links
- * there. */
+ * a symbolic link. The link's path is DYNAMIC_USERS and the user's name, and its target is the
+ * user's number. Only root can make links in this folder. */
 #define DYNAMIC_USERS "/run/systemd/dynamic-uid/direct:"
 
 /* Cuts *rest at the first character that is one of the separators. Returns the text before it, and
@@ -89,7 +89,7 @@ static int open_safely(const char *path, char *why, size_t cap)
 			text_add(why, cap, "%s: %s", path, errno_text(errno));
 		return -1;
 	}
-	/* If path is a symbolic link, the folders of the link and of its target both count. */
+	/* If path is a symbolic link, the link's folders and its target's folders are checked. */
 	if (folders_are_safe(path, why, cap) && folders_are_safe(real, why, cap)) {
 		fd = open(real, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0 || fstat(fd, &st) < 0)
@@ -199,8 +199,8 @@ static const char *set_trusted(struct client_conf *conf, char *value)
 			continue;
 		if (conf->trusted_count == MOST_TRUSTED)
 			return "too many users";
-		/* An unknown name is no error: systemd makes a dynamic user when its service
-		 * starts. */
+		/* An unknown name is no error. It may be a dynamic user: systemd makes such a user
+		 * only when the service starts. */
 		if (number(name, &user) || in_passwd(name, &user) || is_dynamic(name, &user))
 			conf->trusted[conf->trusted_count++] = user;
 	}

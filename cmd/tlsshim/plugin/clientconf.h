@@ -2,9 +2,9 @@
  * clientconf.h - /etc/tlsd/client.conf, in which the administrator tells callers about the system's
  * tlsd. It has lines of "key = value". Empty lines and lines that begin with # are ignored.
  *
- *   socket = PATH             the system's tlsd listens here; the plugin tries only this
- *                             socket, unless $TLSD_SOCKET names another; if autostart is yes,
- *                             it also tries a private tlsd's
+ *   socket = PATH             the socket of the system's tlsd; the plugin tries this socket, and
+ *                             with autostart = yes also the socket of a private tlsd, and no
+ *                             other; if $TLSD_SOCKET is set, it tries only $TLSD_SOCKET
  *   autostart = yes | no      whether a private tlsd may be started
  *   trusted-users = USER ...  names or numbers of users whose daemons are trusted like root's
  *
@@ -26,7 +26,7 @@ enum { MOST_TRUSTED = 32, CONF_SOCKET_BYTES = 108 /* sun_path, unix(7) */ };
 enum permission { UNSAID, ALLOWED, FORBIDDEN };
 
 struct client_conf {
-	char socket[CONF_SOCKET_BYTES]; /* "" if there is none */
+	char socket[CONF_SOCKET_BYTES]; /* the setting socket; "" if there is none */
 	enum permission autostart;
 	uid_t trusted[MOST_TRUSTED];
 	size_t trusted_count;

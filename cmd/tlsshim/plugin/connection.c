@@ -25,15 +25,16 @@ bool connection_make_pair(struct process *p, struct call *c, struct owned *ends[
 	return false;
 }
 
-/* Stores ours, which is our end of a pair, as the data channel of the connection. Closes ours if
- * the connection has a data channel already, if the session is lost, or if there is no memory. */
+/* Stores the descriptor ours, our end of a pair, as the data channel of the connection. Closes the
+ * descriptor if the connection has a data channel already, if the session is lost, or if there is
+ * no memory. Only a lack of memory is an error. */
 static int attach(struct process *p, const char *op, int64_t handle, struct owned *ours)
 {
 	struct channel *ch;
 	bool lost;
 
 	pthread_mutex_lock(&p->mu);
-	lost = !p->session || handle < p->first; /* reported by the next call on the handle */
+	lost = !p->session || handle < p->first; /* the next call reports the loss */
 	ch = session_handle(p, handle, true);
 	if (ch && !ch->fd) {
 		ch->fd = ours;

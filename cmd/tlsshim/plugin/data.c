@@ -57,10 +57,11 @@ static int64_t now_us(void)
 	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* Spins: tries again for SPIN_US before the thread sleeps. On an idle machine a CPU that sleeps
- * needs 30 to 60 us to wake up. A spin without data makes the next wait sleep at once. Each further
- * spin without data doubles the number of waits that sleep at once, up to MOST_SKIPS. One thread of
- * the process spins at a time, and none if there is only one CPU. Returns what recv(2) returns.
+/* Spins: for SPIN_US it tries again and again to receive. If data comes, the thread need not sleep,
+ * and that saves time: on an idle machine a CPU that sleeps needs 30 to 60 us to wake up. A spin
+ * without data makes the next wait sleep at once. Each further spin without data doubles the number
+ * of waits that sleep at once, up to MOST_SKIPS. One thread of the process spins at a time, and
+ * none if there is only one CPU. Returns what recv(2) returns.
  *
  * Measured in a prototype, on a machine of 2 CPUs, with round trips of 64 bytes: on the idle
  * machine a round trip takes 167 us with spins, and 209 us without. While twenty other processes
@@ -127,7 +128,8 @@ static int at_end(struct use *u)
 }
 
 /* Receives the bytes that have come. If none has come, it waits for bytes or the end, but at most
- * timeout_ms; 0 is no timeout. It returns what data_read returns. The call has the turn to read. */
+ * timeout_ms; 0 is no timeout. It returns what data_read returns. The call must have the turn to
+ * read. */
 static int64_t receive(struct use *u, void *buf, size_t cap, int64_t timeout_ms)
 {
 	int64_t deadline = 0;
@@ -201,7 +203,7 @@ int64_t data_read(struct process *p, struct call *c)
 /* --- writing --- */
 
 /* Sends the bytes, and returns how many it has sent. If it could not send all, it sets the error.
- * The call has the turn to write. */
+ * The call must have the turn to write. */
 static size_t send_all(struct use *u, const char *at, size_t len)
 {
 	size_t sent = 0;

@@ -2,7 +2,7 @@
  * data.h - the bytes of connections whose handshake is done. Usually tls_Read and tls_Write make
  * one system call on the data channel, and no call to tlsd.
  *
- * data_read and data_write set the process's error and return -1 if they fail.
+ * data_read and data_write set the last error (error.h) and return -1 if they fail.
  */
 #ifndef TLSPLUGIN_DATA_H
 #define TLSPLUGIN_DATA_H
@@ -11,7 +11,7 @@
 
 #include "call.h"
 
-enum { DATA_MAX_BYTES = 16777216 }; /* of a Read and of a Write */
+enum { DATA_MAX_BYTES = 16777216 }; /* the most bytes of a Read or a Write */
 
 int64_t data_read(struct process *p, struct call *c);  /* up to c->room bytes into c->buf */
 int64_t data_write(struct process *p, struct call *c); /* c->blob */

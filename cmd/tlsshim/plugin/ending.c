@@ -18,7 +18,8 @@ static const struct method
 	close_context = { .name = "tls.CloseServerContext", .closes = CONTEXT };
 
 /* Ends the writing direction of a connection that has a channel, so that no Write comes after
- * tls.Shutdown. Returns 1 if tlsd must be called; else the result of the Shutdown. */
+ * tls.Shutdown. Returns 1 if the call tls.Shutdown is still to be made; else the result of
+ * tls_Shutdown. */
 static int begin_shutdown(struct use *u)
 {
 	int result = -1;
@@ -49,7 +50,7 @@ int64_t connection_shutdown(struct process *p, struct call *c)
 		result = client_run(p, c);
 		pthread_mutex_lock(&p->mu);
 		if (result < 0 && u.ch->writing.state == ENDED_WELL)
-			u.ch->writing.state = OPEN; /* tlsd decides about later Writes */
+			u.ch->writing.state = OPEN; /* later Writes are for tlsd to judge */
 		pthread_mutex_unlock(&p->mu);
 	}
 	use_end(&u);
@@ -86,7 +87,7 @@ static int end_close(struct use *u, int result)
 	pthread_mutex_lock(&u->p->mu);
 	if (result == 0 && channel_raise_unreported(u->p, u->ch))
 		result = -1;
-	u->ch->closing = true; /* begin_close has not set it for a context */
+	u->ch->closing = true; /* not set yet if begin_close was left out */
 	channel_drop(&u->s->channels, u->ch);
 	pthread_mutex_unlock(&u->p->mu);
 	return result;

@@ -3,7 +3,8 @@
  *
  * Each thread has its own last error, which needs no lock. The process has the most recent error of
  * all threads, which mu of the process guards. If there is no memory for a thread's error, the
- * process's error takes its place, without a kind.
+ * process's error takes its place, without a kind. "The error" and "the last error" in other
+ * comments of the plugin mean both: a function that sets the error sets both.
  */
 #ifndef TLSPLUGIN_ERROR_H
 #define TLSPLUGIN_ERROR_H
@@ -17,7 +18,7 @@ enum { ERROR_BYTES = 4096, KIND_BYTES = 24 };
 
 struct kind {
 	char name[KIND_BYTES]; /* "": no error */
-	int32_t code;          /* of JSON-RPC */
+	int32_t code;          /* the code of JSON-RPC */
 };
 
 /* The kind of proto.md with this name, and its code; "internal" if there is no such kind. */

@@ -6,19 +6,20 @@
  * When it has its own answer, it wakes another waiting thread, which becomes the leader.
  *
  * While a thread waits to send or to read, it does not hold mu. tlsd may stop receiving until its
- * answers are read, and a sender does not read them. This is no deadlock. If tlsd has answers,
- * calls were sent before, and one of the threads of these calls is the leader, which reads.
+ * answers are read, and a sender does not read them. This is no deadlock. tlsd has answers only to
+ * calls that were sent. The threads of these calls wait; one of them is the leader, and reads.
  *
  * A call counts as sent from the beginning of its sending. From then on only two things end it: the
  * leader reads its answer, or session_lose ends all calls. If the sending fails, the sender shuts
  * the socket down and waits like the others. The leader reads the rest, meets the end, and calls
  * session_lose.
  *
- * Cancelling. tls_Cancel may interrupt the thread that holds mu. So it only increments p->cancels,
- * and rings the bell. The leader, the sender, and the thread that looks for a tlsd listen to the
- * bell. Each of them wakes the threads that wait for their turn to send or to look for a tlsd
- * (struct turn). A woken thread leaves at once, because nothing of its call was sent. For a call
- * that was sent, the leader sends a cancel request, and tlsd then answers the call.
+ * Cancelling. tls_Cancel may run in a signal handler of the thread that holds mu. So tls_Cancel
+ * takes no lock. It only increments p->cancels, and rings the bell. The leader, the sender, and the
+ * thread that looks for a tlsd listen to the bell. Each of them wakes the threads that wait for
+ * their turn to send or to look for a tlsd (struct turn). A woken thread leaves at once, because
+ * nothing of its call was sent. For a call that was sent, the leader sends a cancel request, and
+ * tlsd then answers the call.
  *
  * The leader never waits to send the cancel request. It sends only if no other thread is sending,
  * and if there is room. The line is short, and a Unix stream socket takes a short line as a whole
@@ -41,7 +42,7 @@ enum { CANCEL_WAIT_MS = 5000 /* for the answers to calls that are cancelled */ }
 
 /* --- cancelling; mu is held --- */
 
-/* Marks the calls that were cancelled since the previous look. */
+/* Marks the calls that were cancelled since the function last looked at p->cancels. */
 static void note_cancels(struct process *p, struct session *s)
 {
 	unsigned cancels = atomic_load(&p->cancels);
@@ -72,7 +73,9 @@ static bool send_cancel(struct session *s, struct call *c)
 
 /* A wait of the leader, or of the sender of c. */
 struct control_wait {
-	struct wait wait; /* must be first, because look() casts this wait to the whole struct */
+	/* Must be first, because look_from_reading() and look_from_sending() cast the address of
+	 * wait to the address of the struct. */
+	struct wait wait;
 	struct process *p;
 	struct session *s;
 	int64_t by; /* the leader's own deadline; 0: none */
@@ -81,8 +84,8 @@ struct control_wait {
 
 /* --- reading --- */
 
-/* The function look of the leader's wait (wait.h). It sends cancel requests, and sets the deadline
- * and the tick of the next sleep. */
+/* The leader's wait calls this function before each sleep (wait.h). It sends cancel requests, and
+ * sets the deadline and the tick of the next sleep. */
 static void look_from_reading(struct wait *w)
 {
 	struct control_wait *r = (struct control_wait *)w;
@@ -147,9 +150,9 @@ static void await(struct process *p, struct session *s, struct call *c)
 
 /* --- sending --- */
 
-/* The function look of a sender's wait. If the sender's call is cancelled, the wait ends at
- * cancel_by. If there is no leader, the function wakes a thread to lead, because tlsd may receive
- * nothing more until somebody reads its answers. */
+/* A sender's wait calls this function before each sleep (wait.h). If the sender's call is
+ * cancelled, the wait ends at cancel_by. If there is no leader, the function wakes a thread to
+ * lead, because tlsd may receive nothing more until somebody reads its answers. */
 static void look_from_sending(struct wait *w)
 {
 	struct control_wait *out = (struct control_wait *)w;
@@ -174,7 +177,7 @@ static void write_request(struct text *out, const struct session *s, const struc
 		 c->id, c->method->name, c->params);
 }
 
-/* Sends the lines. The call has the turn to send, and mu is not held. */
+/* Sends the lines. The call must have the turn to send, and mu must not be held. */
 static void send_lines(struct process *p, struct session *s, const struct text *lines,
 		       struct call *c)
 {
@@ -214,7 +217,8 @@ static void set_tlsds_error(struct process *p, const struct call *c, const char 
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* Returns 0 if the call has succeeded. Otherwise sets the host's error, and returns -1. */
+/* Returns 0 if the call has succeeded. Otherwise returns -1 and sets the last error (error.h). A
+ * QUIET method sets it only if the call was cancelled. */
 static int conclude(struct process *p, const struct session *s, struct call *c)
 {
 	struct process *to = c->method->flags & QUIET && !c->cancel_by ? NULL : p;

@@ -32,7 +32,7 @@ static int set_timeouts(int fd, int64_t ms)
 }
 
 /* Connects the socket. Returns 0, or -1 with errno. While the server's queue is full, connect(2)
- * waits for a tick (SO_SNDTIMEO), and is called again. */
+ * waits for TICK_MS (SO_SNDTIMEO), and is called again. */
 static int connect_in_time(int fd, const struct sockaddr_un *to, struct wait *w)
 {
 	int64_t deadline = now_ms() + CONNECT_WAIT_MS;
@@ -89,7 +89,8 @@ static struct owned *try_socket(struct search *f, const char *path)
 
 /* --- starting a tlsd --- */
 
-/* Returns the path of the tlsd to start, which the caller frees; NULL if there is none. */
+/* Returns the path of the program tlsd that start() runs; NULL if there is none. The caller frees
+ * the path. */
 static char *find_exe(void)
 {
 	const char *exe = search_setting("TLSD_EXE"), *dir = search_setting("PATH");
@@ -140,8 +141,8 @@ static void note_obstacles(const char *path, struct search *f)
 	}
 }
 
-/* Starts exe with the socket path, where no tlsd has answered, and connects to this socket. The
- * parameter absolute is the absolute form of path. */
+/* Starts exe as a tlsd that listens on the socket at path, where none has answered, and connects to
+ * this socket. The parameter absolute is path as an absolute path. */
 static struct owned *start_and_connect(struct search *f, const char *exe, const char *absolute,
 				       const char *path)
 {

@@ -39,8 +39,8 @@ struct search {
 	char tried[TRIED_BYTES];      /* what was tried, for the error text */
 };
 
-/* Returns a connected socket, or NULL. A send or a receive on the socket waits for at most a
- * tick. */
+/* Returns a connected socket, or NULL. A send or a receive on the socket waits for at most TICK_MS
+ * (wait.h). */
 struct owned *find_tlsd(struct search *f);
 
 /* Adds a text to f->tried. (places.c) */
@@ -72,13 +72,14 @@ bool may_start(struct search *f);
 enum started { LISTENS, HAS_ENDED /* or does not listen in time */, CANNOT_START };
 
 /* Starts exe as a daemon that listens on the socket, and waits until it listens. If it does not
- * listen, the reason is added to the string in why. The daemon is no child of this process: it
- * leaves no zombie and sends no SIGCHLD. If the wait ends early, the daemon lives on, for the next
- * caller. (start.c) */
+ * listen, the reason is added to the string in why. The daemon is no child of this process, and
+ * sends it no SIGCHLD. No zombie is left, unless this process inherits orphans (start.c). If the
+ * wait ends early, the daemon lives on, for the next caller. (start.c) */
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES]);
 
 /* Says whether the hard limits are enough for a tlsd. If not, the text in why names the limit. The
- * limit of file sizes matters only if log is true: then tlsd writes to a log file. (limits.c) */
+ * parameter log says whether tlsd will write a log file. Only then the limit of file sizes matters.
+ * (limits.c) */
 bool limits_suffice(bool log, char why[TRIED_BYTES]);
 
 /* Raises the soft limits to the hard limits, except for the limit of stacks, which it raises to at

@@ -70,7 +70,7 @@ static bool make_signal(struct use *u)
 		c.pass_first = ends[0];
 		has = client_run(u->p, &c) == 0;
 		pthread_mutex_lock(&u->p->mu);
-		gone = u->ch->closing || u->s->lost; /* while mu was not held */
+		gone = u->ch->closing || u->s->lost; /* closed or lost while mu was not held */
 		if (has && !gone) {
 			u->ch->fd = ends[0];
 			ends[0] = NULL;

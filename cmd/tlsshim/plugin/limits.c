@@ -9,8 +9,8 @@
 
 enum { USUAL_STACK = 8 << 20 };
 
-/* The hard limits that a tlsd needs to serve other programs well. Only root can raise a hard
- * limit. */
+/* The hard limits that a tlsd needs to serve other programs well. Only root can raise them, so they
+ * are checked before the start. */
 static const struct need {
 	int limit;
 	rlim_t least;

@@ -9,7 +9,9 @@
 enum { LAST_LINE_WAIT_MS = 1000 /* for the rest of a line that has come in part */ };
 
 struct opening {
-	struct wait wait; /* must be first, because look() casts this wait to the whole struct */
+	/* Must be first, because look_from_search() casts the address of wait to the address of the
+	 * struct. */
+	struct wait wait;
 	struct process *p;
 	unsigned began; /* p->cancels when the call began */
 };
@@ -28,9 +30,10 @@ static void look_from_search(struct wait *w)
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* Finds a tlsd, and opens a session, which becomes the process's session. Returns it with a
- * reference. Returns NULL if the search was cancelled or has failed. After a failure,
- * p->why_not_found says why. The call has the turn to open a session, and mu is not held. */
+/* Finds a tlsd, and opens a session, which becomes the process's session. Before, the caller must
+ * take the turn p->opening, and give mu up. Returns the session; the caller gets a reference to it.
+ * Returns NULL if the search was cancelled or has failed. After a failure, p->why_not_found says
+ * why. */
 static struct session *find_session(struct process *p, const struct call *c)
 {
 	struct opening o = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p,
@@ -62,8 +65,8 @@ static struct session *find_session(struct process *p, const struct call *c)
 	return NULL;
 }
 
-/* Returns the process's session with a reference, or NULL if it has none that can be used. mu is
- * held. */
+/* Returns the process's session; the caller gets a reference to it. Returns NULL if the process has
+ * no session that can be used. mu must be held. */
 static struct session *current(struct process *p)
 {
 	struct session *s;
@@ -73,8 +76,9 @@ static struct session *current(struct process *p)
 	if (!s)
 		return NULL;
 	s->refs++;
-	/* If no call waits, tlsd sends a line or closes the socket only to end the session. So
-	 * input is read before the session is used. */
+	/* While no call waits, any input (a line, or the end) means that tlsd has ended the
+	 * session. So read the input first: if there is any, session_lead marks the session as
+	 * lost. */
 	while (!s->lost && !s->calls && !s->has_leader && wire_has_input(&s->wire))
 		session_lead(p, s, now_ms() + LAST_LINE_WAIT_MS);
 	session_wake_leader(s);

@@ -9,8 +9,9 @@
 
 #include "session.h"
 
-/* Returns the session for a call that needs no handle, with a reference; or NULL with the error
- * set. */
+/* The session for a call that needs no handle. If there is none, the function opens it. The caller
+ * gets a reference to the session. If the function fails, it returns NULL and sets the error,
+ * unless the call's method is QUIET (call.h). */
 struct session *session_open(struct process *p, const struct call *c);
 
 #endif

@@ -4,9 +4,10 @@
  * The entries are in blocks that are never moved. So a signal handler and the child of a fork may
  * read them at any moment. Only the member number, which is atomic, says whether an entry is free.
  *
- * A fork must not come between the making of a descriptor and its entry, because the child would
- * keep a copy that it does not know. So make_mu is held meanwhile, and a fork takes make_mu first.
- * Signals are blocked, too, because a handler may fork.
+ * A thread makes a descriptor, and then its entry. No fork may come between the two: the child
+ * would have a copy of the descriptor without an entry, and would not close it. So the thread holds
+ * make_mu meanwhile, and a fork takes make_mu first. The thread also blocks signals, because a
+ * handler may fork.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "owned.h"
@@ -23,7 +24,7 @@
 enum { BLOCK = 64, CHANGING = -1 };
 
 struct owned {
-	atomic_int number; /* a descriptor plus 1, so that zeroed memory is free; or CHANGING */
+	atomic_int number; /* 0: the entry is free; CHANGING; or the descriptor plus 1 */
 	dev_t dev;         /* dev and ino do not change while the member number has a descriptor */
 	ino_t ino;
 };

@@ -16,8 +16,9 @@
 
 struct owned;
 
-/* Make a Unix stream socket, a pair of connected ones, and a pipe: ends[0] is for reading, ends[1]
- * for writing. They return NULL or false, with errno, if they fail. */
+/* These functions make a Unix stream socket, a pair of connected Unix stream sockets, and a pipe.
+ * Of the pipe, ends[0] is for reading and ends[1] for writing. If they fail, they return NULL or
+ * false, with errno. */
 struct owned *owned_socket(void);
 bool owned_socketpair(struct owned *ends[2]);
 bool owned_pipe(struct owned *ends[2]);

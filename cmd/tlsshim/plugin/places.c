@@ -93,8 +93,8 @@ void places_find(struct places *p, struct search *f)
 		add_private(p, p->own);
 }
 
-/* Returns the socket in /run because of which the library assumes that the system has a tlsd
- * (find.h); NULL if there is none. */
+/* The library assumes that the system has a tlsd if $TLSD_SOCKET names one of the system_sockets,
+ * or if it is not set and one of them exists (find.h). Returns this socket; otherwise NULL. */
 static const char *sign_of_system(void)
 {
 	const char *named = search_setting("TLSD_SOCKET");

@@ -2,7 +2,7 @@
  * plain.h - plain text before the handshake, for protocols that change to TLS later. It goes over
  * the control socket, as base64.
  *
- * Both functions return the number of bytes. On failure they set the process's error and return -1.
+ * Both functions return the number of bytes. On failure they set the last error and return -1.
  */
 #ifndef TLSPLUGIN_PLAIN_H
 #define TLSPLUGIN_PLAIN_H

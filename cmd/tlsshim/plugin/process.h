@@ -28,18 +28,18 @@ enum {
  * gives mu up meanwhile. */
 struct turn {
 	bool taken;
-	int waiting; /* threads */
+	int waiting; /* the number of threads that wait for the turn */
 	pthread_cond_t free;
 };
 
 struct process {
 	pid_t pid;
-	struct process *parent; /* from before the fork, so that leak checkers find it; or NULL */
+	struct process *parent; /* the parent's struct process or NULL; kept for leak checkers */
 	int32_t inherited;      /* handles up to this number are the parent's; 0: none */
 
 	/* A child reads the atomic members of its parent's struct process. */
 	_Atomic int32_t highest;   /* the highest handle that the host has received */
-	_Atomic(char *) settings[SETTINGS_KEPT]; /* as JSON (client.c); NULL: never set */
+	_Atomic(char *) settings[SETTINGS_KEPT]; /* JSON parameters (client.c); NULL: never set */
 
 	/* The number of calls of tls_Cancel. If it changes after a call has begun, the call is
 	 * cancelled. */
@@ -50,7 +50,8 @@ struct process {
 	atomic_bool strict; /* a Write returns only when tlsd has sent its bytes */
 
 	/* mu guards all members below. session.h, call.h and channel.h say what else it guards. No
-	 * thread blocks while it holds mu. */
+	 * thread blocks while it holds mu. In the comments of functions, "mu is held" and "mu is
+	 * not held" are demands on the caller. */
 	pthread_mutex_t mu;
 
 	/* A thread that needs both turns takes them in this order. */

@@ -30,15 +30,18 @@ struct session {
 	bool has_leader, lost;
 	unsigned cancels_seen;       /* the newest p->cancels that exchange.c has seen */
 	int cancelling;              /* the number of calls with a cancel_by */
-	unsigned set[SETTINGS_KEPT]; /* p->set at the time when the session got each setting */
+	/* For each setting, the value of p->set (how often it was set) when the session got it. If
+	 * p->set has changed since then, the session lacks the newest value. */
+	unsigned set[SETTINGS_KEPT];
 	int64_t waited_for;  /* the handle that tls_Wait has returned most recently */
 	char why[WHY_BYTES]; /* why the session is lost, or is about to be */
 
 	struct turn sending; /* the right to send; taken while a message goes out */
 };
 
-/* Makes a session on a socket that find.h has found, with one reference. The session owns the
- * socket. Returns NULL, with the socket closed, if there is no memory. */
+/* Makes a session on a socket that find_tlsd has returned. The session owns the socket. The caller
+ * gets the only reference to the session. Returns NULL, with the socket closed, if there is no
+ * memory. */
 struct session *session_make(struct process *p, struct owned *sock);
 
 /* Sends tls.Hello and waits for the answer. Returns false, with the reason in why, if there is no
@@ -51,8 +54,8 @@ void session_release(struct process *p, struct session *s);
 /* Gives up a reference. s may be NULL. mu must not be held. */
 void session_drop(struct process *p, struct session *s);
 
-/* Makes the call and waits for its answer. The caller has a reference of the session. Returns
- * 0, or -1 with the process's error set. */
+/* Makes the call and waits for its answer. The caller must have a reference to the session. Returns
+ * 0; or -1 with the last error set (error.h), unless the method is QUIET (call.h). */
 int session_call(struct process *p, struct session *s, struct call *c);
 
 /* Ends the session. mu must be held. The caller must have a reference, so that the session is not

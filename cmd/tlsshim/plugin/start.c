@@ -34,9 +34,9 @@
 
 enum {
 	READY_WAIT_MS = 10000,
-	READY_FD = 3, /* where tlsd writes a line feed when it listens */
+	READY_FD = 3, /* in tlsd: the pipe into which it writes a line feed when it listens */
 	HIGH_FD = 10, /* the lowest number for other descriptors, out of the way of READY_FD */
-	NOT_STARTED = 'x', /* first byte on the same pipe if the start fails; an errno follows */
+	NOT_STARTED = 'x', /* instead of the line feed, if the start fails; the errno comes next */
 	MOST_REAPERS = 8,
 };
 

@@ -180,13 +180,15 @@ int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
 
 /* Sets an option. An option of a connection must be set before its handshake; later the call fails
  * with kind state. An option of a context is for clients that come later. The option watch may be
- * set at any time. An unknown name and a bad value fail with kind params, and the text lists the
- * known ones. For alpn, ca and pins, the value "" restores the default. Returns 0.
+ * set at any time. An unknown name or a bad value fails with kind params, and the error's text says
+ * which names or values are good. For alpn, ca and pins, the value "" restores the default. Returns
+ * 0.
  *
  * Options of a client: alpn is a list of protocols ("h2,http/1.1"). server-name is the name for
- * SNI, and the name that the certificate must have. ca is the path of a PEM file. pins is "sha256:"
- * and 64 hexadecimal digits, the hash of the server's public key. min-version is "1.2" or "1.3".
- * session-resumption is "on" or "off"; with "off" every handshake is a full one.
+ * SNI, and the name that the certificate must have. ca is the path of a PEM file. pins is a list
+ * of hashes with commas between them; one must be the hash of the server's public key. A hash is
+ * "sha256:" and 64 hexadecimal digits. min-version is "1.2" or "1.3". session-resumption is "on" or
+ * "off"; with "off" every handshake is a full one.
  *
  * Option of every connection: eof is "strict" or "lax"; with "lax" tls_Read also returns 0 if the
  * connection was cut without close_notify.
@@ -242,9 +244,9 @@ int64_t tls_PeerCertSubject(int64_t handle, char *buf, size_t cap);
 
 /* Gives one fact about a connection or a context, by its name. With the name "" it gives all facts,
  * as one JSON object. A fact that does not exist is "". Times are Unix seconds. Hashes are
- * hexadecimal. Yes is "1" and no is "0". An unknown name fails with kind params, and the text lists
- * the known ones. Before the handshake only the addresses are known; other facts fail with kind
- * state.
+ * hexadecimal. Yes is "1" and no is "0". An unknown name fails with kind params, and the error's
+ * text lists the known names. Before the handshake only the addresses are known; other facts fail
+ * with kind state.
  *
  * Facts of a connection: version, cipher, alpn, group, resumed, server-name, peer-address,
  * local-address, subject, issuer, serial, san, not-before, not-after, sha256, key-sha256, pem,

@@ -16,7 +16,9 @@
 #include "client.h"
 
 struct use {
-	struct wait wait; /* must be first, because look() casts this wait to the whole struct */
+	/* Must be first, because look() of use.c casts the address of wait to the address of the
+	 * struct. */
+	struct wait wait;
 	struct process *p;
 	struct session *s;
 	struct channel *ch;  /* NULL: the plugin knows nothing of the handle */
@@ -59,8 +61,8 @@ void use_give_turn_back(struct use *u);
  * held. */
 enum waited use_wait(struct use *u, int fd, short events, int64_t deadline);
 
-/* Asks tlsd why the direction has ended. Returns false with the error set if tlsd does not say. mu
- * is not held. */
+/* Asks tlsd why the direction u->d has ended. Returns false with the error set if tlsd does not
+ * say. mu is not held. */
 bool use_ask(struct use *u);
 
 /* Says whether the connection can be written to. If not, it sets the error. mu is held. */

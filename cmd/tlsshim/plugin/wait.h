@@ -15,7 +15,7 @@
 enum { TICK_MS = 100 };
 
 struct wait {
-	int64_t deadline;  /* as of now_ms(); 0: none */
+	int64_t deadline;  /* a time of now_ms(); 0: none */
 	struct bell *bell;
 	bool tick;         /* look() must run at least every TICK_MS */
 	bool ended;        /* look() sets it: the wait is over */

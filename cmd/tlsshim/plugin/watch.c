@@ -20,13 +20,14 @@
 #include "text.h"
 
 struct watch {
-	struct wait wait; /* must be first, because look() casts this wait to the whole struct */
+	/* Must be first, because look() casts the address of wait to the address of the struct. */
+	struct wait wait;
 	struct process *p;
-	struct session *s; /* with a reference; NULL if there is none */
+	struct session *s; /* collect() has taken a reference to it; NULL: there is no session */
 	unsigned began, changes;
 	bool collected;
 	size_t n;
-	struct pollfd *fds;    /* of the channels, and room for one more */
+	struct pollfd *fds;    /* for the channels' descriptors, and one more for the bell */
 	struct channel **list; /* the watched channels, a reference to each */
 };
 

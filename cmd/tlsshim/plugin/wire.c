@@ -10,7 +10,7 @@
 #include "system.h"
 #include "text.h"
 
-enum { FIRST_BYTES = 4096 /* of the input buffer; enough for nearly every answer */ };
+enum { FIRST_BYTES = 4096 /* the input buffer at first; enough for nearly every answer */ };
 
 /* --- life --- */
 

@@ -53,8 +53,8 @@ bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_
 bool wire_has_input(const struct wire *wi);
 
 /* Sends the lines, and with their first byte the descriptors in pass. pass may be NULL, and so may
- * each of its two members. Returns false if sending fails, or if the wait w ends
- * before all is sent. */
+ * each of its two members. Returns false if sending fails, or if the wait w ends before all is
+ * sent. */
 bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *const pass[2],
 	       struct wait *w);
 
