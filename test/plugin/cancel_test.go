@@ -515,6 +515,52 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 	}
 }
 
+// A Close must free the handle even if tls_Cancel ends it. So the plugin sends a Close that waits for
+// its turn to be sent, and then the notification that it is cancelled.
+func TestACloseThatIsCancelledBeforeItIsSentReachesTLSD(t *testing.T) {
+	t.Parallel()
+	for op, method := range map[string]string{"Close": "tls.Close",
+		"CloseServerContext": "tls.CloseServerContext"} {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			_, h, p := opened(t)
+			shake := h.start("Handshake", 1)
+			shakeID := p.expect("tls.Handshake", "[1,1]")
+			calls := h.clog(p, shake)
+			closing := h.start(op, 2)
+			h.untilThreadsWait(len(calls) + 1)
+			h.send("Cancel").gives(0, "")
+			p.fail(shakeID, "tls.Handshake: handle 1: cancelled by the caller")
+			var closeID int64
+			for closeID == 0 {
+				switch r := p.request(); {
+				case r.Method == method:
+					closeID = *r.ID
+				case r.ID != nil:
+					p.fail(*r.ID, r.Method+": handle 1: cancelled by the caller")
+				}
+			}
+			for want := fmt.Sprintf("[%d]", closeID); ; {
+				r := p.request()
+				if r.Method != "$/cancelRequest" {
+					t.Fatalf("after %s the plugin sends %s; want $/cancelRequest "+
+						"for %s", method, r.Method, want)
+				}
+				if string(r.Params) == want {
+					break
+				}
+			}
+			p.fail(closeID, method+": handle 2: cancelled by the caller")
+			closing.fails(method + ": handle 2: cancelled by the caller")
+			for _, c := range calls {
+				if r := c.wait(); r.N != -1 {
+					t.Errorf("the cancelled %s gives %d, want -1", c.Op, r.N)
+				}
+			}
+		})
+	}
+}
+
 // unread returns how many bytes have arrived from the plugin and have not been read.
 func unread(t *testing.T, p *peer) (n int) {
 	t.Helper()

@@ -18,8 +18,9 @@
  * takes no lock. It only increments p->cancels, and rings the bell. The leader, the sender, and the
  * thread that looks for a tlsd listen to the bell. Each of them wakes the threads that wait for
  * their turn to send or to look for a tlsd (struct turn). A woken thread leaves at once, because
- * nothing of its call was sent. For a call that was sent, the leader sends a cancel request, and
- * tlsd then answers the call.
+ * nothing of its call was sent. Only a call that closes a handle is sent nevertheless, because it
+ * must free the handle. For a call that was sent, the leader sends a cancel request, and tlsd then
+ * answers the call.
  *
  * The leader never waits to send the cancel request. It sends only if no other thread is sending,
  * and if there is room. The line is short, and a Unix stream socket takes a short line as a whole
@@ -265,13 +266,19 @@ static void leave(struct session *s, struct call *c)
 }
 
 /* Sends the call when its turn has come, unless the call is done. mu is held before and after, but
- * not during the sending. Returns false if the call was cancelled before its turn. */
+ * not during the sending. Returns false if the call was cancelled before its turn, so that it was
+ * not sent. */
 static bool send_in_turn(struct process *p, struct session *s, struct call *c)
 {
 	struct text lines = { 0 };
 
-	if (!turn_take(p, &s->sending, c->began))
+	if (c->method->closes) {
+		turn_take_always(p, &s->sending);
+		if (process_cancelled(p, c->began))
+			s->cancels_seen = c->began; /* note_cancels looks at this call, too */
+	} else if (!turn_take(p, &s->sending, c->began)) {
 		return false;
+	}
 	if (!c->done) {
 		write_request(&lines, s, c);
 		c->sent = !lines.failed;

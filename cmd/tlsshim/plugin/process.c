@@ -172,6 +172,16 @@ bool turn_take(struct process *p, struct turn *turn, unsigned began)
 	return true;
 }
 
+void turn_take_always(struct process *p, struct turn *turn)
+{
+	while (turn->taken) {
+		turn->waiting++;
+		pthread_cond_wait(&turn->free, &p->mu);
+		turn->waiting--;
+	}
+	turn->taken = true;
+}
+
 void turn_give_back(struct turn *turn)
 {
 	turn->taken = false;

@@ -106,6 +106,8 @@ bool process_cancelled(struct process *p, unsigned began);
 /* Waits for the turn and takes it. Returns false if the call is cancelled. The parameter began is
  * the same as for process_cancelled. */
 bool turn_take(struct process *p, struct turn *turn, unsigned began);
+/* Waits for the turn and takes it, even if the call is cancelled. */
+void turn_take_always(struct process *p, struct turn *turn);
 void turn_give_back(struct turn *turn);
 
 /* Wakes all threads that wait for the turn, so that each looks whether its call is cancelled. */
