@@ -140,7 +140,8 @@ const processors = 8
 
 // workerEnv returns the environment of a worker. From the daemon's environment it takes the
 // variables that configure OpenSSL, the resolver and the Go runtime. It does not take
-// SSLKEYLOGFILE, because some builds of OpenSSL would write session keys to that file.
+// SSLKEYLOGFILE, because some builds of OpenSSL would write the secrets of connections to the file
+// that it names.
 func workerEnv(env []string, many bool) []string {
 	keep := []string{
 		"LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX",
