@@ -92,7 +92,7 @@ func native(line []byte) []byte {
 func field(b *bytes.Buffer, name, value string) {
 	b.WriteString(name)
 	b.WriteByte('\n')
-	_ = binary.Write(b, binary.LittleEndian, uint64(len(value))) // a Buffer takes all
+	_ = binary.Write(b, binary.LittleEndian, uint64(len(value))) // a Buffer never fails
 	b.WriteString(value)
 	b.WriteByte('\n')
 }

@@ -21,7 +21,7 @@ import (
 // The second result is the worker's standard error. The caller must call watch() with both
 // results, and later engage().
 //
-// The process always starts with the daemon's user. Between fork(2) and execve(2) it shares the
+// The process always starts as the daemon's user. Between fork(2) and execve(2) it shares the
 // daemon's memory, and the daemon waits for it. Another user who could stop the process at that
 // moment would stop the daemon.
 func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
