@@ -49,7 +49,8 @@ die() {
 	exit 1
 }
 
-# until_true WHAT COMMAND...: wait until the command succeeds, as long as tlsd lives.
+# until_true WHAT COMMAND...: wait until the command succeeds. If tlsd or the server script ends
+# meanwhile, or after the time limit, die with the text "no WHAT".
 until_true() {
 	what=$1
 	shift

@@ -36,7 +36,8 @@ func run(command string) ([]string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
-	// With the variables of an outer make, the make of the command would print its folders.
+	// Leave out the variables of an outer make. With them, a make that the command runs would
+	// print lines such as "Entering directory", which are not for the picture.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(e string) bool {
 		return strings.HasPrefix(e, "MAKE") || strings.HasPrefix(e, "MFLAGS=")
 	})

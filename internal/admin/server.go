@@ -87,8 +87,8 @@ func (s *Server) Run(ctx context.Context) {
 	}
 }
 
-// refuse tells a client why it is not served. Run does not wait here: the buffer of a new
-// connection has room.
+// refuse tells a client why it is not served. A call of refuse does not make Run wait, because Run
+// refuses only new connections, whose buffers have room.
 func (s *Server) refuse(conn *net.UnixConn, why error) {
 	_ = wire.NewWriter(conn, answerTime, nil).Write(answer(nil, nil, why))
 }

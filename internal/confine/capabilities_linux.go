@@ -45,7 +45,9 @@ func dropCapabilities(keep uint64) error {
 	// if it is inheritable. So those in keep stay inheritable.
 	inheritable := keep
 	if keep == toBecome {
-		inheritable = 0 // programs of the other user must not inherit a capability
+		// This worker will become another user. Programs of that user must not inherit a
+		// capability.
+		inheritable = 0
 	}
 	for i := range sets {
 		half := uint32(keep >> (32 * i))

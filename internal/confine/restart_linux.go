@@ -12,7 +12,7 @@ import (
 )
 
 // Call Restart before anything else in a worker. First it makes sure that the kernel, if memory
-// runs out, kills the worker before other processes (dieFirst). If the environment asks for the
+// runs out, kills the worker before the supervisor (dieFirst). If the environment asks for the
 // confinement (EnvName), Restart then confines the calling thread, and executes the program again.
 // In the new program, Restart only makes the process undumpable, and returns the reports of the
 // measures. It returns nil if no confinement is wanted.

@@ -47,8 +47,8 @@ const (
 	// KeyLogFD is the worker's descriptor of the file for the secrets of connections, if the
 	// worker is told to write them.
 	KeyLogFD = 5
-	// Arg0 is the zeroth argument of a worker. It tells the program that it is a worker, and
-	// people recognise the worker by it in ps(1).
+	// Arg0 is the zeroth argument of a worker. By this argument the program knows that it is a
+	// worker, and people recognise the worker in ps(1).
 	Arg0 = "tlsd: worker"
 
 	// sendTimeout is the timeout of a Send. A Send waits while the other side does not read.
@@ -303,7 +303,7 @@ func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 	return conn, taken
 }
 
-// The error for a message that is too long, or no valid JSON, wraps ErrMessage.
+// If a message is too long, or is not valid JSON, the error wraps ErrMessage.
 var ErrMessage = errors.New("a message cannot be read")
 
 func decode(b []byte, msg any) error {

@@ -6,9 +6,9 @@
 //   - A [Writer] takes lines of JSON, as the log has them. Each line becomes one entry.
 //   - The message is for people: the line's text, and after it the line's fields. It has no
 //     newline.
-//   - A field's name is TLSD_ and the key in capitals. So no field is one of the journal's own.
-//     Only the key session has no prefix: it becomes SESSION. A key with other characters than a-z,
-//     0-9 and - gets no field. The message still has the key.
+//   - A field's name is TLSD_ and the key in capitals. So no key of a line can set a field that the
+//     journal itself uses, such as MESSAGE. Only the key session has no prefix: it becomes SESSION.
+//     A key with other characters than a-z, 0-9 and - gets no field. The message still has the key.
 //   - Each value is sent with its length, so no value can begin another field.
 //
 // While the journal takes no entries, a Write waits. Close ends this wait.
@@ -92,7 +92,7 @@ func native(line []byte) []byte {
 func field(b *bytes.Buffer, name, value string) {
 	b.WriteString(name)
 	b.WriteByte('\n')
-	_ = binary.Write(b, binary.LittleEndian, uint64(len(value))) // a Buffer takes all
+	_ = binary.Write(b, binary.LittleEndian, uint64(len(value))) // a Buffer never fails
 	b.WriteString(value)
 	b.WriteByte('\n')
 }

@@ -16,9 +16,9 @@ import (
 // process of its own.
 type Plugin struct {
 	D *testd.Daemon
-	// StrictWrites makes each Write wait until its data is sent. So a Write returns its own
-	// error, as at the other levels. By default a Write does not wait, and a later call may
-	// return its error.
+	// StrictWrites makes each Write wait until its data is sent. So if the send fails, the
+	// Write itself returns the error, as at the other levels. By default a Write does not wait,
+	// and a later call may return the error.
 	StrictWrites bool
 }
 

@@ -134,10 +134,10 @@ func (p Policy) MayConnect(host Host, port int) Answer {
 	return answer
 }
 
-// MayConnectTo judges the address of a connection before the connection is made. The script's host
-// is this address, or a name for which MayConnect has returned ByAddress. An IPv4 address in IPv6
-// form counts as the IPv4 address. A zone is ignored. The unspecified address counts as the
-// loopback address, because the kernel connects there.
+// MayConnectTo judges the address of a connection before the connection is made. Call it only if
+// the script's host is this address, or a name for which MayConnect has returned ByAddress. An IPv4
+// address in IPv6 form counts as the IPv4 address. A zone is ignored. The unspecified address
+// counts as the loopback address, because the kernel connects there.
 func (p Policy) MayConnectTo(a netip.AddrPort) bool {
 	addr := plain(a.Addr())
 	switch addr {

@@ -42,7 +42,7 @@ func (v *Version) UnmarshalText(b []byte) error {
 //   - *, which stands for every host.
 type Destination struct {
 	text  string
-	any   bool
+	any   bool         // HOST is *
 	name  string       // in lower case, without a final dot; may begin with "*."
 	net   netip.Prefix // an address is a network with one address
 	ports ports

@@ -74,7 +74,7 @@ func (w *walk) walk() (*os.File, error) {
 			return f, err
 		}
 	}
-	return nil, w.notRegular() // it ends with a folder
+	return nil, w.notRegular() // the path ends with a folder
 }
 
 // restart goes back to the root folder. The walk goes on with path, and then with the names that

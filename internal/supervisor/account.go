@@ -54,8 +54,8 @@ func (a account) field() zap.Field {
 	return zap.Uint32("uid", uint32(a))
 }
 
-// An accountant finds the account of a caller. Its fields read the user database and /etc/subuid.
-// Tests replace them.
+// An accountant finds the account of a caller. Its fields are functions that read the user database
+// and /etc/subuid, so that tests can replace these functions.
 type accountant struct {
 	known  func(uid uint32) bool
 	subuid func() (io.ReadCloser, error)
@@ -86,8 +86,8 @@ func parseID(text string) (uint32, bool) {
 // neither the user database nor /etc/subuid has their numbers.
 const strangers account = groupBit << 1
 
-// denied is the account of a caller that --allow-uid and --allow-gid do not admit. A subordinate
-// user has the account of its owner, as allowed callers do.
+// denied is the account of a caller that may not connect. As for callers that may connect, the
+// account of a subordinate user is the account of the user to whom its number is subordinate.
 func (a accountant) denied(peer Peer) account {
 	if a.known(peer.UID) {
 		return userAccount(peer.UID)
@@ -98,7 +98,7 @@ func (a accountant) denied(peer Peer) account {
 	return strangers
 }
 
-// allowed is the account of a caller that the policy allows.
+// allowed is the account of a caller that may connect.
 func (a accountant) allowed(p Policy, peer Peer) account {
 	if peer.UID == uint32(os.Geteuid()) || slices.Contains(p.UIDs, peer.UID) ||
 		a.known(peer.UID) {

@@ -92,7 +92,7 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 	}
 }
 
-// startOne starts a worker for one session of a user, or engages a spare worker for the user. In
+// startOne starts a worker for one session of a user, or gives the user a spare worker (engage). In
 // both cases startOne first waits in the queue of starts. For the queue, the start is over when the
 // worker is ready or gone.
 func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (

@@ -16,7 +16,8 @@ const (
 	auditBurst = 200
 	auditRate  = 20
 
-	// With so many limiters or more, the idle ones are dropped before a new one is made.
+	// If there are maxLimiters limiters or more, the idle ones are dropped before a new one is
+	// made.
 	maxLimiters = 1000
 )
 

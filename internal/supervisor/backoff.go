@@ -9,8 +9,8 @@ import (
 
 // If a user's workers die one after another, the user's next session has to wait, longer after each
 // death. So a script that crashes the library in a loop does not keep the machine busy. Sessions of
-// other users do not wait. The streak of deaths ends when a worker reports the end of a session,
-// for whatever reason. Deaths of shared workers do not count.
+// other users do not wait. The streak of deaths ends when a worker reports the end of its session,
+// for whatever reason. Shared workers are left out: they neither lengthen nor end a streak.
 
 const (
 	freeDeaths    = 3 // a streak of at most so many deaths causes no pause

@@ -45,13 +45,14 @@ func (s *Supervisor) signOfLife() {
 	}
 }
 
-// A forkWatch knows the starts of processes that have begun and not ended.
+// A forkWatch knows which starts of processes are under way.
 type forkWatch struct {
 	mu     sync.Mutex
-	starts map[*time.Time]struct{} // when each of them began
+	starts map[*time.Time]struct{} // when each of these starts began
 }
 
-// track calls make, a function that starts a process.
+// track calls the function make, which starts a process. Until make returns, the start counts as
+// under way.
 func (f *forkWatch) track(make func() error) error {
 	defer f.begin(time.Now())()
 	return make()

@@ -21,7 +21,7 @@ import (
 // The second result is the worker's standard error. The caller must call watch() with both
 // results, and later engage().
 //
-// The process always starts with the daemon's user. Between fork(2) and execve(2) it shares the
+// The process always starts as the daemon's user. Between fork(2) and execve(2) it shares the
 // daemon's memory, and the daemon waits for it. Another user who could stop the process at that
 // moment would stop the daemon.
 func (s *Supervisor) start(other bool) (*worker, io.ReadCloser, error) {
@@ -140,7 +140,8 @@ const processors = 8
 
 // workerEnv returns the environment of a worker. From the daemon's environment it takes the
 // variables that configure OpenSSL, the resolver and the Go runtime. It does not take
-// SSLKEYLOGFILE, because some builds of OpenSSL would write session keys to that file.
+// SSLKEYLOGFILE, because some builds of OpenSSL would write the secrets of connections to the file
+// that it names.
 func workerEnv(env []string, many bool) []string {
 	keep := []string{
 		"LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX",

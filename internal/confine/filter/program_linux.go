@@ -42,7 +42,7 @@ const (
 )
 
 // Program makes the filter's program for one architecture. goarch is the name of the architecture
-// in Go. pid is the only process to which the program lets kill, tgkill and prlimit64 apply.
+// in Go. The program allows kill, tgkill and prlimit64 only for the process pid.
 func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	info, err := arch.GetInfo(goarch)
 	if err != nil {
