@@ -90,7 +90,7 @@ func (e exit) cause(stderr string) string {
 	return fmt.Sprintf("exited with status %d", e.status)
 }
 
-// diedOf names the signal. For SIGSYS it also names the cause, because there is only one.
+// diedOf is the text for a signal. SIGSYS has only one cause, which the text names, too.
 func diedOf(signal string) string {
 	if signal == "SIGSYS" {
 		return "died of SIGSYS: a filter of system calls around tlsd (a unit's " +
@@ -103,9 +103,9 @@ func diedOf(signal string) string {
 // deathReport has what the supervisor knows about a worker that has died.
 type deathReport struct {
 	cause     string
-	operation string // the method during which the worker died, or ""
-	library   string // the version of the library, or "" if the worker was not ready
-	lost      map[uint64]*session
+	operation string              // the method during which the worker died, or ""
+	library   string              // the library's version, or "" if the worker was not ready
+	lost      map[uint64]*session // the lost sessions, by number
 }
 
 // tellCallers sends the callers of a dead worker the reason, and closes the supervisor's copies of

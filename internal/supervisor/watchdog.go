@@ -75,7 +75,7 @@ type watchState struct {
 	lastPing        uint64       // the number of the newest ping
 	missedChecks    uint64       // checks in a row that found this ping not answered
 	checksSincePing int          // checks since this ping
-	stays           map[int]stay // by thread in the library
+	stays           map[int]stay // the threads in the library, by their numbers
 }
 
 // A stay is a thread's time in the library, as the watchdog has seen it.
@@ -179,8 +179,8 @@ func isRunning(pid int) bool {
 	return err == nil && i >= 0 && i+2 < len(text) && text[i+2] != 'T' && text[i+2] != 't'
 }
 
-// killHung ends a worker that hangs. symptom completes the text "was killed because it …". SIGABRT
-// makes the worker write a dump. SIGKILL follows after abortGrace.
+// killHung ends a worker that hangs. The parameter symptom completes the text "was killed because
+// it …". SIGABRT makes the worker write a dump. SIGKILL follows after abortGrace.
 func (s *Supervisor) killHung(w *worker, symptom string) {
 	why := fmt.Sprintf("was killed because it %s for %v", symptom, s.Watchdog)
 	s.mu.Lock()
