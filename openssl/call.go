@@ -231,7 +231,7 @@ func splitCode(code uint64, major int) (lib, reason int) {
 	return int(code >> errLibOffset & 0xff), int(code & errReasonMask)
 }
 
-// has says whether libssl has queued one of these reasons.
+// The method has says whether libssl has queued one of these reasons.
 func (q queue) has(reasons ...int) bool {
 	for _, e := range q {
 		for _, r := range reasons {

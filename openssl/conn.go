@@ -78,7 +78,7 @@ type Conn struct {
 	// and data behind it. So a Write must wake the Read that waits (wakeReader).
 	inMessage bool
 	verify    bool        // of a client; does not change after begun is set
-	resume    *resumption // of a client; nil: no session is resumed or kept
+	resume    *resumption // of a client; nil: no TLS session is resumed or kept
 
 	established      atomic.Bool // the handshake is done
 	subject, version string      // set before `established`, and constant from then on

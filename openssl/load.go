@@ -42,7 +42,7 @@ type Library struct {
 	alpnCB, servernameCB uintptr       // C functions that call selectALPN and chooseHost
 	newSessionCB         uintptr       // a C function that calls keepSession
 	keylogCB             uintptr       // a C function that calls logSecret
-	keepers              sync.Map      // address of an SSL -> *Conn that keeps sessions
+	keepers              sync.Map      // address of an SSL -> *Conn that keeps TLS sessions
 	servers              sync.Map      // number -> *serverSettings
 	lastServer           atomic.Uint64 // the number that was given out last
 
@@ -203,7 +203,7 @@ func bind(name string, handle uintptr) (*Library, error) {
 }
 
 // checkVersion returns the major version, or refuses a version that this package was never tested
-// with. num is OPENSSL_VERSION_NUMBER: 0xMNNFFPPS up to 1.1.1, 0xMNN00PP0 since 3.0.
+// with. The parameter num is OPENSSL_VERSION_NUMBER: 0xMNNFFPPS up to 1.1.1, 0xMNN00PP0 since 3.0.
 func checkVersion(num uint64, text string) (major int, err error) {
 	major = int(num >> 28)
 	if !strings.HasPrefix(text, "OpenSSL ") {

@@ -211,9 +211,9 @@ func (o *op) barred() error {
 	return c.writeErr
 }
 
-// once sends the unsent bytes, makes one stay in the library, and sends the new bytes. It returns
-// the readiness that the operation needs. If the operation has ended, once sets o.finished and
-// o.err.
+// The method once sends the unsent bytes, makes one stay in the library, and sends the new bytes.
+// It returns the readiness that the operation needs. If the operation has ended, it sets o.finished
+// and o.err.
 func (o *op) once(fd uintptr) (want direction) {
 	c := o.c
 	c.mu.Lock()

@@ -45,7 +45,7 @@ func (s *Supervisor) spawn(other bool, enlist func(*worker)) (*worker, error) {
 	return w, nil
 }
 
-// fillPool keeps the pool at its size until life is done.
+// fillPool keeps the lists pool and others at their sizes until the context life is done.
 func (s *Supervisor) fillPool(life context.Context) {
 	var pause time.Duration
 	for {

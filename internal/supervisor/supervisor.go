@@ -107,8 +107,8 @@ type Supervisor struct {
 
 	oom     *oomWatch
 	forking forkWatch
-	// watchdogTick ticks when a sign of life to the service manager is due (heartbeat.go). It is
-	// nil if the service manager expects none.
+	// watchdogTick ticks when a sign of life to the service manager is due (heartbeat.go). It
+	// is nil if the service manager expects none.
 	watchdogTick <-chan time.Time
 
 	firstReport chan struct{} // closed when the first worker has reported

@@ -84,7 +84,8 @@ type stay struct {
 	seen     int    // later checks that found the same stay
 }
 
-// runWatchdog checks all workers at each tick, until life is done. It also refreshes s.oom.
+// runWatchdog checks all workers at each tick, until the context life is done. It also refreshes
+// s.oom.
 func (s *Supervisor) runWatchdog(life context.Context) {
 	if s.Watchdog == 0 {
 		return
