@@ -150,9 +150,9 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 
 // takeSessions moves the sessions of a dead worker to death.lost, and takes the worker out of the
 // pool. If the supervisor has ended the worker, takeSessions sets death.cause to the supervisor's
-// reason. The result stopped is true if the administrator or the stop of tlsd has ended the worker.
-// If so, the text for callers names no operation. The result counts is true if the death is a part
-// of the user's streak (backoff.go).
+// reason. If the administrator or the stop of tlsd has ended the worker, the result named stopped
+// is true, and the text for callers names no operation. The result named counts says whether the
+// death is a part of the user's streak (backoff.go).
 func (s *Supervisor) takeSessions(w *worker, e exit, death *deathReport) (stopped, counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -29,8 +29,9 @@ const (
 	longestGap = 10 * time.Second
 )
 
-// spawn starts a worker and the goroutine that watches it. It calls the function enlist under s.mu,
-// before another goroutine can see the worker.
+// spawn starts a worker and the goroutine that watches it. If the worker is not for the daemon's
+// own user, the parameter other is true. The function spawn calls enlist under s.mu, before another
+// goroutine can see the worker.
 func (s *Supervisor) spawn(other bool, enlist func(*worker)) (*worker, error) {
 	w, stderr, err := s.start(other)
 	if err != nil {

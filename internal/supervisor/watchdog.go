@@ -149,10 +149,11 @@ func (s *Supervisor) check(w *worker) {
 	}
 }
 
-// observe reads a worker's state for the method check. The result watched is true if the worker has
-// sessions and nothing has ended it yet. The result active is true if the worker is not idle. The
-// result lastPong is the number of the newest answered ping. The result inside has the threads in
-// the library. The worker's page is open as long as s.workers has the worker.
+// observe reads a worker's state for the method check. The result named watched is true if the
+// worker has sessions and nothing has ended it yet. The result named active is true if the worker
+// is not idle. The result lastPong is the number of the newest answered ping. The result named
+// inside has the threads in the library. The worker's page is open as long as s.workers has the
+// worker.
 func (s *Supervisor) observe(w *worker) (watched, active bool, lastPong uint64,
 	inside map[int]vitals.Stay) {
 	s.mu.Lock()
