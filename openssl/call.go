@@ -12,8 +12,8 @@ import (
 
 // The error queue belongs to a thread, and goroutines do not belong to threads (ERR_get_error(3),
 // SSL_get_error(3)). Hence the one rule of this file: every call that can put an error on the queue
-// runs inside exclusive. exclusive clears the queue, runs the calls, and takes all errors out of
-// it. Nothing else touches the queue.
+// runs inside the function exclusive. This function clears the queue, runs the calls, and takes all
+// errors out of the queue. Nothing else touches the queue.
 
 // exclusive runs f, which makes one or more calls to OpenSSL. It returns the errors that they have
 // queued, the oldest first. Meanwhile the goroutine keeps its thread. f must not wait for anything,
@@ -135,8 +135,9 @@ type Watcher interface {
 	Leave(thread int)
 }
 
-// No other function calls C. The caller of this function must convert the result to the type that
-// the C function returns: int32 for int, int64 for long, uintptr for a pointer.
+// The function call calls the C function at the address fn. This package calls functions of OpenSSL
+// in no other way. The caller must convert the result to the type that the C function returns:
+// int32 for int, int64 for long, uintptr for a pointer.
 //
 //go:uintptrescapes
 func call(fn uintptr, args ...uintptr) uintptr {
@@ -168,7 +169,8 @@ const mostQueued = 64
 func (l *Library) drain() queue {
 	var q queue
 	for len(q) < mostQueued && call(l.sym.errPeek) != 0 {
-		// ERR_get_error_all writes the details here. out is on the heap, where C may write.
+		// ERR_get_error_all writes the details into out, which is on the heap, where C may
+		// write.
 		var out struct {
 			file, function, data uintptr
 			line, flags          int32
@@ -229,7 +231,7 @@ func splitCode(code uint64, major int) (lib, reason int) {
 	return int(code >> errLibOffset & 0xff), int(code & errReasonMask)
 }
 
-// has says whether libssl has queued one of these reasons.
+// The method has says whether libssl has queued one of these reasons.
 func (q queue) has(reasons ...int) bool {
 	for _, e := range q {
 		for _, r := range reasons {

@@ -74,7 +74,7 @@ func (c *Conn) close(ctx context.Context, how ending) error {
 	c.lifeMu.Unlock()
 	close(c.done)
 	if busy {
-		// The operations that wait for the socket wake up and see done.
+		// The operations that wait for the socket wake up, and see that c.done is closed.
 		_ = c.nc.SetDeadline(aLongTimeAgo)
 		<-c.idle
 	}

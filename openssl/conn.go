@@ -34,9 +34,9 @@ type Conn struct {
 	store   string   // the trust store that verifies the peer, for error texts
 	trust   string   // of a client: an id of this store, for resumption
 	tls13   bool     // older versions are refused
-	verdict *verdict // of the verification; nil without one, and after the handshake
+	verdict *verdict // nil if the peer is not asked for a certificate, and after the handshake
 
-	settings *serverSettings     // of a server: a reference; nil after free
+	settings *serverSettings     // of a server; the Conn has a reference; nil after free
 	pins     [][sha256.Size]byte // of a client: ClientSettings.Pins
 	tag      atomic.Int32
 
@@ -78,7 +78,7 @@ type Conn struct {
 	// and data behind it. So a Write must wake the Read that waits (wakeReader).
 	inMessage bool
 	verify    bool        // of a client; does not change after begun is set
-	resume    *resumption // of a client; nil: no session is resumed or kept
+	resume    *resumption // of a client; nil: no TLS session is resumed or kept
 
 	established      atomic.Bool // the handshake is done
 	subject, version string      // set before `established`, and constant from then on
@@ -288,9 +288,9 @@ func (c *Conn) establish() error {
 		}
 	})
 	if c.client && c.verify {
-		// OpenSSL should have failed the handshake in both cases. The first case has a
-		// check of its own, because code is 0 ("ok") also if there was no certificate
-		// (SSL_get_verify_result(3)).
+		// In both of these cases OpenSSL should have failed the handshake already. It is
+		// not enough to check code, because code is 0 ("ok") also if the server has shown
+		// no certificate (SSL_get_verify_result(3)).
 		switch {
 		case cert == 0:
 			c.fail(&VerifyError{Code: -1, Reason: "the server has shown no certificate",
@@ -467,7 +467,7 @@ func (c *Conn) WaitReset(ctx context.Context) error {
 
 // PeerSubject is the subject of the peer's certificate in OpenSSL's one-line form,
 // "/C=DE/CN=example.com" (X509_NAME_oneline(3)): ASCII, other bytes as \xNN, of any length. It is
-// "" before the handshake, and if the peer has shown no certificate, which is usual for clients. It
+// "" before the handshake, and if the peer has shown no certificate (most clients show none). It
 // stays the same after Close.
 func (c *Conn) PeerSubject() string {
 	if !c.established.Load() {

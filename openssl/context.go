@@ -17,7 +17,7 @@ type Context struct {
 	store  string // the trust store that verifies peers, for error texts
 	trust  string // of a client: an id of this store, which no other store has
 
-	min uintptr // the lowest version of TLS for each SSL; 0: that of ctx
+	min uintptr // the lowest version of TLS for each SSL; 0: the lowest version that ctx has
 
 	clientAuth ClientAuth      // of a server
 	settings   *serverSettings // of a server, for the callbacks; nil after Free
@@ -55,7 +55,7 @@ func (l *Library) NewClientContext(bundle *CABundle) (*Context, error) {
 // NewServerContext makes a context for servers. certPEM has the server's own certificate first.
 // Intermediate certificates follow, if there are any. keyPEM has the private key. Both may have
 // other blocks too, so both can be the same file. An encrypted key is refused, because nobody can
-// be asked for its password. The error is usually a *PEMError, whose What is "certificate" or
+// be asked for its password. The error is usually a *PEMError, whose field What is "certificate" or
 // "key".
 func (l *Library) NewServerContext(certPEM, keyPEM []byte) (*Context, error) {
 	return l.NewServer(ServerConfig{Default: Identity{Cert: certPEM, Key: keyPEM}})

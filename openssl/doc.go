@@ -19,21 +19,22 @@
 //     number of connections.
 //   - Every wait has a context that ends it. Close ends all waits of a connection.
 //   - A Read that waits does not hold up a Write, and a Write does not hold up a Read.
-//   - Each direction fails alone. After a failed send, Reads return the data that has arrived, and
-//     then the peer's alert.
-//   - If the connection fails, a waiting Write ends with the connection's error.
+//   - A failed send ends only the outgoing direction. Reads still return the data that has arrived,
+//     and then the peer's alert.
+//   - If the connection fails, for example by a broken record, both directions end. A waiting Write
+//     ends with the connection's error.
 //   - An end without close_notify is the error ErrTruncated, and never io.EOF.
 //   - OpenSSL's error queue is empty on every thread whenever no call is running.
 //   - This package and OpenSSL never ask for a password: an encrypted key is an error.
 //   - OpenSSL verifies certificates. The error of a failed verification has the reason, the depth,
 //     the subject and the trust store.
-//   - A client resumes TLS sessions only from the cache in its settings. It does not use sessions
-//     of connections whose settings differ from its own.
+//   - A client resumes TLS sessions only from the cache in its settings. It does not use the TLS
+//     sessions of connections whose settings differ from its own.
 //   - Close and Free release all memory of a Conn and a Context, also after a failure.
 //   - Nothing is logged. No error contains payload, a key or a password.
 //
-// Reads and Writes that need not wait allocate nothing. One that waits allocates a little memory,
-// however much data it moves.
+// Reads and Writes that need not wait allocate nothing. A Read or Write that waits allocates a
+// little memory, however much data it moves.
 //
 // # The socket and the SSL
 //
@@ -66,9 +67,9 @@
 //   - C may use memory of Go only during one call, and this memory must be on the heap (op.buf,
 //     cString).
 //   - Many names of the manual are macros; the table in symbols.go has the functions that exist.
-//   - A callback from C into Go is slow. So only handshakes and tickets have callbacks, and no read
-//     or write has. purego never frees a callback, so all connections of a Library share its
-//     callbacks.
+//   - A callback from C into Go is slow. So only handshakes and tickets have callbacks; reading and
+//     writing have none. The package purego never frees a callback, so all connections of a Library
+//     share its callbacks.
 //   - The SSL has the socket's descriptor number. After close(2) the number may belong to another
 //     socket. So free the SSL before the socket is closed.
 //   - SSL_read and SSL_write must not be called again after the end of the stream or a fatal error

@@ -80,13 +80,13 @@ func (e *LoadError) Unwrap() []error {
 	return errs
 }
 
-// VerifyError says that the server's certificate was not accepted.
+// VerifyError says that the peer's certificate was not accepted.
 type VerifyError struct {
-	Code    int    // X509_V_ERR_…; -1 if the server has shown no certificate
-	Reason  string // OpenSSL's text for Code
-	Depth   int    // of the certificate that failed; 0 is the server's own
+	Code    int    // X509_V_ERR_…; -1: no certificate, or its key is none of the pins
+	Reason  string // OpenSSL's text for Code; for -1 a text of this package
+	Depth   int    // of the certificate that failed; 0 is the peer's own
 	Subject string // of that certificate, in the one-line form
-	Store   string // the trusted store, for people
+	Store   string // the name of the trust store, for texts that people read
 	Host    string // the wanted name or address, if the certificate is not for it; else ""
 }
 
@@ -134,7 +134,7 @@ type PEMError struct {
 	What   string   // "certificate" or "key" of a server, or the name given to ParseCABundle
 	Block  int      // number of the bad block, from 1; 0 if no single block is bad
 	Line   int      // number of the line where that block begins, from 1; 0 if Block is 0
-	Reason string   // for people, to be read after What: "is empty"
+	Reason string   // for people; completes a sentence that begins with What: "is empty"
 	Queue  []string // OpenSSL's error queue, the oldest first
 }
 

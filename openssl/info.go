@@ -14,7 +14,7 @@ type Info struct {
 	ALPN       string // the application protocol (RFC 7301)
 	Group      string // the group of the key exchange; needs OpenSSL 3.0
 	ServerName string // the server's name that the client has sent (SNI, RFC 6066)
-	Resumed    bool   // the handshake has resumed an earlier session
+	Resumed    bool   // the handshake has resumed an earlier TLS session
 
 	// Chain has the peer's certificates in DER, its own first, as the peer has sent them.
 	Chain [][]byte
@@ -112,8 +112,8 @@ func (c *Conn) shown(i *Info) bool {
 	}
 	first := 0
 	if c.client {
-		// Here OpenSSL's chain begins with the peer's own certificate. On a server it does
-		// not (SSL_get_peer_cert_chain(3)).
+		// On a client OpenSSL's chain begins with the peer's own certificate. On a server
+		// it does not (SSL_get_peer_cert_chain(3)).
 		first = 1
 	}
 	for n := first; n < int(int32(call(sym.skNum, stack))); n++ {

@@ -33,10 +33,10 @@ import (
 // and a Handshake lock Conn.reading. A Write or CloseWrite locks it only if it must first read the
 // rest of a handshake message. These operations take turns.
 //
-// If a context ends, watch sets a deadline in the past for the direction in which the operation
-// waits. If a connection fails, fail sets such a deadline for both directions. wakeReader sets one
-// for a Read or WaitReset. A deadline may stay behind. Then the next operation removes it and tries
-// again (waitOnce).
+// If a context ends, the method watch sets a deadline in the past for the direction in which the
+// operation waits. If a connection fails, the method fail sets such a deadline for both directions.
+// The method wakeReader sets such a deadline for a Read or WaitReset. A deadline may stay behind.
+// Then the next operation removes it and tries again (waitOnce).
 
 // A direction is the readiness that an operation waits for.
 type direction int
@@ -142,8 +142,8 @@ func (o *op) waitOnce() (err error) {
 
 // lockReading locks c.reading. A Write or CloseWrite waits for data only until a message of the
 // handshake layer is complete. If a Read reads the last part of the message, no event ends the wait
-// of the Write. So the Read, or a WaitReset after it, gives way to the Write (see try). If one of
-// them waits for the socket, it may not know of the Write yet, so it is woken.
+// of the Write. So the Read, or a WaitReset after it, gives way to the Write (see try). If a Read
+// or WaitReset waits for the socket, it may not know of the Write yet, so lockReading wakes it.
 func (o *op) lockReading() error {
 	c := o.c
 	if o.kind == opWrite || o.kind == opShutdown {
@@ -195,8 +195,9 @@ func (o *op) try(fd uintptr) bool {
 	}
 }
 
-// givesWay says whether o, which needs more data, must let a Write or CloseWrite go first: it waits
-// for the rest of a message, and no message is incomplete.
+// givesWay says whether o, which needs more data, must let a Write or CloseWrite go first. That is
+// so if the Write or CloseWrite waits for the rest of a message, although the message is complete
+// by now.
 func (o *op) givesWay() bool {
 	return o.c.wanting.Load() > 0 && (o.kind == opReset || o.kind == opRead && !o.inMessage)
 }

@@ -42,14 +42,14 @@ type Library struct {
 	alpnCB, servernameCB uintptr       // C functions that call selectALPN and chooseHost
 	newSessionCB         uintptr       // a C function that calls keepSession
 	keylogCB             uintptr       // a C function that calls logSecret
-	keepers              sync.Map      // address of an SSL -> *Conn that keeps sessions
+	keepers              sync.Map      // address of an SSL -> *Conn that keeps TLS sessions
 	servers              sync.Map      // number -> *serverSettings
 	lastServer           atomic.Uint64 // the number that was given out last
 
-	trustMu  sync.Mutex // guards the next three fields; held while trust files are read
-	trust    *trustState
-	trustCtx uintptr // an SSL_CTX that trusts this store; one reference is ours; 0: none yet
-	trustGen int     // counts the SSL_CTXs that trustCtx has had
+	trustMu  sync.Mutex  // guards the next three fields; held while trust files are read
+	trust    *trustState // the system's trust store
+	trustCtx uintptr     // an SSL_CTX that trusts this store; we have a reference; 0: none yet
+	trustGen int         // counts the SSL_CTXs that trustCtx has had
 }
 
 // tested are the major versions of OpenSSL with which this package was tested. The field least is
@@ -131,7 +131,8 @@ func load(name string) (*Library, error) {
 		return nil, errors.New("only 64-bit machines are supported: OpenSSL's 64-bit " +
 			"arguments are passed as one word here")
 	}
-	// Dlopen calls dlerror(3), which reports the last failure of the calling thread.
+	// Dlopen calls dlerror(3), which reports the last failure of the calling thread. So the
+	// goroutine must keep its thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	handle, err := purego.Dlopen(name, purego.RTLD_NOW|purego.RTLD_LOCAL)
@@ -202,7 +203,7 @@ func bind(name string, handle uintptr) (*Library, error) {
 }
 
 // checkVersion returns the major version, or refuses a version that this package was never tested
-// with. num is OPENSSL_VERSION_NUMBER: 0xMNNFFPPS up to 1.1.1, 0xMNN00PP0 since 3.0.
+// with. The parameter num is OPENSSL_VERSION_NUMBER: 0xMNNFFPPS up to 1.1.1, 0xMNN00PP0 since 3.0.
 func checkVersion(num uint64, text string) (major int, err error) {
 	major = int(num >> 28)
 	if !strings.HasPrefix(text, "OpenSSL ") {

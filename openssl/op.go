@@ -50,9 +50,9 @@ type op struct {
 	dir     direction // the readiness that the operation waits for
 	parked  bool      // the operation has waited at least once since it locked Conn.reading
 	unwatch func()    // ends watch; nil while ctx is not watched
-	// How often in a row the SSL call was repeated without a wait, although OpenSSL had asked
-	// for one: the socket had not reported EAGAIN, or OpenSSL wanted another direction than
-	// before. A wait or a success sets turns to 0.
+	// How often in a row the SSL call was repeated at once, although OpenSSL had asked for a
+	// wait. It is repeated at once if the socket has not reported EAGAIN, or if OpenSSL wants
+	// another direction than before. A wait or a success sets turns to 0.
 	turns int
 
 	// The rest is for one stay: the arguments and the results of its SSL calls.
@@ -66,9 +66,10 @@ type op struct {
 	cErrno *int32 // C's errno on this thread; nil: not yet looked up
 	errno  syscall.Errno
 	until  int // this stay reads or seals at most buf[:until]
-	// Of a Write, in this stay: sealed is the number of records with data of the Write. first
-	// is the number of data bytes in each of these records; the final record may have fewer.
-	// besides is the number of records without data, which come before the others.
+	// Of a Write, in this stay. The field sealed is the number of records with data of the
+	// Write. The field first is the number of data bytes in the first of them; all others have
+	// as many, but the final one may have fewer. The field besides is the number of records
+	// without data, which come before those with data.
 	sealed, first, besides int
 
 	closed bool // all data is read, and the peer's close_notify has come
@@ -210,9 +211,9 @@ func (o *op) barred() error {
 	return c.writeErr
 }
 
-// once sends the unsent bytes, makes one stay in the library, and sends the new bytes. It returns
-// the readiness that the operation needs. If the operation has ended, once sets o.finished and
-// o.err.
+// The method once sends the unsent bytes, makes one stay in the library, and sends the new bytes.
+// It returns the readiness that the operation needs. If the operation has ended, it sets o.finished
+// and o.err.
 func (o *op) once(fd uintptr) (want direction) {
 	c := o.c
 	c.mu.Lock()
@@ -251,7 +252,9 @@ func (o *op) once(fd uintptr) (want direction) {
 	switch {
 	case o.kind == opRead:
 		c.inMessage = o.inMessage
-	case c.inMessage && o.dir == writable: // else o itself waits in place of the Read
+	case c.inMessage && o.dir == writable:
+		// A Read may wait for the rest of a message, which this stay may have read. (If
+		// o.dir is readable, o has locked Conn.reading, so no Read waits for the socket.)
 		c.wakeReader()
 	}
 	if o.alerted && o.err == nil {
@@ -279,7 +282,8 @@ func (o *op) lookForReset(fd uintptr) direction {
 	case c.sendErrno == 0 && poll(fd, 0)&(unix.POLLERR|unix.POLLHUP) == 0:
 		return readable
 	case c.sendErrno == 0:
-		// If another operation has taken the error from the socket, it counts as a reset.
+		// If another operation has already taken the error from the socket (SO_ERROR is 0),
+		// assume a reset.
 		err := error(syscall.ECONNRESET)
 		if n, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
 			err = syscall.Errno(n)
@@ -310,8 +314,9 @@ func (o *op) judge(q queue) (want direction) {
 		case o.fn == c.lib.sym.sslShutdown:
 			c.writeErr, c.shut = ErrShut, true
 		case o.kind == opShutdown:
-			// SSL_do_handshake has read the rest of a handshake message (see below).
-			// Now SSL_shutdown can succeed.
+			// SSL_shutdown has failed before, because a handshake message was
+			// incomplete (see reasonShutdownInInit below). Now SSL_do_handshake has
+			// read the rest of the message, so SSL_shutdown can succeed.
 			o.fn = c.lib.sym.sslShutdown
 			return none
 		}

@@ -219,8 +219,8 @@ func (c *Conn) silence() {
 	c.out.drop()
 }
 
-// records is the number of whole TLS records at the beginning of p, and their size (RFC 8446
-// section 5.1).
+// records returns the number of whole TLS records at the beginning of p, and their size together
+// (RFC 8446 section 5.1).
 func records(p []byte) (count, size int) {
 	const header = 5
 	for len(p) >= size+header {

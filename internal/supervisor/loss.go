@@ -90,7 +90,7 @@ func (e exit) cause(stderr string) string {
 	return fmt.Sprintf("exited with status %d", e.status)
 }
 
-// diedOf names the signal. For SIGSYS it also names the cause, because there is only one.
+// diedOf is the text for a signal. SIGSYS has only one cause, which the text names, too.
 func diedOf(signal string) string {
 	if signal == "SIGSYS" {
 		return "died of SIGSYS: a filter of system calls around tlsd (a unit's " +
@@ -103,9 +103,9 @@ func diedOf(signal string) string {
 // deathReport has what the supervisor knows about a worker that has died.
 type deathReport struct {
 	cause     string
-	operation string // the method during which the worker died, or ""
-	library   string // the version of the library, or "" if the worker was not ready
-	lost      map[uint64]*session
+	operation string              // the method during which the worker died, or ""
+	library   string              // the library's version, or "" if the worker was not ready
+	lost      map[uint64]*session // the lost sessions, by number
 }
 
 // tellCallers sends the callers of a dead worker the reason, and closes the supervisor's copies of
@@ -150,9 +150,9 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 
 // takeSessions moves the sessions of a dead worker to death.lost, and takes the worker out of the
 // pool. If the supervisor has ended the worker, takeSessions sets death.cause to the supervisor's
-// reason. The result stopped is true if the administrator or the stop of tlsd has ended the worker.
-// If so, the text for callers names no operation. The result counts is true if the death is a part
-// of the user's streak (backoff.go).
+// reason. If the administrator or the stop of tlsd has ended the worker, the result named stopped
+// is true, and the text for callers names no operation. The result named counts says whether the
+// death is a part of the user's streak (backoff.go).
 func (s *Supervisor) takeSessions(w *worker, e exit, death *deathReport) (stopped, counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

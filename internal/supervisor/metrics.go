@@ -99,8 +99,8 @@ var measures = []string{
 	"noNewPrivileges", "notTraceable", "seccomp",
 }
 
-// confinementFamily has a sample for each measure that workers report, and says whether the measure
-// is in force. The caller holds s.mu.
+// confinementFamily has a sample for each measure that workers report. The sample is 1 if the
+// measure is in force, and otherwise 0. The caller holds s.mu.
 func (s *Supervisor) confinementFamily() admin.Family {
 	f := admin.Family{Name: "tlsd_confinement",
 		Help: "1 for each measure that is in force in workers, 0 for any other.",

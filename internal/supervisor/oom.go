@@ -14,8 +14,8 @@ import (
 // supervisor assumes that lack of memory is the cause. The watchdog reads the count at each of its
 // checks, so that an old kill does not count as a new one.
 
-// For oomWindow after the count has grown, the supervisor explains a killed worker by lack of
-// memory.
+// If a worker is killed within oomWindow after the count has grown, the supervisor says that lack
+// of memory is the cause.
 const oomWindow = 5 * time.Second
 
 // An oomWatch follows the count of one file.
@@ -27,8 +27,8 @@ type oomWatch struct {
 	grown time.Time
 }
 
-// watchOOM finds the file with the count: that of the daemon's cgroup (cgroups(7)), else the
-// machine's.
+// watchOOM chooses the file with the count. If the daemon's cgroup (cgroups(7)) has such a file,
+// watchOOM takes that file, and otherwise the file of the whole machine.
 func watchOOM() *oomWatch {
 	w := &oomWatch{file: "/proc/vmstat"}
 	text, _ := os.ReadFile("/proc/self/cgroup") // without this file there are no cgroups

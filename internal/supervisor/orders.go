@@ -113,7 +113,8 @@ func (s *Supervisor) SetLogLevel(level string) {
 	})
 }
 
-// level is the level that the newest SetLogLevel has set, or "" if there was none.
+// level returns the log level that the newest call of SetLogLevel has set, or "" if there was no
+// call.
 func (s *Supervisor) level() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,7 +19,7 @@ type Peer struct {
 	Groups   []uint32 // supplementary
 	PID      int32
 
-	as *account // whose limits hold for the caller; nil: the account of the user UID
+	as *account // the account whose limits hold for the caller; nil: that of the user UID
 }
 
 // peerOf asks the kernel for the process that connected.
@@ -43,8 +43,9 @@ func (p Peer) account() account {
 	return userAccount(p.UID)
 }
 
-// policyUser is the user whose policy holds for the caller. If the caller's account is a user's, it
-// is that user. So a subordinate user (subuid(5)) has the policy of its owner.
+// policyUser is the user whose policy holds for the caller. An account belongs to a user or to a
+// group. If the caller's account is that of a user, policyUser is this user; otherwise it is the
+// caller. So a subordinate user (subuid(5)) has the policy of its owner.
 func (p Peer) policyUser() uint32 {
 	if a := p.account(); a&groupBit == 0 {
 		return uint32(a)
@@ -57,7 +58,7 @@ func (p Peer) inGroup(gid uint32) bool { return gid == p.GID || slices.Contains(
 // Policy says which users may connect. The daemon's own user always may.
 type Policy struct {
 	UIDs []uint32
-	GIDs []uint32 // members may connect, also those with the group as a supplementary one
+	GIDs []uint32 // members may connect, also those for whom the group is only supplementary
 }
 
 // Allows returns nil if the peer may connect. The text of the error is for the peer.

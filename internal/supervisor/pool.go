@@ -17,18 +17,21 @@ import (
 // session takes one out of the pool, and fillPool starts another. In shared mode the pool has all
 // workers for that user. The worker with the fewest sessions gets the next session. A session of
 // another user always gets a worker of its own. Spares for other users are in a list of their own.
-// Such a spare has not loaded the library. It becomes the caller's user when it is engaged.
+// Such a spare has not loaded the library. When it is engaged, it gets its configuration, and
+// becomes the caller's user.
 
 const (
-	// The death of a worker in the pool is a failure. If the worker lived longer than settled,
-	// earlier failures no longer count. The supervisor replaces the worker of the first failure
-	// at once, and the workers of further failures after a growing pause.
+	// A failure is a start that fails, or the death of a worker in the list pool or others. If
+	// the dead worker has lived longer than the constant settled, earlier failures no longer
+	// count. After the first failure, fillPool starts a new worker at once. After each further
+	// failure it first makes a pause. The pauses become longer, up to longestGap.
 	settled    = 10 * time.Second
 	longestGap = 10 * time.Second
 )
 
-// spawn starts a worker and the goroutine that watches it. It calls the function enlist under s.mu,
-// before another goroutine can see the worker.
+// spawn starts a worker and the goroutine that watches it. If the worker is not for the daemon's
+// own user, the parameter other is true. The function spawn calls enlist under s.mu, before another
+// goroutine can see the worker.
 func (s *Supervisor) spawn(other bool, enlist func(*worker)) (*worker, error) {
 	w, stderr, err := s.start(other)
 	if err != nil {
@@ -43,7 +46,7 @@ func (s *Supervisor) spawn(other bool, enlist func(*worker)) (*worker, error) {
 	return w, nil
 }
 
-// fillPool keeps the pool at its size until life is done.
+// fillPool keeps the lists pool and others at their sizes until the context life is done.
 func (s *Supervisor) fillPool(life context.Context) {
 	var pause time.Duration
 	for {
@@ -100,8 +103,8 @@ func (s *Supervisor) addToPool() error {
 	return err
 }
 
-// recordReport stores the report of a worker, and logs the first report. The report of another
-// user's worker counts only if it is the first report.
+// recordReport stores the report of a worker. It does not store the report of a worker for another
+// user, except if no worker has reported before. It logs only the first report since tlsd's start.
 func (s *Supervisor) recordReport(w *worker) {
 	s.mu.Lock()
 	first := s.library == ""
@@ -166,7 +169,7 @@ func (s *Supervisor) unassign(w *worker, sess *session) bool {
 	return had
 }
 
-// release undoes the counting of acquire.
+// release takes back the 1 that acquire has added to the worker's load.
 func (s *Supervisor) release(w *worker) {
 	s.mu.Lock()
 	w.load--
@@ -176,7 +179,9 @@ func (s *Supervisor) release(w *worker) {
 // retire tells a worker to end its sessions and exit, and kills the worker after endTimeout.
 func (s *Supervisor) retire(w *worker) {
 	s.mu.Lock()
-	if w.sessions != nil { // alive; a worker that is dead already did not die of this order
+	// If the worker is dead already (sessions is nil), this order is not the cause of its
+	// death. So ending stays false, and workerGone counts the death as unexpected.
+	if w.sessions != nil {
 		w.ending = true
 	}
 	s.leavePool(w)
@@ -185,8 +190,8 @@ func (s *Supervisor) retire(w *worker) {
 	time.AfterFunc(endTimeout, w.kill)
 }
 
-// leavePool removes a worker from the pool or from the spares for others, and says whether it was
-// there. The caller holds s.mu.
+// leavePool removes a worker from the list pool or others, and says whether it was in one of them.
+// The caller holds s.mu.
 func (s *Supervisor) leavePool(w *worker) (was bool) {
 	for _, spares := range []*[]*worker{&s.pool, &s.others} {
 		if i := slices.Index(*spares, w); i >= 0 {

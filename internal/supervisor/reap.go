@@ -70,8 +70,8 @@ func signalName(sig unix.Signal) string {
 // inOrder says whether the process has exited with status 0, and not by a signal.
 func (e exit) inOrder() bool { return e == exit{peak: e.peak} }
 
-// reap reaps the processes that have ended, of w and of workers that were left behind. It keeps the
-// others for its next call.
+// reap looks at the process of w, and at the processes that were left behind. It reaps those that
+// have ended, and keeps the others for its next call.
 func (s *Supervisor) reap(w *worker) {
 	s.mu.Lock()
 	candidates := append(s.unreaped, w)

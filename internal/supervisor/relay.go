@@ -29,9 +29,10 @@ import (
 // A share is a function that relay calls for an entry that the worker's own limiter lets pass. It
 // asks a second limiter, which all workers of one user share. The parameter weight is 1 for a short
 // entry, and more for a long one (see relayBurst). The parameter missed is the number of entries
-// that the worker's own limiter has dropped since the previous call. If ok is true, the entry may
-// pass. Then dropped is the number of entries of the user's workers that a limiter has dropped
-// since an entry of one of these workers last passed.
+// that the worker's own limiter has dropped since the previous call. If the result ok is true, the
+// entry may pass. In this case the result dropped is the number of dropped entries since the second
+// limiter last let an entry pass. It counts the entries of all workers of the user, and what the
+// workers' own limiters have dropped, too.
 type share func(missed uint64, weight int) (dropped uint64, ok bool)
 
 const (
@@ -80,9 +81,10 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// The log gets a line about the n entries. If share refuses the
-				// line, it counts the line as one dropped entry, so it gets n-1
-				// here, and has counted n. If it allows the line, 1 is added.
+				// The log should get a line about the n dropped entries. If share
+				// refuses the line, share itself counts one dropped entry. So it is
+				// told of n-1 entries, and has then counted n. If it allows the
+				// line, it has counted n-1, so 1 is added.
 				if dropped, ok := share(n-1, 1); ok {
 					logDropped(log, dropped+1)
 				}

@@ -11,7 +11,7 @@ import (
 // session would get a spare worker whose library's file has been replaced. Open sessions keep their
 // worker.
 
-// renew takes all workers out of the pool and the list of spares, which fillPool then fills again.
+// renew takes all workers out of the lists pool and others, which fillPool then fills again.
 // It retires idle workers at once. A worker with sessions exits when all of them have ended.
 func (s *Supervisor) renew() {
 	s.mu.Lock()
@@ -30,7 +30,8 @@ func (s *Supervisor) renew() {
 }
 
 // outdated says whether the worker's library has been replaced or removed: at the library's path
-// there is another file, or none. For a worker that is not ready, outdated returns false.
+// there is another file, or none. If the worker is not ready, or the file of its library is not
+// known, outdated returns false.
 func (w *worker) outdated() bool {
 	if !w.isReady() || w.libraryFile == nil {
 		return false

@@ -26,8 +26,8 @@ import (
 //   - The status names the library and the number of sessions.
 //   - At the stop the daemon says how long it may take.
 
-// ErrUnfit: the first worker's report lacks something that the settings require. Run returns an
-// error that wraps it.
+// ErrUnfit says that the first worker's report lacks something that the settings require, or has
+// not come in time. Run returns an error that wraps ErrUnfit.
 var ErrUnfit = errors.New("not fit to serve")
 
 // statusInterval is the interval between updates of the status.
@@ -145,9 +145,9 @@ func (s *Supervisor) notifyStopping() {
 		s.count(), longest.Microseconds()))
 }
 
-// Reload reads the settings again, by calling read. Then it replaces the idle workers, so that the
-// new ones load the library that is on the disk now. It tells the service manager when it begins
-// and when it has ended.
+// Reload calls the function read, which reads the settings again. Then it replaces the idle
+// workers, so that the new workers load the library that is on the disk now. If the service manager
+// knows that the daemon is ready, Reload tells it of the beginning and the end of the reload.
 func (s *Supervisor) Reload(read func()) {
 	s.mu.Lock()
 	ready := s.readySent

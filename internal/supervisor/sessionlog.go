@@ -65,9 +65,9 @@ func (s *Supervisor) closeSessionLines() {
 	}
 }
 
-// sharing makes the function by which the relay of a worker's entries asks whether an entry may be
-// logged (type share, relay.go). All workers of an account share the limiter that answers. For a
-// worker of many sessions, and for a worker without a session yet, the function lets all entries
+// sharing returns the function share of a worker: relay calls it to ask whether an entry of the
+// worker may be logged (relay.go). The function asks a limiter that all workers of the account
+// share. For a worker of many sessions, and for a worker without a session yet, it lets all entries
 // pass.
 func (s *Supervisor) sharing(w *worker) share {
 	return func(missed uint64, weight int) (dropped uint64, ok bool) {

@@ -126,8 +126,8 @@ func (q *startQueue) dispatch() {
 	}
 }
 
-// forget takes a user without waiting callers out of the queue. If no start of the user runs, it
-// also drops the user's entry. The caller holds q.mu.
+// If no caller of the user waits, forget takes the user out of the queue. If no start of the user
+// runs either, it also drops the user's entry. The caller holds q.mu.
 func (q *startQueue) forget(as account) {
 	u := q.users[as]
 	if u == nil || len(u.waiting) > 0 {

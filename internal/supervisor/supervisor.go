@@ -12,8 +12,9 @@
 //     of the protocol. It sends no line to a caller that may have received only a part of a
 //     message. In any case it then ends the callers' connections. Other callers notice nothing.
 //   - If the daemon runs as root, a worker acts with the caller's user and groups. The worker
-//     starts as root: as long as it shares the supervisor's memory, no other user can stop it.
-//     Later it becomes the caller's user, and keeps this user from tracing it (package confine).
+//     starts as root. So the caller's user cannot stop it between fork(2) and execve(2), while it
+//     shares the supervisor's memory. Later it becomes the caller's user, and keeps this user from
+//     tracing it (package confine).
 //   - A caller that is refused gets the reason, in one line of the protocol.
 //   - A session keeps the policy that its user has when the session begins. The worker applies the
 //     policy.
@@ -75,8 +76,8 @@ type Config struct {
 	// Shared makes each worker of the daemon's own user serve many sessions. Any other worker
 	// serves one session and exits.
 	Shared bool
-	// Warm is the number of workers in the pool: the shared workers, or without Shared the
-	// spare workers for the daemon's own user.
+	// Warm is the number of workers in the pool. If Shared is true, these are the shared
+	// workers. Otherwise they are the spare workers for the daemon's own user.
 	Warm int
 	// WarmOthers is the number of spare workers for other users. Such a worker learns its user
 	// when it gets a session.
@@ -102,19 +103,21 @@ type Supervisor struct {
 	Config
 	started    time.Time
 	limitedLog *zap.Logger // drops lines above a rate; a hostile caller could cause thousands
-	levels     sync.Mutex  // held by SetLogLevel, which does not wait while it holds levels
+	levels     sync.Mutex  // lets calls of SetLogLevel run one after the other
 
-	oom          *oomWatch
-	forking      forkWatch
-	watchdogTick <-chan time.Time // see heartbeat.go; nil: no service manager waits
+	oom     *oomWatch
+	forking forkWatch
+	// watchdogTick ticks when a sign of life to the service manager is due (heartbeat.go). It
+	// is nil if the service manager expects none.
+	watchdogTick <-chan time.Time
 
 	firstReport chan struct{} // closed when the first worker has reported
 	wake        chan struct{} // wakes fillPool: the pool may lack a worker
 	idle        chan struct{} // gets a value when active becomes 0
 	starts      *startQueue   // orders the starts of workers that are not shared
 
-	admitting sync.WaitGroup // runs of admit
-	watching  sync.WaitGroup // runs of watch, one for each worker
+	admitting sync.WaitGroup // running calls of admit
+	watching  sync.WaitGroup // running calls of watch, one for each worker
 
 	mu            sync.Mutex // guards all below, and fields of worker and session that say so
 	active        int        // connections in admit, and sessions
@@ -124,7 +127,7 @@ type Supervisor struct {
 	workers       map[*worker]struct{}
 	pool          []*worker          // for sessions of the daemon's own user, the oldest first
 	others        []*worker          // spare workers for other users, the oldest first
-	failures      int                // in a row, of workers in pool and others (pool.go)
+	failures      int                // in a row, for the lists pool and others (see settled)
 	changed       chan struct{}      // closed and replaced when pool grows
 	streaks       map[account]streak // by account
 	unreaped      []*worker          // killed, but their processes have not ended yet

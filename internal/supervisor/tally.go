@@ -80,8 +80,8 @@ type tally struct {
 	refused, ended, deaths, denied map[string]uint64 // by the values in the lists above
 	auditMissed                    uint64
 
-	starts   []uint64 // one for each of startBuckets, the last for longer times
-	startSum float64  // seconds
+	starts   []uint64 // session starts, by startBuckets; the last element is for longer times
+	startSum float64  // the time of all starts together, in seconds
 
 	past claims // sums of the counters of workers that are gone
 }
@@ -174,7 +174,7 @@ func (s *Supervisor) countEnd(sess *session, e *handoff.Ended) {
 
 // countAudit counts the event e, if it is a denied call, and the dropped events before it.
 func (s *Supervisor) countAudit(e *audit.Event, missed uint64) {
-	const most = 1 << 20 // of one message: a hostile worker may claim any number
+	const most = 1 << 20 // the most for one message: a hostile worker may claim any number
 	s.auditMissed(min(missed, most))
 	if e == nil || e.Name != audit.Denied {
 		return

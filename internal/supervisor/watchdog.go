@@ -75,7 +75,7 @@ type watchState struct {
 	lastPing        uint64       // the number of the newest ping
 	missedChecks    uint64       // checks in a row that found this ping not answered
 	checksSincePing int          // checks since this ping
-	stays           map[int]stay // by thread in the library
+	stays           map[int]stay // the threads in the library, by their numbers
 }
 
 // A stay is a thread's time in the library, as the watchdog has seen it.
@@ -84,7 +84,8 @@ type stay struct {
 	seen     int    // later checks that found the same stay
 }
 
-// runWatchdog checks all workers at each tick, until life is done. It also refreshes s.oom.
+// runWatchdog checks all workers at each tick, until the context life is done. It also refreshes
+// s.oom.
 func (s *Supervisor) runWatchdog(life context.Context) {
 	if s.Watchdog == 0 {
 		return
@@ -148,10 +149,11 @@ func (s *Supervisor) check(w *worker) {
 	}
 }
 
-// observe reads a worker's state for the method check. The result watched is true if the worker has
-// sessions and nothing has ended it yet. The result active is true if the worker is not idle. The
-// result lastPong is the number of the newest answered ping. The result inside has the threads in
-// the library. The worker's page is open as long as s.workers has the worker.
+// observe reads a worker's state for the method check. The result named watched is true if the
+// worker has sessions and nothing has ended it yet. The result named active is true if the worker
+// is not idle. The result lastPong is the number of the newest answered ping. The result named
+// inside has the threads in the library. The worker's page is open as long as s.workers has the
+// worker.
 func (s *Supervisor) observe(w *worker) (watched, active bool, lastPong uint64,
 	inside map[int]vitals.Stay) {
 	s.mu.Lock()
@@ -179,8 +181,8 @@ func isRunning(pid int) bool {
 	return err == nil && i >= 0 && i+2 < len(text) && text[i+2] != 'T' && text[i+2] != 't'
 }
 
-// killHung ends a worker that hangs. symptom completes the text "was killed because it …". SIGABRT
-// makes the worker write a dump. SIGKILL follows after abortGrace.
+// killHung ends a worker that hangs. The parameter symptom completes the text "was killed because
+// it …". SIGABRT makes the worker write a dump. SIGKILL follows after abortGrace.
 func (s *Supervisor) killHung(w *worker, symptom string) {
 	why := fmt.Sprintf("was killed because it %s for %v", symptom, s.Watchdog)
 	s.mu.Lock()

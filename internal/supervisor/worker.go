@@ -24,8 +24,9 @@ import (
 //	                                │                       └─ its channel is closed ──▶ gone
 //	                                └─ not ready within startTimeout: killed ──────────▶ gone
 //
-// A worker for the daemon's own user is engaged at once. A spare worker for other users runs as
-// root while it waits. When it is engaged, it becomes the user of its session.
+// To engage a worker is to send it its configuration. A worker for the daemon's own user is engaged
+// at once. A spare worker for other users is engaged when it gets a session. Until then it runs as
+// root, and then it becomes the user of its session.
 //
 // Only the goroutine of watch receives from the worker.
 type worker struct {
@@ -37,8 +38,8 @@ type worker struct {
 
 	engaged     chan struct{} // closed when the configuration is sent
 	ready       chan struct{} // closed when report is set
-	libraryFile os.FileInfo   // of the library; set before ready is closed; nil: not known
-	otherUser   bool          // becomes another user: the path in its report is not used
+	libraryFile os.FileInfo   // the library's file; set before ready is closed; nil: not known
+	otherUser   bool          // it is for another user: the path in its report is not used
 	report      handoff.Ready // set before ready is closed
 	gone        chan struct{} // closed when the process is reaped or left behind
 	cause       string        // such as "died of SIGSEGV"; set before gone is closed
@@ -52,15 +53,15 @@ type worker struct {
 	sessions   map[uint64]*session // by number; nil when the worker is gone
 	load       int                 // sessions that the worker has or is about to get
 	single     bool                // serves one session, and exits when that ends
-	user       *account            // of its session, if single; nil before assign
+	user       *account            // the account of its session, if single; nil before assign
 	lastPong   uint64              // the number of the newest answered ping
 	slots      slots               // the slots of its page of vitals
-	ending     bool                // told to exit, or killed by stopNow
+	ending     bool                // told to exit, or killed by End or stopNow
 	draining   bool                // gets no more sessions, and exits after the open ones
-	queries    map[uint64]*query   // open, by session; at most twice the number of slots
+	queries    map[uint64]*query   // open questions, by session; at most 2 for each slot
 	deathCause string              // the metrics' label "cause"; set with killReason
 	claimed    claims              // the worker's counters, as last read
-	killReason string              // why the supervisor ended it, for callers; "": it did not
+	killReason string              // for callers: why tlsd has ended it; "": tlsd has not
 }
 
 const (

@@ -61,7 +61,8 @@ func (r Record) HRR() bool {
 	return len(r.Hello) > 34 && bytes.Equal(r.Hello[2:34], helloRetryRequest)
 }
 
-// PSK says whether the record is a ServerHello that resumes a session of TLS 1.3 (section 4.2.11).
+// PSK says whether the record is a ServerHello that resumes a TLS 1.3 session (RFC 8446 section
+// 4.2.11).
 func (r Record) PSK() bool {
 	const preSharedKey = 41
 	h := r.Hello
@@ -82,8 +83,8 @@ func (r Record) PSK() bool {
 	return false
 }
 
-// helloRetryRequest is the random that marks a ServerHello as a HelloRetryRequest (RFC 8446 section
-// 4.1.3).
+// helloRetryRequest is the value of the field random that marks a ServerHello as a
+// HelloRetryRequest (RFC 8446 section 4.1.3).
 var helloRetryRequest, _ = hex.DecodeString(
 	"cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 

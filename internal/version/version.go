@@ -11,8 +11,9 @@ import (
 // -ldflags "-X tlsd/internal/version.Version=0.1.0-3".
 var Version = "0.1.0"
 
-// A packager sets commit to build without the Git folder (make COMMIT=…); else it is "". In a build
-// from the Git folder, the go command records the commit in the program.
+// For a build without the Git folder, a packager sets the variable commit (make COMMIT=…). In any
+// other build it is "". In a build from the Git folder, the go command records the commit in the
+// program.
 var commit string
 
 // Commit is the commit that this program is built from, or "" if it is not known. "+changes"

@@ -64,8 +64,8 @@ func BucketOf(took time.Duration) Counter {
 	return Bucket(i)
 }
 
-// Handshakes is the counter of the handshakes that had the i-th of Outcomes, as a server or as a
-// client.
+// Handshakes is the counter of the handshakes whose outcome is Outcomes[i]. There is one counter
+// for handshakes as a server, and another for handshakes as a client.
 func Handshakes(server bool, i int) Counter {
 	c := Bucket(len(Buckets)+1) + Counter(i)
 	if server {

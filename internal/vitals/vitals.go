@@ -4,9 +4,9 @@
 //
 // The page is a memfd of fixed size. The supervisor makes it, shares it with one worker, and seals
 // it, so that the worker cannot shrink it. A system without memfd has an unlinked temporary file
-// instead, without a seal. The layout of the page follows. A word has 32 bits, in the machine's
-// byte order. Each word is written atomically. The words of counters and certificates form pairs,
-// and each pair is written atomically.
+// instead, without a seal. The layout of the page follows. A word has 32 bits here, in the
+// machine's byte order. Each word is written atomically. Counters and certificates consist of pairs
+// of words, and each pair is written atomically, as one word of 64 bits.
 //
 //	byte 0     threads  256 × 2 words: sequence, work
 //	byte 2048  counters, of 2 words each: see Counter
@@ -15,13 +15,15 @@
 //
 // The words:
 //
-//   - sequence counts up when a thread enters the library, and when it leaves. Odd means inside.
-//     work is the number of the method that the thread works for, while sequence is odd.
-//   - writing is the number of answers that are being written to the caller. It stays above 0 if an
-//     answer could not be written in whole.
-//   - calling is the number of the method of a call in flight, or 0 if there is no call. handle is
-//     the handle of that call, or 0. The number of a method is its index in the list methods, plus
-//     1.
+//   - "sequence" counts up when a thread enters the library, and when it leaves. So an odd value
+//     means that the thread is inside. While the value is odd, "work" is the number of the method
+//     that the thread works for.
+//   - "writing" is the number of answers that are being written to the caller. It stays above 0 if
+//     an answer could not be written in whole.
+//   - "calling" is the number of the method of a call in flight, or 0 if there is no call. "handle"
+//     is the handle of that call, or 0.
+//
+// The number of a method is its index in the list methods, plus 1.
 //
 // The worker writes the page, and the worker is not trusted. So the supervisor ignores numbers out
 // of range, and reads no text from the page.
