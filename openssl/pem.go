@@ -170,8 +170,8 @@ func withCString(s string, f func(p uintptr)) {
 	runtime.KeepAlive(p)
 }
 
-// A CABundle is a set of certificates that a client trusts. It does not change. Free frees it, or
-// else the garbage collector does. Contexts that were made with it live on.
+// A CABundle is a set of certificates that a client trusts. It does not change. The garbage
+// collector frees it, if Free has not done so. Contexts that were made with it live on.
 type CABundle struct {
 	lib     *Library
 	name    string

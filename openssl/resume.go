@@ -24,7 +24,7 @@ import (
 //   - A connection whose handshake fails leaves nothing in the cache.
 
 const (
-	mostSessions = 64 // in a cache
+	mostSessions = 64 // the most sessions in a cache
 	// mostOfOneKey is the most sessions of one sessionKey in a cache. It is also the most
 	// sessions of a connection that are not in the cache yet.
 	mostOfOneKey   = 4
@@ -46,7 +46,7 @@ type SessionCache struct {
 
 type storedSession struct {
 	key     string
-	session uintptr // an SSL_SESSION; the reference is ours
+	session uintptr // an SSL_SESSION; the cache owns a reference to it
 	since   time.Time
 }
 

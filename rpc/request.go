@@ -20,7 +20,7 @@ type call struct {
 	repeated string          // the name of a parameter that is there twice, or ""
 	refusal  error           // why the call cannot be carried out, if this is known already
 
-	lib      *jsonrpc2.Conn // for the answer; set when the call is begun
+	lib      *jsonrpc2.Conn // takes the answer; set when the call is begun
 	buffered int            // bytes that are kept for the call; see server.reserveBuffer
 	op       string         // the method; guarded by server.mu
 	handle   int32          // the handle that the call names, or 0; guarded by server.mu

@@ -110,7 +110,7 @@ type server struct {
 	sess           *session.Session
 	conn           *net.UnixConn
 	w              *wire.Writer
-	r              *wire.Reader // for the reading goroutine alone
+	r              *wire.Reader // only the reading goroutine uses it
 	answerTimedOut atomic.Bool  // the caller has not taken an answer in time
 
 	buffered atomic.Int64   // bytes that are kept for calls; see reserveBuffer

@@ -40,8 +40,8 @@ type Conn struct {
 	closed atomic.Bool
 	sent   atomic.Int64 // bytes that were put on the channel
 
-	// writeMu guards cut. It is locked while a Write runs. Close first ends a waiting Write by a
-	// deadline, so Close does not wait long for writeMu.
+	// writeMu guards cut. It is locked while a Write runs. Close first ends a waiting Write by
+	// a deadline, so Close does not wait long for writeMu.
 	writeMu sync.Mutex
 	cut     bool // the newest Write that sent bytes has not sent all of its data
 
