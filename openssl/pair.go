@@ -54,9 +54,9 @@ func (l *Library) checkFiles() error {
 	return nil
 }
 
-// comparePair compares the version in a libssl with the version of its libcrypto. The result
-// finding is a text for people about the comparison. The text of err lacks its subject: the caller
-// writes the path of libssl before it.
+// comparePair compares the version in a libssl with the version of its libcrypto. It returns a text
+// for people that describes the result, or an error if the two do not fit. The error's text has no
+// subject: the caller must write the path of libssl before the text.
 func comparePair(ssl *image, version string) (finding string, err error) {
 	for _, name := range ssl.dynamic(elf.DT_SONAME) {
 		if major, known := sonames[name]; known &&
@@ -175,9 +175,9 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// home is the folder of a library, with symbolic links resolved. A variant for newer processors is
-// of the same build, and is in a folder glibc-hwcaps/NAME below (ld.so(8)). So its home is the
-// folder that contains glibc-hwcaps.
+// home is the folder of a library, with symbolic links resolved. A variant of the library for newer
+// processors is in a subfolder glibc-hwcaps/NAME of this folder (ld.so(8)). The variant is of the
+// same build, so its home is the library's folder, too.
 func home(file string) string {
 	if real, err := filepath.EvalSymlinks(file); err == nil {
 		file = real

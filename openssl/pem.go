@@ -26,7 +26,7 @@ const MaxCAs = 5000
 
 // A pemBlock is one block of a file, from BEGIN to END.
 type pemBlock struct {
-	number, line int    // of the block in the file, and of its BEGIN line; both count from 1
+	number, line int    // the block's number, and the number of its BEGIN line; from 1
 	label        string // "CERTIFICATE"
 	text         []byte // with the lines BEGIN and END
 	encrypted    bool
@@ -45,8 +45,8 @@ func (b *pemBlock) fault(what, reason string, q queue) *PEMError {
 		Queue: q.strings()}
 }
 
-// splitPEM finds the blocks of a file. It ignores the text around them. The parameter what becomes
-// the field What of errors.
+// splitPEM finds the blocks of a file. It ignores the text around them. Errors get the parameter
+// "what" in their field What.
 func splitPEM(what string, data []byte) ([]pemBlock, error) {
 	bad := func(format string, args ...any) error {
 		return &PEMError{What: what, Reason: fmt.Sprintf(format, args...)}
@@ -170,8 +170,8 @@ func withCString(s string, f func(p uintptr)) {
 	runtime.KeepAlive(p)
 }
 
-// A CABundle is a set of certificates that a client trusts. It does not change. Free frees it, or
-// else the garbage collector does. Contexts that were made with it live on.
+// A CABundle is a set of certificates that a client trusts. It does not change. The garbage
+// collector frees it, if Free has not done so. Contexts that were made with it live on.
 type CABundle struct {
 	lib     *Library
 	name    string

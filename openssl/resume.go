@@ -24,12 +24,12 @@ import (
 //   - A connection whose handshake fails leaves nothing in the cache.
 
 const (
-	mostSessions = 64 // in a cache
-	// A cache has at most so many sessions with the same sessionKey. A connection keeps at most
-	// so many that are not in the cache yet.
+	mostSessions = 64 // the most sessions in a cache
+	// mostOfOneKey is the most sessions of one sessionKey in a cache. It is also the most
+	// sessions of a connection that are not in the cache yet.
 	mostOfOneKey   = 4
 	oldestSession  = time.Hour // an older session is not offered
-	keepsReference = 1         // the result of keepSession if the reference is ours now
+	keepsReference = 1         // what keepSession returns if it keeps OpenSSL's reference
 )
 
 // A SessionCache keeps TLS sessions of clients. Later clients with the same settings can resume
@@ -46,7 +46,7 @@ type SessionCache struct {
 
 type storedSession struct {
 	key     string
-	session uintptr // an SSL_SESSION; the reference is ours
+	session uintptr // an SSL_SESSION; the cache owns a reference to it
 	since   time.Time
 }
 
@@ -94,8 +94,8 @@ func (s *SessionCache) add(l *Library, key string, sessions []uintptr, since tim
 	s.bound(mostSessions, func(storedSession) bool { return true })
 }
 
-// bound limits the number of sessions for which the function member returns true. It frees the
-// oldest of these sessions. s.mu must be held.
+// bound limits the number of sessions for which member() is true. It frees the oldest of these
+// sessions. s.mu must be held.
 func (s *SessionCache) bound(limit int, member func(storedSession) bool) {
 	n := 0
 	for _, e := range s.stored {
@@ -112,7 +112,7 @@ func (s *SessionCache) bound(limit int, member func(storedSession) bool) {
 	})
 }
 
-// drop frees the sessions for which the function meant returns true. s.mu must be held.
+// drop frees the sessions for which meant() is true. s.mu must be held.
 func (s *SessionCache) drop(meant func(storedSession) bool) {
 	s.stored = slices.DeleteFunc(s.stored, func(e storedSession) bool {
 		if !meant(e) {
@@ -124,8 +124,8 @@ func (s *SessionCache) drop(meant func(storedSession) bool) {
 }
 
 // take removes the newest session of a key from the cache, and returns it, with the time when the
-// server was verified. If there is none, session is 0. The caller owns the reference. Call take
-// inside exclusive.
+// server was verified. The caller owns the reference to the session. If the cache has no session of
+// the key, take returns 0. Call take inside exclusive.
 func (s *SessionCache) take(key string) (session uintptr, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +151,7 @@ type resumption struct {
 	wishes  ClientSettings // the client's settings; empty after the handshake has begun
 	key     string         // set when the handshake begins; see sessionKey
 	offered uintptr        // the session that the handshake offers
-	since   time.Time      // of the full handshake that has verified the server
+	since   time.Time      // the time of the full handshake that has verified the server
 	fresh   []uintptr      // sessions that have come and are not in the cache yet
 }
 

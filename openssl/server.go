@@ -200,7 +200,7 @@ func (l *Library) chooseHost(ssl, _, number uintptr) (result uintptr) {
 	return
 }
 
-// host finds the SSL_CTX for a name, or 0.
+// host returns the SSL_CTX for a name, or 0 if there is none.
 func (s *serverSettings) host(name string) uintptr {
 	if ctx, ok := s.hosts[name]; ok {
 		return ctx
@@ -245,7 +245,7 @@ func (l *Library) useIdentity(ssl uintptr, id Identity) error {
 		}
 		for n := range int(int32(call(l.sym.skNum, *out))) {
 			ok = ok && int64(call(l.sym.sslCtrl, ssl, ctrlChainCert,
-				1, /* takes a reference of its own */
+				1, /* OpenSSL takes a reference of its own */
 				call(l.sym.skValue, *out, uintptr(n)))) == 1
 		}
 	})

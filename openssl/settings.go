@@ -67,8 +67,8 @@ func (c *Conn) Configure(s ClientSettings) error {
 	return nil
 }
 
-// checkPins returns an error if there are pins and the server's key is none of them. The caller
-// holds c.mu.
+// If there are pins, checkPins returns an error unless one of them is the hash of the server's key.
+// The caller holds c.mu.
 func (c *Conn) checkPins() error {
 	if len(c.pins) == 0 {
 		return nil

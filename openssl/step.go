@@ -61,7 +61,7 @@ func (o *op) callSSL() bool {
 	sym := &o.c.lib.sym
 	if len(o.args) == 3 {
 		o.argv[1] = uintptr(unsafe.Pointer(&o.buf[o.at]))
-		o.argv[2] = uintptr(min(o.until-o.at, 1<<30)) // C's int
+		o.argv[2] = uintptr(min(o.until-o.at, 1<<30)) // SSL_read and SSL_write take an int
 	}
 	if o.cErrno != nil {
 		*o.cErrno = 0
@@ -118,9 +118,10 @@ func (o *op) beyond() bool {
 }
 
 // cut says whether OpenSSL has met the end of the connection without close_notify. With opIgnoreEOF
-// such an end gives SSL_ERROR_ZERO_RETURN, as close_notify does; the caller has handled op.closed
-// before. Of the three conditions, the first two are for OpenSSL 3.x and 4.x, and the third is for
-// 1.1.1 (SSL_get_error(3)).
+// such an end gives SSL_ERROR_ZERO_RETURN, as close_notify does. But for a Read, judge looks at
+// op.closed first, so here SSL_ERROR_ZERO_RETURN means that close_notify is missing. Of the three
+// conditions, the first two are for OpenSSL 3.x and 4.x, and the third is for 1.1.1
+// (SSL_get_error(3)).
 func (o *op) cut(q queue) bool {
 	return o.code == sslErrorZeroReturn || q.has(reasonUnexpectedEOF) ||
 		o.lib().major < 3 && o.code == sslErrorSyscall && o.errno == 0 &&

@@ -9,7 +9,8 @@ import (
 // name has its signature. Macros of the manual (SSL_CTX_set_mode, SSL_set_tlsext_host_name …) are
 // not symbols. They are called through SSL_ctrl or SSL_CTX_ctrl with the constants below.
 
-// symbols are the addresses of the functions that this package calls; an optional one may be 0.
+// symbols are the addresses of the functions that this package calls. The address of an optional
+// function is 0 if the library lacks the function.
 type symbols struct {
 	opensslVersionNum uintptr
 	opensslVersion    uintptr
@@ -73,8 +74,8 @@ type symbol struct {
 	optional bool
 }
 
-// table lists every symbol. A comment says "since" if the symbol is newer than 1.1.1, the oldest
-// accepted version.
+// table lists all symbols but those of versionTable. A comment says "since" if the symbol is newer
+// than 1.1.1, the oldest accepted version.
 func (s *symbols) table() []symbol {
 	const optional = true
 	return []symbol{
@@ -233,8 +234,8 @@ func resolve(table []symbol, lookup func(name string) uintptr) error {
 	return nil
 }
 
-// Constants of ssl.h, tls1.h, bio.h, x509_vfy.h, crypto.h and sslerr.h. They are part of the ABI
-// and the same in 1.1.1, 3.x and 4.x.
+// Constants of ssl.h, tls1.h, bio.h, x509_vfy.h, crypto.h, err.h and sslerr.h. They are part of the
+// ABI. They are the same in 1.1.1, 3.x and 4.x, unless a comment names a version.
 const (
 	// OPENSSL_INIT_NO_ATEXIT, since 1.1.1b; older releases ignore it
 	initNoAtexit          = 0x00080000

@@ -94,7 +94,7 @@ var (
 type trustState struct {
 	store TrustStore
 	found []string  // store.Empty as findTrust has set it, before loadTrust added to it
-	mtime time.Time // of File
+	mtime time.Time // the time of the last change of store.File
 	size  int64
 }
 

@@ -25,7 +25,8 @@ mkdir -p "$root" "$pages" "$debian" "$out"
 # STRIP removes the symbols. The report of a Go program's crash does not need them.
 make --no-print-directory BIN=$work/build VERSION="$VERSION" STRIP=1 LDFLAGS=-s build $work/build/NOTICES
 make --no-print-directory BIN=$work/build VERSION="$VERSION" DESTDIR="$root" PREFIX=/usr install
-# The packages depend on the newest version of the C library that the programs need.
+# The programs need symbols of several versions of the C library. The packages require the newest of
+# these versions.
 LIBC=$(readelf -VW "$root/usr/lib/tlsd/TlsPlugin.so" "$root/usr/bin/tlsd" | sed -n 's/.*Name: GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -1)
 export LIBC
 # make install puts the file for pkg-config below /usr/lib. There pkg-config finds it on Debian, but

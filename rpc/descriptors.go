@@ -51,7 +51,7 @@ const oobBytes = 128
 
 type descriptor struct {
 	fd  int
-	end int64 // the offset in the stream at which its recvmsg ended
+	end int64 // the offset in the stream at which the recvmsg with the descriptor ended
 }
 
 // receive reads from the connection, like conn.Read, and keeps the descriptors that arrive.

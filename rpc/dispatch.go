@@ -188,7 +188,8 @@ func (s *server) unregister(n uint64) *call {
 	return c
 }
 
-// watchNext gives the watcher the name of a call that is still in flight, or "". s.mu must be held.
+// watchNext gives the watcher the method and the handle of a call that still runs, or "" and 0. The
+// caller holds s.mu.
 func (s *server) watchNext() {
 	for _, c := range s.calls {
 		if c.cancel != nil {

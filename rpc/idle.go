@@ -50,7 +50,7 @@ func (c idleReader) Read(p []byte) (int, error) {
 		}
 		left := c.idleLeft()
 		if left <= 0 {
-			// Most callers read this when they make their next call.
+			// Most callers read this error only when they make their next call.
 			why := fmt.Sprintf("the session was idle for %v, the limit of this tlsd "+
 				"(--session-idle-timeout), and has ended", c.IdleTimeout)
 			c.refuse(&session.Error{Kind: kind.Timeout, Why: why}, nil)

@@ -35,7 +35,7 @@ func overLimit(format string, a ...any) *session.Error {
 }
 
 // shallow replaces each array or object that is nested deeper than the given number of levels with
-// the number 0. The result deep says whether there was one. shallow does not check that the
+// the number 0. The second result says whether it has replaced any. shallow does not check that the
 // replaced text is JSON.
 func shallow(msg []byte, levels int) (short []byte, deep bool) {
 	if bytes.Count(msg, []byte("["))+bytes.Count(msg, []byte("{")) <= levels {
@@ -137,12 +137,12 @@ func (s *server) releaseBuffer(c *call) {
 // answers are shorter.
 const freeAnswer = 1 << 10
 
-// bufferAnswer reserves more bytes for a long answer of a call in a batch: for what is longer than
-// the sum of freeAnswer and the bytes of reserveBuffer. If the session would then exceed
-// Limits.Buffered, the result is an error in place of the answer. The caller then does not learn
-// the result of the call, but loses no data from the peer: bufferNeed has reserved room for the
-// answer of a read. Other calls with long answers only ask for facts, so the caller can make them
-// again.
+// bufferAnswer is for the answer of a call in a batch. freeAnswer bytes of it do not count, and
+// reserveBuffer has reserved some bytes for the call. If the answer is longer than both together,
+// bufferAnswer reserves the rest. If the session would then exceed Limits.Buffered, bufferAnswer
+// returns an error in place of the answer. The caller then does not learn the result of the call,
+// but loses no data from the peer: bufferNeed has reserved room for the answer of a read. Other
+// calls with long answers only ask for facts, so the caller can make them again.
 func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {

@@ -19,7 +19,7 @@ type method struct {
 	direct func(*server, args) (any, error) // at once, on the reading goroutine
 }
 
-// isDirect says whether direct carries out a call with these parameters.
+// isDirect says whether m.direct carries out a call with these parameters (see method).
 func (m *method) isDirect(a args) bool { return m.direct != nil && (m.call == nil || a[0] == nil) }
 
 // methods are the methods of the table and rpc.discover, by name.

@@ -20,11 +20,13 @@ type call struct {
 	repeated string          // the name of a parameter that is there twice, or ""
 	refusal  error           // why the call cannot be carried out, if this is known already
 
-	lib      *jsonrpc2.Conn // for the answer; set when the call is begun
+	lib      *jsonrpc2.Conn // takes the answer; set when the call is begun
 	buffered int            // bytes that are kept for the call; see server.reserveBuffer
 	op       string         // the method; guarded by server.mu
 	handle   int32          // the handle that the call names, or 0; guarded by server.mu
-	cancel   func()         // ends the call early; nil: it does not wait; guarded by server.mu
+	// cancel ends the call early. It is nil if the call does not run, or cannot be ended early.
+	// Guarded by server.mu.
+	cancel func()
 }
 
 // message returns the request in the form for the library. The call then drops method and params,
@@ -40,9 +42,9 @@ func (c *call) message() []byte {
 }
 
 // parse takes a request apart. It returns an error if msg is not JSON. If msg is not a request of
-// JSON-RPC 2.0 (section 4 of its specification), the call is nil, and the result why has the
-// reason. parse decodes into a map, because for a struct encoding/json ignores the case of members'
-// names.
+// JSON-RPC 2.0 (section 4 of its specification), the call is nil, and the second result is the
+// reason. parse decodes into a map: with a struct, package encoding/json would ignore the case of
+// the members' names.
 func parse(msg []byte) (c *call, why string, err error) {
 	why = "a request is an object"
 	var m map[string]json.RawMessage
@@ -57,7 +59,7 @@ func parse(msg []byte) (c *call, why string, err error) {
 }
 
 // request makes a call from the members of an object. If they are no request, the call is nil, and
-// the result why has the reason.
+// the second result is the reason.
 func request(m map[string]json.RawMessage) (c *call, why string) {
 	if v, ok := m["jsonrpc"]; !ok || text(v) != "2.0" {
 		return nil, `"jsonrpc" must be "2.0"`
@@ -137,7 +139,7 @@ func first(v []byte) byte {
 	return 0
 }
 
-// text is the value of a JSON string, and "" of any other value.
+// text is the content of a JSON string. For any other JSON value it is "".
 func text(v []byte) string {
 	var s string
 	if json.Unmarshal(v, &s) != nil {

@@ -5,9 +5,9 @@ import "golang.org/x/sys/unix"
 // soPassRights is SO_PASSRIGHTS of Linux 6.16: whether a socket accepts descriptors.
 const soPassRights = 83
 
-// refuseDescriptors makes a channel refuse descriptors from now on, if the kernel can. It returns
-// true if descriptors wait in the channel's queue already, or if it cannot look at all bytes of the
-// queue. The channel must be connected.
+// refuseDescriptors makes a connected channel refuse descriptors from now on, if the kernel can. It
+// returns true if descriptors wait in the channel's queue already, or if it cannot look at all
+// bytes of the queue.
 func refuseDescriptors(fd int) (some bool) {
 	// An older kernel does not know the option.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)
@@ -21,7 +21,7 @@ func refuseDescriptors(fd int) (some bool) {
 	// descriptors.
 	const look = unix.MSG_PEEK | unix.MSG_DONTWAIT
 	got, _, flags, _, err := unix.Recvmsg(fd, make([]byte, n), nil, look)
-	// A caller can set SO_PEEK_OFF, so that Recvmsg begins behind the descriptors. Then it
+	// A caller can set SO_PEEK_OFF, so that Recvmsg begins behind the descriptors. Then Recvmsg
 	// returns fewer bytes than n.
 	return err != nil || got < n || flags&unix.MSG_CTRUNC != 0
 }

@@ -110,7 +110,7 @@ type server struct {
 	sess           *session.Session
 	conn           *net.UnixConn
 	w              *wire.Writer
-	r              *wire.Reader // for the reading goroutine alone
+	r              *wire.Reader // only the reading goroutine uses it
 	answerTimedOut atomic.Bool  // the caller has not taken an answer in time
 
 	buffered atomic.Int64   // bytes that are kept for calls; see reserveBuffer
@@ -135,8 +135,8 @@ func (s *server) endSession(why error) {
 	s.hangUp()
 }
 
-// hangUp ends the connection. The caller sees the end at once. The supervisor may have a duplicate
-// of the descriptor, but shutdown(2) ends all duplicates.
+// hangUp ends the connection. The caller sees the end at once, even if the supervisor still has a
+// duplicate of the descriptor: shutdown(2) ends the connection for all duplicates.
 func (s *server) hangUp() {
 	if rc, err := s.conn.SyscallConn(); err == nil {
 		rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
@@ -165,8 +165,8 @@ func (s *server) awaitAnswers() {
 }
 
 // waitHangup returns when the other side has closed the connection, or when a read deadline has
-// passed. On a Unix stream socket both a shutdown of the other's writing side and a close give end
-// of file. Only after a close does poll(2) report POLLHUP.
+// passed. A read cannot tell a close from a shutdown of the other side's writing direction: both
+// give end of file. Only after a close does poll(2) report POLLHUP.
 func waitHangup(conn *net.UnixConn) {
 	rc, err := conn.SyscallConn()
 	if err != nil {

@@ -159,8 +159,8 @@ func (s *server) refuse(err error, b *batch) {
 		encode(wireError(err))...))
 }
 
-// writeAnswer writes an answer. The parameter member is its JSON member "result" or "error". In a
-// batch the answer waits for the others.
+// writeAnswer writes an answer. The parameter member is the answer's JSON member "result" or
+// "error". In a batch the answer waits for the other answers.
 func (s *server) writeAnswer(id json.RawMessage, b *batch, member []byte) error {
 	out := make([]byte, 0, 64+len(id)+len(member))
 	out = append(append(out, `{"jsonrpc":"2.0","id":`...), id...)

@@ -113,8 +113,8 @@ func (c Conf) trusts(uid uint32) bool { return slices.Contains(c.TrustedUsers, u
 // A userDatabase finds the number of a user in files alone. It asks no other program and no server.
 // The plugin finds users in the same way.
 type userDatabase struct {
-	passwd string // file
-	// Folder in which systemd has a link for each user of DynamicUser=. The link's name is
+	passwd string // the path of passwd(5); tests use another file
+	// The folder in which systemd has a link for each user of DynamicUser=. The link's name is
 	// direct:NAME, and the link's target is the user's number.
 	dynamic string
 }

@@ -40,8 +40,10 @@ type Conn struct {
 	closed atomic.Bool
 	sent   atomic.Int64 // bytes that were put on the channel
 
-	writeMu sync.Mutex // locked while a Write runs; Close ends the Write; guards cut
-	cut     bool       // the newest Write that sent bytes has not sent all of its data
+	// writeMu guards cut. It is locked while a Write runs. Close first ends a waiting Write by
+	// a deadline, so Close does not wait long for writeMu.
+	writeMu sync.Mutex
+	cut     bool // the newest Write that sent bytes has not sent all of its data
 
 	mu       sync.Mutex // guards the rest
 	shut     bool       // CloseWrite was called
@@ -83,8 +85,8 @@ func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, 
 	return &Conn{c: c, h: h, ch: ch}, nil
 }
 
-// withChannel makes a pair of sockets, and calls send with one end. The function send must make a
-// call that sends this end to tlsd. If the call succeeds, withChannel returns the other end.
+// withChannel makes a pair of sockets, and passes one end to send(). This function must make a call
+// that sends the end to tlsd. If the call succeeds, withChannel returns the other end.
 func (c *Client) withChannel(method string, send func(theirs *os.File) error) (
 	*net.UnixConn, error) {
 	if _, ok := c.conn.(*net.UnixConn); !ok {

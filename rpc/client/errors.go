@@ -37,7 +37,7 @@ const (
 // If the context of a call has ended the call, its error also satisfies errors.Is with
 // context.Canceled or context.DeadlineExceeded.
 type Error struct {
-	Code    int            // of JSON-RPC
+	Code    int            // the code of the JSON-RPC error
 	Kind    Kind           // never empty
 	Message string         // for people; LastError repeats it if the error is tlsd's
 	Data    wire.ErrorData // Op, Handle and details, if they are known

@@ -134,6 +134,7 @@ func (c *Client) NewServerContext(ctx context.Context, certFile, keyFile string)
 
 // Accept waits for a client, and does the handshake. The parameter host is an address of this
 // machine, and port is 1 to 65535. tlsd listens from the first Accept until CloseServerContext.
+// With the host "" and the port 0, Accept takes clients from all addresses of Listen.
 func (c *Client) Accept(ctx context.Context, ctxHandle Handle, host string, port int) (
 	Handle, error) {
 	return call[Handle](ctx, c, "tls.Accept", ctxHandle, host, port)

@@ -25,9 +25,9 @@ func (c *Client) SetOption(ctx context.Context, h Handle, name, value string) er
 	return c.Call(ctx, method, []any{h, name, value}, nil)
 }
 
-// HandleInfo returns one fact about a connection that has done its handshake, or about a server
-// context. A fact that does not exist is "". Without a name it returns all facts, as one JSON
-// object.
+// HandleInfo returns one fact about a connection or a server context. If the fact does not apply,
+// the result is "". If the name is "", HandleInfo returns all facts, as one JSON object. Before the
+// handshake of a connection, only the facts peer-address and local-address are known.
 func (c *Client) HandleInfo(ctx context.Context, h Handle, name string) (string, error) {
 	return call[string](ctx, c, "tls.Info", h, name)
 }

@@ -34,8 +34,8 @@ func (e *StrangerError) Error() string {
 		e.Path, e.Peer.UID, e.Peer.UID, os.Geteuid(), ConfPath)
 }
 
-// checkTrusted fails if the socket at path belongs to a user who is not trusted. The function read
-// is ReadConf, except in tests.
+// checkTrusted fails if the socket at path belongs to a user who is not trusted. read() is
+// ReadConf, except in tests.
 func (p Peer) checkTrusted(path string, euid int, read func() (Conf, error)) error {
 	if p.UID == 0 || int(p.UID) == euid {
 		return nil

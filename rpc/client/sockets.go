@@ -75,7 +75,7 @@ func UsableRuntimeDir(dir string) error {
 	return nil
 }
 
-// privateDir is the private daemon's directory. A user with a usable runtime directory has none.
+// privateDir is the directory of the private daemon of a user without a usable runtime directory.
 func privateDir() string { return fmt.Sprintf("/tmp/tlsd-%d", os.Geteuid()) }
 
 // checkPrivateDir fails if another user could have made a socket in dir. A missing dir is no error.

@@ -33,9 +33,9 @@ const (
 	CodeInternal       = -32603
 )
 
-// Codes has the JSON-RPC code of each kind. Only errors of kind.Params have one of several codes.
-// Codes has the code of bad parameters. A bad message has CodeParse or CodeInvalidRequest, and an
-// unknown method has CodeMethodNotFound.
+// Codes has the JSON-RPC code of each kind. Only kind.Params has several codes. Codes has the one
+// for bad parameters. The others are CodeParse and CodeInvalidRequest for a bad message, and
+// CodeMethodNotFound for an unknown method.
 var Codes = map[kind.Kind]int{
 	kind.Params:    CodeInvalidParams,
 	kind.Internal:  CodeInternal,
