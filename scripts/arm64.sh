@@ -9,7 +9,8 @@
 #
 # qemu has neither Landlock nor seccomp, so the confinement of workers is not tested. qemu does not
 # pass on TCP_INFO, so tests that need it are left out. Tests that start many workers at once are
-# left out, too: on a busy machine an emulated worker needs more than the 10 s that tlsd gives it.
+# left out, too: on a busy machine an emulated worker needs more than the 10 s that tlsd allows for
+# its start.
 #
 # Environment:
 #   TLSD_ARM64_CACHE    folder of the root; default $XDG_CACHE_HOME/tlsd/arm64. A root younger than
@@ -69,8 +70,9 @@ populate() {
 	touch "$cache/complete"
 }
 
-# Below, this script calls itself with --populate. In the new process set -e ends populate at the
-# first failure. In a function that is called before ||, a shell ignores set -e.
+# A shell ignores set -e in a function that is called before ||. So the command before || below does
+# not call populate. It runs this script again with --populate. In the new process set -e ends
+# populate at the first failure.
 if [ "${1:-}" = --populate ]; then
 	populate
 	exit

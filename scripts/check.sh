@@ -73,8 +73,8 @@ analyzed() {
 	return "$bad"
 }
 
-# The product's folders must compile for these systems, with their tests. purego needs the flag
-# -std for freebsd without cgo.
+# The product's folders must compile for darwin and freebsd, with their tests. For freebsd without
+# cgo, purego needs the flag -std.
 foreign() {
 	bad=0
 	for os in darwin freebsd; do
@@ -84,9 +84,9 @@ foreign() {
 	return "$bad"
 }
 
-# The plugin uses POSIX alone, except in system.c. gcc reports most names that are not in POSIX.
-# It does not report those that the C library's headers declare all the same. grep looks for the
-# names of Linux among these.
+# The plugin uses POSIX alone, except in system.c. gcc reports most names that are not in POSIX. But
+# the C library's headers always declare some names of Linux, and gcc does not report these. So grep
+# looks for them.
 portable() {
 	bad=0
 	for source in cmd/tlsshim/plugin/*.c; do

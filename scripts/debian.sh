@@ -6,12 +6,13 @@
 # installed into the system.
 #
 # Environment:
-#   TLSD_DEBIAN_MIRROR   URL of a mirror; default: the first of apt's sources, else deb.debian.org
+#   TLSD_DEBIAN_MIRROR   URL of a mirror; default: the mirror of this machine's apt, or
+#                        deb.debian.org if that is no mirror of Debian
 #
 # The functions are subshells, so that they change no variable of the script. debian_apt,
 # debian_without and debian_unpack need set -e to stop at an error, but a shell ignores set -e in a
-# condition. So do not call these three in a condition. A condition can start a process that calls
-# them.
+# condition. So do not call these three in a condition. If you need a condition, let it start
+# another shell process, and call them there.
 
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # The architecture of the packages, such as arm64. Empty: that of this machine.
@@ -36,7 +37,7 @@ debian_reason() ( # LOG
 	grep -m 1 '^E:' "$1" || tail -n 1 "$1" | grep . || echo "$1 does not say why"
 )
 
-# debian_mirror prints the URL of the mirror that apt uses.
+# debian_mirror prints the URL of the mirror (see TLSD_DEBIAN_MIRROR).
 debian_mirror() (
 	if [ -n "${TLSD_DEBIAN_MIRROR:-}" ]; then
 		echo "$TLSD_DEBIAN_MIRROR"
@@ -88,7 +89,8 @@ debian_apt() ( # DIR SUITE...
 			APT::Get::AllowUnauthenticated "false";
 		END
 		[ -z "$a" ] || echo "APT::Architecture \"$a\"; APT::Architectures { \"$a\"; };"
-		# As root apt fetches as another user, which cannot write to a private folder.
+		# If root runs apt, apt downloads as the user _apt, who cannot write to a private
+		# folder. So apt downloads as root.
 		[ "$(id -u)" != 0 ] || echo 'APT::Sandbox::User "root";'
 		apt-config dump | grep -iE '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date)' || :
 	} >"$dir/apt.conf"
@@ -116,7 +118,8 @@ debian_without() ( # DIR PACKAGE...
 # package files. The root also gets what programs look for: users, a name for loopback, folders for
 # mounts, and certificate authorities if the package ca-certificates is in the root.
 debian_unpack() ( # DIR ROOT
-	# Debian's merged /usr. Older packages do not have these links, because the installer makes them.
+	# Debian's merged /usr. Older packages do not have these links, because the installer makes
+	# them.
 	mkdir -p "$2/usr/bin" "$2/usr/sbin" "$2/usr/lib" "$2/usr/lib64"
 	for d in bin sbin lib lib64; do
 		ln -s "usr/$d" "$2/$d"
@@ -134,7 +137,7 @@ debian_unpack() ( # DIR ROOT
 	echo '127.0.0.1 localhost' >"$2/etc/hosts"
 	printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$2/etc/passwd"
 	printf 'root:x:0:\nnogroup:x:65534:\n' >"$2/etc/group"
-	# No package is configured here, so this does the work of update-ca-certificates.
+	# No package is configured here, so the next lines do the work of update-ca-certificates.
 	authorities=$2/usr/share/ca-certificates/mozilla
 	[ ! -d "$authorities" ] ||
 		cat "$authorities"/*.crt >"$2/etc/ssl/certs/ca-certificates.crt"

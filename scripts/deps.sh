@@ -63,7 +63,7 @@ containers)
 	headers='stdlib.h:libc6-dev' keyring=1 quiet=1
 	;;
 # On a machine with systemd, the package prometheus starts a service at each boot. So make test does
-# not install it, only make test-monitoring.
+# not install the package. Only make test-monitoring installs it.
 monitoring)
 	want='cc:gcc prometheus:prometheus promtool:prometheus'
 	headers='stdlib.h:libc6-dev' quiet=1

@@ -1,18 +1,18 @@
 #!/bin/sh
 # kernel.sh [SUITE...] - run the suites of the confinement and of hostile users under other kernels.
 #
-# The kernels of Debian 12 (6.1) and 13 (6.12) run in qemu. The root of each machine is in memory,
-# made of packages of the same Debian. A third machine has Debian 12's kernel without Landlock. The
-# tests run as root, and tlsshim doctor shows the confinement. SUITE is a folder of tests, such as
-# test/e2e/tlsd; default: the folders in the variable all.
+# The kernels of Debian 12 (6.1) and 13 (6.12) run in qemu. The root file system of each machine is
+# in memory, made of packages of the same Debian. A third machine has Debian 12's kernel without
+# Landlock. The tests run as root, and tlsshim doctor shows the confinement. SUITE is a folder of
+# tests, such as test/e2e/tlsd; default: the folders in the variable all.
 #
 # qemu emulates the processor, because a host that is a virtual machine itself may lack KVM. The
 # guest's clock counts instructions (-icount, which wants one processor). So the tests do not notice
 # that the guest is slow, or that the machine is busy.
 #
 # Environment:
-#   TLSD_KERNEL_CACHE   folder of kernels and roots; default $XDG_CACHE_HOME/tlsd/kernels. Kernels
-#                       and roots younger than a day are used as they are.
+#   TLSD_KERNEL_CACHE   folder of kernels and root file systems; default
+#                       $XDG_CACHE_HOME/tlsd/kernels. Those younger than a day are used as they are.
 #   TLSD_KERNEL_ONLY    machines to run, separated by blanks: "6.1 6.12"; default: all
 #   TLSD_KERNEL_RUN     only tests that match this expression, as with go test -run
 #   TLSD_KERNEL_TIME    the longest that one machine may take, in seconds; default 3600
@@ -25,7 +25,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/debian.sh
 . scripts/debian.sh
 
-# name, release, options of the kernel's command line
+# Each line: name of the machine, release of Debian, options of the kernel's command line.
 machines='6.1 bookworm
 6.1-without-landlock bookworm lsm=lockdown,capability,yama
 6.12 trixie'
@@ -66,8 +66,8 @@ populate() {
 	touch "$dir/complete"
 }
 
-# build fills $built/tree with the programs, the tests and what they read. The tree goes on top of a
-# root.
+# build fills $built/tree with the programs, the tests and what they read. The function run adds
+# this tree to the root file system of each machine.
 build() {
 	tests=$built/tree/tests
 	mkdir -p "$tests/path" "$built/tree/src"
@@ -75,8 +75,8 @@ build() {
 	for program in tlsd tlsshim; do
 		go build -trimpath -o "$tests/$program" "./cmd/$program"
 	done
-	# test/e2e/tlsd builds a tlsd of its own, but the root has no Go. So tlsd is built here, and a
-	# script in place of go copies it.
+	# test/e2e/tlsd builds a tlsd of its own, but the root has no Go. So tlsd is built here, and
+	# a script in place of go copies it.
 	go build -trimpath -ldflags '-X tlsd/internal/version.Version=1.2.3-test' \
 		-o "$tests/tlsd-of-tests" ./cmd/tlsd
 	cat >"$tests/path/go" <<-'END'

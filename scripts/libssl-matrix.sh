@@ -2,10 +2,10 @@
 # libssl-matrix.sh [flags of test/run/matrix] - run the conformance suites against OpenSSL
 # 1.1.1, 3.0, 3.5, 3.6 and 4.0.
 #
-# The script makes a root for each version: a folder with the file system of a small Debian, from
-# the packages of the release that has the version (libssl, libc, openssl, curl, python3, GnuTLS and
-# sslscan). debian.sh says where the packages come from. Then test/run/matrix runs the tests in the
-# roots.
+# The script makes a root for each version: a folder with the file system of a small Debian. The
+# packages (libssl, libc, openssl, curl, python3, GnuTLS and sslscan) come from a release of Debian
+# that has this version of OpenSSL. debian.sh says which mirror is used. Then test/run/matrix runs
+# the tests in the roots.
 #
 # Environment:
 #   TLSD_LIBSSL_CACHE   folder of the roots; default $XDG_CACHE_HOME/tlsd/libssl. Roots younger than
@@ -23,8 +23,9 @@ cache=${TLSD_LIBSSL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tlsd/libssl}
 . scripts/debian.sh
 only=${TLSD_LIBSSL_ONLY:-}
 
-# OpenSSL's version, Debian's suite, package of the library. A suite that is still in development
-# may get another version, so populate checks the version of the package that it has downloaded.
+# Each line: OpenSSL's version, Debian's suite, package of the library. A suite of Debian that is
+# still in development may get another version of OpenSSL. So populate checks the version of the
+# package that it has downloaded.
 releases='1.1.1 bullseye libssl1.1
 3.0 bookworm libssl3
 3.5 trixie libssl3t64
@@ -64,7 +65,8 @@ populate() { # version suite library dir
 	esac
 	root=$new/root
 	debian_unpack "$apt" "$root"
-	# A compiler outside of the root follows these links, so absolute links become relative ones.
+	# A compiler outside of the root follows these links, so absolute links become relative
+	# ones.
 	find "$root/usr/lib" "$root/usr/lib64" -type l -lname '/*' | while read -r link; do
 		ln -srfn "$root$(readlink "$link")" "$link"
 	done
@@ -117,8 +119,8 @@ fetch_all() {
 if [ -z "$missing" ]; then
 	echo "libssl-matrix: roots in $cache"
 	exec 9>"$cache/lock"
-	# If another run of this script has the lock, this run waits. The other run fills the same
-	# cache, or its test/run/matrix uses the roots, with a shared lock.
+	# If another run of this script has the lock, this run waits. The other run either fills the
+	# cache, or has started test/run/matrix, which keeps a shared lock while it uses the roots.
 	flock -n 9 || {
 		echo "libssl-matrix: waiting for another run with the same roots"
 		flock 9

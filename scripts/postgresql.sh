@@ -7,8 +7,9 @@
 # always 0.
 #
 # Environment:
-#   TLSD_POSTGRESQL_CACHE  folder; default $XDG_CACHE_HOME/tlsd/postgresql-17. A root file
-#                          system younger than 30 days is used as it is.
+#   TLSD_POSTGRESQL_CACHE  folder of the root file system; default
+#                          $XDG_CACHE_HOME/tlsd/postgresql-17. If the root file system is younger
+#                          than 30 days, it is used as it is.
 #   TLSD_DEBIAN_MIRROR     see debian.sh
 set -eu
 cd "$(dirname "$0")/.."
@@ -42,8 +43,9 @@ populate() {
 	touch "$cache/complete"
 }
 
-# Below, this script calls itself with --populate. In the new process set -e ends populate at the
-# first failure. In a function that is called before ||, a shell ignores set -e.
+# A shell ignores set -e in a function that is called before ||. So the command before || below does
+# not call populate. It runs this script again with --populate. In the new process set -e ends
+# populate at the first failure.
 if [ "${1:-}" = --populate ]; then
 	populate
 	exit

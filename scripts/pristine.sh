@@ -14,7 +14,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# inside is the first process of the namespaces. It enters the root, and executes the command.
+# inside runs in the first process of the namespaces. It enters the root file system, and executes
+# the command.
 inside() { # root work goroot command...
 	new=$2/root
 	mount --make-rprivate /

@@ -44,7 +44,7 @@ type Call struct {
 	cancel context.CancelCauseFunc
 
 	after []<-chan struct{} // calls that must have ended before this call runs
-	done  chan struct{}     // closed when those calls and this call have ended
+	done  chan struct{}     // closed when this call and those of the list "after" have ended
 	tail  *<-chan struct{}  // where the lane keeps its newest Call.done; nil: no lane
 	run   func(context.Context) (any, error)
 	waits bool // run may wait

@@ -45,13 +45,13 @@ type channel struct {
 	// a new method value for each call would allocate memory.
 	receive, send func(fd uintptr) bool
 
-	// Of the receiving goroutine.
+	// The results of tryReceive. Only the receiving goroutine uses them.
 	got    *piece
-	gotN   int
+	gotN   int // bytes in got
 	gotErr error
-	// Of the sending goroutine.
-	rest    []byte
-	sent    int
+	// The state of trySend. Only the sending goroutine uses it.
+	rest    []byte // bytes that are still to be sent
+	sent    int    // bytes that have been sent
 	sendErr error
 }
 

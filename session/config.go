@@ -10,13 +10,16 @@ import (
 // Timeouts limit the waits that depend on the network. The comment of a field names its calls and
 // its default. Zero means the default.
 type Timeouts struct {
-	Connect         time.Duration // NewClient: look-up and all addresses together; 30 s
+	// NewClient: look-up and all addresses together. Listen, and an Accept that begins to
+	// listen: look-up. 30 s.
+	Connect         time.Duration
 	Handshake       time.Duration // Handshake; 30 s
 	AcceptHandshake time.Duration // the handshake of one client of a context; 10 s
-	Accept          time.Duration // Accept, until a client has come; none
-	Read            time.Duration // Read; none
-	Write           time.Duration // each piece of a Write (see writePiece); 30 s
-	Close           time.Duration // Close, End: until the peer has acknowledged all bytes; 1 s
+	Accept          time.Duration // Accept, until a client has come; no timeout
+	Read            time.Duration // Read, ReadPlain; no timeout
+	// Each piece of a Write (see writePiece), Shutdown, WritePlain. 30 s.
+	Write time.Duration
+	Close time.Duration // Close, End: until the peer has acknowledged all bytes; 1 s
 }
 
 // Limits are the limits of one session. The comment of a field has its default. Zero means the

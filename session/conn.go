@@ -35,8 +35,7 @@ type connection struct {
 	setup      connSetup // what the handshake will need
 	closing    bool      // a Close has arrived
 	finishSlot bool      // the Close has put an element into finishSlots
-	// the timeout of each later Handshake and Read, and of each later piece of a Write; 0: the
-	// session's own timeout
+	// the timeout that SetTimeout has set for later calls; 0: the session's own timeouts
 	timeout     time.Duration
 	tls         EngineConn
 	pumps       *pumps          // nil without a data channel

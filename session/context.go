@@ -20,7 +20,7 @@ type serverContext struct {
 	abandoned        bool                 // NewServerContext has failed
 	created          <-chan struct{}      // Call.done of NewServerContext
 	controlTail      <-chan struct{}      // Call.done of the newest call of onContext
-	timeout          time.Duration        // for later Accepts; 0: the session's
+	timeout          time.Duration        // for later Accepts; 0: Timeouts.Accept
 	listeners        map[string]*listener // by address
 	listenersChanged chan struct{}        // closed and replaced when a listener is added
 	options          serverOptions
@@ -100,10 +100,10 @@ func (c *serverContext) abandon() {
 }
 
 // Accept waits for a client. The host is an address of this machine, and the port is 1-65535. With
-// host "" and port 0, Accept waits at all addresses where the context listens. The client has done
-// its handshake, unless the option handshake is "later". The result is the Handle of the client's
-// connection. If data is not nil, it becomes the connection's data channel, and the session owns it
-// from now on.
+// host "" and port 0, Accept waits at all addresses where the context listens. Accept gives a
+// client only after the client's handshake, unless the option handshake is "later". The result is
+// the Handle of the client's connection. If data is not nil, it becomes the connection's data
+// channel, and the session owns it from now on.
 func (s *Session) Accept(ctxHandle Handle, host string, port int, data *net.UnixConn) *Call {
 	call := s.accept(ctxHandle, host, port)
 	call.data = data
@@ -156,9 +156,9 @@ func (s *Session) accept(ctxHandle Handle, host string, port int) *Call {
 	return call
 }
 
-// CloseServerContext waits for earlier calls on the handle. If stallTimeout passes without the end
-// of one of them, it cancels those that still wait. Then it stops listening, closes the clients
-// that no Accept has claimed, and frees the handle. The result is 0.
+// CloseServerContext waits for earlier calls on the handle. If none of them ends within
+// stallTimeout, CloseServerContext cancels those that still wait. Then it stops listening, closes
+// the clients that no Accept has claimed, and frees the handle. The result is 0.
 func (s *Session) CloseServerContext(h Handle) *Call {
 	const op = "tls.CloseServerContext"
 	s.mu.Lock()

@@ -10,7 +10,7 @@ import (
 type Overview struct {
 	Connections, Contexts int   // open handles
 	Received, Sent        int64 // bytes of all connections, since the session began
-	Calls                 int   // that have not ended
+	Calls                 int   // calls that have not ended
 	Handles               []HandleOverview
 }
 

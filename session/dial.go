@@ -95,10 +95,10 @@ type attempted struct {
 	err   error
 }
 
-// race returns the first connection that succeeds. pause is called at the start of each attempt. It
-// returns a channel, which gets a value when the next attempt may begin. If all attempts fail, race
-// returns the error of the first address. If ctx has ended, it returns the error of an attempt that
-// failed because of that.
+// race returns the first connection that succeeds. The function pause is called at the start of
+// each attempt, and returns a Go channel, which gets a value when the next attempt may begin. If
+// all attempts fail, race returns the error of the first address. But if ctx has ended, race
+// returns the error of an attempt that failed because of that.
 func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.Time,
 	try attempt) (net.Conn, error) {
 	if len(list) == 1 {

@@ -9,10 +9,10 @@
 //     never used twice, and fits in an int32.
 //   - Calls run in the order in which they were made. But a call that waits does not hold up calls
 //     on other handles (see [Call]).
-//   - The Close of a handle waits for the earlier calls on the handle. If stallTimeout passes
-//     without the end of one of them, it ends those that still wait, with kind "cancelled". It also
-//     sends the bytes of the handle's data channel to the peer. The Close is answered when all
-//     these bytes are sent, or cannot be sent.
+//   - The Close of a handle waits for the earlier calls on the handle. If none of them ends within
+//     stallTimeout, the Close ends those that still wait, with kind "cancelled". The Close also
+//     sends the bytes of the handle's data channel to the peer. It is answered when all these bytes
+//     are sent, or cannot be sent.
 //   - A stuck peer, or a caller that does not read, delays only its own connection.
 //   - No error of a connection is lost. The call that meets the error returns it. If no call meets
 //     the error, Status or Close returns it.

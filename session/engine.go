@@ -15,7 +15,7 @@ type Engine interface {
 	Backend() string
 	// Version is the library's own version text, "" without a library.
 	Version() string
-	// Info describes the library, for people.
+	// Info describes the library and its files.
 	Info() EngineInfo
 	// ParseCABundle checks a PEM file of CA certificates. name is the file's name, for errors.
 	ParseCABundle(name string, pem []byte) (CABundle, error)

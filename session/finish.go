@@ -23,10 +23,10 @@ func (s *Session) takeFinishSlot() bool {
 	}
 }
 
-// Close waits for earlier calls on the handle. If stallTimeout passes without the end of one of
-// them, Close cancels those that still wait. Then it sends the bytes of the data channel to the
-// peer, and close_notify. If sending fails, close_notify is not sent, and Close returns the error,
-// unless an earlier call has returned it. Close frees the handle in any case. The result is 0.
+// Close waits for earlier calls on the handle. If none of them ends within stallTimeout, Close
+// cancels those that still wait. Then it sends the bytes of the data channel to the peer, and
+// close_notify. If sending fails, close_notify is not sent, and Close returns the error, unless an
+// earlier call has returned it. Close frees the handle in any case. The result is 0.
 //
 // A caller may close its end of the channel first, perhaps in the middle of its data. Then Close
 // sends no close_notify, and returns no error. After a Shutdown, close_notify is sent nevertheless.

@@ -27,7 +27,7 @@ type Status struct {
 
 // A flow is the state of both directions of a connection, with or without a data channel. The flow
 // changes before the caller can see the end of its channel, or the answer to a call. So a Status
-// that the caller asks for after that has the reason.
+// that the caller asks for after that says why a direction has ended.
 type flow struct {
 	handle Handle // of the connection, for errors
 	meter  *meter // of the session
@@ -42,7 +42,7 @@ type flow struct {
 type event struct {
 	received, sent int
 	read, write    string
-	err            *Error // why a direction fails, or both
+	err            *Error // why one or both directions fail
 	reported       bool   // a call returns err to the caller
 }
 
@@ -103,7 +103,7 @@ func (f *flow) status() Status {
 	return f.now
 }
 
-// watch returns the state, and a channel that is closed at the next change.
+// watch returns the state, and a Go channel that is closed at the next change.
 func (f *flow) watch() (Status, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

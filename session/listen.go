@@ -135,7 +135,7 @@ func receiveCase(ch any) reflect.SelectCase {
 	return reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ch)}
 }
 
-// listening returns the listeners that have begun to listen, and a channel that is closed when a
+// listening returns the listeners that have begun to listen, and a Go channel that is closed when a
 // listener is added.
 func (c *serverContext) listening() (list []*listener, more <-chan struct{}) {
 	c.s.mu.Lock()

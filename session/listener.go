@@ -26,7 +26,7 @@ type listener struct {
 
 	context *serverContext
 	ln      *net.TCPListener
-	ctx     context.Context // ends the handshakes
+	ctx     context.Context // done when the listener is closed; then the handshakes end
 	stop    context.CancelFunc
 	work    sync.WaitGroup
 

@@ -25,9 +25,9 @@ type Meter interface {
 // A meter counts what one session does, and passes the counts on to the Meter of the process.
 type meter struct {
 	received, sent atomic.Int64
-	next           Meter // or nil
+	next           Meter // the Meter of the process, or nil
 
-	conns, contexts int // open handles that next knows of; guarded by the session's lock
+	conns, contexts int // open handles as the Meter knows them; guarded by the session's lock
 }
 
 func (m *meter) moved(received, sent int) {

@@ -33,7 +33,7 @@ type Handshake struct {
 	Peer    string
 	Took    time.Duration
 	Failure *Error // nil if it has succeeded
-	Skipped bool   // no call answers with the failure: see the option failed-handshakes
+	Skipped bool   // no Accept returns the failure (see the option failed-handshakes)
 
 	t EngineConn
 }

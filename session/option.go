@@ -78,7 +78,7 @@ type serverOptions struct {
 	later  bool
 	reload bool
 
-	sources  map[string]source // files of the identities, by server name
+	sources  map[string]source // files of the certificates and keys, by server name
 	clientCA fs.FileInfo       // the file of client-ca; nil: there is none
 }
 

@@ -39,7 +39,7 @@ type pumps struct {
 	ch    *channel
 	limit *limiter // of the out pump's pieces
 
-	ctx  context.Context // of both
+	ctx  context.Context // of both pumps
 	stop context.CancelCauseFunc
 
 	outReturned, inReturned chan struct{} // closed when the pump has returned
@@ -47,7 +47,7 @@ type pumps struct {
 	receivingOver           chan struct{} // closed when the in pump reads no more
 
 	shutdownAsked atomic.Bool   // tls.Shutdown has come: close_notify is sent in any case
-	endSent       atomic.Bool   // the in pump shuts down its direction, or has done so
+	endSent       atomic.Bool   // the in pump shuts down its direction of ch, or has done so
 	decide        sync.Once     // closes decided
 	decided       chan struct{} // closed when tls.Shutdown, Close or End has come
 }
@@ -184,8 +184,8 @@ func (p *pumps) failOut(ctx context.Context, err error) {
 	p.ch.discard()
 }
 
-// runIn is the in pump. After the peer's end it waits for a reset of the connection, so that a
-// caller that only writes notices the reset.
+// runIn is the in pump. After the peer has ended its direction, runIn waits until the peer resets
+// the connection, so that a caller that only writes notices the reset.
 func (p *pumps) runIn() {
 	defer close(p.inReturned)
 	p.deliver()

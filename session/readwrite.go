@@ -19,7 +19,7 @@ const MaxRead = 32 << 10
 
 // writePiece is the size of the pieces of a Write, in bytes. Each piece must be sent within the
 // timeout. So a slow but steady peer causes no timeout, however large the Write is. A peer that
-// takes only a byte now and again causes one.
+// takes only a byte now and again does cause a timeout.
 const writePiece = pieceBytes
 
 // usableWithoutChannel does what the method usable does, and also fails if there is a data channel.

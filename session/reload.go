@@ -31,10 +31,10 @@ import (
 // reloadPause is the shortest time between two checks of a context's files.
 const reloadPause = time.Second
 
-// A reload happens in the handshakes of Accept, so its errors and audit events name this method.
+// A reload happens in the handshakes of Accept, so its errors and audit events name tls.Accept.
 const opReload = "tls.Accept"
 
-// A source is the files of an identity, and their state at the last check.
+// A source is the files of a certificate and its key, and their state at the last check.
 type source struct {
 	certFile, keyFile string
 	cert, key         fs.FileInfo       // nil: the file could not be opened

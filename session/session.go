@@ -25,7 +25,7 @@ type Session struct {
 	// New sets these to the constants of the same names. Tests set other values.
 	stallTimeout, reasonTimeout, reloadPause time.Duration
 
-	resolver     *net.Resolver           // nil: the system's; tests set another
+	resolver     *net.Resolver           // nil: the system's resolver; tests set another
 	attemptPause func() <-chan time.Time // see attemptDelay; tests set another
 	ctx          context.Context         // done when the session ends
 	cancel       context.CancelCauseFunc
@@ -51,7 +51,7 @@ type Session struct {
 	watched    map[Handle]waitable // the handles whose option watch is 1
 	lastReady  Handle              // the handle that the newest Wait has returned
 	trust      *trust
-	sessions   openssl.SessionCache // for clients to resume; it has its own lock
+	sessions   openssl.SessionCache // TLS sessions that clients can resume; it has its own lock
 	lastError  string
 
 	connectTimeout time.Duration // for later NewClients; 0: Timeouts.Connect

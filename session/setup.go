@@ -16,8 +16,8 @@ import (
 // of the handshake. TLS begins with the handshake. Before it, scripts may exchange plain text (see
 // starttls.go) and set options (see option.go).
 //
-// The session's lock guards a connSetup. The handshake takes the parts that it needs. drop
-// frees the rest. drop may wait for OpenSSL, so it is called without the lock.
+// The session's lock guards a connSetup. The handshake takes the parts that it needs, and the
+// method drop frees the rest. This method may wait for OpenSSL, so it is called without the lock.
 type connSetup struct {
 	tcp        *net.TCPConn // nil once TLS owns it
 	serverName string       // of a client: the name to verify, and for SNI

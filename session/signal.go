@@ -19,8 +19,8 @@ import (
 // The session does not trust the sockets, just as it does not trust a data channel. No call on them
 // can block.
 type signal struct {
-	polled, second *channel
-	on             bool // the first end has the byte; guarded by the session's lock
+	polled, second *channel // the first end and the second end
+	on             bool     // the first end has the byte; guarded by the session's lock
 }
 
 const opSignal = "tls.Signal"

@@ -13,8 +13,8 @@ import (
 )
 
 // Protocols with STARTTLS exchange plain text before the handshake. Nothing is read ahead: bytes
-// that ReadPlain does not return stay in the system's socket. After plain text, a client's
-// handshake fails while the socket has such bytes (see checkUnread).
+// that ReadPlain does not return stay in the system's socket. If a client has used ReadPlain or
+// WritePlain, and its socket has bytes that nobody has read, its handshake fails (see checkUnread).
 
 // ReadPlain waits for bytes of a connection before its handshake. It returns what is there, at most
 // max bytes. The data is empty if the peer has ended its direction.

@@ -59,8 +59,7 @@ func (s *Session) Flush(h Handle, bytes int64) *Call {
 
 // awaitSent waits until at least the given number of bytes has been sent.
 func (c *connection) awaitSent(ctx context.Context, p *pumps, bytes int64) error {
-	// Without a channel, the Writes before this Flush have ended, so no more bytes will be
-	// sent.
+	// Without a channel there is nothing to wait for: the Writes before this Flush have ended.
 	over := closedChan
 	if p != nil {
 		over = p.sendingOver

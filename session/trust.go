@@ -12,7 +12,8 @@ import (
 
 // A trust is a trust store for clients. It serves the clients that NewClient makes between one
 // SetCaBundle and the next. The store exists as soon as the Call of SetCaBundle is made, and is
-// settled when that Call has ended. A NewClient in between waits until the store is settled.
+// settled when that Call has ended. A NewClient in between waits until the store is settled. With
+// the option ca, a trust serves one client only (see parseCA).
 //
 // A store has holders of three sorts. The session is a holder while the store is current. A client
 // that was made while the store was current is a holder until its handshake. A store that should
@@ -24,7 +25,7 @@ type trust struct {
 
 	// Set before settled is closed, constant afterwards.
 	fallback *trust   // the store to use in place of this one; nil: this one has not failed
-	bundle   CABundle // nil: the system's
+	bundle   CABundle // nil: the system's store
 
 	refs atomic.Int32 // number of holders
 

@@ -56,8 +56,8 @@ func (s *Session) Wait(timeout time.Duration) *Call {
 	})
 }
 
-// nextChange returns a channel. It is closed when a call ends, or when a handle may have become
-// ready. s.mu must be held.
+// nextChange returns a Go channel, which is closed when a call ends, or when a handle may have
+// become ready. s.mu must be held.
 func (s *Session) nextChange() <-chan struct{} {
 	if s.changed == nil {
 		s.changed = make(chan struct{})
@@ -65,7 +65,7 @@ func (s *Session) nextChange() <-chan struct{} {
 	return s.changed
 }
 
-// notify closes the channel of nextChange. s.mu must be held.
+// notify closes the Go channel of nextChange. s.mu must be held.
 func (s *Session) notify() {
 	if s.changed != nil {
 		close(s.changed)
