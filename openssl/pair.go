@@ -78,7 +78,7 @@ func comparePair(ssl *image, version string) (finding string, err error) {
 		return "not compared: libssl has no symbol versions", nil
 	case slices.Contains(addedSymbols, release) && newest != release,
 		slices.Compare(newest[:], release[:]) > 0:
-		return "", fmt.Errorf("is a libssl of OpenSSL %s (its newest symbols are of that)",
+		return "", fmt.Errorf("is a libssl of OpenSSL %s, as its newest symbols show",
 			newest)
 	}
 	return fmt.Sprintf("libssl's newest symbols are of OpenSSL %s, as they must be", newest),

@@ -149,8 +149,8 @@ func (p *caller) silent() {
 func (p *caller) ended() {
 	p.t.Helper()
 	if line, err := p.r.Line(); err != io.EOF {
-		p.t.Fatalf("the next line is %q, %v; want the end of the session's connection", line,
-			err)
+		p.t.Fatalf("the next line is %q, %v; want the end of the session's connection",
+			line, err)
 	}
 }
 

@@ -40,11 +40,11 @@ var connOptions = []connOption{
 			return func(b *connSetup) { b.serverName = h.String() }, err
 		}},
 	{"ca", "the absolute path of a PEM file, or nothing for the system's store", true, parseCA},
-	{"pins", "sha256: and 64 hexadecimal digits, several with commas between them, or nothing",
-		true, func(_ *Session, v string) (func(*connSetup), error) {
-			list, err := pins(v)
-			return func(b *connSetup) { b.settings.Pins = list }, err
-		}},
+	{"pins", "one or more hashes with commas between them, each sha256: and 64 hexadecimal " +
+		"digits, or nothing", true, func(_ *Session, v string) (func(*connSetup), error) {
+		list, err := pins(v)
+		return func(b *connSetup) { b.settings.Pins = list }, err
+	}},
 	{"min-version", "1.2 or 1.3", true,
 		func(_ *Session, v string) (func(*connSetup), error) {
 			tls13, err := choice(v, "1.2", "1.3")

@@ -86,7 +86,7 @@ func flagTable(o *options) []flagInfo {
 			"/run/tlsd.sock for root, else $XDG_RUNTIME_DIR/tlsd.sock",
 			"path of the socket", (*text)(&o.socket)},
 		{"", "socket-mode", "MODE",
-			"0600; with one --allow-gid alone: 0660; with any other --allow-…: 0666",
+			"0600 if no other user may connect; 0660 if only one group may; else 0666",
 			"permissions of the socket, octal; the default 0660 is for the group of " +
 				"--allow-gid", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",

@@ -90,8 +90,8 @@ func (id Identity) check(status map[string]string) error {
 		// Linux before 4.3 has no CapAmb.
 		if got := status[want.name]; got != want.value &&
 			!(want.name == "CapAmb" && got == "") {
-			return fmt.Errorf("a thread has %s %q after the change to user %d, not %q",
-				want.name, got, id.UID, want.value)
+			return fmt.Errorf("after the change to user %d a thread has %s %q instead "+
+				"of %q", id.UID, want.name, got, want.value)
 		}
 	}
 	return nil

@@ -45,7 +45,8 @@ func seize(pid int) error {
 	return nil
 }
 
-// preempt sends the main thread of a process the signal with which Go's runtime preempts goroutines.
+// preempt sends the main thread of a process the signal with which Go's runtime preempts
+// goroutines.
 func preempt(pid int) error { return unix.Tgkill(pid, pid, unix.SIGURG) }
 
 // holdAtItsEnd lets a process that the calling thread traces go on after each signal. It does not

@@ -396,7 +396,8 @@ func TestTheNodeBindingServesHTTP(t *testing.T) {
 	client := &http.Client{
 		Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: pool},
-			DialContext: func(ctx context.Context, network, to string) (net.Conn, error) {
+			DialContext: func(ctx context.Context, network,
+				to string) (net.Conn, error) {
 				connections.Add(1)
 				return new(net.Dialer).DialContext(ctx, network, to)
 			},

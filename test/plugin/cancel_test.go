@@ -515,8 +515,8 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 	}
 }
 
-// A Close must free the handle even if tls_Cancel ends it. So the plugin sends a Close that waits for
-// its turn to be sent, and then the notification that it is cancelled.
+// A Close must free the handle even if tls_Cancel ends it. So the plugin sends a Close that waits
+// for its turn to be sent, and then the notification that it is cancelled.
 func TestACloseThatIsCancelledBeforeItIsSentReachesTLSD(t *testing.T) {
 	t.Parallel()
 	for op, method := range map[string]string{"Close": "tls.Close",
@@ -537,14 +537,14 @@ func TestACloseThatIsCancelledBeforeItIsSentReachesTLSD(t *testing.T) {
 				case r.Method == method:
 					closeID = *r.ID
 				case r.ID != nil:
-					p.fail(*r.ID, r.Method+": handle 1: cancelled by the caller")
+					p.fail(*r.ID, r.Method+": cancelled by the caller")
 				}
 			}
 			for want := fmt.Sprintf("[%d]", closeID); ; {
 				r := p.request()
 				if r.Method != "$/cancelRequest" {
-					t.Fatalf("after %s the plugin sends %s; want $/cancelRequest "+
-						"for %s", method, r.Method, want)
+					t.Fatalf("after %s the plugin sends %s; want "+
+						"$/cancelRequest for %s", method, r.Method, want)
 				}
 				if string(r.Params) == want {
 					break

@@ -178,8 +178,8 @@ func TestCodeInsideTheLibraryIsConfined(t *testing.T) {
 		// The file has a key, so the failure does not show its bytes.
 		if b, err := os.ReadFile(filepath.Join(got.dir, "there")); err != nil ||
 			!bytes.Equal(b, got.there) {
-			t.Errorf("the attacker has changed the caller's file: it had %d bytes, and "+
-				"has %d other bytes now, %v", len(got.there), len(b), err)
+			t.Errorf("the attacker has changed the caller's file: it had %d bytes, "+
+				"and has %d other bytes now, %v", len(got.there), len(b), err)
 		}
 	})
 }
