@@ -34,6 +34,7 @@ type arena struct {
 	// then
 	bundle  string
 	temp    string // the daemon's folder for temporary files
+	admin   string // the path of the daemon's admin socket
 	d       *testd.Daemon
 	peer    *peer
 	ports   chan int // free ports of 127.0.0.1
@@ -59,6 +60,7 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
 	a := &arena{t: t, seed: seed, restarts: restarts, killing: killing,
 		ca: testcert.NewCA(t, "Soak CA"), stranger: testcert.NewCA(t, "Stranger"),
 		bundle: filepath.Join(t.TempDir(), "bundle.pem"), temp: t.TempDir(),
+		admin: filepath.Join(t.TempDir(), "admin"),
 		ports: make(chan int, 32), figures: newFigures(),
 		sessions: map[*session]struct{}{}, killed: map[int]time.Time{},
 	}
@@ -69,7 +71,8 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
 		a.ports <- testkit.Port(t)
 	}
 	a.d = testd.StartWith(t, testd.Options{
-		Flags: append([]string{"--watchdog=4s", "--drain-timeout=1s"}, flags...),
+		Flags: append([]string{"--watchdog=4s", "--drain-timeout=1s",
+			"--admin-socket=" + a.admin}, flags...),
 		// With little garbage in its heap (GOGC), the supervisor soon has its final size.
 		Env: []string{"TMPDIR=" + a.temp, "GOGC=10"}, MayFail: restarts,
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"tlsd/internal/admin"
 	"tlsd/internal/testd"
 	"tlsd/internal/testkit"
 	"tlsd/rpc/client"
@@ -47,6 +49,13 @@ func (a *arena) rest() rest {
 	} else if strings.Contains(a.d.CommandLine(), "--workers=2") {
 		want = 2
 	}
+	if a.atRest.files == 0 && !a.restarts {
+		// A worker that starts has not opened all its descriptors yet.
+		testkit.Until(a.t, fmt.Sprintf("%d workers are ready, and no other exists", want),
+			func() bool {
+				return maps.Equal(a.workers(), map[string]int{"spare": want})
+			})
+	}
 	var r rest
 	testkit.Until(a.t, fmt.Sprintf("the daemon has %d workers, and no more descriptors "+
 		"than before", want),
@@ -65,6 +74,23 @@ func (a *arena) rest() rest {
 					r.workers <= a.atRest.workers)
 		})
 	return r
+}
+
+// workers returns how many workers the daemon has in each state, for states with at least one.
+func (a *arena) workers() map[string]int {
+	ctx, cancel := context.WithTimeout(a.t.Context(), testkit.Patience)
+	defer cancel()
+	var families []admin.Family
+	testkit.Must(a.t, admin.Ask(ctx, a.admin, admin.MethodMetrics, nil, &families))
+	n := map[string]int{}
+	for _, f := range families {
+		for _, s := range f.Samples {
+			if f.Name == "tlsd_workers" && s.Value > 0 {
+				n[s.Labels["state"]] = int(s.Value)
+			}
+		}
+	}
+	return n
 }
 
 // look checks that nothing is left.
