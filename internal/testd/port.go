@@ -21,11 +21,28 @@ func AwaitListener(tb testing.TB, port int) {
 	})
 }
 
-// Listening says whether a program listens on a port of this machine. It reads the kernel's table
-// of IPv6 too, because a listener for all addresses of IPv4 and IPv6 is only in that table.
+// Listening says whether a program listens on a port of this machine.
 func Listening(tb testing.TB, port int) bool {
 	tb.Helper()
-	suffix := fmt.Sprintf(":%04X", port)
+	return hasSocket(tb, func(local, _, state string) bool {
+		return state == "0A" && local == fmt.Sprintf("%04X", port)
+	})
+}
+
+// Connected says whether a socket with these ports is connected, or still in the course of its
+// closing. After a reset it is neither.
+func Connected(tb testing.TB, local, remote int) bool {
+	tb.Helper()
+	return hasSocket(tb, func(l, r, _ string) bool {
+		return l == fmt.Sprintf("%04X", local) && r == fmt.Sprintf("%04X", remote)
+	})
+}
+
+// hasSocket says whether the kernel has a TCP socket that the function wanted accepts. It calls
+// wanted with the ports and the state of each socket, in the hexadecimal form of proc(5). It reads
+// the table of IPv6, too, because a listener for all addresses of IPv4 and IPv6 is only there.
+func hasSocket(tb testing.TB, wanted func(local, remote, state string) bool) bool {
+	tb.Helper()
 	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		table, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -33,8 +50,13 @@ func Listening(tb testing.TB, port int) bool {
 		}
 		testkit.Must(tb, err)
 		for line := range strings.Lines(string(table)) {
-			f := strings.Fields(line) // sl local_address rem_address st …; proc(5)
-			if len(f) > 3 && f[3] == "0A" && strings.HasSuffix(f[1], suffix) {
+			f := strings.Fields(line) // sl local_address rem_address st …
+			if len(f) < 4 {
+				continue
+			}
+			_, local, _ := strings.Cut(f[1], ":")
+			_, remote, _ := strings.Cut(f[2], ":")
+			if wanted(local, remote, f[3]) {
 				return true
 			}
 		}

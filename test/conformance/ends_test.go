@@ -18,6 +18,7 @@ import (
 
 	"tlsd/internal/ours"
 	"tlsd/internal/tap"
+	"tlsd/internal/testd"
 	"tlsd/internal/testkit"
 	"tlsd/session"
 )
@@ -117,6 +118,7 @@ var ends = []end{
 		b.peer.Close() // unread data: the kernel sends a reset after the 3 bytes
 		b.read()
 		b.read()
+		b.awaitReset()
 		b.write(3)
 		b.close()
 	}, want: []string{`Write: 20000 bytes`, `Read: 3 bytes`, readEnd,
@@ -505,6 +507,15 @@ func (b *bout) awaitTheirs(n int) {
 func (b *bout) awaitOurs() {
 	b.t.Helper()
 	testkit.Until(b.t, "data waits for us", func() bool { return b.queue(unix.SIOCOUTQ) == 0 })
+}
+
+// awaitReset waits until the kernel has delivered the peer's reset to our socket.
+func (b *bout) awaitReset() {
+	b.t.Helper()
+	ours := b.tcp.RemoteAddr().(*net.TCPAddr).Port
+	theirs := b.tcp.LocalAddr().(*net.TCPAddr).Port
+	testkit.Until(b.t, "our socket is reset",
+		func() bool { return !testd.Connected(b.t, ours, theirs) })
 }
 
 // queue is the number of bytes in a queue of the peer's socket (tcp(7)).
