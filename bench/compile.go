@@ -8,7 +8,7 @@ import (
 	"tlsd/internal/testcc"
 )
 
-// The programs and their sources. Only those that speak TLS are linked with libssl.
+// The programs and their sources. Only programs that speak TLS themselves are linked with libssl.
 var programs = []struct {
 	name    string
 	sources []string

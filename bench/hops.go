@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// This file measures each step from the script to the wire alone: bare sockets between two
+// This file measures each step between the script and the wire by itself: bare sockets between two
 // processes, libssl against libssl in memory, Go's way to wait for data, and the smallest possible
 // process between client and sink (src/relay.c). sums.go adds up the steps.
 

@@ -41,7 +41,8 @@ type rowResult struct {
 	Title       string `json:"title"`
 	Unit        string `json:"unit"`
 	LowerBetter bool   `json:"lowerIsBetter"`
-	// Group is "" for the comparison, "hop" for the steps, and "growth" for the growth.
+	// Group is "" for the comparison of the contestants, "hop" for the steps (hops.go), and
+	// "growth" for how the cost grows (growth.go).
 	Group string `json:"group,omitempty"`
 	// Rows of one Series differ in At: the size, or the number of connections or sessions.
 	Series      string              `json:"series,omitempty"`

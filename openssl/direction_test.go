@@ -15,8 +15,8 @@ import (
 	"tlsd/openssl"
 )
 
-// Each direction fails alone. After a failed send the peer's data is still read, and the peer's
-// alert is reported.
+// A failed send ends only sending. The peer's data is still read after it, and the peer's alert is
+// reported. If a Read meets a protocol error, both directions end.
 
 // writeUntilItFails writes until the system says that the peer is gone.
 func writeUntilItFails(t *testing.T, c *openssl.Conn) error {
@@ -321,7 +321,7 @@ func TestCloseWriteThatWaitsEndsWithTheConnection(t *testing.T) {
 	})
 }
 
-// A failed send ends no Read, because more data of the peer may come.
+// If the caller cancels a Write, a Read that waits goes on, because the peer may send more data.
 func TestReadThatWaitsOutlivesAWriteThatIsGivenUp(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {

@@ -159,8 +159,8 @@ func TestALibsslOfAnotherVersionIsRefused(t *testing.T) {
 }
 
 // The versions of libssl's symbols and the version of libcrypto decide whether the two are a pair.
-// The test makes such libraries. If make libssl-matrix has fetched libraries, the test compares
-// them too.
+// The test makes libraries with the versions of its table. If make libssl-matrix has fetched
+// libraries, the test compares them too.
 func TestPairsAreComparedByTheirVersions(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -1,8 +1,9 @@
 /*
  * relay [-c CA] [-l RELAY] -p PORT
  *
- * Does what the frames on descriptor 3 ask for (hop.h), over the kind of link with which it was
- * built (link.h). It has one connection, and one thread, which blocks.
+ * The relay does what the frames on descriptor 3 ask for (hop.h). It reads and writes the data over
+ * a link to the sink (link.h). Each build of the relay has one kind of link. The relay has one
+ * connection, and one thread, which blocks.
  */
 #include <errno.h>
 #include <signal.h>

@@ -8,9 +8,10 @@
  * cache.
  *
  * The protocol, inside of TLS. A client sends commands to the sink (sink.c), the TLS server of all
- * clients. The sink carries out the commands of a connection one after another. A command is
- * complete when the client has its answer. Numbers are in the machine's own byte order, because
- * both ends are on one machine.
+ * clients. The sink carries out the commands of a connection one after another. If a command has an
+ * answer, the command is complete when the client has received the answer. The list of operations
+ * says which commands have none. Numbers are in the machine's own byte order, because both ends are
+ * on one machine.
  */
 #ifndef STREAM_H
 #define STREAM_H
@@ -21,7 +22,7 @@
 
 enum {
 	BLOCK = 4096,
-	PIECE_MAX = 16 << 20,   /* the largest piece or message, which is the limit of a Write */
+	PIECE_MAX = 16 << 20,   /* the largest tls.Write, and so the largest message of ECHO */
 	TAKE_MOST = 1 << 20,    /* the sink's largest read */
 	SEND_PIECE = 64 * 1024, /* the sink's writes */
 	SIP_PIECE = 16 * 1024,  /* the sink's reads for SIP */

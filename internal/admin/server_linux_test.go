@@ -209,8 +209,8 @@ func hear(t *testing.T, conn net.Conn) string {
 func TestSlowClientsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	p, path := serve(t)
-	// Six places stay free, although at most three of the clients below are connected at the
-	// same time: for a moment, a client that has left still counts.
+	// At most three of the clients below are connected at the same time. But a client that has
+	// left still counts for a moment. So six places stay free.
 	for range MaxClients - 6 {
 		dial(t, path)
 	}

@@ -17,9 +17,12 @@ import (
 // ConfPath is the path of root's settings for all callers of tlsd on this machine. The file has
 // lines of "key = value". Empty lines and lines that begin with # are ignored.
 //
-//	socket = PATH             the system's tlsd listens here; see DefaultSockets
+//	socket = PATH             the socket of the system's tlsd
 //	autostart = yes | no      whether a private tlsd may be started
 //	trusted-users = USER …    names or numbers of users whose daemons are trusted like root's
+//
+// If the file has the key socket, callers try this socket, and with autostart = yes also the socket
+// of a private tlsd, and no other. But $TLSD_SOCKET replaces them all (see DefaultSockets).
 //
 // It is an error if a user other than root can change the file. An unknown key is an error too,
 // because its line may be a restriction, which must not be ignored. The plugin reads the file by

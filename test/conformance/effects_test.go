@@ -73,7 +73,7 @@ var effects = map[string]func(d *desk){
 		d.clientsAre("request", false)
 		d.clientsAre("none", false)
 	},
-	"session-resumption": func(d *desk) { // of contexts; for clients see resumed_test.go
+	"session-resumption": func(d *desk) { // resumed_test.go tests it for clients
 		for _, c := range [][2]string{{"on", "1"}, {"off", "0"}} {
 			d.must(d.set(d.context, "session-resumption", c[0]))
 			for i, want := range []string{"", c[1]} {
@@ -183,7 +183,7 @@ func (d *desk) must(err error) {
 	testkit.Must(d.t, err)
 }
 
-// The method tells checks what tls.Info says of a fact.
+// A call of tells asks tls.Info for the fact with this name, and checks the answer.
 func (d *desk) tells(h client.Handle, name, want string) {
 	d.t.Helper()
 	if got, err := d.s.HandleInfo(testkit.Bounded(d.t), h, name); got != want || err != nil {
@@ -262,16 +262,16 @@ func (d *desk) garbage() {
 	d.must(err)
 }
 
-// clientsAre checks which clients a context accepts with a value of client-cert. It must accept a
-// client with a certificate of the CA. If required is set, it must refuse a client without a
-// certificate.
+// clientsAre sets the option client-cert to value, and checks which clients the context then
+// accepts. The context must accept a client with a certificate of the CA. If required is true, the
+// context must refuse a client without a certificate. Otherwise it must accept this client, too.
 func (d *desk) clientsAre(value string, required bool) {
 	d.t.Helper()
 	d.must(d.set(d.context, "client-ca", "CA"))
 	d.must(d.set(d.context, "client-cert", value))
 	accept := func(c *tls.Config) (client.Handle, error) {
 		d.t.Helper()
-		_ = d.visit(c) // in TLS 1.3 a client learns of its refusal only after its handshake
+		_ = d.visit(c) // in TLS 1.3 a client is refused only after its handshake
 		return d.s.Accept(testkit.Bounded(d.t), d.context, "", 0)
 	}
 	h, err := accept(goClient(d))

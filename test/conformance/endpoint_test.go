@@ -11,7 +11,8 @@ import (
 	"tlsd/session"
 )
 
-// An endpoint is one side of a connection: our side at one of its levels, crypto/tls, or openssl.
+// An endpoint is one side of a connection. It is our side, or crypto/tls, or the program openssl.
+// Our side runs at one of three levels: in process, with a daemon, or with the plugin.
 type endpoint interface {
 	String() string
 	// dial connects to an address and does the handshake.
@@ -57,7 +58,7 @@ type stream interface {
 	reset()            // breaks the TCP connection (RST)
 }
 
-// An ability is something that some endpoints cannot do.
+// An ability is something that a test may need, and that only some endpoints can do.
 type ability string
 
 const (
@@ -133,8 +134,8 @@ var unable = []struct {
 // returns.
 const ourName = "ours"
 
-// The function cannot says why an endpoint lacks an ability. If the endpoint has it, the result is
-// "".
+// The result of cannot is the reason why an endpoint lacks an ability. If the endpoint has the
+// ability, the result is "".
 func cannot(e endpoint, r role, a ability) string {
 	for _, u := range unable {
 		named := u.endpoint == e.String() || u.endpoint == ourName && isOurs(e)
@@ -167,8 +168,8 @@ func (n needs) leftOut(cl, sv endpoint) string {
 	return ""
 }
 
-// overPairs runs body for each pair of endpoints, for all of them at the same time. A pair with our
-// side runs at each of our levels. A pair without it runs once.
+// overPairs runs body for all pairs of endpoints at the same time. A pair with our side runs at
+// each of our levels. A pair without it runs once.
 func overPairs(t *testing.T, n needs, body func(t *testing.T, cl, sv endpoint)) {
 	t.Helper()
 	run := func(cl, sv endpoint) bool {
@@ -247,8 +248,8 @@ func accepting(t *testing.T, l listener) <-chan accepted {
 	return ch
 }
 
-// send writes a whole text. expect reads as many bytes, which must be the text. The parameter who
-// is the endpoint that a failure names.
+// send writes a whole text. expect reads as many bytes, which must be the text. If this fails, the
+// failure's text names the endpoint (the parameter who).
 func send(t *testing.T, who endpoint, s stream, text string) {
 	t.Helper()
 	if n, err := s.Write([]byte(text)); n != len(text) || err != nil {

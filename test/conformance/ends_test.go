@@ -27,7 +27,8 @@ import (
 // exact result of each later call. The table holds for our client and our server, at each level, in
 // TLS 1.2 and 1.3, with every version of OpenSSL (make libssl-matrix). The peer is crypto/tls. The
 // table has the kind and the errno of each error in front of its text. The plugin gives only the
-// text, and runs in its strict mode, in which a Write returns its own error.
+// text. The plugin runs in its strict mode: a Write waits until tlsd has sent its bytes. If tlsd
+// cannot send them, this Write fails, and not a later call.
 
 type ender string
 
@@ -264,8 +265,11 @@ func (e end) try(b *bout) {
 		for i := range want {
 			want[i] = kindAndErrno.ReplaceAllString(want[i], "$1$2")
 			if !strings.HasPrefix(want[i], "Write: ") {
-				// tls_Close does not wait for calls that wait in the daemon. It
-				// cancels them at once (tlsplugin.h).
+				// When the plugin closes a handle, it first cancels the calls on
+				// the handle that wait in the daemon (write_request in
+				// cmd/tlsshim/plugin/exchange.c). So a Handshake and an Accept have
+				// another text. The Write of this table waits in the plugin, so its
+				// text stays.
 				want[i] = strings.Replace(want[i],
 					"the handle was closed while the call waited",
 					"cancelled by the caller", 1)
@@ -630,8 +634,8 @@ func (b *bout) weLeave() {
 		// The Accept does not end by itself. So it does not matter whether tlsd has already
 		// read the half ClientHello.
 		testkit.Until(b.t, "the Accept has arrived", func() bool {
-			// The context has handle H, and ours.Listen has used H+1. So the Accept has
-			// H+2.
+			// The context has the handle H. An Accept that ours.Listen has cancelled
+			// has used up the number H+1. So our Accept has H+2.
 			e := failure(b.S.CloseServerContext(b.Ctx, b.H+2))
 			return e != nil && mentions(e, "it is a connection")
 		})

@@ -24,8 +24,8 @@ func need(t *testing.T, tools ...string) {
 	}
 }
 
-// The constant included lists the packages in the folder that debian makes, besides those that
-// every Debian has.
+// The constant included lists packages for the function debian. The function installs them in
+// addition to Debian's minimal set (--variant=minbase).
 const included = "openssl,ca-certificates,systemd,dbus,iproute2,rpm"
 
 // debian returns a folder with a Debian of the release that this machine runs. It makes the folder

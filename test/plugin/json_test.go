@@ -17,8 +17,8 @@ import (
 // The plugin reads JSON as Go reads it.
 
 // readAsGo returns what testdata/jsoncheck.c must print for a document. It reads the document with
-// encoding/json. Like the plugin, it also refuses bytes that are not UTF-8 and more than 32 levels,
-// and replaces U+0000 by U+FFFD.
+// encoding/json. Like the plugin, it also refuses a document that is not UTF-8, or that is nested
+// more than 32 levels deep. It replaces U+0000 by U+FFFD.
 func readAsGo(doc []byte) string {
 	if !json.Valid(doc) || !utf8.Valid(doc) || nesting(doc) > 32 {
 		return "no"

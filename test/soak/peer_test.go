@@ -18,7 +18,8 @@ import (
 
 // An order is the request of a caller to a peer: the first bytes that the caller sends.
 type order struct {
-	// token identifies the order. It is also the key of the stream that the caller sends.
+	// token identifies the order. It is also the key of the stream that the caller sends, and
+	// so decides the bytes of this stream (pattern_test.go).
 	token uint64
 	// up is the number of bytes that the caller sends, and down the number of bytes that it
 	// gets. The stream that it gets has the key ^token.
@@ -92,7 +93,7 @@ func (p *peer) serve(conn *tls.Conn) {
 	o := order{v(0), v(1), v(2), v(3)}
 	result, ok := p.results.LoadAndDelete(o.token)
 	if !ok {
-		return // nobody waits for the result: the scene has ended
+		return // nobody waits for the result: the caller's scene (arena_test.go) is over
 	}
 	sent := make(chan error, 1)
 	send := func() {
@@ -120,8 +121,9 @@ func (p *peer) serve(conn *tls.Conn) {
 	result.(chan error) <- errors.Join(err, <-sent)
 }
 
-// A wrongByte is an error in the data: a wrong byte, or an end in a wrong position. No kill excuses
-// it.
+// A wrongByte is an error in the data: a byte is wrong, or our side's Read reports the end in a
+// wrong position. It is a failure even if the soak has killed a worker or a caller. If the peer's
+// Read reports the end too early, this is no wrongByte, because a kill may be the cause.
 type wrongByte struct{ error }
 
 // receive reads the stream with this key to its end.

@@ -68,8 +68,8 @@ func TestPeers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := testd.Start(t)
-	// This daemon is for HelloRetryRequest. Its servers take only P-384, and clients send a key
-	// share for P-384 only if a HelloRetryRequest asks for it.
+	// A second daemon, picky, is for HelloRetryRequest. Its servers take only P-384. Clients
+	// send a key share for P-384 only if a HelloRetryRequest asks for it.
 	cnf := filepath.Join(t.TempDir(), "openssl.cnf")
 	testkit.Must(t, os.WriteFile(cnf, []byte("openssl_conf=a\n[a]\nssl_conf=b\n"+
 		"[b]\nsystem_default=c\n[c]\nGroups=P-384\n"), 0o644))
@@ -375,8 +375,8 @@ func (c *cell) goesOn() bool {
 // The message does not split a line.
 const fullOfLines = 1 << 14
 
-// sizeOfKeyUpdate is the size of the record of a KeyUpdate: the header of the message, one byte,
-// the type of the record, and the authentication.
+// sizeOfKeyUpdate is the size of the record of a KeyUpdate: the header of the message (4 bytes),
+// its content (1), the type of the record (1), and the authentication (16).
 const sizeOfKeyUpdate = 4 + 1 + 1 + 16
 
 // The peer changes its keys three times in the middle of data, and asks us each time to do the
@@ -523,8 +523,8 @@ func (c *cell) peerHalfCloses() {
 	c.finish()
 }
 
-// After tls.Shutdown the peer reads all our data, and its end. We still read what the peer then
-// sends, and the peer's end. An echo sends only what came before our end.
+// After tls.Shutdown the peer reads all our data, and then EOF. We still read what the peer sends
+// after that, and then EOF. A peer that is an echo sends only what came before our close_notify.
 func (c *cell) weHalfClose() {
 	c.connect()
 	c.exchange(1000, 0)
@@ -550,7 +550,8 @@ func (c *cell) weHalfClose() {
 		testkit.Must(c.T, c.them.closeWrite())
 	}
 	c.readsEnd("we", c.us)
-	// Some peers take a FIN for the end, too.
+	// Some peers report EOF for a FIN without close_notify, too. So the test checks that our
+	// last record is an alert.
 	all := c.relay.Records(1 - c.fromPeer())
 	if last := all[len(all)-1]; last.Len != 2+c.overhead() {
 		c.Errorf("our last record has %d bytes, want an alert, of 2 bytes", last.Len)

@@ -15,7 +15,7 @@ import (
 
 // sslscan finds exactly the versions, suites and groups that our server must have, and no weakness.
 
-// Reasons that occur more than once.
+// Why a finding is right. Each of these texts is used in several rows of the tables below.
 const (
 	safe   = "what RFC 9325 recommends"
 	modern = "a suite of TLS 1.3"

@@ -39,8 +39,9 @@ func buildLibFuzzer(ctx context.Context, root, dir, name string) (program string
 	return program, nil
 }
 
-// libFuzzerCommand runs a target on new inputs. libFuzzer keeps new inputs in a folder below dir.
-// It adds an input that fails to the corpus.
+// libFuzzerCommand returns a command that runs a target on new inputs. libFuzzer keeps new inputs
+// in a folder below dir. If an input makes the target fail, libFuzzer adds this input to the
+// corpus.
 func libFuzzerCommand(ctx context.Context, dir, name string, length time.Duration) (
 	*exec.Cmd, error) {
 	program, err := buildLibFuzzer(ctx, ".", dir, name)

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// How a suite runs in a root.
+// How a suite runs in a root: a folder with a small system that has one version of OpenSSL.
 
 //go:embed enter.sh
 var enter string
@@ -39,7 +39,7 @@ func (p program) file() string { return strings.ReplaceAll(p.pkg, "/", "-") + ".
 var suites = []suite{
 	{"openssl", []program{{pkg: "openssl"}}},
 	{"certificates", []program{{pkg: "test/trust/certs"}}},
-	// One suite at three levels.
+	// The next three suites run test/conformance, each at another level.
 	{"in process", []program{{pkg: "test/conformance", level: "in process"}}},
 	{"daemon", []program{{pkg: "internal/testd"}, {pkg: "test/conformance", level: "daemon"}}},
 	{"plugin", []program{{pkg: "test/conformance", level: "plugin"}}},
@@ -59,8 +59,9 @@ var suites = []suite{
 	}},
 }
 
-// atOnce is how many suites run at the same time, of different versions. A suite waits, for
-// processes and timeouts, about as long as it computes.
+// atOnce is how many suites run at the same time. The suites of one version run one after another,
+// so those that run at the same time are of different versions. A suite waits for processes and
+// timeouts about as long as it computes.
 const atOnce = 2
 
 func names() (all []string) {
@@ -194,7 +195,8 @@ func (m *matrix) inRoot(ctx context.Context, v version, dir string, command ...s
 func (m *matrix) cannotEnter(v version) string {
 	ctx, cancel := context.WithTimeout(m.ctx, 30*time.Second)
 	defer cancel()
-	// enter.sh copies the programs from this folder, and fails if the folder is empty.
+	// enter.sh copies all programs from the version's binDir, and fails if there are none. So
+	// the Go programs must be there now.
 	if err := copyFiles(m.binDir(v), m.goDir()); err != nil {
 		return err.Error()
 	}
@@ -223,7 +225,8 @@ func (m *matrix) program(v version, p program) result {
 	}
 	if err != nil && r.failed == 0 {
 		m.say("%s, %s: %v", v.name, p.pkg, err)
-		// a program that fails without a failed test has crashed, or leaves something over
+		// If the program fails but no test has failed, the program has crashed, or its
+		// TestMain has found something left over, such as a goroutine.
 		r.failed++
 	}
 	if r.passed+r.failed == 0 {

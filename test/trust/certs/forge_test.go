@@ -29,8 +29,9 @@ import (
 // An issuer is an authority, which can sign certificates.
 type issuer struct {
 	t *testing.T
-	// the authority's certificate, from which crypto/x509 takes the issuer's name when it
-	// signs; without the changes of patch, which crypto/x509 could not parse
+	// cert is the authority's certificate without the changes of patch, because crypto/x509
+	// cannot parse a certificate with them. When the authority signs, crypto/x509 takes the
+	// issuer's name from cert.
 	cert *x509.Certificate
 	der  []byte // the authority's certificate, with the changes of patch
 	key  crypto.Signer
@@ -79,8 +80,9 @@ func (i *issuer) sign(tmpl *x509.Certificate, key crypto.Signer) []byte {
 	return der
 }
 
-// patch returns a copy of the issuer whose certificate has the bytes new in place of the bytes old.
-// The signer has signed this certificate again.
+// patch returns a copy of the authority i. In the certificate of the copy, the bytes of the
+// parameter new replace those of the parameter old. The signer has signed this certificate again.
+// If i is a root, the signer must be i itself. Otherwise it must be the authority above i.
 func (i *issuer) patch(signer *issuer, old, new []byte) *issuer {
 	i.t.Helper()
 	c := *i
@@ -302,8 +304,9 @@ func damaged(t *testing.T, der []byte) []byte {
 	return c.der(t)
 }
 
-// mislabelled returns the certificate with another signature algorithm outside of the signed part
-// than inside.
+// mislabelled returns the certificate with two names of signature algorithms that differ. Every
+// certificate names its algorithm twice, inside and outside of the signed part. mislabelled changes
+// the name outside.
 func mislabelled(t *testing.T, der []byte) []byte {
 	t.Helper()
 	c := open(t, der)

@@ -54,8 +54,9 @@ struct Node {
 	Type type;
 	Value value;
 	const char *name; /* of the called function, or of the variable */
-	/* N_CALL: the called function. It is set when the call first runs: function if the script
-	 * defines it, native if domhost or the plugin has it. */
+	/* N_CALL: the called function. When the call first runs, one of the two fields is set:
+	 * `function` if the script defines the called function, or `native` if domhost or the
+	 * plugin has it. */
 	const Function *function;
 	const struct Native *native;
 	Node *a, *b, *c, *d;

@@ -19,7 +19,7 @@ typedef struct {
 	TokenKind kind;
 	int line;
 	int op;           /* TOK_OP: the code */
-	const char *text; /* TOK_WORD and TOK_VAR: the name, a variable's without $ */
+	const char *text; /* TOK_WORD: the word; TOK_VAR: the variable's name, without $ */
 	Value value;      /* TOK_NUMBER, TOK_STRING */
 } Token;
 
