@@ -82,7 +82,7 @@ func (c *Conn) close(ctx context.Context, how ending) error {
 	_ = c.nc.SetDeadline(time.Time{}) // if this fails, so does the next use of the socket
 	sent := false
 	if how != abort && c.established.Load() {
-		// Without close_notify, too, written data must arrive.
+		// Written data must arrive, even if close_notify is not sent.
 		sent = how == orderly && c.lastWords(ctx) || !c.writeFailed() && c.inFlight()
 	}
 	c.free()
@@ -105,7 +105,8 @@ func (c *Conn) lastWords(ctx context.Context) (sent bool) {
 	case ErrShut:
 		return true
 	}
-	_ = c.raw.Control(func(fd uintptr) { // an error costs only the alert, which is not promised
+	// If Control fails, only the alert may be lost. CloseContext does not promise to send it.
+	_ = c.raw.Control(func(fd uintptr) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.push(fd)

@@ -24,7 +24,7 @@ import (
 // An established connection has two directions, and each can end alone. Reading ends at the peer's
 // close_notify (io.EOF), or when the peer cuts its direction (ErrTruncated). Writing ends at
 // CloseWrite (ErrShut), when a send fails, and when a Write is given up in the middle
-// (ErrWriteBroken). The end of a context is no error of the connection.
+// (ErrWriteBroken). In all other cases the end of a context is no error of the connection.
 type Conn struct {
 	lib     *Library
 	nc      *net.TCPConn
@@ -51,8 +51,9 @@ type Conn struct {
 	writing sem // held by a Write, Handshake or CloseWrite
 	reading sem // held by the operation that waits for data (io.go)
 
-	// wanting is the number of Writes and CloseWrites that wait for `reading`, because they
-	// need the rest of a message of the handshake layer (lockReading).
+	// A Write or CloseWrite sometimes must read first: the rest of a message of the handshake
+	// layer (see inMessage). wanting is the number of Writes and CloseWrites that wait for
+	// `reading` for this reason (lockReading).
 	wanting atomic.Int32
 
 	// mu guards the rest. An operation holds it for one stay in the library, and for the sends
@@ -63,19 +64,21 @@ type Conn struct {
 	readErr  error   // if set, no SSL_read may follow; says why
 	writeErr error   // if set, no SSL_write may follow; says why
 	failed   error   // if set, the connection has failed; says why
-	out      outbox  // sealed and unsent bytes
+	out      outbox  // sealed bytes, of which some are not sent yet
 	sending  bool    // the holder of `writing` waits for the socket, and will send `out`
 	mute     bool    // no byte may be sent any more: a send has failed, or was given up
-	// whole is the number of records of out that had been sent completely when mute was set.
+	// whole is a number of records at the front of out: those that had been sent completely
+	// when mute was set.
 	whole     int
 	shut      bool          // close_notify is sealed, so nothing can follow it
 	sendErrno syscall.Errno // why a send has failed
 	begun     bool          // Handshake has been called
 	identity  bool          // of a client: it has a certificate to show
 	refused   bool          // the peer has asked for a renegotiation
-	// inMessage says that the newest stay of a Read has ended in the middle of a message of
-	// the handshake layer. Then an SSL_write can read the rest of the message from the socket,
-	// and data behind it. So a Write must wake the Read that waits (wakeReader).
+	// inMessage says that the newest stay of a Read has ended in the middle of a message of the
+	// handshake layer. Then an SSL_write can read the rest of the message from the socket, and
+	// data behind it. The socket then has no event for this data. So the Write must wake a Read
+	// that waits (wakeReader).
 	inMessage bool
 	verify    bool        // of a client; does not change after begun is set
 	resume    *resumption // of a client; nil: no TLS session is resumed or kept
@@ -299,7 +302,9 @@ func (c *Conn) establish() error {
 			c.fail(l.verifyError(code, 0, c.subject, c.store, c.peer.String()))
 		}
 	}
-	if !told { // "" would mean that the peer has shown no certificate
+	if !told {
+		// The connection fails, because an empty subject would mean that the peer has shown
+		// no certificate.
 		c.fail(&HandshakeError{Reason: "OpenSSL cannot tell the subject of the peer's " +
 			"certificate: " + q.reason(), Queue: q.strings()})
 	}

@@ -11,32 +11,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How an operation waits. The socket is Go's: non-blocking and known to the netpoller. The SSL
-// reads it by its file descriptor (SSL_set_rfd) and writes to memory (out.go). So these rules hold:
+// How an operation waits. The socket is Go's: it is non-blocking, and the netpoller watches it. The
+// SSL reads it by its file descriptor (SSL_set_rfd) and writes to memory (out.go). So these rules
+// hold:
 //
-//   - Every SSL call that may read, and every write(2), is made inside a function that
-//     RawConn.Read, RawConn.Write or RawConn.Control calls. While this function runs, the
-//     descriptor stays open. At other times the descriptor's number may already belong to another
-//     connection.
-//   - If such a function returns false, RawConn waits. The function may return false in one case
-//     only: its most recent call has met EAGAIN in the direction in which RawConn waits. For
-//     RawConn.Read that call is an SSL call that reads, and for RawConn.Write it is write(2). In
-//     any other case the wake-up might never come: the netpoller is edge-triggered, and forgets old
-//     readiness when RawConn.Read or RawConn.Write begins. (A WaitReset makes no SSL call. It waits
-//     if poll(2) reports no reset yet.)
-//   - errno shows whether an SSL call has met EAGAIN. If OpenSSL asks for a wait without EAGAIN,
-//     the SSL call is made again. After mostTurns such calls the connection fails.
-//   - Conn.mu is held for one stay in the library and the sends around it, and never during a wait.
+//   - The methods Read, Write and Control of RawConn call a function. Every SSL call that may read,
+//     and every write(2), is made inside such a function. While the function runs, the descriptor
+//     stays open. At other times the descriptor's number may already belong to another connection.
+//   - If the function returns false to RawConn.Read, RawConn.Read waits until the socket is
+//     readable. The function may return false in two cases only: its last read from the socket
+//     has met EAGAIN; or the operation is a WaitReset, and poll(2) reports no reset yet.
+//   - If the function returns false to RawConn.Write, RawConn.Write waits until the socket is
+//     writable. The function may return false in one case only: its last write(2) has met EAGAIN.
+//   - In any other case the wait of RawConn.Read or RawConn.Write might never end. The netpoller is
+//     edge-triggered, and forgets old readiness when one of these methods begins.
+//   - The variable errno shows whether an SSL call has met EAGAIN. If OpenSSL asks for a wait but
+//     has not met EAGAIN, the operation makes the SSL call again at once. mostTurns limits this.
+//   - An operation holds Conn.mu for one stay in the library and the sends around it, and never
+//     during a wait.
 //
 // Only the operation that has locked Conn.writing waits until the socket is writable. Only the
 // operation that has locked Conn.reading waits until the socket is readable. A Read, a WaitReset
-// and a Handshake lock Conn.reading. A Write or CloseWrite locks it only if it must first read the
-// rest of a handshake message. These operations take turns.
+// and a Handshake lock Conn.reading. A Write or CloseWrite locks Conn.reading only while OpenSSL
+// must first read the rest of a message of the handshake layer. All operations that lock
+// Conn.reading take turns.
 //
-// If a context ends, the method watch sets a deadline in the past for the direction in which the
-// operation waits. If a connection fails, the method fail sets such a deadline for both directions.
-// The method wakeReader sets such a deadline for a Read or WaitReset. A deadline may stay behind.
-// Then the next operation removes it and tries again (waitOnce).
+// A deadline in the past ends a wait. These methods set one:
+//
+//   - op.watch, if the operation's context ends: for the direction in which the operation waits;
+//   - Conn.fail, if the connection fails: for both directions;
+//   - Conn.close, if operations are running: for both directions;
+//   - Conn.wakeReader, to wake a Read or WaitReset: for reading.
+//
+// Such a deadline may stay behind. Then the next operation that waits removes it, and tries again
+// (op.waitOnce).
 
 // A direction is the readiness that an operation waits for.
 type direction int
@@ -44,8 +52,8 @@ type direction int
 const (
 	readable direction = iota
 	writable
-	none    // no wait is needed
-	nothing // OpenSSL asks for a wait, but no event would end it: call again
+	none    // the operation needs no wait
+	nothing // OpenSSL asks for a wait, but no event would end it: call OpenSSL again at once
 )
 
 // aLongTimeAgo is a deadline that has passed.
@@ -128,9 +136,9 @@ func (o *op) waitOnce() (err error) {
 	}
 	o.forget()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// The deadline has done its work, so waitOnce removes it. Even if Close or the
-		// method fail has set it, nothing is lost: Close has closed c.done before, and fail
-		// has set the error. Both are checked before the next wait.
+		// The deadline has done its work, so waitOnce removes it. Perhaps c.close or c.fail
+		// has set it. Nothing is lost: c.close has closed c.done before, and c.fail has
+		// stored its error. Both are checked before the next wait.
 		c.setDeadline(d, time.Time{})
 		return o.ctx.Err()
 	}
@@ -140,10 +148,13 @@ func (o *op) waitOnce() (err error) {
 	return err
 }
 
-// lockReading locks c.reading. A Write or CloseWrite waits for data only until a message of the
-// handshake layer is complete. If a Read reads the last part of the message, no event ends the wait
-// of the Write. So the Read, or a WaitReset after it, gives way to the Write (see try). If a Read
-// or WaitReset waits for the socket, it may not know of the Write yet, so lockReading wakes it.
+// lockReading locks c.reading.
+//
+// A Write or CloseWrite calls it if a message of the handshake layer has come in part, and OpenSSL
+// must read the rest first. But a Read may read this rest. Then no event would end the wait of the
+// Write. So a Read that needs more data lets the Write go first: it unlocks c.reading, and queues
+// behind the Write. A WaitReset does the same (givesWay). If a Read or WaitReset waits for the
+// socket, it may not know of the Write yet. So lockReading wakes it.
 func (o *op) lockReading() error {
 	c := o.c
 	if o.kind == opWrite || o.kind == opShutdown {
@@ -154,9 +165,9 @@ func (o *op) lockReading() error {
 	return c.reading.lock(o.ctx, c.done)
 }
 
-// mostTurns limits how often in a row an operation repeats its call because OpenSSL asks for a wait
-// without EAGAIN. OpenSSL may rightly do so after each message of the handshake layer (see
-// sslErrorWantNothing), and a peer may send thousands of these messages in a row.
+// mostTurns limits op.turns: how often in a row an operation tries again at once, without a wait.
+// After each message of the handshake layer OpenSSL may rightly ask for a wait without EAGAIN
+// (sslErrorWantNothing). A peer may send thousands of these messages in a row.
 const mostTurns = 1 << 16
 
 // try is the function that RawConn calls: at once, and after each wait.
@@ -176,7 +187,7 @@ func (o *op) try(fd uintptr) bool {
 			return true
 		case want == nothing:
 			o.turns++
-			if o.interrupted() { // check here, because no wait notices it
+			if o.interrupted() { // check here: there is no wait that the end would end
 				return true
 			}
 		case want != o.dir:
@@ -195,15 +206,16 @@ func (o *op) try(fd uintptr) bool {
 	}
 }
 
-// givesWay says whether o, which needs more data, must let a Write or CloseWrite go first. That is
-// so if the Write or CloseWrite waits for the rest of a message, although the message is complete
-// by now.
+// givesWay says whether o, which needs more data, must let a Write or CloseWrite go first. The
+// Write or CloseWrite waits for the rest of a message of the handshake layer. It would wait in vain
+// in two cases. If o is a Read that is not in the middle of a message, the rest has been read. If o
+// is a WaitReset, the stream has ended.
 func (o *op) givesWay() bool {
 	return o.c.wanting.Load() > 0 && (o.kind == opReset || o.kind == opRead && !o.inMessage)
 }
 
-// If the context of an operation has ended, or its Conn is being closed, interrupted ends the
-// operation and returns true.
+// interrupted looks whether the operation's context has ended, or its Conn is being closed. If so,
+// it ends the operation and returns true.
 func (o *op) interrupted() bool {
 	select {
 	case <-o.c.done:
@@ -237,10 +249,11 @@ func (o *op) watch() {
 	}
 }
 
-// wakeReader makes a Read that waits for the socket try again. In the middle of a message of the
-// handshake layer, SSL_write and SSL_do_handshake read the rest of the message, and maybe data
-// behind it. So OpenSSL has the data, but the socket has none that would end the wait: epoll(7)
-// reports an event only if the socket is still readable when the event is collected.
+// wakeReader makes a Read or WaitReset that waits for the socket try again. In the middle of a
+// message of the handshake layer, SSL_write and SSL_do_handshake read the rest of the message, and
+// maybe data behind it. Then OpenSSL has the data, and the socket may have none. No event would end
+// the wait of a Read, because epoll(7) reports an event only if the socket is still readable when
+// the event is collected.
 func (c *Conn) wakeReader() {
 	if len(c.reading.held) > 0 {
 		c.setDeadline(readable, aLongTimeAgo) // waitOnce removes it
@@ -271,7 +284,8 @@ func poll(fd uintptr, wanted int16) int16 {
 	}
 }
 
-// giveUp fails the connection, and ends the operation, after mostTurns calls without progress.
+// giveUp makes the connection fail, and ends the operation. It is called if o.turns is over the
+// limit.
 func (o *op) giveUp() {
 	c := o.c
 	c.mu.Lock()

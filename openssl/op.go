@@ -50,9 +50,9 @@ type op struct {
 	dir     direction // the readiness that the operation waits for
 	parked  bool      // the operation has waited at least once since it locked Conn.reading
 	unwatch func()    // ends watch; nil while ctx is not watched
-	// How often in a row the SSL call was repeated at once, although OpenSSL had asked for a
-	// wait. It is repeated at once if the socket has not reported EAGAIN, or if OpenSSL wants
-	// another direction than before. A wait or a success sets turns to 0.
+	// turns is how often in a row the operation has tried again at once. It does so if no event
+	// would end a wait (the direction nothing), or if it needs another direction than before. A
+	// wait sets turns to 0, and so does an SSL call that succeeds.
 	turns int
 
 	// The rest is for one stay: the arguments and the results of its SSL calls.

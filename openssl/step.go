@@ -51,9 +51,10 @@ func (l *Library) ends(bio uintptr) bool {
 // fullRecord is the most bytes of data in one TLS record (RFC 8446 section 5.1).
 const fullRecord = 1 << 14
 
-// sslErrorWantNothing is a code of this package: OpenSSL asks for a wait for data, but has not met
-// EAGAIN, so no event would end the wait. Without SSL_MODE_AUTO_RETRY OpenSSL does so after a
-// message of the handshake layer, even if it has more data in a buffer.
+// sslErrorWantNothing is a code of this package: SSL_get_error has returned SSL_ERROR_WANT_READ,
+// but OpenSSL has not met EAGAIN. No event would end a wait, so the SSL call must be made again at
+// once. Without SSL_MODE_AUTO_RETRY this happens after a message of the handshake layer, even if
+// OpenSSL has more data in a buffer.
 const sslErrorWantNothing = -1
 
 // callSSL makes one SSL call. It returns true if another call should follow in the same stay.
@@ -88,7 +89,8 @@ func (o *op) callSSL() bool {
 	}
 	switch errno := syscall.Errno(*o.cErrno); {
 	case o.code == sslErrorSyscall && errno == syscall.EAGAIN:
-		// EAGAIN is no failure. As the error of the operation it would look like a timeout.
+		// EAGAIN is no failure. Do not store it in o.errno: the method Timeout() of
+		// syscall.EAGAIN returns true, so the error would look like a timeout.
 		o.unexplained = true
 	case o.code == sslErrorSyscall:
 		o.errno = errno
@@ -118,10 +120,11 @@ func (o *op) beyond() bool {
 }
 
 // cut says whether OpenSSL has met the end of the connection without close_notify. With opIgnoreEOF
-// such an end gives SSL_ERROR_ZERO_RETURN, as close_notify does. But for a Read, judge looks at
-// op.closed first, so here SSL_ERROR_ZERO_RETURN means that close_notify is missing. Of the three
-// conditions, the first two are for OpenSSL 3.x and 4.x, and the third is for 1.1.1
-// (SSL_get_error(3)).
+// such an end gives SSL_ERROR_ZERO_RETURN, as close_notify does. If a Read has met close_notify
+// (op.closed), judge does not call cut. So for a Read SSL_ERROR_ZERO_RETURN means that close_notify
+// is missing. For any other operation close_notify counts as a cut, too, because the operation
+// needed more data. Of the three conditions, the first two are for OpenSSL 3.x and 4.x, and the
+// third is for 1.1.1 (SSL_get_error(3)).
 func (o *op) cut(q queue) bool {
 	return o.code == sslErrorZeroReturn || q.has(reasonUnexpectedEOF) ||
 		o.lib().major < 3 && o.code == sslErrorSyscall && o.errno == 0 &&

@@ -18,24 +18,24 @@ import (
 //   - Every recvmsg gives the kernel room for descriptors. Descriptors that arrive have
 //     close-on-exec.
 //   - A caller sends a descriptor with the first byte of the message that announces it. The kernel
-//     ends a recvmsg after the bytes that were sent with a descriptor. So if a recvmsg ended at
-//     or before the start of a message, the descriptors of this recvmsg belong to earlier
-//     messages.
+//     ends a recvmsg after the bytes that were sent with a descriptor. So the recvmsg that gets a
+//     message's descriptor also gets its first byte, and ends after its start. If a recvmsg ended
+//     at or before the start, its descriptors belong to earlier messages.
 //   - When a message begins, descriptors of earlier messages are surplus, and are closed.
 //   - A call that announces a channel takes the oldest descriptor that waits.
 //   - At most maxDescriptors wait. Further ones are closed. The kernel drops descriptors if the
 //     buffer (the field oob) is too small, or if the process has reached RLIMIT_NOFILE. Then tlsd
 //     closes the other descriptors of this recvmsg, too.
-//   - A descriptor may be anything, so the method channel checks it.
+//   - A descriptor may be anything, so the method channel() checks it.
 //   - Descriptors that wait are closed if no further descriptor arrives for
 //     Config.AnswerTimeout, and at the end of the caller's stream.
 //
 // A caller may send its own end of the control connection, or hide it in the queue of a socket that
 // it sends. While tlsd has this end open, it cannot see that the caller has closed the connection.
-// So tlsd keeps no such descriptor: see the method channel, and refuseDescriptors.
+// So tlsd keeps no such descriptor: see channel() and refuseDescriptors().
 //
-// Only the goroutine that reads from the connection uses this type. After its end, Serve calls the
-// method close.
+// Only the goroutine that reads from the connection uses this type. After its end, Serve calls
+// close().
 type descriptors struct {
 	received int64 // bytes of the stream so far
 	waiting  []descriptor

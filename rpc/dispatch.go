@@ -74,8 +74,8 @@ func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error)
 	return args, m.attach(s, c, args)
 }
 
-// attach replaces the value of the parameter "channel", if the value is 1, with the socket that
-// came with the call, or with two sockets if m.pair is set.
+// If the parameter "channel" has the value 1, attach puts the socket that came with the call in its
+// place. If m.pair is set, attach puts two sockets there.
 func (m *method) attach(s *server, c *call, a args) error {
 	i := m.index(pChannel.name)
 	if i < 0 || a[i] != int64(1) {

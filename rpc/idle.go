@@ -50,7 +50,8 @@ func (c idleReader) Read(p []byte) (int, error) {
 		}
 		left := c.idleLeft()
 		if left <= 0 {
-			// Most callers read this error only when they make their next call.
+			// The text tells what has happened, because most callers read it only at
+			// their next call, perhaps much later.
 			why := fmt.Sprintf("the session was idle for %v, the limit of this tlsd "+
 				"(--session-idle-timeout), and has ended", c.IdleTimeout)
 			c.refuse(&session.Error{Kind: kind.Timeout, Why: why}, nil)

@@ -2,6 +2,6 @@
 
 package rpc
 
-// refuseDescriptors does nothing and finds nothing. Only Linux can make a channel refuse
-// descriptors.
+// refuseDescriptors does nothing, because only Linux can make a channel refuse descriptors. It does
+// not look for descriptors that wait already, so it returns false.
 func refuseDescriptors(int) (some bool) { return false }

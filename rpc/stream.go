@@ -27,8 +27,8 @@ import (
 //     dropped.
 //
 // ReadObject runs on the library's only reading goroutine. So does server.Handle, which the library
-// calls with each request before it reads the next one. Any goroutine may call WriteObject. The
-// library does not call WriteObject twice at the same time.
+// calls with each request before it reads the next one. The library calls WriteObject from several
+// goroutines, but never from two at the same time.
 type stream struct {
 	*server
 

@@ -1,10 +1,11 @@
 #!/bin/sh
-# kernel.sh [SUITE...] - run the suites of the confinement and of hostile users under other kernels.
+# kernel.sh [SUITE...] - run tests under other kernels: tests of the confinement, of attacks by
+# local users, and of other things that depend on the kernel.
 #
 # The kernels of Debian 12 (6.1) and 13 (6.12) run in qemu. The root file system of each machine is
 # in memory, made of packages of the same Debian. A third machine has Debian 12's kernel without
 # Landlock. The tests run as root, and tlsshim doctor shows the confinement. SUITE is a folder of
-# tests, such as test/e2e/tlsd; default: the folders in the variable all.
+# tests, such as test/e2e/tlsd; default: the folders of $all below.
 #
 # qemu emulates the processor, because a host that is a virtual machine itself may lack KVM. The
 # guest's clock counts instructions (-icount, which wants one processor). So the tests do not notice
@@ -75,8 +76,8 @@ build() {
 	for program in tlsd tlsshim; do
 		go build -trimpath -o "$tests/$program" "./cmd/$program"
 	done
-	# test/e2e/tlsd builds a tlsd of its own, but the root has no Go. So tlsd is built here, and
-	# a script in place of go copies it.
+	# test/e2e/tlsd builds a tlsd of its own, but the guest has no Go. So tlsd is built here,
+	# and a script in place of go copies it.
 	go build -trimpath -ldflags '-X tlsd/internal/version.Version=1.2.3-test' \
 		-o "$tests/tlsd-of-tests" ./cmd/tlsd
 	cat >"$tests/path/go" <<-'END'
@@ -177,9 +178,9 @@ run() {
 	fi
 }
 
-# A shell ignores set -e in a function that is called in a condition. So the condition below does
-# not call populate. It runs this script again with --populate. In the new process set -e ends
-# populate at the first failure.
+# A shell ignores set -e in a function that is called in a condition. So the condition in the loop
+# at the end does not call populate. It runs this script again with --populate. In the new process
+# set -e ends populate at the first failure.
 if [ "${1:-}" = --populate ]; then
 	populate "$2"
 	exit

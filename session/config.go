@@ -10,8 +10,8 @@ import (
 // Timeouts limit the waits that depend on the network. The comment of a field names its calls and
 // its default. Zero means the default.
 type Timeouts struct {
-	// NewClient: look-up and all addresses together. Listen, and an Accept that begins to
-	// listen: look-up. 30 s.
+	// NewClient: the look-up of the name and the attempts at all its addresses together.
+	// Listen, and an Accept that begins to listen: only the look-up. 30 s.
 	Connect         time.Duration
 	Handshake       time.Duration // Handshake; 30 s
 	AcceptHandshake time.Duration // the handshake of one client of a context; 10 s

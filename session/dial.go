@@ -175,10 +175,10 @@ func connectTo(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", a.String())
 }
 
-// beginConnect calls connect(2) on a socket shortly before the net package does. A second
-// connect(2) is allowed. If the peer is on this machine, the kernel completes the connection during
-// the first call. So the second call succeeds at once, and no goroutine has to wait for the
-// netpoller. If the first call fails, its error is the result, and no second call follows.
+// beginConnect calls connect(2) on a socket shortly before the net package does. If the peer is on
+// this machine, the kernel completes the connection during this first call. Then the second call,
+// which is allowed, succeeds at once, and no goroutine has to wait for the netpoller. If the first
+// call fails, its error is the result, and no second call follows.
 func beginConnect(network string, a netip.AddrPort, socket syscall.RawConn) error {
 	if a.Addr().Zone() != "" {
 		return nil // the net package finds the zone's number

@@ -68,8 +68,8 @@ type EngineConn interface {
 	Configure(openssl.ClientSettings) error
 	Handshake(ctx context.Context) error
 	// ReadSome waits for data and returns what is there: at least one byte, and at most limit.
-	// The receiver owns the data, and may give it to Recycle. After the peer's close_notify the
-	// error is io.EOF.
+	// The caller owns the data, and may give it to the function Recycle. After the peer's
+	// close_notify the error is io.EOF.
 	ReadSome(ctx context.Context, limit int) ([]byte, error)
 	// Write sends all of p, or fails. n is the number of bytes that were sent. After a failed
 	// send, later Writes fail, too. Reads go on.

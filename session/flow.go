@@ -26,8 +26,8 @@ type Status struct {
 }
 
 // A flow is the state of both directions of a connection, with or without a data channel. The flow
-// changes before the caller can see the end of its channel, or the answer to a call. So a Status
-// that the caller asks for after that says why a direction has ended.
+// changes before the caller can see the end of its channel, or the answer to a call. If the
+// caller then asks for the Status, the Status already says why a direction has ended.
 type flow struct {
 	handle Handle // of the connection, for errors
 	meter  *meter // of the session

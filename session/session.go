@@ -34,7 +34,7 @@ type Session struct {
 	// one element for each connection that is being closed in the background
 	finishSlots   chan struct{}
 	background    sync.WaitGroup
-	finishCtx     context.Context // done when closes in the background must stop waiting
+	finishCtx     context.Context // done when the closing in the background must stop waiting
 	stopFinishing context.CancelFunc
 
 	lastMoved atomic.Int64 // Unix nanoseconds, see LastMoved
@@ -44,8 +44,8 @@ type Session struct {
 	seq        uint64
 	calls      map[*Call]struct{} // the calls that have not ended
 	changed    chan struct{}      // see nextChange; nil if no call waits for it
-	lastHandle Handle             // the newest number; if none is taken: the first number - 1
-	handleUsed bool               // a number has been taken
+	lastHandle Handle             // the newest handle; at the start: the first one minus 1
+	handleUsed bool               // a handle number has been taken
 	conns      map[Handle]*connection
 	contexts   map[Handle]*serverContext
 	watched    map[Handle]waitable // the handles whose option watch is 1
@@ -82,12 +82,12 @@ func New(cfg Config) *Session {
 
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// End ends all calls with kind "cancelled", frees everything that the session owns, and then
-// returns. It ends the open connections without close_notify, so each peer can tell that the
-// conversation was not complete. Before that it sends the bytes of their data channels, and waits
-// until the peers' systems have acknowledged all bytes. End also waits for closes in the background
-// (see finish.go), and until each Call that was made has been Run. No method may be called after
-// End.
+// End ends all calls with kind "cancelled", and waits until Run has ended for each Call. Then it
+// sends the bytes of the data channels, and waits until the peers' systems have acknowledged all
+// bytes. It ends the open connections without close_notify, so each peer can tell that the
+// conversation was not complete. End also waits for the connections that are being closed in the
+// background (see finish.go). At last it frees everything that the session owns. No method may be
+// called after End.
 func (s *Session) End() {
 	s.cancel(errEnded)
 	s.running.Wait()

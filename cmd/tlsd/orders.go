@@ -31,8 +31,8 @@ type liveSessions struct {
 	byNumber map[uint64]*liveSession
 }
 
-// add adds a session, and returns two functions. The caller must call the function began when the
-// session has begun, and the function over when the session has ended.
+// add adds a session, and returns two functions. When the session has begun, the caller must call
+// began(). When the session has ended, the caller must call over().
 func (l *liveSessions) add(number uint64, end context.CancelCauseFunc) (
 	began func(*session.Session), over func()) {
 	live := &liveSession{end: end}

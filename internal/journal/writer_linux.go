@@ -41,8 +41,8 @@ func (w *Writer) Close() error {
 	return w.conn.Close()
 }
 
-// use returns the current connection. The parameter conn is nil, or a new connection, which becomes
-// the current one. After Close, the method use closes a new connection, and fails.
+// use(nil) returns the current connection, even after Close. If conn is not nil, use(conn) makes
+// conn the current connection, and returns it. But after Close, use(conn) closes conn and fails.
 func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -12,8 +12,8 @@ import "errors"
 //     RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS.
 //   - The links of /proc, such as /proc/PID/root, are not followed. They can lead to another mount
 //     namespace, where the path of a folder leads to another folder.
-//   - Outside the folders a file is opened with O_PATH at most, which gives no access to its
-//     content.
+//   - To find a file's real path, the file is first opened with O_PATH, even outside the folders.
+//     O_PATH gives no access to the content.
 //   - Linux before 5.6 and other systems have no openat2(2). On these systems a policy with folders
 //     opens no file.
 //   - A hard link counts as a file of the folder in which it is. So a user who may write into an

@@ -162,8 +162,8 @@ func (p Policy) MayListenOnPort(port int) bool {
 }
 
 // MayListen judges the address of a listener. 0.0.0.0 stands for all IPv4 addresses of the machine,
-// and :: for all addresses. A rule allows 0.0.0.0 or :: only if it has no address, or if its
-// network contains 0.0.0.0 or ::. Port 0 is as for MayListenOnPort.
+// and :: for all addresses. Two kinds of rules allow one of these two: a rule without a network,
+// and a rule whose network contains this same address. Port 0 is as for MayListenOnPort.
 func (p Policy) MayListen(a netip.AddrPort) bool {
 	addr := plain(a.Addr())
 	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {

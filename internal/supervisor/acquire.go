@@ -55,8 +55,9 @@ func (s *Supervisor) pickWorker(ctx context.Context, peer Peer) (*worker, error)
 	return s.startOne(ctx, peer.account(), as)
 }
 
-// takeSpare takes the oldest worker out of the list, or returns nil if the list is empty. The
-// function startDone is called when the worker's start is over.
+// takeSpare takes the oldest worker out of the list, or returns nil if the list is empty.
+// startDone() is called when the worker is ready or gone. By this call startOne gives up its place
+// in the queue of starts.
 func (s *Supervisor) takeSpare(spares *[]*worker, startDone func()) *worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()

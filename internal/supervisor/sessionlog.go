@@ -47,8 +47,9 @@ func (s *Supervisor) logEnd(sess *session, fields []zap.Field) {
 	}
 }
 
-// closeSessionLines logs how many sessions and entries were left out since the previous line with
-// such a number. It is called at the end, when no session can follow.
+// Lines of the log say how many sessions, or entries of workers, were left out before them.
+// closeSessionLines logs how many were left out after the last of these lines. It is called at the
+// end, when no session can follow.
 func (s *Supervisor) closeSessionLines() {
 	s.mu.Lock()
 	sessions, entries := s.sessionLines, s.workerEntries
@@ -65,10 +66,10 @@ func (s *Supervisor) closeSessionLines() {
 	}
 }
 
-// sharing returns the function share of a worker: relay calls it to ask whether an entry of the
-// worker may be logged (relay.go). The function asks a limiter that all workers of the account
-// share. For a worker of many sessions, and for a worker without a session yet, it lets all entries
-// pass.
+// sharing makes a function of the type share for a worker. The function relay calls it to ask
+// whether an entry of the worker may be logged (relay.go). The share asks a limiter that all
+// workers of the account use together. If the worker has many sessions, or no session yet, the
+// share lets all entries pass.
 func (s *Supervisor) sharing(w *worker) share {
 	return func(missed uint64, weight int) (dropped uint64, ok bool) {
 		s.mu.Lock()

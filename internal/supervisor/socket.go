@@ -163,7 +163,7 @@ func listenLocked(path string, mode fs.FileMode) (*Socket, error) {
 	if err != nil {
 		return nil, err // the text of err has the path
 	}
-	l.SetUnlinkOnClose(false) // the method Remove unlinks, and only this socket's file
+	l.SetUnlinkOnClose(false) // Remove() removes the file, if it is still this socket's
 	made, err := os.Lstat(path)
 	if err != nil {
 		l.Close()

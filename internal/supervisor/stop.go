@@ -65,8 +65,8 @@ func (s *Supervisor) count() int {
 	return s.active
 }
 
-// drain waits until no session is open. It returns ErrDrainTimeout or ErrForced if that takes too
-// long or force is closed.
+// drain waits until no session is open. If that takes longer than DrainTimeout, it returns
+// ErrDrainTimeout. If force is closed, it returns ErrForced.
 func (s *Supervisor) drain(force <-chan struct{}) error {
 	limit := time.NewTimer(s.DrainTimeout)
 	defer limit.Stop()

@@ -133,8 +133,9 @@ func (c *Client) NewServerContext(ctx context.Context, certFile, keyFile string)
 }
 
 // Accept waits for a client, and does the handshake. The parameter host is an address of this
-// machine, and port is 1 to 65535. tlsd listens from the first Accept until CloseServerContext.
-// With the host "" and the port 0, Accept takes clients from all addresses of Listen.
+// machine, and port is 1 to 65535. tlsd listens there from the first Accept until
+// CloseServerContext. Or host is "" and port is 0. Then Accept takes clients from all addresses
+// where the context listens already (see the method Listen).
 func (c *Client) Accept(ctx context.Context, ctxHandle Handle, host string, port int) (
 	Handle, error) {
 	return call[Handle](ctx, c, "tls.Accept", ctxHandle, host, port)

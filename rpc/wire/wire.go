@@ -1,5 +1,5 @@
 // Package wire has the messages of proto.md as Go types. It reads and writes them, one message a
-// line. Package rpc, which is the server, and clients share it.
+// line. The server (package rpc) and clients use this package.
 package wire
 
 import (

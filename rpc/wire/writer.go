@@ -31,8 +31,8 @@ type Writer struct {
 	line []byte     // room for a message and its line feed
 }
 
-// NewWriter writes messages to conn. A message that the other side does not take within the timeout
-// breaks the stream. Timeout 0 means no timeout. watch may be nil.
+// NewWriter makes a Writer of messages to conn. A message that the other side does not take within
+// the timeout breaks the stream. Timeout 0 means no timeout. watch may be nil.
 func NewWriter(conn net.Conn, timeout time.Duration, watch Watcher) *Writer {
 	return &Writer{conn: conn, timeout: timeout, watch: watch}
 }

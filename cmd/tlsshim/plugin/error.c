@@ -97,9 +97,9 @@ static struct last_error *find_or_make(struct process *p)
 	return e;
 }
 
-/* Runs when a thread ends, and frees the thread's error, with two exceptions. An error of the
- * process that has forked this one belongs to that process. If process_retire has taken the struct
- * process out of use, errors_free frees the error. */
+/* Runs when a thread ends, and frees the thread's error. It does not free the error in two cases.
+ * If the error was made in the parent, before fork(2), it belongs to the parent. If
+ * process_retire() has taken the struct process out of use, errors_free() frees the error. */
 static void thread_ends(void *at)
 {
 	struct last_error *e = at;

@@ -141,8 +141,8 @@ static void note_obstacles(const char *path, struct search *f)
 	}
 }
 
-/* Starts exe as a tlsd that listens on the socket at path, where none has answered, and connects to
- * this socket. The parameter absolute is path as an absolute path. */
+/* No tlsd has answered at path. Starts exe as a tlsd that listens there, and then connects to it.
+ * The parameter absolute is path as an absolute path. */
 static struct owned *start_and_connect(struct search *f, const char *exe, const char *absolute,
 				       const char *path)
 {

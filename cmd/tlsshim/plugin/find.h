@@ -3,16 +3,17 @@
  *
  *   - If $TLSD_SOCKET is set, the library tries only this socket. Else, if client.conf names a
  *     socket, it tries that socket, and with autostart = yes also the socket of a private tlsd.
- *     Else it tries $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. Without a
- *     runtime directory of our own, it tries /tmp/tlsd-UID/tlsd.sock last.
+ *     Else it tries $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. If
+ *     $XDG_RUNTIME_DIR names no directory of our own, it does not try there. Instead, it tries
+ *     /tmp/tlsd-UID/tlsd.sock last.
  *   - If no tlsd answers, the library starts a private one. It starts none if the system has a tlsd
  *     for all users, because a private tlsd would bypass the policy of that tlsd. The library
- *     assumes such a tlsd if client.conf names a socket, or if $TLSD_SOCKET is one of the two paths
- *     in /run. Without $TLSD_SOCKET, a file at one of these paths is enough. client.conf can also
- *     forbid or allow a private tlsd. TLSD_AUTOSTART=0 forbids it, too. A set-id program starts
- *     none.
+ *     assumes a tlsd for all users in three cases: client.conf names a socket; $TLSD_SOCKET is one
+ *     of the two paths in /run; $TLSD_SOCKET is not set, and a file exists at one of the two paths.
+ *     client.conf can also forbid or allow a private tlsd. TLSD_AUTOSTART=0 forbids it, too. A
+ *     set-id program starts none.
  *   - The library talks to a server only if root, our own user, or one of client.conf's
- *     trusted-users runs the server.
+ *     trusted-users has made the server's socket.
  *   - A directory that another user could have made is checked before the library connects to a
  *     socket in it.
  *   - In a program that runs with more rights than its user has, the library ignores the
@@ -69,7 +70,7 @@ bool place_is_private(struct search *f, const char *dir);
 /* Says whether a private tlsd may be started. (places.c) */
 bool may_start(struct search *f);
 
-enum started { LISTENS, HAS_ENDED /* or does not listen in time */, CANNOT_START };
+enum started { LISTENS, HAS_ENDED /* also: does not listen in time */, CANNOT_START };
 
 /* Starts exe as a daemon that listens on the socket, and waits until it listens. If it does not
  * listen, the reason is added to the string in why. The daemon is no child of this process, and

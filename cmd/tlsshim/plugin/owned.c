@@ -2,7 +2,7 @@
  * owned.c - see owned.h.
  *
  * The entries are in blocks that are never moved. So a signal handler and the child of a fork may
- * read them at any moment. Only the member number, which is atomic, says whether an entry is free.
+ * read them at any moment. An entry is free if its field `number` is 0. This field is atomic.
  *
  * A thread makes a descriptor, and then its entry. No fork may come between the two: the child
  * would have a copy of the descriptor without an entry, and would not close it. So the thread holds
@@ -25,7 +25,7 @@ enum { BLOCK = 64, CHANGING = -1 };
 
 struct owned {
 	atomic_int number; /* 0: the entry is free; CHANGING; or the descriptor plus 1 */
-	dev_t dev;         /* dev and ino do not change while the member number has a descriptor */
+	dev_t dev;         /* dev and ino do not change while `number` has a descriptor */
 	ino_t ino;
 };
 
@@ -152,7 +152,9 @@ void owned_close(struct owned *o)
 
 	if (fd >= 0)
 		sys_close(fd);
-	if (o) /* only now: a child that is forked before the close must know the descriptor */
+	/* The entry becomes free only after the close. Otherwise a child that is forked between the
+	 * two would have the descriptor without an entry, and would not close it. */
+	if (o)
 		atomic_store(&o->number, 0);
 }
 

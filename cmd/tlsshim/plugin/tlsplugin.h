@@ -46,7 +46,7 @@
  * socket that /etc/tlsd/client.conf names. If client.conf names none, it looks at
  * $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. Without $XDG_RUNTIME_DIR it
  * looks last at /tmp/tlsd-UID/tlsd.sock. The library talks to a daemon only if root, the caller's
- * own user, or one of client.conf's trusted-users runs the daemon.
+ * own user, or one of client.conf's trusted-users has made the daemon's socket.
  *
  * If no daemon answers, the library starts a private tlsd from $TLSD_EXE or $PATH. It starts none
  * in these cases:

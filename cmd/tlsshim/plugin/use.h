@@ -1,11 +1,11 @@
 /*
- * use.h - one call's use of a connection's data channel: its turn in a direction, its waits, and
- * the errors of the channel.
+ * use.h - one call's use of a connection's data channel. Calls in the same direction (reading or
+ * writing) take turns. This file has the turn of a call, its waits, and the errors of the channel.
  *
  * The channel cannot carry the text of an error. The plugin learns from recv(2) or send(2) that a
  * direction has ended, and asks tlsd with tls.Status why. It asks once for each direction, and
- * remembers the answer. If no call on the handle has returned an error of writing yet, the next
- * call on the handle returns it.
+ * remembers the answer. The host must learn of an error of writing. If no call has returned this
+ * error yet, the next call on the handle returns it, whatever that call is.
  *
  * mu is the lock of the struct process. "mu is held" and "mu is not held" are demands on the
  * caller.
@@ -33,7 +33,8 @@ struct use {
 bool use_begin(struct use *u, struct process *p, const char *op, int64_t handle);
 void use_end(struct use *u);
 
-/* Returns the description of a call to tlsd that is a part of the use. It sends nothing. */
+/* Makes a struct call for a call of the method m to tlsd. This call is a part of the use (is_part),
+ * and has the use's name and handle. The function sends nothing. */
 struct call use_call(const struct use *u, const struct method *m);
 
 /* Says whether the connection has its data channel, which it has from the handshake on. */

@@ -82,8 +82,8 @@ func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	add("fcntl", oneOf(1, refuse, fcntls...)...)
 	add("ioctl", oneOf(1, noTTY, ioctls...)...)
 	// A new thread is allowed. A new process is refused, because it could outlive the worker.
-	// The filter cannot see the arguments of clone3(2), so clone3 is refused. C libraries then
-	// use clone(2).
+	// The filter cannot see the arguments of clone3(2). So clone3 fails with ENOSYS, and C
+	// libraries then use clone(2).
 	add("clone", low(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.CLONE_THREAD,
 		SkipFalse: 1}, permit, refuse)
 	add("clone3", lacks)
