@@ -24,8 +24,9 @@ func AwaitListener(tb testing.TB, port int) {
 // Listening says whether a program listens on a port of this machine.
 func Listening(tb testing.TB, port int) bool {
 	tb.Helper()
+	wanted := fmt.Sprintf("%04X", port)
 	return hasSocket(tb, func(local, _, state string) bool {
-		return state == "0A" && local == fmt.Sprintf("%04X", port)
+		return state == "0A" && local == wanted
 	})
 }
 
@@ -33,9 +34,8 @@ func Listening(tb testing.TB, port int) bool {
 // closing. After a reset it is neither.
 func Connected(tb testing.TB, local, remote int) bool {
 	tb.Helper()
-	return hasSocket(tb, func(l, r, _ string) bool {
-		return l == fmt.Sprintf("%04X", local) && r == fmt.Sprintf("%04X", remote)
-	})
+	wanted := fmt.Sprintf("%04X %04X", local, remote)
+	return hasSocket(tb, func(l, r, _ string) bool { return l+" "+r == wanted })
 }
 
 // hasSocket says whether the kernel has a TCP socket that the function wanted accepts. It calls

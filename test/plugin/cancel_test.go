@@ -453,6 +453,16 @@ func TestACallThatBeganAfterTheCancelIsNotCancelledButCanBeLost(t *testing.T) {
 	}
 }
 
+// clogged starts a Handshake of handle 1, which the stand-in has read, and the calls of clog. It
+// returns all calls.
+func clogged(t *testing.T) (h *host, p *peer, shakeID int64, calls []*pending) {
+	t.Helper()
+	_, h, p = opened(t)
+	shake := h.start("Handshake", 1)
+	shakeID = p.expect("tls.Handshake", "[1,1]")
+	return h, p, shakeID, h.clog(p, shake)
+}
+
 // While tlsd does not read, requests wait to be sent. tls_Cancel ends the calls of these requests,
 // too. If tlsd never reads, the plugin closes the session after 5 s.
 func TestACancelWhileARequestIsSent(t *testing.T) {
@@ -461,10 +471,7 @@ func TestACancelWhileARequestIsSent(t *testing.T) {
 		"that tlsd does not read": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, h, p := opened(t)
-			shake := h.start("Handshake", 1)
-			shakeID := p.expect("tls.Handshake", "[1,1]")
-			calls := h.clog(p, shake)
+			h, p, shakeID, calls := clogged(t)
 			began := time.Now()
 			if reads {
 				go func() {
@@ -523,10 +530,7 @@ func TestACloseThatIsCancelledBeforeItIsSentReachesTLSD(t *testing.T) {
 		"CloseServerContext": "tls.CloseServerContext"} {
 		t.Run(op, func(t *testing.T) {
 			t.Parallel()
-			_, h, p := opened(t)
-			shake := h.start("Handshake", 1)
-			shakeID := p.expect("tls.Handshake", "[1,1]")
-			calls := h.clog(p, shake)
+			h, p, shakeID, calls := clogged(t)
 			closing := h.start(op, 2)
 			h.untilThreadsWait(len(calls) + 1)
 			h.send("Cancel").gives(0, "")

@@ -174,12 +174,9 @@ bool turn_take(struct process *p, struct turn *turn, unsigned began)
 
 void turn_take_always(struct process *p, struct turn *turn)
 {
-	while (turn->taken) {
-		turn->waiting++;
-		pthread_cond_wait(&turn->free, &p->mu);
-		turn->waiting--;
-	}
-	turn->taken = true;
+	/* turn_take fails only if tls_Cancel is called after this look at p->cancels. */
+	while (!turn_take(p, turn, atomic_load(&p->cancels)))
+		;
 }
 
 void turn_give_back(struct turn *turn)
