@@ -119,8 +119,8 @@ func (st *stream) WriteObject(v any) error {
 	}
 	number, answer, ok := splitResponse(msg)
 	if !ok {
-		return fmt.Errorf("rpc: the library writes a response in a form that is not "+
-			"known: %.60s", msg)
+		return fmt.Errorf("rpc: jsonrpc2 writes a response of unknown form: %.60s",
+			msg)
 	}
 	c := st.unregister(number)
 	if c == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -214,15 +215,21 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 	for range MaxClients - 6 {
 		dial(t, path)
 	}
+	// The server cannot write another answer to this client, because all answers that fit are
+	// unread.
 	deaf := dial(t, path)
-	// A Write fails below when the server has stopped reading and all buffers are full.
-	for {
-		deaf.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		if _, err := deaf.Write([]byte(`{"jsonrpc":"2.0","id":1,"method":"health"}` +
-			"\n")); err != nil {
-			break
-		}
-	}
+	const health = `{"jsonrpc":"2.0","id":1,"method":"health"}` + "\n"
+	_, err := io.WriteString(deaf, health)
+	testkit.Must(t, err)
+	full := testkit.FullQueue(t, len(hear(t, deaf)))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		io.WriteString(deaf, strings.Repeat(health, full)) // fails when deaf is closed
+	}()
+	defer func() { deaf.Close(); <-sent }()
+	testkit.Until(t, "the server cannot write to the client that reads nothing",
+		func() bool { return testkit.Unread(t, deaf.(*net.UnixConn)) >= full })
 	ended := make(chan error, 1)
 	go func() {
 		ended <- Ask(context.Background(), path, MethodEnd, EndParams{7, "x"},

@@ -56,8 +56,8 @@ func Restart() Measures {
 			append(os.Environ(), EnvName+"="+string(report)))
 	}
 	for measure := range m {
-		m.note(measure, fmt.Errorf("only one thread has it, because tlsd cannot be "+
-			"executed again: %w", err))
+		m.note(measure, fmt.Errorf("only one thread has this protection, because "+
+			"tlsd cannot execute itself again: %w", err))
 	}
 	return m
 }

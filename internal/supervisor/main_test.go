@@ -259,6 +259,14 @@ func playSession(ch *handoff.Conn, conn *net.UnixConn, page *vitals.Page, notes 
 			notes.Writing()
 			fmt.Fprint(conn, `{"jsonrpc":"2.0","id":1,"res`)
 			panic("half")
+		case "fill": // the worker dies when no answer fits in the caller's socket any more
+			var err error
+			for err == nil {
+				_, err = unix.Write(fdOf(conn), []byte("an answer\n"))
+			}
+			if err == unix.EAGAIN { // else the worker lives, and the test fails
+				unix.Kill(os.Getpid(), unix.SIGKILL)
+			}
 		case "whole": // the worker dies after it has written an answer
 			notes.Writing()
 			fmt.Fprint(conn, "whole\n")

@@ -80,7 +80,7 @@ func (s *Supervisor) Metrics() []admin.Family {
 			}},
 		s.expiry(),
 		byLabel("tlsd_denied_total",
-			"Denied calls, by the policy's key; connect: denied callers.",
+			"Denied calls, by the policy's key. The key connect counts denied callers.",
 			"counter", "key", deniedKeys, t.denied),
 		counter("tlsd_audit_missed_total",
 			"Audit events that were dropped.",

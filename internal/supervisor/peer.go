@@ -65,8 +65,8 @@ type Policy struct {
 func (p Policy) Allows(peer Peer) error {
 	own := uint32(os.Geteuid())
 	if len(peer.Groups) > confine.MaxGroups && peer.identity() != nil {
-		return fmt.Errorf("user %d is in %d groups, more than tlsd gives a worker (%d); "+
-			"leave some before connecting", peer.UID, len(peer.Groups),
+		return fmt.Errorf("user %d is in %d groups; tlsd gives a worker at most %d; "+
+			"leave some groups, and connect again", peer.UID, len(peer.Groups),
 			confine.MaxGroups)
 	}
 	if peer.UID == own || slices.Contains(p.UIDs, peer.UID) ||

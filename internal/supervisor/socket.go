@@ -132,15 +132,15 @@ func takeLock(path string) (*os.File, error) {
 		return nil, fmt.Errorf("%s: there is no directory %s; make it, or choose "+
 			"another path", path, filepath.Dir(path))
 	case errors.Is(err, unix.ELOOP):
-		return nil, fmt.Errorf("%s is a symbolic link, where tlsd would keep its lock; "+
+		return nil, fmt.Errorf("tlsd would keep its lock in %s, which is a symbolic link; "+
 			"remove it, or choose another path", name)
 	case err != nil:
 		return nil, fmt.Errorf("the socket's lock file: %w", err)
 	}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		f.Close()
-		return nil, fmt.Errorf("%s is not a regular file, where tlsd would keep its "+
-			"lock; remove it, or choose another path", name)
+		return nil, fmt.Errorf("tlsd would keep its lock in %s, which is not a regular "+
+			"file; remove it, or choose another path", name)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()

@@ -62,7 +62,7 @@ func TestAnotherFileAtThePathIsNamedAndKept(t *testing.T) {
 		}, "a socket of another type"},
 		{"lock file is a link", func(t *testing.T, path string) {
 			testkit.Must(t, os.Symlink("elsewhere", path+".lock"))
-		}, "is a symbolic link, where tlsd would keep its lock"},
+		}, ".lock, which is a symbolic link; remove it"},
 		{"lock file is a pipe", func(t *testing.T, path string) {
 			testkit.Must(t, unix.Mkfifo(path+".lock", 0o600))
 		}, "is not a regular file"},

@@ -221,7 +221,7 @@ func TestPrivateDaemonComesAndLeaves(t *testing.T) {
 	// shorter time, and the flag that comes later counts.
 	wrapper := filepath.Join(dir, "wrapper")
 	text := "#!/bin/sh\necho started >>" + dir + "/starts\nexec " + exe +
-		` "$@" --idle-exit=500ms` + "\n"
+		` "$@" --idle-exit=3s` + "\n"
 	if err := testd.WriteProgram(wrapper, []byte(text)); err != nil {
 		t.Fatal(err)
 	}

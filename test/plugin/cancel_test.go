@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"tlsd/internal/testcert"
 	"tlsd/internal/testkit"
@@ -563,25 +562,6 @@ func TestACloseThatIsCancelledBeforeItIsSentReachesTLSD(t *testing.T) {
 			}
 		})
 	}
-}
-
-// unread returns how many bytes have arrived from the plugin and have not been read.
-func unread(t *testing.T, p *peer) (n int) {
-	t.Helper()
-	raw, err := p.conn.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var value int32
-	var errno syscall.Errno
-	err = raw.Control(func(fd uintptr) {
-		_, _, errno = syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCINQ,
-			uintptr(unsafe.Pointer(&value)))
-	})
-	if err != nil || errno != 0 {
-		t.Fatalf("the number of unread bytes cannot be read: %v, %v", err, errno)
-	}
-	return int(value)
 }
 
 // If tls_Cancel ends a call that waits for the answer to tls.Hello, the plugin gives up this

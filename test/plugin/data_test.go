@@ -551,7 +551,7 @@ func TestACloseEndsWhatOtherThreadsDoOnTheConnection(t *testing.T) {
 	write := h.start("WriteZeros", 1, 16<<20)
 	h.untilAThreadWaits()
 	testkit.Until(t, "much of the Write has arrived", func() bool {
-		return unread(t, &peer{conn: data}) >= 100_000
+		return testkit.Unread(t, data) >= 100_000
 	})
 	closing := h.start("Close", 1)
 	id := p.expect("tls.Close", "[1]")
@@ -622,7 +622,7 @@ func TestALostSessionEndsItsReadsAndWrites(t *testing.T) {
 			h.untilAThreadWaits()
 			write := h.start("WriteZeros", 2, 16<<20)
 			testkit.Until(t, "much of the Write has arrived", func() bool {
-				return unread(t, &peer{conn: other}) >= 100_000
+				return testkit.Unread(t, other) >= 100_000
 			})
 			lose(p, data)
 			if strings.Contains(name, "another") {

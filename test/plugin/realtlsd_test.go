@@ -401,11 +401,11 @@ func countDaemons(t *testing.T, socket string) (n int) {
 func TestFourHostsAtOnceGetAPrivateTLSD(t *testing.T) {
 	t.Parallel()
 	dir := nowhere(t)
-	// A private tlsd without sessions ends after a minute. This one ends after 200 ms.
+	// A private tlsd without sessions ends after a minute. This one ends after 3 s.
 	exe := filepath.Join(dir, "tlsd")
 	if err := testd.WriteProgram(exe,
 		[]byte("#!/bin/sh\nexec "+tlsdProgram(
-			t)+` "$@" --idle-exit 200ms`+"\n")); err != nil {
+			t)+` "$@" --idle-exit 3s`+"\n")); err != nil {
 		t.Fatal(err)
 	}
 	ca, port := echo(t)

@@ -311,7 +311,7 @@ func (h *host) clog(p *peer, calls ...*pending) []*pending {
 		calls = append(calls, h.start("Accept", 1, largeText, 1))
 	}
 	testkit.Until(h.t, "150,000 bytes lie unread in the stand-in's socket", func() bool {
-		return unread(h.t, p) >= 150_000
+		return testkit.Unread(h.t, p.conn) >= 150_000
 	})
 	h.untilThreadsWait(len(calls))
 	return calls

@@ -52,8 +52,8 @@ bool limits_suffice(bool log, char why[TRIED_BYTES])
 		    limit.rlim_max >= need->least)
 			continue;
 		text_add(why, TRIED_BYTES, "this process has a hard limit of %llu for %s; tlsd "
-			 "would inherit this limit, but needs %llu, because other programs use it "
-			 "too; start tlsd from a process with a higher limit",
+			 "would inherit this limit, but needs %llu, because tlsd serves other "
+			 "programs too; start tlsd from a process with a higher limit",
 			 (unsigned long long)limit.rlim_max, need->what,
 			 (unsigned long long)need->least);
 		return false;
