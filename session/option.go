@@ -308,7 +308,7 @@ func parseCA(s *Session, path string) (func(*connSetup), error) {
 	t := newTrust(s)
 	t.settled = closedChan
 	if path != "" {
-		if err := t.read(path); err != nil {
+		if err := t.read(opSetOption, path); err != nil {
 			t.release()
 			return nil, badFile(err)
 		}

@@ -411,7 +411,7 @@ func TestOptionsDoNotLeadAroundThePolicy(t *testing.T) {
 	h := r.handle(r.NewClient("localhost", old))
 	r.refuses(r.SetOption(h, "ca", r.ca.File), "(ca-folders)")
 	r.refuses(r.SetCertificate(h, "", cert, r.cert.KeyFile), "(key-folders)")
-	a.are(t, denied("tls.SetCaBundle", r.ca.File, "ca-folders"),
+	a.are(t, denied("tls.SetOption", r.ca.File, "ca-folders"),
 		denied("tls.SetCertificate", r.cert.KeyFile, "key-folders"))
 	r.ok(r.SetOption(h, "ca", ca))
 	r.ok(r.SetOption(h, "min-version", "1.2"))

@@ -111,7 +111,7 @@ func (s *Session) SetCaBundle(path string) *Call {
 	before := s.trust
 	next := newTrust(s)
 	c := s.newCall("tls.SetCaBundle", 0, func(ctx context.Context) (any, error) {
-		if err := next.read(path); err != nil {
+		if err := next.read("tls.SetCaBundle", path); err != nil {
 			// The fallback is the resolved store. Otherwise failed stores would form an
 			// ever longer chain.
 			next.fallback = before.resolve().retain()
@@ -128,14 +128,13 @@ func (s *Session) SetCaBundle(path string) *Call {
 	return c
 }
 
-// read loads the store from a file. Without a path it loads the system's store.
-func (t *trust) read(path string) error {
+// read loads the store from a file, for the method op. Without a path it loads the system's store.
+func (t *trust) read(op, path string) error {
 	if err := t.s.available(); err != nil {
 		return err
 	}
 	if path != "" {
-		open := t.s.within("tls.SetCaBundle", policy.KeyCAFolders, t.s.Policy.CAFolders,
-			path)
+		open := t.s.within(op, policy.KeyCAFolders, t.s.Policy.CAFolders, path)
 		pem, err := readPEM(path, maxBundle, open)
 		if err != nil {
 			return err
