@@ -152,7 +152,7 @@ func (a *attempts) take(ctx context.Context, r attempted) {
 		a.end()
 	case r.err == nil:
 		r.nc.Close()
-	case a.winner != nil: // a loser
+	case a.winner != nil: // the attempt has lost the race
 	case ctx.Err() != nil:
 		a.late = r.err
 	default:

@@ -68,8 +68,8 @@ func (f *flow) change(e event) (readEnded, writeEnded bool) {
 				f.handle), e.reported
 		}
 	case readEnded && e.write == stateFailed && f.sendFailed():
-		// The read has found why the peer ended the connection. Its error replaces the
-		// error of the send, which says less.
+		// The read has found why the peer ended the connection. The error of the read
+		// replaces the error of the send, which says less.
 		f.now.WriteError = e.err.forCall(opWrite, f.handle)
 	}
 	if f.changed != nil {

@@ -107,8 +107,8 @@ func (p *pumps) write(ctx context.Context, data []byte) error {
 
 // channelEnded is called when the channel gives no more bytes. err is the error of take. If the
 // caller has closed the channel, channelEnded does nothing but return true. If the caller has only
-// shut down its sending direction, channelEnded sends close_notify. If an interrupt or an error
-// keeps bytes from being sent, it fails the outgoing direction.
+// shut down its sending direction, channelEnded sends close_notify. If an interrupt leaves bytes in
+// the channel, or take has met another error, channelEnded fails the outgoing direction.
 func (p *pumps) channelEnded(err error) (callerClosed bool) {
 	switch {
 	case interrupted(err):

@@ -94,7 +94,7 @@ func (s *Session) identity(op, certFile, keyFile string) (
 // they are bad, nothing changes. Paths must be absolute. The result is 0.
 //
 // A connection must be a client's, and its handshake must not have begun. The client shows the
-// certificate if the server asks for one. serverName must be "".
+// certificate if the server asks for one. serverName must be empty.
 //
 // On a context, serverName is "", a DNS name, or "*." and a DNS name. With "", the certificate
 // replaces the context's own. Otherwise the context shows the certificate to clients that ask for a
