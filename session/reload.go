@@ -31,8 +31,8 @@ import (
 // reloadPause is the shortest time between two checks of a context's files.
 const reloadPause = time.Second
 
-// The audit events of a reload name tls.Accept, because most reloads happen in the handshakes of
-// clients that wait for an Accept.
+// The audit events of a reload name tls.Accept, because most reloads happen in handshakes that a
+// context does for Accept.
 const opReload = "tls.Accept"
 
 // A source is the files of a certificate and its key, and their state at the last check.

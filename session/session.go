@@ -86,8 +86,8 @@ var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); retu
 // sends the bytes of the data channels, and waits until the peers' systems have acknowledged all
 // bytes. It ends the open connections without close_notify, so each peer can tell that the
 // conversation was not complete. End also waits for the connections that are being closed in the
-// background (see finish.go). At last it frees everything that the session owns. After End, only
-// Hurry and Describe may be called.
+// background (see finish.go). At last it frees everything that the session owns. After End, no
+// method that returns a Call may be called.
 func (s *Session) End() {
 	s.cancel(errEnded)
 	s.running.Wait()
