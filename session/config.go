@@ -15,11 +15,12 @@ type Timeouts struct {
 	Connect         time.Duration
 	Handshake       time.Duration // Handshake; 30 s
 	AcceptHandshake time.Duration // the handshake of one client of a context; 10 s
-	Accept          time.Duration // Accept, until a client has come; no timeout
+	Accept          time.Duration // Accept, with the handshake of the client; no timeout
 	Read            time.Duration // Read, ReadPlain; no timeout
-	// Each piece of a Write (see writePiece), Shutdown, WritePlain. 30 s.
+	// Shutdown, WritePlain, each piece of a Write or of a data channel (see writePiece). 30 s.
 	Write time.Duration
-	Close time.Duration // Close, End: until the peer has acknowledged all bytes; 1 s
+	// Close, CloseServerContext, End: until the peers have acknowledged all bytes. 1 s.
+	Close time.Duration
 }
 
 // Limits are the limits of one session. The comment of a field has its default. Zero means the
@@ -43,8 +44,8 @@ type Config struct {
 	ReloadCertificates bool
 	// Policy is what the administrator allows. The zero value allows everything.
 	Policy policy.Policy
-	// Audit, if not nil, gets the events of the audit log. It must not wait, because the
-	// running Call would wait, too.
+	// Audit, if not nil, gets the events of the audit log. Calls run this function, so it must
+	// not wait.
 	Audit func(audit.Event)
 	// Observer, if not nil, gets the events for the log. The log level decides which of them
 	// are written.

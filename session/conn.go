@@ -34,7 +34,7 @@ type connection struct {
 	state      connState
 	setup      connSetup // what the handshake will need
 	closing    bool      // a Close has arrived
-	finishSlot bool      // the Close has put an element into finishSlots
+	finishSlot bool      // the Close has taken a finish slot (see takeFinishSlot)
 	// the timeout that SetTimeout has set for later calls; 0: the session's own timeouts
 	timeout     time.Duration
 	tls         EngineConn
@@ -42,7 +42,7 @@ type connection struct {
 	controlTail <-chan struct{} // Call.done of the newest control call
 	readTail    <-chan struct{} // Call.done of the newest Read
 	writeTail   <-chan struct{} // Call.done of the newest Write or Shutdown
-	ahead       *readAhead      // nil unless a Wait reads ahead
+	ahead       *readAhead      // what a Wait reads for the next Read; nil: nothing
 }
 
 // become is the only function that changes the state. It panics if the diagram in doc.go does not
@@ -134,9 +134,10 @@ func (c *connection) usable() (EngineConn, error) {
 	return c.tls, nil
 }
 
-// channelPumps is for Flush and Shutdown. It returns the pumps, or nil without a data channel. If
-// there are pumps, a Close does not cancel an earlier Flush or Shutdown. So the connection may be
-// closed before such a call runs. In this case channelPumps still returns the pumps, and no error.
+// channelPumps is for Flush and Shutdown. It returns the pumps, or nil without a data channel. With
+// a data channel, a Close does not wait for an earlier Flush or Shutdown, and does not cancel it.
+// So the Close may close the connection before the Flush or Shutdown runs. Even then channelPumps
+// returns the pumps, and no error.
 func (c *connection) channelPumps() (*pumps, error) {
 	_, err := c.usable()
 	c.s.mu.Lock()
@@ -147,8 +148,7 @@ func (c *connection) channelPumps() (*pumps, error) {
 	return c.pumps, nil
 }
 
-// stateError returns an error in the states failed, broken and closed. On a broken connection Close
-// still works. s.mu must be held.
+// stateError returns an error in the states failed, broken and closed. s.mu must be held.
 func (c *connection) stateError() error {
 	switch c.state {
 	case connFailed:

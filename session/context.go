@@ -34,8 +34,8 @@ type serverContext struct {
 	lack       bool // the last refresh lacked descriptors or memory; guarded by changeMu
 	toldOfLack bool // the observer was told of the lack; guarded by changeMu
 
-	// engineMu guards engine and freed. Its read lock is held while the engine makes a
-	// connection, which may take long. So engineMu is never locked under the session's lock.
+	// engineMu guards engine and freed. The read lock is held while the engine makes a
+	// connection. This may take long, so engineMu is never locked under the session's lock.
 	engineMu sync.RWMutex
 	engine   EngineContext
 	freed    bool // replaceEngine(nil) has been called, and engine stays nil
@@ -222,7 +222,7 @@ func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	return c.engine.Server(nc)
 }
 
-// accept makes the connection of a client that an Accept has claimed.
+// accept gives the connection the client that the call Accept has claimed.
 func (c *connection) accept(a arrival, sc *serverContext, ch *channel) {
 	if a.conn == nil {
 		c.setOpen(connSetup{tcp: a.tcp, server: sc, data: ch})

@@ -72,7 +72,7 @@ func interleave(list []netip.AddrPort) []netip.AddrPort {
 // An attempt connects to one address. It returns soon after its context has ended.
 type attempt func(context.Context, netip.AddrPort) (net.Conn, error)
 
-// attempts are the attempts of one race. Only the goroutine of the race uses them.
+// attempts are the attempts of one race. Only the goroutine of the race changes the fields.
 type attempts struct {
 	list    []netip.AddrPort
 	try     attempt
@@ -85,7 +85,7 @@ type attempts struct {
 	next             <-chan time.Time // has a value when the next attempt may begin
 
 	winner net.Conn
-	late   error   // the error of an attempt that failed after the context of race had ended
+	late   error   // the error of an attempt that failed after race's parameter ctx had ended
 	errs   []error // the other errors, by the index of the address
 }
 
@@ -97,8 +97,8 @@ type attempted struct {
 
 // race returns the first connection that succeeds. The function pause is called at the start of
 // each attempt, and returns a Go channel, which gets a value when the next attempt may begin. If
-// all attempts fail, race returns the error of the first address. But if ctx has ended, race
-// returns the error of an attempt that failed because of that.
+// all attempts fail, race returns the error of the first address. But if an attempt has failed
+// after the end of ctx, race returns the error of this attempt.
 func race(ctx context.Context, list []netip.AddrPort, pause func() <-chan time.Time,
 	try attempt) (net.Conn, error) {
 	if len(list) == 1 {
@@ -152,7 +152,7 @@ func (a *attempts) take(ctx context.Context, r attempted) {
 		a.end()
 	case r.err == nil:
 		r.nc.Close()
-	case a.winner != nil: // a loser
+	case a.winner != nil: // the attempt has lost the race
 	case ctx.Err() != nil:
 		a.late = r.err
 	default:
@@ -163,7 +163,7 @@ func (a *attempts) take(ctx context.Context, r attempted) {
 	}
 }
 
-// connectTo is the attempt over TCP.
+// connectTo is the attempt that NewClient uses: it connects over TCP.
 func connectTo(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{Control: func(network, address string, socket syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
@@ -175,10 +175,10 @@ func connectTo(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", a.String())
 }
 
-// beginConnect calls connect(2) on a socket shortly before the net package does. If the peer is on
-// this machine, the kernel completes the connection during this first call. Then the second call,
-// which is allowed, succeeds at once, and no goroutine has to wait for the netpoller. If the first
-// call fails, its error is the result, and no second call follows.
+// beginConnect calls connect(2) on a socket before the net package does. A second connect(2) on the
+// same socket is allowed. If the peer is on this machine, the first call completes the connection.
+// So the call of the net package succeeds at once, and no goroutine has to wait for the netpoller.
+// If the first call fails, its error is the result, and the net package makes no call.
 func beginConnect(network string, a netip.AddrPort, socket syscall.RawConn) error {
 	if a.Addr().Zone() != "" {
 		return nil // the net package finds the zone's number

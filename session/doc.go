@@ -15,7 +15,8 @@
 //     are sent, or cannot be sent.
 //   - A stuck peer, or a caller that does not read, delays only its own connection.
 //   - No error of a connection is lost. The call that meets the error returns it. If no call meets
-//     the error, Status or Close returns it.
+//     the error, the result of Status has it. Close returns an error of writing that no earlier
+//     call has returned.
 //   - After [Session.End] no connection, listener or goroutine of the session is left.
 //   - Nothing blocks under the session's lock.
 //
@@ -34,10 +35,10 @@
 // With the option handshake "later", an Accept leads to the state open, as NewClient does.
 //
 // Write, Read, Status, Flush, Shutdown, PeerCertSubject and Version need the state ready.
-// SetInsecureSkipVerify, SetCertificate, ReadPlain and WritePlain need open. So does SetOption,
-// except for the option watch. Handshake needs open, and succeeds at once in ready. SetTimeout
-// works in open and in ready. Close works in all states but failed and closed. Only
-// connection.become changes the state.
+// SetInsecureSkipVerify, SetCertificate, SetOption, ReadPlain and WritePlain need open. SetTimeout
+// and the option watch work in open and in ready. Handshake needs open. In ready, a Handshake
+// without a data channel does nothing, and succeeds. Close works in all states but failed and
+// closed. Only connection.become changes the state.
 //
 // # Bytes
 //

@@ -31,7 +31,7 @@ type EngineInfo struct {
 	Path    string // file of the library
 	Crypto  string // file of its libcrypto
 	Version string
-	Pair    string     // whether the two files are of one build, as far as is known
+	Pair    string     // a text: what is known about the builds of the two files
 	Err     error      // why there is no library
 	Trust   TrustStore // the system's trust store
 }
@@ -49,8 +49,8 @@ type CABundle any
 
 // An EngineContext makes connections of one configuration.
 type EngineContext interface {
-	// Client and Server put TLS on a TCP connection. They own nc from then on, also if they
-	// fail. They send nothing yet.
+	// Client and Server put TLS on a TCP connection. The EngineConn owns nc. If Client or
+	// Server fails, it closes nc. Nothing is sent yet.
 	Client(nc *net.TCPConn, host string) (EngineConn, error)
 	Server(nc *net.TCPConn) (EngineConn, error)
 	// RequireTLS13 refuses older versions on the context's connections. It is called before the
@@ -60,7 +60,8 @@ type EngineContext interface {
 	Free()
 }
 
-// An EngineConn is one TLS connection. One Read, one Write and one Close may run at the same time.
+// An EngineConn is one TLS connection. Three calls may run at the same time: one of ReadSome and
+// WaitReset, one of Write and CloseWrite, and one of CloseContext, CutContext and Abort.
 type EngineConn interface {
 	SetVerify(on bool) error
 	// Configure sets the settings of a client's handshake. It is called at most once, before
@@ -91,7 +92,8 @@ type EngineConn interface {
 	CloseContext(ctx context.Context) error
 	// CutContext is CloseContext without close_notify.
 	CutContext(ctx context.Context) error
-	// Abort is CutContext, but waits for no acknowledgement. So written data can be lost.
+	// Abort is CloseContext without close_notify, and without the wait for the acknowledgement.
+	// So written data can be lost.
 	Abort() error
 }
 

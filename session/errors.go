@@ -81,7 +81,7 @@ var (
 	errEnded     = fail(kind.Cancelled, "the session ended while the call waited")
 )
 
-// lookUpError returns the name of a failed look-up's error, as in getaddrinfo(3).
+// lookUpError returns the name that getaddrinfo(3) has for the error of a look-up.
 func lookUpError(e *net.DNSError) string {
 	switch {
 	case e.IsNotFound:
@@ -128,8 +128,8 @@ func classify(ctx context.Context, err error, fallback kind.Kind) *Error {
 	return out
 }
 
-// fromEngine copies the kind and the details of an error of OpenSSL into e. It returns false if err
-// comes from elsewhere.
+// fromEngine fills e from a VerifyError, a HandshakeError or a ProtocolError of package openssl. It
+// returns false if err is none of them.
 func (e *Error) fromEngine(err error) bool {
 	var (
 		verify    *openssl.VerifyError
@@ -150,7 +150,7 @@ func (e *Error) fromEngine(err error) bool {
 }
 
 // fromSystem sets e.Why to the text of an error of a file, a look-up or the network. It leaves out
-// what the layers in between have added.
+// what Go's packages add to the text, such as the operation and the addresses.
 func (e *Error) fromSystem(err error) {
 	var (
 		path  *fs.PathError
@@ -179,8 +179,8 @@ func isTimeout(err error) bool {
 // timeoutText says which timeout has passed, if the context knows it; see withTimeout.
 func timeoutText(ctx context.Context) string {
 	if until, ok := ctx.Deadline(); ok && !time.Now().Before(until) {
-		// The call failed at the deadline of ctx, so ctx ends at this moment. Wait for its
-		// end, because it has a cause only then.
+		// The deadline has passed, but ctx may end a moment later. Before its end, ctx has
+		// no cause. So wait for the end.
 		<-ctx.Done()
 	}
 	var e *Error

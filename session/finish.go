@@ -5,9 +5,9 @@ import "context"
 // A connection ends in two parts. A Close is answered after the first part: the calls on the handle
 // have ended, the bytes of its data channel are sent to the peer, and the handle is free. The
 // second part happens in the background, within Timeouts.Close: close_notify is sent, and the
-// peer's system acknowledges all bytes. The caller may exit as soon as it has the answer. So the
-// session's end does not cut the second part short. [Session.End] waits for the second part, and
-// only [Session.Hurry] cuts it short.
+// peer's system acknowledges all bytes. As soon as the caller has the answer, it may exit, and its
+// exit ends the session. But the session's end does not cut the second part short: [Session.End]
+// waits for the second part. Only [Session.Hurry] cuts it short.
 
 // maxFinishing is the most connections of a session that end in the background at the same time.
 // Further Closes do both parts before they are answered.
@@ -25,8 +25,9 @@ func (s *Session) takeFinishSlot() bool {
 
 // Close waits for earlier calls on the handle. If none of them ends within stallTimeout, Close
 // cancels those that still wait. Then it sends the bytes of the data channel to the peer, and
-// close_notify. If sending fails, close_notify is not sent, and Close returns the error, unless an
-// earlier call has returned it. Close frees the handle in any case. The result is 0.
+// close_notify. If the bytes cannot be sent, close_notify is not sent either. Then Close returns
+// the error of the send, unless an earlier call has returned it. Close frees the handle in any
+// case. The result is 0.
 //
 // A caller may close its end of the channel first, perhaps in the middle of its data. Then Close
 // sends no close_notify, and returns no error. After a Shutdown, close_notify is sent nevertheless.
@@ -60,9 +61,9 @@ func (c *connection) drain(ctx context.Context, p *pumps, callerClosed bool) {
 }
 
 // close frees the handle and finishes the connection in the background. If no finish slot is free,
-// or the session has ended, it finishes the connection before it returns, as far as ctx allows. It
-// returns an error of writing that no earlier call has returned. callerClosed says that the caller
-// had closed its end of the data channel when the Close arrived.
+// or the session has ended, it finishes the connection before it returns, as far as ctx allows.
+// callerClosed says that the caller had closed its end of the data channel when the Close arrived.
+// If callerClosed is false, close returns an error of writing that no earlier call has returned.
 func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	s := c.s
 	s.mu.Lock()
@@ -118,7 +119,8 @@ func (c *connection) cut(ctx context.Context) {
 		t.Abort()
 		return
 	}
-	// The slots limit the work, because a session may have thousands of dead peers.
+	// A session may have thousands of dead peers. The slots limit how many connections wait for
+	// acknowledgements at the same time. After the end of late, CutContext does not wait.
 	late, stop := context.WithTimeout(c.s.finishCtx, c.s.Timeouts.Close)
 	defer stop()
 	select {
@@ -129,9 +131,9 @@ func (c *connection) cut(ctx context.Context) {
 	t.CutContext(late)
 }
 
-// finish sends close_notify, unless the connection is torn. It waits until the peer's system has
-// acknowledged all bytes, as far as Timeouts.Close, Hurry and ctx allow. ctx is the context of a
-// Close. The session's end ends ctx, but not this wait. t may be nil.
+// finish sends close_notify, unless the connection is torn. In both cases it then waits until the
+// peer's system has acknowledged all bytes. Timeouts.Close, Hurry and the end of ctx end the wait.
+// But if ctx ends because the session ends, the wait goes on. t may be nil.
 func (s *Session) finish(ctx context.Context, t EngineConn, torn bool) {
 	if t == nil {
 		return
@@ -150,5 +152,6 @@ func (s *Session) finish(ctx context.Context, t EngineConn, torn bool) {
 	}
 }
 
-// Hurry cuts short the closes in the background. It may be called at any time.
+// Hurry ends the waits of the connections that end in the background. It may be called at any time,
+// also after End.
 func (s *Session) Hurry() { s.stopFinishing() }

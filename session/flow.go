@@ -68,7 +68,8 @@ func (f *flow) change(e event) (readEnded, writeEnded bool) {
 				f.handle), e.reported
 		}
 	case readEnded && e.write == stateFailed && f.sendFailed():
-		// The read has met the peer's reason, which says more than the error of the send.
+		// The read has found why the peer ended the connection. The error of the read
+		// replaces the error of the send, which says less.
 		f.now.WriteError = e.err.forCall(opWrite, f.handle)
 	}
 	if f.changed != nil {
@@ -85,8 +86,8 @@ func (f *flow) sendFailed() bool {
 }
 
 // forCall returns a copy of the error, with the name and the handle of a call. If a read finds that
-// the connection was reset, both directions get its error. In the copy for a Write, the text then
-// begins with "write: " and not with "read: ".
+// the connection was reset, both directions get the error of the read. The error's text begins with
+// "read: ". In the copy for a Write, forCall replaces this by "write: ".
 func (e *Error) forCall(op string, h Handle) *Error {
 	d := *e
 	d.Op, d.Handle = op, h

@@ -148,8 +148,7 @@ func asPEM(chain [][]byte) string {
 	return b.String()
 }
 
-// names lists the subject alternative names, as in "DNS:example.com, IP:192.0.2.1". Each name is
-// one entry, whatever characters it has.
+// names lists the subject alternative names, as in "DNS:example.com, IP:192.0.2.1".
 func names(c *x509.Certificate) string {
 	var list []string
 	for _, n := range c.DNSNames {

@@ -10,9 +10,9 @@ import (
 
 // A limiter limits the time of pieces of work that come one after another. When a piece takes too
 // long, the limiter ends the piece's context, with an error of kind "timeout" as the cause. To set
-// a timer for each piece would be slow, and most pieces end long before their deadline. So the end
-// of a piece does not stop the timer, and the next piece uses it, too. If the timer fires before
-// the deadline of that piece, it is armed again.
+// a timer for each piece would be slow, and most pieces end long before their deadline. So one
+// timer serves many pieces: the end of a piece does not stop the timer. If the timer fires before
+// the deadline of the running piece, the limiter arms the timer again.
 type limiter struct {
 	parent context.Context
 

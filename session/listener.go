@@ -30,9 +30,11 @@ type listener struct {
 	stop    context.CancelFunc
 	work    sync.WaitGroup
 
-	slots        chan struct{} // each client has one element until an Accept claims the client
-	arrived      chan arrival  // clients that no Accept has claimed; a send never blocks
-	acceptErrors chan *Error   // why accept(2) fails, for an Accept that waits
+	// One element for each client that counts for Limits.Pending. serve puts the element in
+	// before it calls accept(2).
+	slots        chan struct{}
+	arrived      chan arrival // clients that no Accept has claimed; a send never blocks
+	acceptErrors chan *Error  // why accept(2) fails, for an Accept that waits
 }
 
 // An arrival is a client for an Accept. One of three fields is set: conn after the handshake, tcp
@@ -75,7 +77,7 @@ func (l *listener) claim(a arrival) (arrival, error) {
 }
 
 // listener returns the listener of an address. If there is none, it opens one. op is the name of
-// the call, for errors and audit events.
+// the call, for audit events.
 func (c *serverContext) listener(ctx context.Context, op, addr string) (*listener, error) {
 	for {
 		c.s.mu.Lock()

@@ -27,7 +27,7 @@ type meter struct {
 	received, sent atomic.Int64
 	next           Meter // the Meter of the process, or nil
 
-	conns, contexts int // open handles as the Meter knows them; guarded by the session's lock
+	conns, contexts int // open handles at the last call of count; guarded by the session's lock
 }
 
 func (m *meter) moved(received, sent int) {
@@ -55,7 +55,7 @@ func (s *Session) count() {
 // shows reports to the Meter which certificates the context uses from now on. s.mu must be held.
 func (c *serverContext) shows(sources map[string]source) {
 	next := c.s.meter.next
-	if next == nil || c.listeners == nil { // closed
+	if next == nil || c.listeners == nil { // listeners is nil: the context is closed
 		return
 	}
 	before := c.shown

@@ -22,7 +22,7 @@ import (
 type connOption struct {
 	name   string
 	values string // the possible values, for errors
-	client bool   // not for accepted connections
+	client bool   // an option of clients: refused on accepted connections
 	// parse checks a value, and returns the function that sets the option. parse may read
 	// files, so s.mu must not be held. The function that it returns is called with s.mu held.
 	parse func(s *Session, value string) (func(*connSetup), error)

@@ -78,8 +78,8 @@ func (s *Session) dial(ctx context.Context, host policy.Host, port int) (net.Con
 }
 
 // listen listens on an address that the policy allows. The policy judges the address that is about
-// to be bound. op is the name of the call. addr comes from net.JoinHostPort, with the host as the
-// script has written it: perhaps with brackets.
+// to be bound. op is the name of the call, for the audit event. addr comes from net.JoinHostPort,
+// with the host as the script has written it: perhaps with brackets.
 func (s *Session) listen(ctx context.Context, op, addr string) (net.Listener, error) {
 	colon := strings.LastIndexByte(addr, ':')
 	hostText, portText := addr[:colon], addr[colon+1:]
@@ -107,7 +107,7 @@ func (s *Session) listen(ctx context.Context, op, addr string) (net.Listener, er
 		return s.denied(op, policy.KeyListen, asked, doing)
 	}
 	if !s.Policy.MayListenOnPort(port) {
-		return nil, refuse(addr) // before a look-up
+		return nil, refuse(addr) // a port that is not allowed causes no look-up
 	}
 	// refused is the address that the policy does not allow. Only this goroutine uses it. The
 	// audit event is written after Listen, and not in Control, because Go may call Control

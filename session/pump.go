@@ -46,10 +46,10 @@ type pumps struct {
 	sendingOver             chan struct{} // closed when no more bytes will be sent
 	receivingOver           chan struct{} // closed when the in pump reads no more
 
-	shutdownAsked atomic.Bool   // tls.Shutdown has come: close_notify is sent in any case
-	endSent       atomic.Bool   // the in pump shuts down its direction of ch, or has done so
-	decide        sync.Once     // closes decided
-	decided       chan struct{} // closed when tls.Shutdown, Close or End has come
+	shutdownAsked atomic.Bool   // tls.Shutdown has come, so the out pump sends close_notify
+	endSent       atomic.Bool   // set before the in pump shuts down its direction of ch
+	decide        sync.Once     // closes the Go channel decided
+	decided       chan struct{} // closed by Shutdown, Close or End (see closeWrite)
 }
 
 // attach starts the pumps of a connection in the state ready. s.mu must be held.
@@ -107,8 +107,8 @@ func (p *pumps) write(ctx context.Context, data []byte) error {
 
 // channelEnded is called when the channel gives no more bytes. err is the error of take. If the
 // caller has closed the channel, channelEnded does nothing but return true. If the caller has only
-// shut down its sending direction, channelEnded sends close_notify. If an interrupt or an error
-// keeps bytes from being sent, it fails the outgoing direction.
+// shut down its sending direction, channelEnded sends close_notify. If an interrupt leaves bytes in
+// the channel, or take has met another error, channelEnded fails the outgoing direction.
 func (p *pumps) channelEnded(err error) (callerClosed bool) {
 	switch {
 	case interrupted(err):
@@ -171,7 +171,7 @@ func (p *pumps) failOut(ctx context.Context, err error) {
 		defer late.Stop()
 		select {
 		// If the in pump has met a fatal error, it has already published this error for
-		// both directions.
+		// both directions. Then the call of change below changes nothing.
 		case <-p.receivingOver:
 		case <-late.C:
 		case <-p.ctx.Done():

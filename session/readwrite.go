@@ -56,9 +56,9 @@ func (s *Session) Write(h Handle, data []byte) *Call {
 	return s.onConnection(opWrite, h, writeLane, run)
 }
 
-// write sends all of data. If a timeout or a cancel ends it before the first byte was sent, the
-// outgoing direction stays open. The next Write can succeed, if the engine has not yet encrypted
-// any of the bytes. In all other cases an error fails the outgoing direction.
+// write sends all of data. An error fails the outgoing direction, with one exception: if a timeout
+// or a cancel ends the write before the first byte was sent, the direction stays open. Then the
+// next Write can succeed, if the engine has not yet encrypted any of the bytes.
 func (c *connection) write(ctx context.Context, t EngineConn, data []byte,
 	timeout time.Duration) error {
 	for sent := 0; sent < len(data); {

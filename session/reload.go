@@ -26,12 +26,13 @@ import (
 //     while the key is not replaced yet. Then the old certificates and CAs stay in use, and the
 //     observer gets one report. The context tries the files again when they have changed again.
 //   - A lack of descriptors or memory says nothing about the files. So the context tries the files
-//     again after reloadPause. The observer gets one report while the lack lasts.
+//     again after reloadPause. The observer gets at most one report while the lack lasts.
 
 // reloadPause is the shortest time between two checks of a context's files.
 const reloadPause = time.Second
 
-// A reload happens in the handshakes of Accept, so its errors and audit events name tls.Accept.
+// The audit events of a reload name tls.Accept, because most reloads happen in handshakes that a
+// context does for Accept.
 const opReload = "tls.Accept"
 
 // A source is the files of a certificate and its key, and their state at the last check.
@@ -169,8 +170,9 @@ func (c *serverContext) remember(record func(*serverOptions)) {
 }
 
 // stat returns the state of the file at a path, or nil if it cannot be opened. An error means a
-// lack of descriptors or memory. stat writes no audit event for a file that the policy refuses: nil
-// counts as a change, so the caller then tries to read the file, and this writes the event.
+// lack of descriptors or memory. stat itself writes no audit event for a file that the policy
+// refuses. But if the file could be opened before, nil counts as a change. Then the caller tries to
+// read the file, and this writes the event.
 func stat(within policy.Folders, path string) (fs.FileInfo, error) {
 	f, err := within.Open(path)
 	if isLack(err) {

@@ -38,7 +38,8 @@ func (c *serverContext) copyOptions() serverOptions {
 	return o
 }
 
-// setIdentity sets the identity for a name. With name "" it sets the context's own identity.
+// setIdentity sets the certificate and the key for a name. With the name "" it sets the context's
+// own certificate and key.
 func (o *serverOptions) setIdentity(name string, id openssl.Identity, from source) {
 	if name == "" {
 		o.config.Default = id
@@ -89,11 +90,15 @@ func (s *Session) identity(op, certFile, keyFile string) (
 	return id, from, err
 }
 
-// SetCertificate sets a certificate of a connection or a context. The connection must be a
-// client's, before its handshake: the client shows the certificate if the server asks for one. On a
-// context, serverName "" replaces the context's own certificate. A name, or "*." and a name, adds
-// or replaces the certificate for clients that ask for this name. The files are checked first. If
+// SetCertificate sets a certificate of a connection or a context. The files are checked first. If
 // they are bad, nothing changes. Paths must be absolute. The result is 0.
+//
+// A connection must be a client's, and its handshake must not have begun. The client shows the
+// certificate if the server asks for one. serverName must be empty.
+//
+// On a context, serverName is "", a DNS name, or "*." and a DNS name. With "", the certificate
+// replaces the context's own. Otherwise the context shows the certificate to clients that ask for a
+// matching name. A new certificate for the same serverName replaces the old one.
 func (s *Session) SetCertificate(h Handle, serverName, certFile, keyFile string) *Call {
 	const op = "tls.SetCertificate"
 	s.mu.Lock()

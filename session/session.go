@@ -29,7 +29,7 @@ type Session struct {
 	attemptPause func() <-chan time.Time // see attemptDelay; tests set another
 	ctx          context.Context         // done when the session ends
 	cancel       context.CancelCauseFunc
-	running      sync.WaitGroup // calls that have not ended
+	running      sync.WaitGroup // calls whose done is not closed yet (see Call)
 
 	// one element for each connection that is being closed in the background
 	finishSlots   chan struct{}
@@ -86,8 +86,8 @@ var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); retu
 // sends the bytes of the data channels, and waits until the peers' systems have acknowledged all
 // bytes. It ends the open connections without close_notify, so each peer can tell that the
 // conversation was not complete. End also waits for the connections that are being closed in the
-// background (see finish.go). At last it frees everything that the session owns. No method may be
-// called after End.
+// background (see finish.go). At last it frees everything that the session owns. After End, no
+// method that returns a Call may be called.
 func (s *Session) End() {
 	s.cancel(errEnded)
 	s.running.Wait()
@@ -235,7 +235,8 @@ func (s *Session) instant(op string, run func() (any, error)) *Call {
 	return c
 }
 
-// LastError is the text of the most recent error. It waits for the calls that were made before it.
+// LastError is the text of the most recent error. The call waits for the calls that were made
+// before it. It stops waiting when none of them ends within stallTimeout.
 func (s *Session) LastError() *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -29,7 +29,7 @@ type connSetup struct {
 	insecure     bool
 	noResumption bool // no TLS session is resumed or kept
 	settings     openssl.ClientSettings
-	lax          bool // the option eof: an end without close_notify is no error
+	lax          bool // the option eof is lax: an end without close_notify is no error
 	plainUsed    bool // bytes have been exchanged in plain text
 }
 

@@ -10,11 +10,11 @@ import (
 )
 
 // A signal tells a caller with an event loop that a client waits for an Accept. The caller makes a
-// pair of stream sockets, and sends both ends. It keeps a duplicate of the first end, which it
-// polls. While a client waits, the first end has one byte to read. The session sends this byte on
-// the second end. When no client waits any more, the session itself receives the byte from the
-// first end. So the caller has nothing to count and nothing to read. Its descriptor is readable
-// exactly while an Accept would not wait.
+// pair of stream sockets, and sends both ends to the session. It keeps a duplicate of the first
+// end, and polls this duplicate. While a client waits, the first end has one byte to read. The
+// session sends this byte on the second end. When no client waits any more, the session itself
+// receives the byte from the first end. So the duplicate is readable exactly while an Accept would
+// not wait, and the caller has nothing to count and nothing to read.
 //
 // The session does not trust the sockets, just as it does not trust a data channel. No call on them
 // can block.
@@ -77,8 +77,8 @@ func (g *signal) set(on bool) {
 	g.polled.raw.Control(func(fd uintptr) { _, _ = receive(fd, make([]byte, 1), 0) })
 }
 
-// put sends the byte. If this fails, the caller has closed the first end, or has filled its queue.
-// So put ignores the error.
+// put sends the byte. This fails if the caller has closed the first end, or has filled its queue.
+// put ignores the error, which harms only this caller.
 func (g *signal) put() {
 	const flags = unix.MSG_DONTWAIT | noSignal
 	g.second.raw.Control(func(fd uintptr) {
@@ -92,10 +92,10 @@ func (g *signal) put() {
 const sweepMost = 1024
 
 // sweep empties the queues of both ends, into which the caller may have sent messages. The kernel
-// closes the messages' descriptors, because the receive has no room for descriptors. Such a
-// descriptor may be the caller's own end of the control connection, and would keep the session
-// alive. If a client waits, sweep then sends the session's own byte again. The session's lock must
-// be held.
+// closes the messages' descriptors, because the receive has no room for descriptors. In a queue,
+// such a descriptor could keep the session alive: it may be the caller's own end of the control
+// connection. If a client waits, sweep then sends the session's own byte again. The session's lock
+// must be held.
 func (g *signal) sweep() {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)
@@ -140,7 +140,9 @@ func (c *serverContext) clientsChanged() {
 
 // Attended says whether the session has a context that listens and has a signal. If so, the session
 // is not idle, although no call runs: the caller polls the signal in place of a call of Accept.
-// Only Attended sweeps the signals. So each check for idleness must call it.
+//
+// Attended also sweeps the signals. No other function does. So each check for idleness must call
+// Attended, even if it knows already that the session is not idle.
 func (s *Session) Attended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

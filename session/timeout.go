@@ -40,8 +40,8 @@ func withTimeout(ctx context.Context, timeout time.Duration, lack string) (
 // SetTimeout sets the timeout of all calls that are made after it. On a connection handle, this
 // timeout replaces Timeouts.Handshake, Timeouts.Read and Timeouts.Write for the calls of the
 // connection. For the pieces of a data channel the new timeout applies at once, also to the piece
-// that is being sent. On a context handle, it is the timeout of each Accept, and with the handle 0
-// the timeout of each NewClient. The timeout 0 means the session's own timeouts.
+// that is being sent. On a context handle, it is the timeout of each Accept. With the handle 0, it
+// is the timeout of each NewClient. The timeout 0 means the session's own timeouts.
 //
 // The new timeout holds even before SetTimeout itself has ended. On a connection handle, SetTimeout
 // ends after the earlier calls of the control lane (see Call). On a context handle, it ends after

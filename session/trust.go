@@ -29,10 +29,10 @@ type trust struct {
 
 	refs atomic.Int32 // number of holders
 
-	// mu guards ctx. It is held while the engine makes ctx, which may take long. So mu is never
+	// mu guards ctx, and is held while the engine makes ctx. This may take long, so mu is never
 	// locked under the session's lock.
 	mu  sync.Mutex
-	ctx EngineContext // made at first use
+	ctx EngineContext // nil until load has made it
 }
 
 // newTrust makes a store with one holder, the caller.

@@ -202,7 +202,7 @@ func (c *connection) beginReadAhead() {
 	})
 }
 
-// stopAhead ends the read-ahead before the connection is closed. Its data is lost.
+// stopAhead ends the read-ahead before the connection is closed. The data that was read is lost.
 func (c *connection) stopAhead() {
 	c.s.mu.Lock()
 	a := c.ahead
