@@ -4,7 +4,8 @@
 //	go run ./test/run/stress [-n 20] [-hogs 8] [-race] [-run REGEXP] [-out DIR] [PACKAGE...]
 //
 // Each test program is compiled once. It then runs n times, with GOMAXPROCS 1, 2 and 8 in turn and
-// a new seed for the order each time. After each run it prints how long the run took, and the load
+// a new seed for the order each time. With each of these values, up to 8 parallel tests of the
+// program run at the same time. After each run stress prints how long the run took, and the load
 // average of the system. It keeps the output of a failed run in a file in DIR. The first line of
 // this file is the command that repeats the run.
 package main
@@ -27,6 +28,10 @@ import (
 
 // procs are the values of GOMAXPROCS, which runs take in turn.
 var procs = []int{1, 2, 8}
+
+// parallel is the limit of parallel tests. Without it, the limit would be GOMAXPROCS: with 1, no two
+// tests would run beside each other.
+const parallel = "-test.parallel=8"
 
 type stress struct {
 	n       int
@@ -164,8 +169,8 @@ func load() string {
 // file's name.
 func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32) (kept string,
 	err error) {
-	args := []string{fmt.Sprintf("-test.shuffle=%d", seed), "-test.timeout=" +
-		s.timeout.String()}
+	args := []string{fmt.Sprintf("-test.shuffle=%d", seed), parallel,
+		"-test.timeout=" + s.timeout.String()}
 	if s.run != "" {
 		args = append(args, "-test.run="+s.run)
 	}
