@@ -49,12 +49,11 @@ func handled(version int) landlock.RulesetAttr {
 //
 //   - to write, make and remove files;
 //   - to execute files other than this program and its dynamic linker;
-//   - to read files, except those at or below the paths in readable and ofTheSystem(); if the list
-//     readable is empty, all files can be read;
+//   - to read files, except those at or below the paths in readable and ofTheSystem();
 //   - to send signals to other processes, and to connect to their Unix sockets.
 //
-// An old version of Landlock takes fewer rights: see handled(). restrict returns the kernel's
-// version of Landlock.
+// If the list readable is empty, restrict takes no right to read. An old version of Landlock takes
+// fewer rights: see handled(). restrict returns the kernel's version of Landlock.
 func restrict(readable []string) (version int, err error) {
 	version, err = landlock.LandlockGetABIVersion()
 	if err != nil {

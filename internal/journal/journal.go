@@ -6,11 +6,10 @@
 //   - A [Writer] takes lines of JSON, as the log has them. Each line becomes one entry.
 //   - The message is for people. It has the line's text, and then the line's other keys and values.
 //     It has no newline.
-//   - Each of these other keys becomes a field. The field's name is TLSD_ and the key in capitals,
-//     with _ for -. So no key can set a field that the journal itself uses, such as MESSAGE. Only
-//     the key session has no prefix: it becomes SESSION.
-//   - A key gets no field if it is longer than longestKey, or has other characters than a-z, 0-9
-//     and -. The message still has the key.
+//   - Each of these keys also becomes a field, unless the key is longer than longestKey or has
+//     characters besides a-z, 0-9 and -. The field's name is TLSD_ and the key in capitals (with _
+//     for -). So no key can set a field that the journal itself uses, such as MESSAGE. Only the key
+//     session has no prefix: it becomes SESSION.
 //   - Each value is sent with its length, so no value can begin another field.
 //
 // While the journal takes no entries, a Write waits. Close ends this wait.
