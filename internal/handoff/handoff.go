@@ -97,8 +97,8 @@ type Ready struct {
 	Path    string `json:"path,omitempty"`    // of the library
 	Error   string `json:"error,omitempty"`   // why there is no library
 
-	// Confinement says for each measure "on", or why the measure is not in force. Nil: none was
-	// asked for.
+	// Confinement says for each measure "on", or why the measure is not in force. Nil: no
+	// confinement was asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
 }
 

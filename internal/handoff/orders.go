@@ -14,7 +14,7 @@ const (
 	longestWord = 16  // bytes of a kind or a state
 )
 
-// End orders a session to end. Its caller is told the reason.
+// End orders a session to end. The session's caller is told the reason.
 type End struct {
 	Number uint64 `json:"number"`
 	Reason string `json:"reason"`

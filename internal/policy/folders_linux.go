@@ -65,7 +65,7 @@ func (f Folder) open(real string, flags uint64) (file *os.File, inside bool, err
 		return nil, false, err
 	}
 	if err != nil {
-		return nil, false, nil // a missing folder has no files
+		return nil, false, nil // a folder that cannot be opened allows no file
 	}
 	dir := os.NewFile(uintptr(fd), f.path)
 	defer dir.Close()

@@ -56,8 +56,7 @@ func (s *Supervisor) pickWorker(ctx context.Context, peer Peer) (*worker, error)
 }
 
 // takeSpare takes the oldest worker out of the list, or returns nil if the list is empty. When the
-// worker is ready or gone, finishStart calls startDone(). For startOne this gives its place in the
-// queue of starts to the next caller.
+// worker is ready or gone, finishStart calls startDone().
 func (s *Supervisor) takeSpare(spares *[]*worker, startDone func()) *worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,7 +93,8 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 }
 
 // startOne starts a worker for one session of a user, or gives the user a spare worker (engage). In
-// both cases startOne first waits in the queue of starts.
+// both cases startOne first waits in the queue of starts. When the worker is ready or gone,
+// finishStart calls done(), and the queue admits the next start.
 func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (
 	*worker, error) {
 	done, err := s.starts.wait(ctx, of)

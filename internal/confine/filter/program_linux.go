@@ -42,7 +42,8 @@ const (
 )
 
 // Program makes the filter's program for one architecture. goarch is the name of the architecture
-// in Go. The program allows kill, tgkill and prlimit64 only for the process pid.
+// in Go. The program allows kill, tgkill and prlimit64 only for the process pid. prlimit64 may also
+// get 0, which means the calling process.
 func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	info, err := arch.GetInfo(goarch)
 	if err != nil {
