@@ -1,6 +1,7 @@
-// Package audit has the audit lines. They report refused calls to the administrator, and acts that
-// matter even when they are allowed. A worker makes a line where the call or the act happens. The
-// supervisor writes the line to the log.
+// Package audit has the audit lines. An audit line tells the administrator that a call was refused,
+// or that a script has turned the verification of certificates off. The script's worker makes the
+// line, and the supervisor writes it to the log. If a caller may not connect, there is no worker,
+// and the supervisor makes the line itself.
 //
 // The number of lines is limited, so that no session can flood the log. A [Limiter] in the worker
 // enforces the limit. A second Limiter in the supervisor enforces it again, because a worker is not
@@ -27,7 +28,7 @@ type Event struct {
 	Name   string `json:"name"`
 	Method string `json:"method"`        // of the call
 	Asked  string `json:"asked"`         // what the call was to do, for people
-	Key    string `json:"key,omitempty"` // the key of the policy that forbids the call
+	Key    string `json:"key,omitempty"` // which key of the policy forbids the call
 }
 
 // longest limits the length of each text of an event, in bytes.
@@ -65,8 +66,8 @@ func (l *Limiter) Take(now time.Time, missed uint64) (before uint64, ok bool) {
 	return l.TakeWeight(now, missed, 1)
 }
 
-// TakeWeight is Take for a large event. Against the limit the large event counts as several events,
-// and weight is their number. If it may not pass, it counts as one event that was left out.
+// TakeWeight is Take for a large event, which needs several tokens. The parameter weight is their
+// number. If the event may not pass, one event counts as left out.
 func (l *Limiter) TakeWeight(now time.Time, missed uint64, weight int) (before uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -40,13 +40,13 @@ func dropCapabilities(keep uint64) error {
 			}
 		}
 	}
-	// The worker executes itself after this. Root keeps capabilities in the exec. Any other
-	// user keeps only those of the ambient set, and a capability can be in the ambient set only
-	// if it is inheritable. So those in keep stay inheritable.
+	// Later the worker executes itself. If its user is not root, the exec takes all
+	// capabilities that are not ambient. A capability that is not inheritable cannot be
+	// ambient. So the capabilities in the parameter keep stay inheritable.
 	inheritable := keep
 	if keep == toBecome {
-		// This worker will become another user. Programs of that user must not inherit a
-		// capability.
+		// This worker is root, which keeps its capabilities in the exec. Later the worker
+		// becomes another user, and that user's programs must not inherit a capability.
 		inheritable = 0
 	}
 	for i := range sets {

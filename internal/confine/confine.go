@@ -23,9 +23,9 @@ const (
 	EnvAskOther = "ask, to Become" // for a worker that serves another user
 )
 
-// EnvReadable is an environment variable with the folders and files that a confined worker may read
-// besides those of the system, separated as in PATH. Without the variable, a worker may read all
-// that its user may read.
+// EnvReadable is an environment variable with a list of folders and files, separated as in PATH. A
+// confined worker may read only these and the system's own files. Without the variable, a worker
+// may read all that its user may read.
 const EnvReadable = "TLSD_WORKER_READABLE"
 
 // On is the report of a measure that is in force.

@@ -32,7 +32,8 @@ func program(pid int) ([]unix.SockFilter, error) {
 func install(program []unix.SockFilter) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// The filter needs no_new_privs. TSYNC sets it for the other threads.
+	// seccomp(2) needs no_new_privs. This call sets no_new_privs for this thread. The flag
+	// TSYNC below sets no_new_privs for the other threads.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl PR_SET_NO_NEW_PRIVS: %w", err)
 	}

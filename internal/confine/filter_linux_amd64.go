@@ -1,8 +1,7 @@
 package confine
 
 // The program of the seccomp filter for amd64, made by package filter. Each word is an instruction
-// (struct sock_filter). From its lowest bit on, it has 16 bits of code, 8 of jt, 8 of jf and 32 of
-// k.
+// (struct sock_filter). The fields, from the lowest bit on: code (16 bits), jt (8), jf (8), k (32).
 
 // begin generated: make pages
 

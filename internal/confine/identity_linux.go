@@ -14,21 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Become changes the groups, the group and the user of all threads of this process, which runs as
-// root. The change is for good. The rules:
+// Become changes the groups, the group and the user of all threads of this process for good. The
+// process must run as root. After an error the process must end. The rules:
 //
-//   - Call Become after the last exec, and before the process reads anything from the user. If the
-//     user were changed between fork and exec, the user could stop a process that still shares its
-//     parent's memory.
+//   - Call Become after the last exec, and before the process reads anything from the user. From
+//     the change on, the user can stop the process. If the process were stopped between fork and
+//     exec, its parent would hang (CLONE_VFORK).
 //   - When the user changes, the kernel makes the process dumpable as fs.suid_dumpable says. So
 //     Become makes the process undumpable again at once. If fs.suid_dumpable is 1 (for debugging),
 //     the user has a moment to open the process's memory. Become then notes that the measure
 //     notTraceable is not on, and why.
-//   - The result is checked for each thread: the four user numbers (real, effective, saved,
-//     filesystem), the four group numbers, the groups and the capabilities. It is an error if the
-//     process can become root again.
-//
-// After an error the process must end.
+//   - Become then checks each thread. The four user numbers (real, effective, saved, filesystem),
+//     the four group numbers and the groups must be those of id. The thread must have no
+//     capability. At last Become checks that the process cannot become root again.
 func (m Measures) Become(id Identity) error {
 	if text, err := os.ReadFile("/proc/sys/fs/suid_dumpable"); err == nil &&
 		strings.TrimSpace(string(text)) == "1" {
@@ -100,9 +98,9 @@ func (id Identity) check(status map[string]string) error {
 // statusLines are the lines of a thread's status that eachThread passes on.
 var statusLines = []string{"Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapAmb", "TracerPid"}
 
-// eachThread calls the function look with the status of every thread of the process
-// (proc_pid_status(5)), also of threads that start meanwhile. It uses one buffer for all threads,
-// because an idle worker does not collect garbage, and so would keep a buffer for each thread.
+// eachThread calls look() with the status of every thread of the process (proc_pid_status(5)), also
+// of threads that start meanwhile. All threads share one buffer. An idle worker does not collect
+// garbage, so further buffers would stay in its memory.
 func eachThread(look func(status map[string]string) error) error {
 	seen := map[string]bool{}
 	var text bytes.Buffer
@@ -149,9 +147,9 @@ func eachThread(look func(status map[string]string) error) error {
 	}
 }
 
-// Untraced returns an error if another process traces a thread of this one. A tracer that attached
-// before [Measures.Conceal] can still read the memory of this process. After Conceal only root can
-// attach.
+// Untraced returns an error if another process traces a thread of this process. After
+// [Measures.Conceal] only root's tracers can attach. But a tracer that attached earlier can still
+// read the memory of this process.
 func Untraced() error {
 	return eachThread(func(status map[string]string) error {
 		if tracer := status["TracerPid"]; tracer != "" && tracer != "0" {

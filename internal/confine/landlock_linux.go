@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file uses Landlock (landlock(7)). Of go-landlock it uses only the system calls, because the
-// rest restricts all threads of a process. Before version 8 of Landlock, a Go program that calls C
-// without cgo cannot do that. So restrict restricts the calling thread, and tlsd then executes
-// itself in that thread: see Restart.
+// This file uses Landlock (landlock(7)). Before version 8 of Landlock, a Go program that calls C
+// without cgo cannot restrict all of its threads. So restrict() restricts the calling thread, and
+// tlsd then executes itself in this thread: see Restart. Of go-landlock only the system calls are
+// used, because its other functions restrict all threads.
 
 // Each version of Landlock knows the rights of the versions before it, and may add some.
 const (
@@ -45,11 +45,15 @@ func handled(version int) landlock.RulesetAttr {
 	return attr
 }
 
-// restrict takes rights from the calling thread and from the programs that it executes: to write,
-// make and remove files; to execute files other than this program; to send signals to other
-// processes, and to connect to their Unix sockets. An old version of Landlock takes fewer rights:
-// see handled. If the list readable is not empty, files can be read only below its paths and below
-// the paths of ofTheSystem. restrict returns the kernel's version of Landlock.
+// restrict takes these rights from the calling thread, and from the programs that it executes:
+//
+//   - to write, make and remove files;
+//   - to execute files other than this program and its dynamic linker;
+//   - to read files, except those at or below the paths in readable and ofTheSystem();
+//   - to send signals to other processes, and to connect to their Unix sockets.
+//
+// If the list readable is empty, restrict takes no right to read. An old version of Landlock takes
+// fewer rights: see handled(). restrict returns the kernel's version of Landlock.
 func restrict(readable []string) (version int, err error) {
 	version, err = landlock.LandlockGetABIVersion()
 	if err != nil {
@@ -74,8 +78,8 @@ func noLandlock(err error) error {
 	return fmt.Errorf("the kernel refuses Landlock: %w", err)
 }
 
-// truncation returns an error if this version of Landlock cannot forbid to truncate files, by
-// truncate(2) or by open(2) with O_TRUNC.
+// truncation returns an error if this version of Landlock cannot keep a process from truncating
+// files. Files are truncated by truncate(2), and by open(2) with O_TRUNC.
 func truncation(version int) error {
 	if version < 3 {
 		return fmt.Errorf("version %d of Landlock cannot forbid truncation; Linux 6.2 can",
@@ -108,8 +112,7 @@ func restrictAs(version int, readable []string) error {
 	if err := allow(rules, self, execute); err != nil {
 		return err
 	}
-	// The kernel executes the program's dynamic linker, too, so that file needs the same
-	// rights.
+	// The kernel also executes the program's dynamic linker, which needs the same rights.
 	program, err := elf.Open(self)
 	if err != nil {
 		return err
@@ -133,7 +136,8 @@ func restrictAs(version int, readable []string) error {
 
 // ofTheSystem lists the paths that every worker may read: libraries and their configuration, the
 // system's store of CAs, and the files of the resolver and the Go runtime. The fixed paths are
-// folders, because a rule for a file would not hold for the file that replaces it.
+// folders, because files may be replaced later, and a rule for a file does not hold for the new
+// file.
 func ofTheSystem() []string {
 	list := []string{"/usr", "/lib", "/lib32", "/lib64", "/etc", "/dev", "/proc", "/sys"}
 	if real, err := filepath.EvalSymlinks("/etc/resolv.conf"); err == nil {
@@ -148,7 +152,7 @@ func ofTheSystem() []string {
 	return list
 }
 
-// allow adds a rule for a file, or for all below a folder.
+// allow adds a rule that gives the rights in access: to a file, or to a folder and all below it.
 func allow(rules int, path string, access uint64) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -12,12 +12,14 @@ import (
 )
 
 // The limit of a worker's memory is RLIMIT_DATA (getrlimit(2)). It counts the private writable
-// memory of the process, Go's and C's. RLIMIT_AS would count the gigabytes of addresses that Go
-// reserves and does not use. A cgroup for each worker needs rights that not every daemon has.
+// memory of the process, Go's and C's. Two other limits are not used. RLIMIT_AS would count the
+// gigabytes of addresses that Go reserves and does not use. A cgroup for each worker needs rights
+// that not every daemon has.
 
-// LimitMemory lets the process have max bytes more than it has now. At the limit malloc(3) fails,
-// and an allocation of Go ends the process. When Go's own memory reaches three quarters of max, its
-// garbage collector works harder.
+// LimitMemory limits the memory of this process. The parameter max is the number of bytes that the
+// process may add to its present memory. At the limit malloc(3) fails, and an allocation of Go ends
+// the process. When Go's own memory reaches three quarters of max, Go's garbage collector works
+// harder.
 func LimitMemory(max int64) error {
 	has, err := dataBytes()
 	if err != nil {
@@ -59,14 +61,13 @@ func dataBytes() (int64, error) {
 }
 
 // When the machine or the cgroup is out of memory, the kernel kills the process with the highest
-// score. oomBias is added to the score of a worker, in thousandths of all memory. It is large
-// enough that a worker dies before the supervisor, which has little memory. It is small enough that
-// a program that takes all memory dies before a worker.
+// score. The score is the process's share of all memory, in thousandths. A worker adds oomBias to
+// its own score. So a worker dies before the supervisor, which has little memory. But a program
+// that takes all memory has a still higher score, and dies before a worker.
 const oomBias = 100
 
 // dieFirst adds oomBias to the score of this process and of the programs that it executes
-// (proc_pid_oom_score_adj(5)). So if memory runs out, the kernel kills a worker before the
-// supervisor.
+// (proc_pid_oom_score_adj(5)).
 func dieFirst() error {
 	const file = "/proc/self/oom_score_adj"
 	text, err := os.ReadFile(file)

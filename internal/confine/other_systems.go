@@ -14,8 +14,8 @@ import (
 // errOther is the report of a measure that only Linux has.
 var errOther = errors.New("not on this system")
 
-// Restart confines nothing. It reports errOther for each measure that Restart takes on Linux, or
-// returns nil if no confinement is wanted.
+// Restart confines nothing. If no confinement is wanted, Restart returns nil. Otherwise it reports
+// errOther for each measure that Restart takes on Linux.
 func Restart() Measures {
 	state := os.Getenv(EnvName)
 	os.Unsetenv(EnvName)
@@ -36,7 +36,7 @@ func (m Measures) Conceal() {
 	m.note("noCoreFiles", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
 }
 
-// Finish reports that there is no filter of system calls.
+// Finish reports that this system has neither a filter of system calls nor no_new_privs.
 func (m Measures) Finish() {
 	m.note("seccomp", errOther)
 	m.note("noNewPrivileges", errOther)

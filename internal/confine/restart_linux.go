@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Call Restart before anything else in a worker. First it makes sure that the kernel, if memory
-// runs out, kills the worker before the supervisor (dieFirst). If the environment asks for the
-// confinement (EnvName), Restart then confines the calling thread, and executes the program again.
-// In the new program, Restart only makes the process undumpable, and returns the reports of the
-// measures. It returns nil if no confinement is wanted.
+// Call Restart before anything else in a worker. If no confinement is wanted, it only calls
+// dieFirst(), and returns nil. If the environment asks for the confinement (EnvName), Restart calls
+// dieFirst(), confines the calling thread, and executes the program again. In the new program,
+// Restart only makes the process undumpable, and returns the reports of the measures. If the
+// program cannot be executed again, the reports say so.
 func Restart() Measures {
 	state := os.Getenv(EnvName)
 	os.Unsetenv(EnvName)
@@ -62,8 +62,8 @@ func Restart() Measures {
 	return m
 }
 
-// Conceal keeps the memory of the process out of core files, and from other programs of its user,
-// because the memory will hold keys. If m is nil, there is no report.
+// Conceal protects the memory of the process, which will hold keys. No core file gets the memory,
+// and other programs of the same user cannot read it. If m is nil, there is no report.
 func (m Measures) Conceal() {
 	m.note("notTraceable", hide())
 	m.note("noCoreFiles", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))

@@ -6,9 +6,9 @@
 //
 //   - Each packet is one message: JSON of at most [MaxMessage] bytes. The socket's type,
 //     SOCK_SEQPACKET, keeps the bounds and the order of packets.
-//   - The supervisor speaks first: the worker's configuration, and the user that the worker must
-//     become, if any. Then it sends a message for each session, which carries the connection
-//     (SCM_RIGHTS, unix(7)).
+//   - The supervisor sends the first message, with the worker's configuration. If the worker must
+//     become another user, this message also names the user. Later a message for each session
+//     carries the session's connection (SCM_RIGHTS, unix(7)).
 //   - The worker answers with one [Ready]. If it cannot serve, it sends the reason instead (Unfit),
 //     and exits. After the Ready it sends an [Ended] for each session, a pong for each ping, and a
 //     [Described] for each question about a session. It also reports events for the audit log, in
@@ -55,14 +55,14 @@ const (
 	sendTimeout = 5 * time.Second
 )
 
-// ToWorker is a message of the supervisor. Exactly one of its fields is set, but As may come with
-// Config.
+// ToWorker is a message of the supervisor. A message sets one field. Only a message with Config may
+// also set As.
 type ToWorker struct {
 	Config json.RawMessage `json:"config,omitempty"`
 	// As is the user that the worker must become before it serves.
 	As      *confine.Identity `json:"as,omitempty"`
 	Session *Session          `json:"session,omitempty"`
-	Ping    uint64            `json:"ping,omitempty"` // its number
+	Ping    uint64            `json:"ping,omitempty"` // the number of the ping
 
 	Describe uint64 `json:"describe,omitempty"` // the number of a session
 	End      *End   `json:"end,omitempty"`
@@ -72,7 +72,7 @@ type ToWorker struct {
 // Session announces a connection, which travels with the message.
 type Session struct {
 	Number uint64 `json:"number"`
-	Slot   int    `json:"slot"` // in the page of vitals (see package vitals)
+	Slot   int    `json:"slot"` // the session's slot in the page of vitals (package vitals)
 	UID    uint32 `json:"uid"`
 	PID    int32  `json:"pid"`
 
@@ -97,8 +97,8 @@ type Ready struct {
 	Path    string `json:"path,omitempty"`    // of the library
 	Error   string `json:"error,omitempty"`   // why there is no library
 
-	// Confinement says for each measure "on", or why the measure is not in force. Nil: none was
-	// asked for.
+	// Confinement says for each measure "on", or why the measure is not in force. Nil: no
+	// confinement was asked for.
 	Confinement map[string]string `json:"confinement,omitempty"`
 }
 
@@ -128,7 +128,7 @@ type Audit struct {
 	Session uint64 `json:"session"`
 	// Event is nil if the message only reports events that were left out.
 	Event *audit.Event `json:"event,omitempty"`
-	// Missed is the number of events of the session that were left out before this one.
+	// Missed is the number of the session's events that were left out since its previous Audit.
 	Missed uint64 `json:"missed,omitempty"`
 }
 
@@ -177,8 +177,8 @@ func Open() (*Conn, error) {
 	return c, nil
 }
 
-// open makes a Conn of the socket fd. The Conn has a copy of fd, and open closes fd, also if it
-// fails.
+// open makes a Conn of the socket fd. The Conn has a copy of fd. open always closes fd, even after
+// an error.
 func open(fd int) (*Conn, error) {
 	if err := check(fd, unix.SOCK_SEQPACKET); err != nil {
 		unix.Close(fd)
@@ -244,8 +244,8 @@ func (c *Conn) TrySend(msg any) error {
 }
 
 // await waits for a message, and returns a buffer for it. The buffer has at most MaxMessage+1
-// bytes: one byte more than allowed shows that a message is too long. await makes the buffer after
-// the wait, so that an idle worker has none.
+// bytes. A message that fills so many bytes is too long: see decode. await makes the buffer after
+// the wait, so that an idle worker has no buffer.
 func (c *Conn) await() ([]byte, error) {
 	raw, err := c.c.SyscallConn()
 	if err != nil {
@@ -303,7 +303,8 @@ func (c *Conn) ReceiveConn(msg any) (*net.UnixConn, error) {
 	return conn, taken
 }
 
-// If a message is too long, or is not valid JSON, the error wraps ErrMessage.
+// If a message is too long, or its JSON cannot be decoded, the error of Receive and ReceiveConn
+// wraps ErrMessage.
 var ErrMessage = errors.New("a message cannot be read")
 
 func decode(b []byte, msg any) error {
@@ -345,7 +346,7 @@ func connOf(oob []byte, flags int) (*net.UnixConn, error) {
 		return nil, err
 	}
 	conn, err := adopt(fds[0])
-	// FileConn needs a second descriptor for a moment.
+	// For its copy, adopt needs a second descriptor. If none is free, the connection is lost.
 	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 		err = ErrNotTaken
 	}
@@ -371,7 +372,7 @@ func check(fd, want int) error {
 }
 
 // adopt makes a Go connection, non-blocking and close-on-exec, from fd. The connection has a copy
-// of fd, and adopt closes fd, also if it fails.
+// of fd. adopt always closes fd, even after an error.
 func adopt(fd int) (*net.UnixConn, error) {
 	f := os.NewFile(uintptr(fd), "socket")
 	defer f.Close() // FileConn makes a copy

@@ -9,12 +9,12 @@ import "tlsd/internal/plain"
 
 // Bounds of an answer.
 const (
-	MostHandles = 64  // in a Described
-	longestPeer = 300 // bytes
+	MostHandles = 64  // most handles in a Described
+	longestPeer = 300 // bytes of a peer
 	longestWord = 16  // bytes of a kind or a state
 )
 
-// End orders a session to end. Its caller is told the reason.
+// End orders a session to end. The session's caller is told the reason.
 type End struct {
 	Number uint64 `json:"number"`
 	Reason string `json:"reason"`
@@ -26,10 +26,10 @@ type Described struct {
 	Gone        bool     `json:"gone,omitempty"` // there is no such session
 	Connections int      `json:"connections,omitempty"`
 	Contexts    int      `json:"contexts,omitempty"`
-	Received    int64    `json:"received,omitempty"` // bytes, since its beginning
-	Sent        int64    `json:"sent,omitempty"`     // bytes, since its beginning
-	Calls       int      `json:"calls,omitempty"`    // in flight
-	Handles     []Handle `json:"handles,omitempty"`  // the first MostHandles
+	Received    int64    `json:"received,omitempty"` // bytes since the session began
+	Sent        int64    `json:"sent,omitempty"`     // bytes since the session began
+	Calls       int      `json:"calls,omitempty"`    // calls in flight
+	Handles     []Handle `json:"handles,omitempty"`  // the first MostHandles open handles
 }
 
 // Handle describes an open handle.

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal is no flag, because darwin lacks MSG_NOSIGNAL. The SIGPIPE of a socket does not end a Go
-// program.
+// noSignal is 0, because darwin lacks the flag MSG_NOSIGNAL. Go programs need no such flag: a
+// SIGPIPE that a socket causes does not end them.
 const noSignal = 0
 
 // domainOf gives the address family of a Unix or internet socket, and -1 for any other socket.

@@ -4,11 +4,12 @@
 // The rules:
 //
 //   - A [Writer] takes lines of JSON, as the log has them. Each line becomes one entry.
-//   - The message is for people: the line's text, and after it the line's fields. It has no
-//     newline.
-//   - A field's name is TLSD_ and the key in capitals. So no key of a line can set a field that the
-//     journal itself uses, such as MESSAGE. Only the key session has no prefix: it becomes SESSION.
-//     A key with other characters than a-z, 0-9 and - gets no field. The message still has the key.
+//   - The message is for people. It has the line's text, and then the line's other keys and values.
+//     It has no newline.
+//   - Each of these keys also becomes a field, unless the key is longer than longestKey or has
+//     characters besides a-z, 0-9 and -. The field's name is TLSD_ and the key in capitals (with _
+//     for -). So no key can set a field that the journal itself uses, such as MESSAGE. Only the key
+//     session has no prefix: it becomes SESSION.
 //   - Each value is sent with its length, so no value can begin another field.
 //
 // While the journal takes no entries, a Write waits. Close ends this wait.
@@ -97,8 +98,8 @@ func field(b *bytes.Buffer, name, value string) {
 	b.WriteByte('\n')
 }
 
-// longestKey limits a key that becomes a field, in bytes. The journal allows a field's name 64
-// bytes.
+// longestKey limits a key that becomes a field, in bytes. The journal accepts names of fields up to
+// 64 bytes.
 const longestKey = 50
 
 // fieldName is the name of the field for a key, or "" if the key gets no field.
@@ -128,7 +129,7 @@ func priority(level, logger string) string {
 	return priorityError
 }
 
-// message is a line for people.
+// message makes the message of an entry, which is for people.
 func message(logger, text string, rest []member) string {
 	var b strings.Builder
 	if logger != "" {
@@ -141,7 +142,8 @@ func message(logger, text string, rest []member) string {
 	return plain.Text(b.String(), longestMessage)
 }
 
-// shown is the value in a message. A string is quoted if a reader could not see where it ends.
+// shown is the value as the message shows it. A string is quoted if it is empty, or has a space, a
+// quotation mark or an equals sign.
 func (m member) shown() string {
 	odd := func(r rune) bool { return unicode.IsSpace(r) || r == '"' || r == '=' }
 	if m.text && (m.value == "" || strings.ContainsFunc(m.value, odd)) {

@@ -15,7 +15,7 @@ import (
 type Writer struct {
 	path string
 
-	mu   sync.Mutex // guards conn and over; no call that waits is made under it
+	mu   sync.Mutex // guards the fields below; not held during a call that waits
 	conn *net.UnixConn
 	over bool // Close was called
 }
@@ -50,7 +50,7 @@ func (w *Writer) use(conn *net.UnixConn) (*net.UnixConn, error) {
 	case w.over && conn != nil:
 		return nil, errors.Join(net.ErrClosed, conn.Close())
 	case conn != nil:
-		_ = w.conn.Close() // the journal keeps the entries that were sent
+		_ = w.conn.Close() // entries that were sent are not lost
 		w.conn = conn
 	}
 	return w.conn, nil
@@ -140,8 +140,9 @@ func sealed(content []byte) (*os.File, error) {
 	return f, nil
 }
 
-// Is says whether f is the stream to the journal. The parameter stream is the value of
-// JOURNAL_STREAM (systemd.exec(5)), or "" if that variable is not set.
+// Is says whether the file f is a stream that systemd has connected with the journal. The parameter
+// stream is the value of JOURNAL_STREAM (systemd.exec(5)), which has the stream's device and inode.
+// It is "" if the variable is not set.
 func Is(f *os.File, stream string) bool {
 	var st unix.Stat_t
 	if stream == "" || unix.Fstat(int(f.Fd()), &st) != nil {

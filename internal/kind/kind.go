@@ -5,20 +5,20 @@
 // The package imports nothing, so any layer may use it.
 package kind
 
-// Kind says why a call failed, coarsely enough for a program to act on.
+// Kind says why a call failed. There are only a few kinds, so that a program can act on each.
 type Kind string
 
 // The kinds. proto.md lists each with its JSON-RPC code.
 const (
 	// the message is no request, or its parameters have the wrong count, type or range
 	Params Kind = "params"
-	// the handle is not open; or it is a server context and the call needs a connection; or it
-	// is a connection and the call needs a server context
+	// the handle is not open, or it is of the wrong sort (a server context in place of a
+	// connection, or the reverse)
 	Handle    Kind = "handle"
 	State     Kind = "state"     // the handle is not in a state that allows the call
 	Backend   Kind = "backend"   // there is no usable libssl
 	File      Kind = "file"      // a certificate, key or CA file is missing or bad
-	Connect   Kind = "connect"   // no TCP connection: name, route or listening address
+	Connect   Kind = "connect"   // a TCP connection or a listening socket cannot be made
 	Handshake Kind = "handshake" // the TLS handshake failed for another reason than Verify
 	Verify    Kind = "verify"    // the peer's certificate was not accepted
 	IO        Kind = "io"        // an established connection broke

@@ -49,9 +49,8 @@ var library = sync.OnceValues(func() (*openssl.Library, error) {
 })
 
 // NothingLeft is an argument for testd.Main, which calls it after all tests. It checks that no
-// socket is open, and that no thread has errors in its error queue of OpenSSL. It looks at 50
-// threads of this process, because each thread has a queue of its own, and many threads have served
-// sessions.
+// socket is open, and that the error queues of OpenSSL are empty. Each thread of the process has a
+// queue of its own. NothingLeft looks at the queues of 50 threads.
 func NothingLeft() error {
 	lib, err := library()
 	if err != nil {
@@ -86,8 +85,9 @@ func NothingLeft() error {
 type inProcess struct {
 	s *session.Session
 
-	// mu guards ended. It is also locked while a session.Call is created, because two calls of
-	// a session must not be created at the same time. It is not locked while the call runs.
+	// mu guards the field ended. The method run also locks mu to create a session.Call, because
+	// two calls of a session must not be created at the same time. It unlocks mu before it runs
+	// the call.
 	mu    sync.Mutex
 	ended bool
 	calls sync.WaitGroup
@@ -120,7 +120,7 @@ func (p *inProcess) run(ctx context.Context, call func() *session.Call) (any, er
 	return nil, told
 }
 
-// give calls the method run, and converts the result to T.
+// give calls p.run(), and converts the result to T.
 func give[T any](ctx context.Context, p *inProcess, call func() *session.Call) (T, error) {
 	v, err := p.run(ctx, call)
 	result, _ := v.(T)

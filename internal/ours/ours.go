@@ -79,8 +79,9 @@ type Daemon struct{ D *testd.Daemon }
 func (Daemon) String() string               { return "daemon" }
 func (l Daemon) Open(tb testing.TB) Session { tb.Helper(); return l.D.Dial(tb) }
 
-// A Stream is a connection whose handshake has been done. Read returns io.EOF after the peer's
-// close_notify. One Read and one Write may run at the same time.
+// A Stream is a connection as an io.ReadWriteCloser. Read and Write need a handshake that has
+// succeeded. Read returns io.EOF after the peer's close_notify. One Read and one Write may run at
+// the same time.
 type Stream struct {
 	TB  testing.TB
 	Ctx context.Context // of all calls
@@ -155,8 +156,8 @@ type Listener struct {
 	Port int
 }
 
-// Listen opens a session, and listens on a free port. The session's next handle is 3: the server
-// context has the handle 1, and the Accept that Listen cancels has used up the number 2.
+// Listen opens a session, and listens on a free port. The session's next handle is 3. Handle 1 is
+// the server context. To listen, Listen makes an Accept and cancels it, which uses up the number 2.
 func Listen(ctx context.Context, tb testing.TB, l Level, certFile, keyFile string) *Listener {
 	tb.Helper()
 	ln := &Listener{tb, ctx, l.Open(tb), 0, testkit.Port(tb)}

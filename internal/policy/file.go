@@ -28,16 +28,16 @@ const (
 // File is a valid policy file: TOML with a table [default] and tables [user.NAME]. NAME is a name
 // of the user database or a number.
 type File struct {
-	preset Policy
-	// users has the policies of users with a table. If the table lacks a key, the policy has
-	// the default's value.
+	preset Policy // the policy of [default]
+	// users has the policies of users with a table. A key that the table lacks has the value of
+	// [default].
 	users map[uint32]Policy
 	names map[uint32]string // the NAME of each of these users in the file
 }
 
-// Load reads a file. Load refuses a file that users besides root and this process's user can
-// change. The same holds for the folders and links in the path. Load also refuses a file without a
-// line feed at its end, because the file was probably cut off.
+// Load reads a file. If another user than root and this process's user can change the file, or a
+// folder or link in its path, Load refuses the file. Load also refuses a file without a line feed
+// at its end, because the file was probably cut off.
 func Load(path string) (*File, error) {
 	text, err := safefile.Read(path, maxFile, uint32(os.Geteuid()))
 	if err != nil {
@@ -54,12 +54,12 @@ func Load(path string) (*File, error) {
 	return f, nil
 }
 
-// Parse reads the text of a file. A text without a table is an error: the file was probably cut
-// off, and must not allow everything. An error begins with "LINE:" if the line is known, and
-// otherwise with a space. So "PATH:" can stand before the error.
+// Parse reads the text of a file. Parse refuses a text without a table, which would allow
+// everything: the file was probably cut off. The caller puts "PATH:" before an error. So an error
+// begins with "LINE:", or with a space if the line is not known.
 func Parse(text []byte) (*File, error) { return parse(text, lookup) }
 
-// For is the policy of a user. A nil File restricts nothing.
+// For returns the policy of a user. A nil File restricts nothing.
 func (f *File) For(uid uint32) Policy {
 	if f == nil {
 		return Policy{}
@@ -76,7 +76,7 @@ func (f *File) Users() (uids []uint32, names map[uint32]string) {
 	return slices.Sorted(maps.Keys(f.names)), f.names
 }
 
-// Default is the policy of all other users.
+// Default returns the policy of [default], which holds for users without a table.
 func (f *File) Default() Policy { return f.preset }
 
 func parse(text []byte, lookup func(name string) (uint32, error)) (*File, error) {

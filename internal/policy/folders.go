@@ -14,8 +14,8 @@ import "errors"
 //     namespace, where the path of a folder leads to another folder.
 //   - To find a file's real path, the file is first opened with O_PATH, even outside the folders.
 //     O_PATH gives no access to the content.
-//   - Linux before 5.6 and other systems have no openat2(2). On these systems a policy with folders
-//     opens no file.
+//   - Linux before 5.6 and other systems have no openat2(2). On these systems Open fails if the
+//     policy has folders.
 //   - A hard link counts as a file of the folder in which it is. So a user who may write into an
 //     allowed folder can add a file to it by a hard link.
 type Folders []Folder

@@ -45,7 +45,7 @@ func (l Folders) Open(path string) (*os.File, error) {
 	for _, folder := range l {
 		f, inside, err := folder.open(real, flags)
 		if lack(err) {
-			inside = true // it may be inside: err does not tell
+			inside = true // perhaps: err does not depend on the file
 		}
 		if inside && err != nil {
 			err = &os.PathError{Op: "open", Path: path, Err: err}
@@ -65,7 +65,7 @@ func (f Folder) open(real string, flags uint64) (file *os.File, inside bool, err
 		return nil, false, err
 	}
 	if err != nil {
-		return nil, false, nil // a missing folder has no files
+		return nil, false, nil // a folder that cannot be opened allows no file
 	}
 	dir := os.NewFile(uintptr(fd), f.path)
 	defer dir.Close()
@@ -115,8 +115,7 @@ func noOpenat2(err error) bool {
 	return err != nil
 }
 
-// holdName says whether a path is below one of the folders, by its text alone: links are not
-// followed.
+// holdName says whether the text of a path is below one of the folders. holdName follows no links.
 func (l Folders) holdName(path string) bool {
 	for _, folder := range l {
 		if beneath(folder.path, filepath.Clean(path)) {

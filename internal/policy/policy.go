@@ -103,8 +103,8 @@ func (p Policy) RequiresTLS13() bool { return p.MinTLS.text == "1.3" }
 type Answer int
 
 const (
-	No        Answer = iota // whatever the host's addresses are
-	Yes                     // whatever the host's addresses are
+	No        Answer = iota // no address of the host is allowed
+	Yes                     // every address of the host is allowed
 	ByAddress               // MayConnectTo decides on each address
 )
 
@@ -134,10 +134,10 @@ func (p Policy) MayConnect(host Host, port int) Answer {
 	return answer
 }
 
-// MayConnectTo judges the address of a connection before the connection is made. Call it only if
-// the script's host is this address, or a name for which MayConnect has returned ByAddress. An IPv4
-// address in IPv6 form counts as the IPv4 address. A zone is ignored. The unspecified address
-// counts as the loopback address, because the kernel connects there.
+// MayConnectTo judges an address before a connection to it is made. If a name led to the address,
+// call MayConnectTo only if MayConnect has returned ByAddress for the name. An IPv4 address in IPv6
+// form counts as the IPv4 address. A zone is ignored. The unspecified address counts as the
+// loopback address, because the kernel connects there.
 func (p Policy) MayConnectTo(a netip.AddrPort) bool {
 	addr := plain(a.Addr())
 	switch addr {
@@ -154,16 +154,17 @@ func (p Policy) MayConnectTo(a netip.AddrPort) bool {
 }
 
 // MayListenOnPort says whether the policy allows the port on at least one address. Port 0 stands
-// for any free port. Only a rule for all ports allows it.
+// for any free port, so it needs a rule for all ports.
 func (p Policy) MayListenOnPort(port int) bool {
 	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {
 		return l.allowsPort(port)
 	})
 }
 
-// MayListen judges the address of a listener. 0.0.0.0 stands for all IPv4 addresses of the machine,
-// and :: for all addresses. Two kinds of rules allow one of these two: a rule without a network,
-// and a rule whose network contains this same address. Port 0 is as for MayListenOnPort.
+// MayListen judges the address of a listener. A rule without a network allows every address. A rule
+// with a network allows the addresses in the network. 0.0.0.0 and :: get no special treatment. So a
+// rule for 10.0.0.0/8 does not allow 0.0.0.0, which stands for all IPv4 addresses of the machine.
+// Port 0 needs a rule for all ports.
 func (p Policy) MayListen(a netip.AddrPort) bool {
 	addr := plain(a.Addr())
 	return p.Listen == nil || slices.ContainsFunc(p.Listen, func(l Listen) bool {

@@ -79,8 +79,8 @@ func (d *Destination) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// matchesName says whether the destination allows a host by the host's name, which must be in lower
-// case and without a final dot.
+// matchesName says whether the destination allows a host that has this name. The name must be in
+// lower case and without a final dot.
 func (d Destination) matchesName(name string) bool {
 	if d.any {
 		return true
@@ -105,7 +105,7 @@ type Listen struct {
 
 func (l Listen) String() string { return l.text }
 
-// allowsPort judges a port. Port 0 stands for any free port, which only * (or 1-65535) allows.
+// allowsPort judges a port. Port 0 stands for any free port, so it needs PORTS * or 1-65535.
 func (l Listen) allowsPort(port int) bool {
 	return l.ports.has(port) || port == 0 && l.ports == everyPort
 }

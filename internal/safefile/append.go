@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Append opens a file, to write at its end. If there is no file, Append makes one with the mode
-// 0600. Root and the users in owners are trusted. Append fails if the folders and links on the way
-// break the package's rules. It also fails if the file is a link, has a second name (hard link), or
-// belongs to a user who is not trusted. The mode must not give the group or other users any access.
-// path must be absolute.
+// Append opens a file, to write at its end. path must be absolute. If there is no file, Append
+// makes one with the mode 0600. Root and the users in owners are trusted. The folders and links on
+// the way must keep the package's rules. The file must be regular, and not a link. It must have one
+// name only (no further hard link), and belong to a trusted user. Its mode must give no access to
+// the group and other users.
 func Append(path string, owners ...uint32) (*os.File, error) {
 	w := walk{owners: append(owners, 0), path: path, dir: -1}
 	w.last = w.append

@@ -29,8 +29,8 @@ const (
 	pathMax  = 4096 // bytes of a link's target
 )
 
-// Read returns the content of a file of at most max bytes. The path is absolute. Root and the
-// owners are trusted.
+// Read returns the content of a file. path must be absolute. If the file has more than max bytes,
+// Read fails. Root and the users in owners are trusted.
 func Read(path string, max int64, owners ...uint32) ([]byte, error) {
 	f, err := open(path, append(owners, 0))
 	if err != nil {
@@ -46,14 +46,14 @@ func Read(path string, max int64, owners ...uint32) ([]byte, error) {
 
 // A walk goes from the root folder to a file.
 type walk struct {
-	owners []uint32
+	owners []uint32 // the trusted users, root among them
 	path   string   // for errors
 	dir    int      // descriptor of the folder that the walk has reached
 	at     string   // the path of that folder, without links
 	todo   []string // the names that are still to walk
 	links  int      // symbolic links that were followed
 
-	last func(name, at string) (*os.File, error) // opens the last name; if nil, step does that
+	last func(name, at string) (*os.File, error) // opens the file at the end; nil: read() does
 }
 
 func open(path string, owners []uint32) (*os.File, error) {
@@ -160,8 +160,9 @@ func (w *walk) read(name, at string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), w.path), nil
 }
 
-// follow reads a link, and checks it again. In a folder with the sticky bit, the owner may have
-// removed the link, and a stranger may have made another one.
+// follow reads a link, and then checks the link again. Another user may have replaced the link
+// since the method look checked it: when the owner of a link in /tmp removes it, any user can make
+// a new link of this name.
 func (w *walk) follow(name, at string) error {
 	if w.links++; w.links > maxLinks {
 		return w.failed(at, unix.ELOOP)

@@ -2,13 +2,14 @@ package sockets
 
 import "net"
 
-// Peer is the process that made the other end of a Unix socket, as the kernel knows it.
+// Peer is the process at the other end of a Unix socket. The kernel has noted the process at its
+// connect(2) or listen(2).
 type Peer struct {
 	PID      int // 0 if the system does not tell
 	UID, GID uint32
 }
 
-// PeerOf asks the kernel for the process that made the other end of a connection.
+// PeerOf asks the kernel for the process at the other end of a connection.
 func PeerOf(conn *net.UnixConn) (Peer, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

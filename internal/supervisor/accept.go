@@ -9,8 +9,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// This file accepts connections from the socket. After an error of accept(2) tlsd tries again,
-// after a pause that grows up to a second.
+// This file accepts connections from the socket. If accept(2) fails, tlsd pauses, and tries again.
+// After each further failure the pause is longer, up to a second.
 
 // accept accepts connections until Run sets the socket's deadline to the past.
 func (s *Supervisor) accept(life context.Context) {

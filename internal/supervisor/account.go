@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Limits of sessions, of starts of workers and of log lines hold for each account. Usually a
+// Each account has its own limits of sessions, of starts of workers and of log lines. Usually a
 // caller's account is its user. Callers that only --allow-gid allows are an exception. A member of
 // the group may have 65,536 subordinate users (subuid(5)), which are in the group, too. If each had
 // an account, the member would have 65,536 times the limit. So the account of a caller that only
@@ -21,7 +21,7 @@ import (
 //
 //   - the user, if the user database has its number;
 //   - the user to whom the number is subordinate;
-//   - the group, as one account for all callers for which neither exists.
+//   - the group, which is one account for all of its remaining callers.
 //
 // Without cgo the user database is only /etc/passwd. So users of other databases, such as LDAP, are
 // not found, and share the account of their group. A user that --allow-uid names has an account of
@@ -86,8 +86,8 @@ func parseID(text string) (uint32, bool) {
 // neither the user database nor /etc/subuid has their numbers.
 const strangers account = groupBit << 1
 
-// denied is the account of a caller that may not connect. As for callers that may connect, the
-// account of a subordinate user is the account of the user to whom its number is subordinate.
+// denied is the account of a caller that may not connect. The first two choices are those in the
+// list above type account. If neither exists, the account is strangers.
 func (a accountant) denied(peer Peer) account {
 	if a.known(peer.UID) {
 		return userAccount(peer.UID)

@@ -55,9 +55,8 @@ func (s *Supervisor) pickWorker(ctx context.Context, peer Peer) (*worker, error)
 	return s.startOne(ctx, peer.account(), as)
 }
 
-// takeSpare takes the oldest worker out of the list, or returns nil if the list is empty.
-// startDone() is called when the worker is ready or gone. By this call startOne gives up its place
-// in the queue of starts.
+// takeSpare takes the oldest worker out of the list, or returns nil if the list is empty. When the
+// worker is ready or gone, finishStart calls startDone().
 func (s *Supervisor) takeSpare(spares *[]*worker, startDone func()) *worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,8 +93,8 @@ func (s *Supervisor) leastLoaded(ctx context.Context) (*worker, error) {
 }
 
 // startOne starts a worker for one session of a user, or gives the user a spare worker (engage). In
-// both cases startOne first waits in the queue of starts. For the queue, the start is over when the
-// worker is ready or gone.
+// both cases startOne first waits in the queue of starts. When the worker is ready or gone,
+// finishStart calls done(), and the queue admits the next start.
 func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Identity) (
 	*worker, error) {
 	done, err := s.starts.wait(ctx, of)
@@ -118,7 +117,7 @@ func (s *Supervisor) startOne(ctx context.Context, of account, as *confine.Ident
 	return w, nil
 }
 
-// waitError is the error of a wait for a worker, if the end of ctx has ended the wait.
+// waitError tells why ctx has ended a wait for a worker.
 func waitError(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), errHungUp) {
 		return errHungUp

@@ -7,10 +7,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// If a user's workers die one after another, the user's next session has to wait, longer after each
-// death. So a script that crashes the library in a loop does not keep the machine busy. Sessions of
-// other users do not wait. The streak of deaths ends when a worker reports the end of its session,
-// for whatever reason. Shared workers are left out: they neither lengthen nor end a streak.
+// If more than freeDeaths workers of a user die one after another, the user's next session has to
+// wait. Each further death makes the wait longer, up to longestPause. So a script that crashes the
+// library in a loop does not keep the machine busy. Sessions of other users do not wait. The streak
+// of deaths ends when a worker reports the end of its session, for whatever reason. Shared workers
+// are left out: they neither lengthen nor end a streak.
 
 const (
 	freeDeaths    = 3 // a streak of at most so many deaths causes no pause
@@ -35,7 +36,7 @@ func pauseAfter(deaths int) time.Duration {
 	return min(shortestPause<<min(deaths-freeDeaths-1, 10), longestPause)
 }
 
-// countDeath counts the death of a worker that served one session.
+// countDeath counts the death of a worker that is not shared.
 func (s *Supervisor) countDeath(as account) {
 	now := time.Now()
 	s.mu.Lock()

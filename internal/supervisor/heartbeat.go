@@ -36,8 +36,8 @@ func (s *Supervisor) startHeartbeat() (stop func()) {
 	return ticker.Stop
 }
 
-// signOfLife waits for s.mu, and then sends the service manager a sign of life. It sends none while
-// a fork hangs.
+// signOfLife waits for s.mu, and then sends the service manager a sign of life. If a start of a
+// process hangs, signOfLife sends none.
 func (s *Supervisor) signOfLife() {
 	s.count() // waits for s.mu
 	if !s.forking.hangs() {
@@ -48,17 +48,16 @@ func (s *Supervisor) signOfLife() {
 // A forkWatch knows which starts of processes are under way.
 type forkWatch struct {
 	mu     sync.Mutex
-	starts map[*time.Time]struct{} // when each of these starts began
+	starts map[*time.Time]struct{} // the time of each such start
 }
 
-// track calls the function make, which starts a process. Until make returns, the start counts as
-// under way.
+// track calls make(), which starts a process. Until make() returns, the start counts as under way.
 func (f *forkWatch) track(make func() error) error {
 	defer f.begin(time.Now())()
 	return make()
 }
 
-// begin notes a start. The function end forgets it.
+// begin adds a start to f.starts. The function end removes this start.
 func (f *forkWatch) begin(at time.Time) (end func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

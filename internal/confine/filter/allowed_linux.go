@@ -29,7 +29,7 @@ var allowed = []string{
 	"pwritev2", "readahead", "readlink", "readlinkat", "select", "sendfile", "signalfd",
 	"signalfd4", "splice", "stat", "statfs", "statx", "tee", "timerfd_create",
 	"timerfd_gettime", "timerfd_settime", "umask",
-	// Sockets that exist. The creation of sockets has a rule of its own: see families.
+	// Existing sockets. For new sockets there is a rule of its own: see families.
 	"bind", "connect", "getpeername", "getsockname", "getsockopt", "listen", "recvmmsg",
 	"sendmmsg", "setsockopt", "shutdown",
 	// Memory. mmap has a rule of its own in program_linux.go.
@@ -75,11 +75,11 @@ const dupQuery = 1024 + 3
 // ioctls are the allowed requests of ioctl(2): the state of a descriptor, its waiting data, and the
 // names of interfaces.
 var ioctls = []uint32{
-	// FIONBIO, FIONCLEX, FIOCLEX
+	// 0x5421 is FIONBIO, 0x5450 is FIONCLEX, and 0x5451 is FIOCLEX.
 	unix.TCGETS, unix.TIOCGWINSZ, unix.TIOCINQ, unix.TIOCOUTQ, 0x5421, 0x5450, 0x5451,
 	unix.SIOCGIFNAME, unix.SIOCGIFINDEX, unix.SIOCGIFFLAGS, unix.SIOCGIFCONF,
 }
 
-// families are the allowed families of new sockets: IPv4, IPv6, and netlink, which Go's net package
-// asks for the interfaces. Unix sockets are not among them.
+// families are the allowed families of new sockets: IPv4, IPv6 and netlink. Go's net package gets
+// the list of interfaces through netlink. A new Unix socket is refused.
 var families = []uint32{unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}

@@ -1,18 +1,18 @@
 // Package filter makes the programs of the workers' seccomp filter, one for each architecture, from
-// names of system calls. Only tests import this package. A worker has the finished program, because
-// the names and numbers of all calls would be a tenth of an idle worker's memory. The command "make
-// pages" writes the programs into package confine, and a test checks that they agree with the
-// names.
+// names of system calls. The command "make pages" writes the programs into package confine, and a
+// test checks that the programs agree with the names. Only tests import this package. If a worker
+// made the program itself, the names and numbers of all calls would be a tenth of an idle worker's
+// memory.
 //
-// The filter allows the calls in the lists of allowed_linux.go. Almost every other call gets EPERM.
-// A call that is newer than go-seccomp-bpf gets ENOSYS, as from a kernel without the call, because
-// libraries can go on after ENOSYS.
+// The filter allows the calls in the lists of allowed_linux.go. Almost every other call fails with
+// EPERM. But a call that is newer than go-seccomp-bpf fails with ENOSYS, as in a kernel that lacks
+// the call. Libraries expect this error, and go on without the call.
 //
 // The program is a sequence of blocks. Each block decides about one system call, and passes any
 // other call on to the next block. Each block expects the number of the call in BPF's register A.
-// The numbers come from go-seccomp-bpf. The programs that go-seccomp-bpf can make are not used: if
-// a condition on an argument fails, they leave the argument in the register, where the next block
-// expects the number.
+// The numbers come from go-seccomp-bpf. It could also make the program, but with a fault: if a
+// condition on an argument fails, the next block finds the argument in register A, and not the
+// number of the call.
 package filter
 
 import (
@@ -42,7 +42,8 @@ const (
 )
 
 // Program makes the filter's program for one architecture. goarch is the name of the architecture
-// in Go. The program allows kill, tgkill and prlimit64 only for the process pid.
+// in Go. The program allows kill, tgkill and prlimit64 only for the process pid. prlimit64 may also
+// get 0, which means the calling process.
 func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	info, err := arch.GetInfo(goarch)
 	if err != nil {
@@ -69,8 +70,8 @@ func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	for _, name := range allowed {
 		add(name, permit)
 	}
-	// Of netlink's protocols only the one for interfaces is allowed. By the others a worker
-	// could reach other processes.
+	// Of netlink's protocols only NETLINK_ROUTE is allowed, for the list of interfaces. Through
+	// another protocol a worker could reach other processes.
 	add("socket", slices.Concat([]bpf.Instruction{low(0),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_NETLINK, SkipFalse: 3},
 		low(2), bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.NETLINK_ROUTE, SkipTrue: 1},
@@ -95,8 +96,9 @@ func Program(goarch string, pid uint32) ([]bpf.Instruction, error) {
 	return append(list, refuse), nil
 }
 
-// oneOf is the block of a call that is allowed only if an argument has one of the values. The upper
-// 32 bits of the argument must be 0, even if the kernel ignores them.
+// oneOf is the block of a call that is allowed only if an argument has one of the values. The
+// parameter otherwise is the verdict for all other values. The upper 32 bits of the argument must
+// be 0, even if the kernel ignores them.
 func oneOf(argument uint32, otherwise bpf.Instruction, values ...uint32) []bpf.Instruction {
 	block := []bpf.Instruction{high(argument),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1}, otherwise, low(argument)}
