@@ -33,7 +33,7 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 int64_t client_set_ca(struct process *p, struct call *c);
 int64_t client_set_timeout(struct process *p, struct call *c);
 
-/* Ends the process's session when the library is unloaded. No call may be going on. */
+/* Call it when the library is unloaded, and no call is going on. Ends the process's session. */
 void client_end(struct process *p);
 
 #endif

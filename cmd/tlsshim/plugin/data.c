@@ -242,7 +242,8 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 }
 
 /* Waits until tlsd has sent the first n bytes of this connection to the peer. Returns false with
- * the error set if the wait or the sending fails. */
+ * the error set if the wait or the sending fails. tlsd answers tls.Flush with the error of
+ * writing, or with an error of kind limit, which concerns only the Flush. */
 static bool flush_all(struct use *u, int64_t n)
 {
 	struct call c = use_call(u, &flush);
@@ -254,7 +255,7 @@ static bool flush_all(struct use *u, int64_t n)
 	if (u->ch->writing.state == OPEN && process_cancelled(u->p, u->began))
 		u->ch->writing.state = CUT_SHORT; /* nobody knows how many bytes tlsd has sent */
 	else if (c.failed && strcmp(c.kind.name, "limit") != 0)
-		u->ch->writing.reported = true; /* tls.Flush has returned the error of writing */
+		u->ch->writing.reported = true; /* the host gets the error of writing now */
 	pthread_mutex_unlock(&u->p->mu);
 	return false;
 }

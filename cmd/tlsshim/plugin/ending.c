@@ -50,7 +50,7 @@ int64_t connection_shutdown(struct process *p, struct call *c)
 		result = client_run(p, c);
 		pthread_mutex_lock(&p->mu);
 		if (result < 0 && u.ch->writing.state == ENDED_WELL)
-			u.ch->writing.state = OPEN; /* later Writes are for tlsd to judge */
+			u.ch->writing.state = OPEN; /* tlsd decides whether later Writes succeed */
 		pthread_mutex_unlock(&p->mu);
 	}
 	use_end(&u);
@@ -105,8 +105,8 @@ static int close_handle(struct process *p, const struct method *m, struct call *
 	ready = use_has_data(&u) && m->closes == CONNECTION;
 	if (ready)
 		begin_close(&u);
-	/* tls_Close does not close a context, nor tls_CloseServerContext a connection. tlsd refuses
-	 * such a call, and the handle stays watched. */
+	/* tls_Close closes only connections, and tls_CloseServerContext only contexts. If the
+	 * handle is of the other sort, tlsd refuses the call, and the handle stays watched. */
 	if (u.ch && u.ch->context == (m->closes == CONTEXT))
 		watch_set(p, u.ch, false);
 	result = client_run(p, c);
