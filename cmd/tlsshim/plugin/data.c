@@ -58,10 +58,10 @@ static int64_t now_us(void)
 }
 
 /* Spins: for SPIN_US it tries again and again to receive. If data comes, the thread need not sleep,
- * and that saves time: on an idle machine a CPU that sleeps needs 30 to 60 us to wake up. A spin
- * without data makes the next wait sleep at once. Each further spin without data doubles the number
- * of waits that sleep at once, up to MOST_SKIPS. One thread of the process spins at a time, and
- * none if there is only one CPU. Returns what recv(2) returns.
+ * and that saves time: on an idle machine a CPU that sleeps needs 30 to 60 us to wake up. After a
+ * spin without data, the next wait does not spin, but sleeps at once. Each further spin without
+ * data doubles the number of waits that do not spin, up to MOST_SKIPS. One thread of the process
+ * spins at a time, and none if there is only one CPU. Returns what recv(2) returns.
  *
  * Measured in a prototype, on a machine of 2 CPUs, with round trips of 64 bytes: on the idle
  * machine a round trip takes 167 us with spins, and 209 us without. While twenty other processes

@@ -18,8 +18,8 @@ static const struct method
 	close_context = { .name = "tls.CloseServerContext", .closes = CONTEXT };
 
 /* Ends the writing direction of a connection that has a channel, so that no Write comes after
- * tls.Shutdown. Returns 1 if the call tls.Shutdown is still to be made; else the result of
- * tls_Shutdown. */
+ * tls.Shutdown. Returns 1 if tlsd must now get the call tls.Shutdown. Otherwise returns the
+ * result of tls_Shutdown, 0 or -1. */
 static int begin_shutdown(struct use *u)
 {
 	int result = -1;
@@ -57,8 +57,8 @@ int64_t connection_shutdown(struct process *p, struct call *c)
 	return result;
 }
 
-/* Ends the calls of other threads on the channel. If a Write was cut short, begin_close shuts both
- * directions of the channel down. tlsd sees this end before the Close, and sends no
+/* Ends the calls of other threads on the channel. If a Write was cut short, shuts both directions
+ * of the channel down. tlsd then meets the end of the channel before the Close, and sends no
  * close_notify. */
 static void begin_close(struct use *u)
 {

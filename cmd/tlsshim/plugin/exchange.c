@@ -35,7 +35,7 @@
 #include "session.h"
 #include "text.h"
 
-enum { CANCEL_WAIT_MS = 5000 /* for the answers to calls that are cancelled */ };
+enum { CANCEL_WAIT_MS = 5000 /* the longest wait for the answer to a cancelled call */ };
 
 #define NOT_ENDED "tlsd has not ended a cancelled call in time"
 #define CANCEL_LINE \
@@ -85,8 +85,8 @@ struct control_wait {
 
 /* --- reading --- */
 
-/* The leader's wait calls this function before each sleep (wait.h). It sends cancel requests, and
- * sets the deadline and the tick of the next sleep. */
+/* The leader's wait calls this function before each sleep (wait.h). The function sends cancel
+ * requests, and sets the deadline and the tick of the next sleep. */
 static void look_from_reading(struct wait *w)
 {
 	struct control_wait *r = (struct control_wait *)w;
@@ -205,7 +205,8 @@ int session_cancelled(struct process *p, const struct call *c)
 }
 
 /* Sets an error that tlsd has sent. tlsd's text begins with the name of the method. If c->op is
- * set, it replaces this name, because the host has called op, not the method. p may be NULL. */
+ * set, c->op replaces this name, because the host knows its call by the name c->op. p may be
+ * NULL. */
 static void set_tlsds_error(struct process *p, const struct call *c, const char *message)
 {
 	size_t len = c->op ? strlen(c->method->name) : 0;

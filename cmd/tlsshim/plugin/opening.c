@@ -6,7 +6,7 @@
 #include "find.h"
 #include "text.h"
 
-enum { LAST_LINE_WAIT_MS = 1000 /* for the rest of a line that has come in part */ };
+enum { LAST_LINE_WAIT_MS = 1000 /* the longest wait for the rest of a line */ };
 
 struct opening {
 	/* Must be first, because look_from_search() casts the address of wait to the address of the

@@ -47,7 +47,7 @@ static struct process *make(struct process *parent)
 	turn_init(&p->opening);
 	pthread_mutex_init(&p->mu, NULL);
 
-	/* The parent's handles are unknown here, and the child does not use their numbers again.
+	/* The child cannot use the parent's handles. Its own handles begin after their numbers.
 	 * The child gets the parent's settings. Otherwise it would silently use the system's trust
 	 * store. */
 	p->inherited = parent ? atomic_load(&parent->highest) : 0;
