@@ -57,7 +57,7 @@ struct places {
 	const char *candidates[4];
 	int n, private;
 	char own[PATH_MAX];          /* our user's default socket; "" if $TLSD_SOCKET is set */
-	char dir[SOCKET_PATH_BYTES]; /* the directory of own, if own is in /tmp; else "" */
+	char dir[SOCKET_PATH_BYTES]; /* /tmp/tlsd-UID, if own is in this directory; else "" */
 };
 
 /* Fills in p from the environment and f->conf. (places.c) */

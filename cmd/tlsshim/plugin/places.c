@@ -9,8 +9,8 @@
 #include "system.h"
 #include "text.h"
 
-/* The sockets of a tlsd for the whole machine. The first is the default. A tlsd whose unit has
- * RuntimeDirectory=tlsd (systemd) listens on the second. */
+/* The sockets of a tlsd for the whole machine. The first is the default. The second is for a unit
+ * of systemd that has its socket in RuntimeDirectory=tlsd. */
 static const char *const system_sockets[] = { "/run/tlsd.sock", "/run/tlsd/tlsd.sock" };
 
 void search_note(struct search *f, const char *format, ...)
