@@ -20,8 +20,8 @@ import (
 // the metrics.
 
 const (
-	// scrapeTime is the default timeout of a question to the daemon. Prometheus waits for 10 s
-	// by default.
+	// scrapeTime is the default timeout of a question to the daemon. It is shorter than the
+	// 10 s for which Prometheus waits by default.
 	scrapeTime = 5 * time.Second
 	// maxScrapes limits the requests that are answered at the same time.
 	maxScrapes = 4
@@ -69,14 +69,14 @@ func (c *command) exporter(ctx context.Context, _ []string) error {
 	return nil
 }
 
-// A failure has the reason why the previous request failed; "" if it succeeded.
+// The type failure remembers why the previous question to the daemon failed.
 type failure struct {
 	mu   sync.Mutex
-	last string // guarded by mu
+	last string // the reason; "" if it did not fail; guarded by mu
 }
 
-// changed() notes the outcome of a request. It prints err, unless err is nil or the
-// previous request failed for the same reason.
+// changed() notes the outcome of a question to the daemon. It prints the reason of a failure, but
+// not the same reason twice in a row.
 func (f *failure) changed(w io.Writer, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

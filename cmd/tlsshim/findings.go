@@ -106,7 +106,7 @@ func noAutostart(f facts) string {
 	return ""
 }
 
-// sockets judges the probed sockets.
+// sockets() judges the probed sockets.
 func sockets(f facts, add adder) {
 	for _, p := range f.probes {
 		if p.err == nil {
@@ -175,7 +175,8 @@ func library(i wire.Info, add adder) {
 	add("backend", ok, "", "%s", i.Backend)
 	add("libssl", ok, "", "%s, %s", i.Libssl.Version, i.Libssl.Path)
 	if i.Libssl.Libcrypto != "" {
-		// Always ok: tlsd loads no libssl whose libcrypto is of another build.
+		// Always ok here: if tlsd finds libraries of different builds, it uses neither of
+		// them, and the finding "backend" says so.
 		add("libcrypto", ok, "", "%s (%s)", i.Libssl.Libcrypto,
 			cmp.Or(i.Libssl.Pair, "not compared with libssl"))
 	}
@@ -258,7 +259,7 @@ func trip(f facts, add adder) {
 	add("round trip", ok, "", "tls.Backend takes %v (median of %d)", median, len(sorted))
 }
 
-// conversation judges the rehearsal of a script.
+// conversation judges whether a server and a client could talk to each other (rehearse.go).
 func conversation(r rehearsal, add adder) {
 	switch {
 	case r.step == "": // without OpenSSL there is no rehearsal; the finding "backend" says so
@@ -274,8 +275,8 @@ func conversation(r rehearsal, add adder) {
 			"%s: %v", r.step, r.err)
 	case isKind(r.err, client.KindFile), isKind(r.err, client.KindHandshake),
 		isKind(r.err, client.KindInternal):
-		// An error of kind file has no errno here: tlsd can read the files, but OpenSSL
-		// does not accept them.
+		// An error of kind file without an errno means that tlsd can read the file, but
+		// that OpenSSL does not accept its content.
 		add("conversation", fail, "look into OpenSSL's configuration (openssl.cnf of "+
 			"tlsd's OpenSSL): it may disable all ciphers or providers", "%s: %v",
 			r.step, r.err)
@@ -284,7 +285,7 @@ func conversation(r rehearsal, add adder) {
 	}
 }
 
-// names says how tlsd looks up hosts.
+// names() says how tlsd looks up names, and warns of modules that tlsd does not ask.
 func names(modules []string, add adder) {
 	if len(modules) == 0 {
 		add("names", ok, "", "tlsd looks up names in /etc/hosts and by DNS, as this "+

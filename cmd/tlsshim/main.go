@@ -170,7 +170,9 @@ var subcommands = []subcommand{
 type subcommand struct {
 	name, args, about string
 	run               func(*command, context.Context, []string) error
-	flags             []string // its own flags; nil: no flag may follow an argument
+	// flags has the names of the flags that this subcommand takes besides the common flags. If
+	// it is nil, all flags must stand before the arguments.
+	flags []string
 }
 
 // subcommandNames lists the subcommands.
@@ -183,7 +185,7 @@ func subcommandNames() string {
 	return strings.Join(list[:last], ", ") + " or " + list[last]
 }
 
-// errReported makes the exit status exitFailed. The failure has been printed already.
+// errReported is the error of a run whose failure has been printed already.
 var errReported = errors.New("a call failed, which was reported")
 
 type usageError struct{ error }
@@ -258,7 +260,7 @@ func (c *command) run(ctx context.Context, args []string) error {
 	return misuse("unknown subcommand %q: want %s", args[0], subcommandNames())
 }
 
-// sockets lists the sockets to try. A bad client.conf is an error, as for the plugin.
+// sockets() lists the sockets to try. A bad client.conf is an error, as for the plugin.
 func (c *command) sockets() ([]string, error) {
 	if c.socket != "" {
 		return []string{c.socket}, nil

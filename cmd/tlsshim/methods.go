@@ -16,8 +16,8 @@ import (
 	"tlsd/rpc/wire"
 )
 
-// This file turns the words of a command into calls. The type of a parameter decides which form the
-// word for it must have. Tlsd decides whether the value makes sense.
+// This file turns the words of a command into calls. It checks that each word has the form of its
+// parameter's type, such as a number. Tlsd decides whether the value makes sense.
 
 type paramType int
 
@@ -54,8 +54,9 @@ var (
 	pKeyFile  = param{name: "keyFile", typ: file}
 )
 
-// The table methods follows proto.md, section 4. It lacks tls.Hello, because client.Dial makes this
-// call. It lacks tls.Signal and the parameters "channel", because words cannot carry descriptors.
+// This table of methods follows proto.md, section 4. It lacks tls.Hello, because client.Dial makes
+// this call. It lacks tls.Signal and the parameters "channel", because words cannot carry
+// descriptors.
 var methods = []method{
 	{"tls.NewClient", []param{pHost, pPort}, false, "open a connection"},
 	{"tls.Handshake", []param{pHandle}, false, "do the TLS handshake and verify the server"},
@@ -251,9 +252,8 @@ func parseFile(word string, mayEmpty bool) (string, error) {
 	return filepath.Abs(word)
 }
 
-// read returns the data that a word stands for. The result is not nil. If the data is longer than
-// wire.MaxBlob, read may cut it off after wire.MaxBlob+1 bytes. That is still too long, so the
-// method add refuses the word.
+// The method read returns the data that a word stands for. The result is not nil. If the data is
+// too long, the result may be only its first wire.MaxBlob+1 bytes. The method add refuses both.
 func (s *source) read(word string) ([]byte, error) {
 	if literal, ok := strings.CutPrefix(word, "text:"); ok {
 		return []byte(literal), nil

@@ -142,7 +142,7 @@ func cleanLines(s string) string {
 	return b.String()
 }
 
-// amount is a number of bytes, for people.
+// amount() writes a number of bytes for people, such as 1.5MiB.
 func amount(n int64) string {
 	v, unit := float64(n), "B"
 	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
@@ -157,7 +157,7 @@ func amount(n int64) string {
 	return fmt.Sprintf("%.1f%s", v, unit)
 }
 
-// age is a number of seconds, for people.
+// age() writes a number of seconds for people, such as 2m05s.
 func age(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second))
 	switch {
@@ -171,7 +171,7 @@ func age(seconds float64) string {
 	return fmt.Sprintf("%dd%02dh", int(d.Hours())/24, int(d.Hours())%24)
 }
 
-// userName is a user's name, or number.
+// userName returns the name of a user, or the number if there is no name.
 func userName(uid uint32) string {
 	n := strconv.FormatUint(uint64(uid), 10)
 	if u, err := user.LookupId(n); err == nil {

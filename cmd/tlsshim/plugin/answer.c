@@ -16,7 +16,7 @@
 struct answer {
 	bool id_null; /* the line belongs to no call: tlsd says why it ends the session */
 	int64_t id;
-	struct span error; /* an error's message, a JSON string; in a result .at is NULL */
+	struct span error; /* the JSON string with an error's message; .at is NULL: no error */
 	struct kind kind;  /* the error's kind */
 	struct span result;
 };
@@ -46,8 +46,8 @@ static bool parse(struct span line, struct answer *a)
 	return true;
 }
 
-/* Adds tlsd's reason for the end of the session to the string in why. It leaves out "lost: ",
- * because the host's error begins with the same word. */
+/* Adds tlsd's reason for the end of the session to the string in why, without "lost: ". The plugin
+ * itself begins the errors of a lost session with this word. */
 static void take_reason(const struct answer *a, char *why)
 {
 	char *message = a->error.at ? json_text(a->error) : NULL;

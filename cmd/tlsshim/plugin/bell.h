@@ -21,7 +21,8 @@
 
 #include "owned.h"
 
-enum { BELL_PIPES = 8 }; /* the newest pipe, and rung pipes whose listeners still wake up */
+/* The most pipes at a time: the newest pipe, and rung pipes that listeners have not left yet. */
+enum { BELL_PIPES = 8 };
 
 struct bell {
 	pthread_mutex_t mu; /* guards read_end and users; held for a moment only */

@@ -18,7 +18,7 @@ enum {
 	MAKES_HANDLE = 4, /* its result is a handle */
 	SETTINGS = 8,     /* the session gets the process's settings before the call (client.h) */
 	QUIET = 16,       /* the host gets no error of the call, unless the call is cancelled */
-	FAILS = 32,       /* made only to get tlsd's error text; a result breaks the protocol */
+	FAILS = 32,       /* the plugin wants only tlsd's error; a result breaks the protocol */
 };
 
 /* With NOTHING, tlsd answers with a number, and the host gets 0. */
@@ -36,17 +36,19 @@ struct param {
 enum { MOST_TEXTS = 3 };
 
 /* A method of proto.md. Its parameters are, in this order: the handle, the texts, the blob, the
- * number, and 1 if a descriptor is sent with the call. The method has a blob or a number only if
- * the member of this name is true. With the flag OPENS there is no handle; with OPENS and
- * NAMES_ZERO the handle is 0. */
+ * number, and 1 if a descriptor is sent with the call. There is a blob only if the member blob is
+ * true, and a number only if the member number is true. With the flag OPENS there is no handle;
+ * with OPENS and NAMES_ZERO the handle is 0. */
 struct method {
 	const char *name;
 	struct param texts[MOST_TEXTS]; /* the first entry without a name ends the list */
 	bool blob, number;
 	enum result result;
 	int flags;
-	enum sort waits_on; /* the call waits on a handle of this sort; a close ends it */
-	enum sort closes;   /* the sort of handle that it closes */
+	/* The sort of the handle on which the call waits. A close of the handle ends the call.
+	 * NEITHER: the call does not wait on a handle. */
+	enum sort waits_on;
+	enum sort closes; /* the sort of the handle that the call closes; NEITHER: none */
 };
 
 /* A call lives on the stack of the thread that makes it. */
@@ -64,8 +66,8 @@ struct call {
 	int64_t n;                /* the parameter that is a number */
 	struct owned *pass;       /* a descriptor to send and then to close, or NULL */
 	struct owned *pass_first; /* a descriptor to send before pass, and to keep; or NULL */
-	bool is_part;             /* a part of a use (use.h), and has the use's value of began */
-	unsigned began;           /* p->cancels when the call began */
+	bool is_part;             /* the call belongs to a struct use (use.h) */
+	unsigned began;           /* p->cancels at the beginning of the call, or of its use */
 
 	/* The session fills in these members. */
 	int64_t number;   /* the result, if it is a NUMBER; else 0 */
@@ -74,16 +76,15 @@ struct call {
 
 	const char *params; /* the parameters as a JSON array, stored here by client.c */
 
-	/* These members belong to the session, and the process's mu guards them. One of the waiting
-	 * threads is the leader, which reads the answers (exchange.c). */
+	/* These members belong to the session, and the process's mu guards them. */
 	struct call *next;
 	int64_t id;
 	bool done, failed, lost;
 	bool parked;      /* the call's thread waits for the condition woken */
 	bool sent;        /* it is sent or being sent: only an answer or session_lose ends it now */
 	bool cancel_sent; /* tlsd knows that it is cancelled */
-	/* 0: the call is not cancelled. Otherwise the session is lost if no answer has come by this
-	 * time. */
+	/* 0: the call is not cancelled. Otherwise a time of now_ms(): if the call has no answer by
+	 * then, the session is lost. */
 	int64_t cancel_by;
 	pthread_cond_t woken;
 };

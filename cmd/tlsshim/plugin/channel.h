@@ -25,7 +25,7 @@ enum state {
 	OPEN,
 	ENDED_WELL, /* reading: the peer has ended it; writing: tls_Shutdown has ended it */
 	BROKEN_OFF, /* the member error says why */
-	CUT_SHORT,  /* writing: a Write failed after some of it was sent */
+	CUT_SHORT,  /* writing: a Write has failed, but the peer may get a part of its bytes */
 };
 
 struct direction {
@@ -57,9 +57,10 @@ struct channels {
 	struct channel *buckets[CHANNEL_BUCKETS]; /* by the low bits of the handle */
 };
 
-/* channel_find returns the channel of a handle, or NULL if there is none. channel_make makes it if
- * there is none, and returns NULL if there is no memory. A caller that keeps the channel after it
- * has given up mu must count up refs, and call channel_release later. */
+/* channel_find returns the channel of a handle, or NULL if there is none. channel_make does the
+ * same, but if there is no channel, it makes one. It returns NULL if there is no memory. A caller
+ * that keeps the channel after it has given up mu must count up refs, and call channel_release
+ * later. */
 struct channel *channel_find(struct channels *t, int64_t handle);
 struct channel *channel_make(struct channels *t, int64_t handle);
 void channel_release(struct channel *ch); /* it may be NULL */

@@ -79,7 +79,7 @@ static int restore_settings(struct process *p, struct session *s, const struct c
 	}
 	pthread_mutex_unlock(&p->mu);
 	if (result < 0 && process_cancelled(p, c->began))
-		session_cancelled(p, c); /* so that the error names the call, not the setter */
+		session_cancelled(p, c); /* replaces the error, which names the setter, not c */
 	return result;
 }
 
@@ -135,7 +135,8 @@ int64_t client_set_timeout(struct process *p, struct call *c)
 /* --- a call --- */
 
 /* Returns the call's session; the caller gets a reference to it. Returns NULL with the error set if
- * there is none. */
+ * there is no session. If the handle's channel has an error of writing that the host does not know,
+ * sets this error, and returns NULL, too. */
 static struct session *session_for(struct process *p, struct call *c)
 {
 	struct channel *ch;

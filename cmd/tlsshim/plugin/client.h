@@ -15,9 +15,9 @@
 #include "session.h"
 
 /* Makes the call and waits for its answer. Returns 0 if the call succeeds. Otherwise returns -1 and
- * sets the last error (error.h), unless the method is QUIET (call.h). Closes c->pass in any case. p
- * may be NULL. The handle's data channel may have an error of writing that no call has returned
- * yet. Then the call fails with this error, unless the call is a part of a use (c->is_part). */
+ * sets the last error (error.h), unless the method is QUIET (call.h). The handle's data channel
+ * may have an error of writing that no call has returned yet. Then the call fails with this error,
+ * unless the call is a part of a use (c->is_part). Closes c->pass in any case. p may be NULL. */
 int client_run(struct process *p, struct call *c);
 
 /* Returns the session of a handle, and *ch becomes the handle's channel. The caller gets a
@@ -33,7 +33,7 @@ struct session *client_session(struct process *p, const char *op, int64_t handle
 int64_t client_set_ca(struct process *p, struct call *c);
 int64_t client_set_timeout(struct process *p, struct call *c);
 
-/* Ends the process's session when the library is unloaded. No call may be going on. */
+/* Call it when the library is unloaded, and no call is going on. Ends the process's session. */
 void client_end(struct process *p);
 
 #endif

@@ -38,9 +38,9 @@ static char *cut(char **rest, const char *separators)
 
 /* --- opening the file --- */
 
-/* path is a file or a folder. Returns false, with the reason in why, if another user than root can
- * change the file, or replace a file of root in the folder. In a sticky folder other users cannot
- * replace root's files. */
+/* Looks at the owner and the mode of a file, or of a folder above the file. Returns true if only
+ * root can change the file or folder. Also returns true for root's sticky folders, because other
+ * users cannot replace root's files in them. If the result is false, why has the reason. */
 static bool only_root_changes(const char *path, const struct stat *st, char *why, size_t cap)
 {
 	bool sticky = S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX);

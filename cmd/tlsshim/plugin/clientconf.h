@@ -2,9 +2,9 @@
  * clientconf.h - /etc/tlsd/client.conf, in which the administrator tells callers about the system's
  * tlsd. It has lines of "key = value". Empty lines and lines that begin with # are ignored.
  *
- *   socket = PATH             the socket of the system's tlsd; the plugin tries this socket, and
- *                             with autostart = yes also the socket of a private tlsd, and no
- *                             other; if $TLSD_SOCKET is set, it tries only $TLSD_SOCKET
+ *   socket = PATH             the socket of the system's tlsd. If $TLSD_SOCKET is set, the plugin
+ *                             tries only $TLSD_SOCKET. Otherwise it tries PATH. With
+ *                             autostart = yes it then tries the socket of a private tlsd
  *   autostart = yes | no      whether a private tlsd may be started
  *   trusted-users = USER ...  names or numbers of users whose daemons are trusted like root's
  *

@@ -25,9 +25,9 @@ bool connection_make_pair(struct process *p, struct call *c, struct owned *ends[
 	return false;
 }
 
-/* Stores the descriptor ours, our end of a pair, as the data channel of the connection. Closes the
- * descriptor if the connection has a data channel already, if the session is lost, or if there is
- * no memory. Only a lack of memory is an error. */
+/* Stores our end of a pair (the parameter ours) as the data channel of the connection. Closes our
+ * end if the connection has a data channel already, if the session is lost, or if there is no
+ * memory. Only a lack of memory is an error. */
 static int attach(struct process *p, const char *op, int64_t handle, struct owned *ours)
 {
 	struct channel *ch;

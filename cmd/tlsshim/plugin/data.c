@@ -58,10 +58,10 @@ static int64_t now_us(void)
 }
 
 /* Spins: for SPIN_US it tries again and again to receive. If data comes, the thread need not sleep,
- * and that saves time: on an idle machine a CPU that sleeps needs 30 to 60 us to wake up. A spin
- * without data makes the next wait sleep at once. Each further spin without data doubles the number
- * of waits that sleep at once, up to MOST_SKIPS. One thread of the process spins at a time, and
- * none if there is only one CPU. Returns what recv(2) returns.
+ * and that saves time: on an idle machine a CPU that sleeps needs 30 to 60 us to wake up. After a
+ * spin without data, the next wait does not spin, but sleeps at once. Each further spin without
+ * data doubles the number of waits that do not spin, up to MOST_SKIPS. One thread of the process
+ * spins at a time, and none if there is only one CPU. Returns what recv(2) returns.
  *
  * Measured in a prototype, on a machine of 2 CPUs, with round trips of 64 bytes: on the idle
  * machine a round trip takes 167 us with spins, and 209 us without. While twenty other processes
@@ -242,7 +242,8 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 }
 
 /* Waits until tlsd has sent the first n bytes of this connection to the peer. Returns false with
- * the error set if the wait or the sending fails. */
+ * the error set if the wait or the sending fails. tlsd answers tls.Flush with the error of
+ * writing, or with an error of kind limit, which concerns only the Flush. */
 static bool flush_all(struct use *u, int64_t n)
 {
 	struct call c = use_call(u, &flush);
@@ -254,7 +255,7 @@ static bool flush_all(struct use *u, int64_t n)
 	if (u->ch->writing.state == OPEN && process_cancelled(u->p, u->began))
 		u->ch->writing.state = CUT_SHORT; /* nobody knows how many bytes tlsd has sent */
 	else if (c.failed && strcmp(c.kind.name, "limit") != 0)
-		u->ch->writing.reported = true; /* tls.Flush has returned the error of writing */
+		u->ch->writing.reported = true; /* the host gets the error of writing now */
 	pthread_mutex_unlock(&u->p->mu);
 	return false;
 }

@@ -18,8 +18,8 @@ static const struct method
 	close_context = { .name = "tls.CloseServerContext", .closes = CONTEXT };
 
 /* Ends the writing direction of a connection that has a channel, so that no Write comes after
- * tls.Shutdown. Returns 1 if the call tls.Shutdown is still to be made; else the result of
- * tls_Shutdown. */
+ * tls.Shutdown. Returns 1 if tlsd must now get the call tls.Shutdown. Otherwise returns the
+ * result of tls_Shutdown, 0 or -1. */
 static int begin_shutdown(struct use *u)
 {
 	int result = -1;
@@ -50,15 +50,15 @@ int64_t connection_shutdown(struct process *p, struct call *c)
 		result = client_run(p, c);
 		pthread_mutex_lock(&p->mu);
 		if (result < 0 && u.ch->writing.state == ENDED_WELL)
-			u.ch->writing.state = OPEN; /* later Writes are for tlsd to judge */
+			u.ch->writing.state = OPEN; /* tlsd decides whether later Writes succeed */
 		pthread_mutex_unlock(&p->mu);
 	}
 	use_end(&u);
 	return result;
 }
 
-/* Ends the calls of other threads on the channel. If a Write was cut short, begin_close shuts both
- * directions of the channel down. tlsd sees this end before the Close, and sends no
+/* Ends the calls of other threads on the channel. If a Write was cut short, shuts both directions
+ * of the channel down. tlsd then meets the end of the channel before the Close, and sends no
  * close_notify. */
 static void begin_close(struct use *u)
 {
@@ -105,8 +105,8 @@ static int close_handle(struct process *p, const struct method *m, struct call *
 	ready = use_has_data(&u) && m->closes == CONNECTION;
 	if (ready)
 		begin_close(&u);
-	/* tls_Close does not close a context, nor tls_CloseServerContext a connection. tlsd refuses
-	 * such a call, and the handle stays watched. */
+	/* tls_Close closes only connections, and tls_CloseServerContext only contexts. If the
+	 * handle is of the other sort, tlsd refuses the call, and the handle stays watched. */
 	if (u.ch && u.ch->context == (m->closes == CONTEXT))
 		watch_set(p, u.ch, false);
 	result = client_run(p, c);

@@ -55,7 +55,7 @@ struct kind kind_read(struct span error)
  * process. */
 
 struct last_error {
-	struct last_error *next, **link; /* in its process's list; guarded by mu */
+	struct last_error *next, **link; /* in p->errors; *link points here; guarded by mu */
 	struct process *of;
 	struct kind kind;       /* of the most recent call */
 	char text[ERROR_BYTES]; /* of the most recent call that has failed */

@@ -46,18 +46,19 @@ int error_set(struct process *p, struct kind kind, const char *first, const char
  * be NULL. */
 void error_clear(struct process *p);
 
-/* The kind of this thread's last call. p may be NULL. */
+/* The kind of the error of this thread's last call; "" if the call has succeeded. If p is NULL, the
+ * kind is "limit". */
 struct kind error_kind(const struct process *p);
 
 /* Call it when the library is unloaded. Afterwards no function of the library runs when a thread
  * ends. */
 void error_end(void);
 
-/* Frees the errors of all threads, when nobody uses the process any more. */
+/* Frees the errors of all threads. No thread may use p any more. */
 void errors_free(struct process *p);
 
-/* Copies the text of this thread's last error, or of the process's if the thread has none. mu is
- * not held. */
+/* Copies the text of this thread's last error. If the thread has none, copies the text of the
+ * process's last error. If p is NULL, the text is "out of memory". mu is not held. */
 void error_text(struct process *p, char text[ERROR_BYTES]);
 
 #endif

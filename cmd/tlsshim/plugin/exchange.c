@@ -6,8 +6,8 @@
  * When it has its own answer, it wakes another waiting thread, which becomes the leader.
  *
  * While a thread waits to send or to read, it does not hold mu. tlsd may stop receiving until its
- * answers are read, and a sender does not read them. This is no deadlock. tlsd has answers only to
- * calls that were sent. The threads of these calls wait; one of them is the leader, and reads.
+ * answers are read. A sender then waits, and does not read, but another thread does: tlsd has
+ * answers only to calls that were sent, and of the threads that made these calls one is the leader.
  *
  * A call counts as sent from the beginning of its sending. From then on only two things end it: the
  * leader reads its answer, or session_lose ends all calls. If the sending fails, the sender shuts
@@ -17,7 +17,7 @@
  * Cancelling. tls_Cancel may run in a signal handler of the thread that holds mu. So tls_Cancel
  * takes no lock. It only increments p->cancels, and rings the bell. The leader, the sender, and the
  * thread that looks for a tlsd listen to the bell. Each of them wakes the threads that wait for
- * their turn to send or to look for a tlsd (struct turn). A woken thread leaves at once, because
+ * a turn (struct turn), for example the turn to send. A woken thread leaves at once, because
  * nothing of its call was sent. Only a call that closes a handle is sent nevertheless, because it
  * must free the handle. For a call that was sent, the leader sends a cancel request, and tlsd then
  * answers the call.
@@ -35,7 +35,7 @@
 #include "session.h"
 #include "text.h"
 
-enum { CANCEL_WAIT_MS = 5000 /* for the answers to calls that are cancelled */ };
+enum { CANCEL_WAIT_MS = 5000 /* the longest wait for the answer to a cancelled call */ };
 
 #define NOT_ENDED "tlsd has not ended a cancelled call in time"
 #define CANCEL_LINE \
@@ -79,14 +79,14 @@ struct control_wait {
 	struct wait wait;
 	struct process *p;
 	struct session *s;
-	int64_t by; /* the leader's own deadline; 0: none */
+	int64_t by; /* the leader: the parameter deadline of session_lead; 0: none */
 	struct call *c;
 };
 
 /* --- reading --- */
 
-/* The leader's wait calls this function before each sleep (wait.h). It sends cancel requests, and
- * sets the deadline and the tick of the next sleep. */
+/* The leader's wait calls this function before each sleep (wait.h). The function sends cancel
+ * requests, and sets the deadline and the tick of the next sleep. */
 static void look_from_reading(struct wait *w)
 {
 	struct control_wait *r = (struct control_wait *)w;
@@ -205,7 +205,8 @@ int session_cancelled(struct process *p, const struct call *c)
 }
 
 /* Sets an error that tlsd has sent. tlsd's text begins with the name of the method. If c->op is
- * set, it replaces this name, because the host has called op, not the method. p may be NULL. */
+ * set, c->op replaces this name, because the host knows its call by the name c->op. p may be
+ * NULL. */
 static void set_tlsds_error(struct process *p, const struct call *c, const char *message)
 {
 	size_t len = c->op ? strlen(c->method->name) : 0;
@@ -274,8 +275,10 @@ static bool send_in_turn(struct process *p, struct session *s, struct call *c)
 
 	if (c->method->closes) {
 		turn_take_always(p, &s->sending);
+		/* If note_cancels saw the cancel before the call was in s->calls, it has not marked
+		 * the call. The old value of cancels_seen makes it look at all calls again. */
 		if (process_cancelled(p, c->began))
-			s->cancels_seen = c->began; /* note_cancels looks at this call, too */
+			s->cancels_seen = c->began;
 	} else if (!turn_take(p, &s->sending, c->began)) {
 		return false;
 	}

@@ -15,7 +15,7 @@
 
 enum {
 	CONNECT_WAIT_MS = 10000, /* the longest wait while the server's queue is full */
-	RACE_WAIT_MS = 1000,     /* for the tlsd that another process has just started */
+	RACE_WAIT_MS = 1000,     /* the longest wait for a tlsd that another process has started */
 	RACE_STEP_MS = 10,
 };
 

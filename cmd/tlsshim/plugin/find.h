@@ -1,11 +1,11 @@
 /*
  * find.h - finds a tlsd, or starts one.
  *
+ *   - Our user's own socket is $XDG_RUNTIME_DIR/tlsd.sock. If $XDG_RUNTIME_DIR names no directory
+ *     of our user, the own socket is /tmp/tlsd-UID/tlsd.sock.
  *   - If $TLSD_SOCKET is set, the library tries only this socket. Else, if client.conf names a
- *     socket, it tries that socket, and with autostart = yes also the socket of a private tlsd.
- *     Else it tries $XDG_RUNTIME_DIR/tlsd.sock, /run/tlsd.sock and /run/tlsd/tlsd.sock. If
- *     $XDG_RUNTIME_DIR names no directory of our own, it does not try there. Instead, it tries
- *     /tmp/tlsd-UID/tlsd.sock last.
+ *     socket, it tries that socket, and then, if autostart = yes, the own socket. Else it tries the
+ *     own socket, /run/tlsd.sock and /run/tlsd/tlsd.sock. An own socket in /tmp comes last.
  *   - If no tlsd answers, the library starts a private one. It starts none if the system has a tlsd
  *     for all users, because a private tlsd would bypass the policy of that tlsd. The library
  *     assumes a tlsd for all users in three cases: client.conf names a socket; $TLSD_SOCKET is one
@@ -57,14 +57,15 @@ struct places {
 	const char *candidates[4];
 	int n, private;
 	char own[PATH_MAX];          /* our user's default socket; "" if $TLSD_SOCKET is set */
-	char dir[SOCKET_PATH_BYTES]; /* its directory, if the library must make it; else "" */
+	char dir[SOCKET_PATH_BYTES]; /* /tmp/tlsd-UID, if own is in this directory; else "" */
 };
 
 /* Fills in p from the environment and f->conf. (places.c) */
 void places_find(struct places *p, struct search *f);
 
 /* Checks a directory that another user could have made. Returns true if the directory does not
- * exist, or if only our own user can put something into it. (places.c) */
+ * exist, or if it belongs to our user and is closed to all others. Otherwise adds the reason to
+ * f->tried, and returns false. (places.c) */
 bool place_is_private(struct search *f, const char *dir);
 
 /* Says whether a private tlsd may be started. (places.c) */
@@ -78,13 +79,14 @@ enum started { LISTENS, HAS_ENDED /* also: does not listen in time */, CANNOT_ST
  * wait ends early, the daemon lives on, for the next caller. (start.c) */
 enum started start_tlsd(const char *exe, const char *socket, struct wait *w, char why[TRIED_BYTES]);
 
-/* Says whether the hard limits are enough for a tlsd. If not, the text in why names the limit. The
+/* Says whether our hard limits are enough for a tlsd. If not, the text in why names the limit. The
  * parameter log says whether tlsd will write a log file. Only then the limit of file sizes matters.
  * (limits.c) */
 bool limits_suffice(bool log, char why[TRIED_BYTES]);
 
-/* Raises the soft limits to the hard limits, except for the limit of stacks, which it raises to at
- * most 8 MiB. It forbids core dumps, because they could have keys in them. (limits.c) */
+/* Call it in the new process that will execute tlsd, not in the host. Raises the soft limits to the
+ * hard limits, except for the limit of stacks, which it raises to at most 8 MiB. It forbids core
+ * dumps, because they could have keys in them. (limits.c) */
 void raise_limits(void);
 
 #endif

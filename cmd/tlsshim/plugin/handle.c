@@ -53,9 +53,9 @@ int64_t connection_new_context(struct process *p, struct call *c)
 	return c->number;
 }
 
-/* Gives a context its descriptor, unless the context has one. The descriptor is the first end of a
- * pair; tlsd gets a copy of it, and the second end. Returns false with the error set if it fails.
- * One thread at a time makes the pair. */
+/* Gives a context its descriptor, unless the context has one: makes a pair, and sends both ends to
+ * tlsd. The first end also stays open here, and is the descriptor. While a thread does this, it has
+ * the turn to read. Returns false with the error set if it fails. */
 static bool make_signal(struct use *u)
 {
 	struct call c = use_call(u, &signal_);

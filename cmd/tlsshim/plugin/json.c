@@ -195,8 +195,8 @@ bool json_valid(struct span line)
 
 /* --- looking up --- */
 
-/* Searches an object or an array, as struct search says. It finds nothing if list does not begin
- * with the opening bracket. */
+/* Searches an object or an array, as struct search says. If list does not begin with the parameter
+ * bracket, nothing is searched, and times is 0. */
 static struct search look(struct span list, char bracket, const char *text)
 {
 	struct search s = { .text = text };

@@ -26,9 +26,9 @@ struct span {
 /* Whether the line is one JSON value in UTF-8, nested at most 32 deep. */
 bool json_valid(struct span line);
 
-/* The value of an object's member. The member at of the result is NULL if the object lacks the
- * member or has it twice, or if the span is no object. Names are compared byte by byte; an escape
- * is not decoded. */
+/* The value of the object's member with this name. If the span is not an object with exactly one
+ * such member, the result is { NULL, 0 }. Names are compared byte by byte; an escape is not
+ * decoded. */
 struct span json_member(struct span object, const char *name);
 
 /* Whether the bytes of the value are this literal, as in json_is(v, "null"). */

@@ -32,7 +32,7 @@ void raise_limits(void)
 			continue;
 		if (i == RLIMIT_CORE)
 			limit.rlim_cur = 0;
-		else if (i != RLIMIT_STACK) /* an unlimited stack changes the layout of memory */
+		else if (i != RLIMIT_STACK) /* unlimited, it would change tlsd's memory layout */
 			limit.rlim_cur = limit.rlim_max;
 		else if (limit.rlim_cur < USUAL_STACK)
 			limit.rlim_cur = limit.rlim_max < USUAL_STACK ? limit.rlim_max :

@@ -6,7 +6,7 @@
 #include "find.h"
 #include "text.h"
 
-enum { LAST_LINE_WAIT_MS = 1000 /* for the rest of a line that has come in part */ };
+enum { LAST_LINE_WAIT_MS = 1000 /* the longest wait for the rest of a line */ };
 
 struct opening {
 	/* Must be first, because look_from_search() casts the address of wait to the address of the
@@ -30,10 +30,10 @@ static void look_from_search(struct wait *w)
 	pthread_mutex_unlock(&p->mu);
 }
 
-/* Finds a tlsd, and opens a session, which becomes the process's session. Before, the caller must
- * take the turn p->opening, and give mu up. Returns the session; the caller gets a reference to it.
- * Returns NULL if the search was cancelled or has failed. After a failure, p->why_not_found says
- * why. */
+/* The caller must have the turn p->opening, and must not hold mu. Finds a tlsd, and opens a
+ * session, which becomes the process's session. Returns the session; the caller gets a reference to
+ * it. Returns NULL if the search was cancelled or has failed. After a failure, p->why_not_found
+ * says why. */
 static struct session *find_session(struct process *p, const struct call *c)
 {
 	struct opening o = { .wait = { .bell = &p->bell, .look = look_from_search }, .p = p,

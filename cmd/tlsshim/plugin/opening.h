@@ -10,8 +10,8 @@
 #include "session.h"
 
 /* The session for a call that needs no handle. If there is none, the function opens it. The caller
- * gets a reference to the session. If the function fails, it returns NULL and sets the error,
- * unless the call's method is QUIET (call.h). */
+ * gets a reference to the session. If the function fails, it returns NULL and sets the error.
+ * For a QUIET method (call.h) it sets the error only if the call was cancelled. */
 struct session *session_open(struct process *p, const struct call *c);
 
 #endif

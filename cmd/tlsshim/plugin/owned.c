@@ -24,8 +24,10 @@
 enum { BLOCK = 64, CHANGING = -1 };
 
 struct owned {
-	atomic_int number; /* 0: the entry is free; CHANGING; or the descriptor plus 1 */
-	dev_t dev;         /* dev and ino do not change while `number` has a descriptor */
+	/* 0: the entry is free. CHANGING: a thread is filling the entry in. Otherwise it is the
+	 * descriptor plus 1, and dev and ino do not change. */
+	atomic_int number;
+	dev_t dev;
 	ino_t ino;
 };
 
@@ -53,7 +55,8 @@ static void unlock_making(const sigset_t *before)
 	pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
-/* Returns a free entry, and makes it CHANGING; NULL if there is no memory. make_mu is held. */
+/* Finds a free entry, sets its `number` to CHANGING, and returns the entry. Returns NULL if there
+ * is no memory. make_mu is held. */
 static struct owned *find_entry(void)
 {
 	for (struct block *b = &first;; b = atomic_load(&b->next)) {
@@ -72,8 +75,8 @@ static struct owned *find_entry(void)
 	}
 }
 
-/* Makes an owned descriptor of fd. If it fails, it closes fd, and returns NULL. If fd is -1, it
- * returns NULL. make_mu is held. */
+/* Makes an owned descriptor of fd. On failure closes fd, and returns NULL. If fd is -1, returns
+ * NULL. make_mu is held. */
 static struct owned *take(int fd)
 {
 	struct owned *o = NULL;

@@ -23,12 +23,12 @@ struct owned *owned_socket(void);
 bool owned_socketpair(struct owned *ends[2]);
 bool owned_pipe(struct owned *ends[2]);
 
-/* Returns the descriptor. Returns -1 if its number now belongs to another file, or if o is NULL.
- * Safe in a signal handler. */
+/* Returns the descriptor. Returns -1 if the host has closed the descriptor, even if its number now
+ * belongs to another file. Returns -1 also if o is NULL. Safe in a signal handler. */
 int owned_fd(const struct owned *o);
 
-/* Closes the descriptor, unless its number now belongs to another file. o may be NULL. Safe in a
- * signal handler. */
+/* Closes the descriptor, unless the host has closed it. o may be NULL, and must not be used
+ * afterwards. Safe in a signal handler. */
 void owned_close(struct owned *o);
 
 /* Frees memory when the library is unloaded. All descriptors must have been closed. */

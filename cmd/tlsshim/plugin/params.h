@@ -11,7 +11,7 @@
 #include "call.h"
 
 /* Returns the JSON array, which the caller frees. Returns NULL with the error set if a parameter is
- * wrong. p may be NULL. */
+ * wrong, or if there is no memory. p may be NULL. */
 char *params_make(struct process *p, const struct call *c);
 
 #endif

@@ -9,7 +9,8 @@
 #include "system.h"
 #include "text.h"
 
-/* Where a tlsd for the whole machine listens: by default, and with systemd's RuntimeDirectory=. */
+/* The sockets of a tlsd for the whole machine. The first is the default. The second is for a unit
+ * of systemd that has its socket in RuntimeDirectory=tlsd. */
 static const char *const system_sockets[] = { "/run/tlsd.sock", "/run/tlsd/tlsd.sock" };
 
 void search_note(struct search *f, const char *format, ...)
@@ -43,8 +44,8 @@ static void add_private(struct places *p, const char *path)
 	add_place(p, path);
 }
 
-/* Returns $XDG_RUNTIME_DIR, if it is ours. After sudo -E it is another user's, and root's files
- * there would be in that user's way. */
+/* Returns $XDG_RUNTIME_DIR. Returns NULL if another user owns the directory, or can write to it.
+ * After sudo -E another user owns it, and root's files there would be in that user's way. */
 static const char *runtime_dir(struct search *f)
 {
 	const char *dir = search_setting("XDG_RUNTIME_DIR");
@@ -93,8 +94,9 @@ void places_find(struct places *p, struct search *f)
 		add_private(p, p->own);
 }
 
-/* The library assumes that the system has a tlsd if $TLSD_SOCKET names one of the system_sockets,
- * or if it is not set and one of them exists (find.h). Returns this socket; otherwise NULL. */
+/* Looks for a sign that the system has a tlsd for all users (find.h). If $TLSD_SOCKET is set, the
+ * sign is that it names one of the system_sockets. Otherwise the sign is that one of the
+ * system_sockets exists. Returns the socket that is the sign; or NULL. */
 static const char *sign_of_system(void)
 {
 	const char *named = search_setting("TLSD_SOCKET");
@@ -126,8 +128,8 @@ bool may_start(struct search *f)
 	const char *autostart = search_setting("TLSD_AUTOSTART"), *sign = sign_of_system();
 	const struct client_conf *conf = &f->conf;
 
-	/* A private tlsd of a set-id program would give the rights of one user to programs of the
-	 * other. */
+	/* In a set-id program the real and the effective user, or group, differ. A private tlsd
+	 * would give the rights of one of the two to programs of the other. */
 	if (getuid() != geteuid())
 		return refuse(f, ", because the real user of this program is %u and the effective "
 			      "one %u", (unsigned)getuid(), (unsigned)geteuid());

@@ -12,8 +12,8 @@ static const struct method
 		       .waits_on = CONNECTION },
 	write_plain = { .name = "tls.WritePlain", .blob = true, .waits_on = CONNECTION };
 
-/* The most bytes that one tls_ReadPlain asks for, because the line of an answer is limited
- * (wire.h). */
+/* The most bytes that one tls_ReadPlain asks for. In base64 they fit into the longest line of an
+ * answer (wire.h). */
 enum { PLAIN_BYTES = 256 * 1024 };
 
 int64_t plain_read(struct process *p, struct call *c)

@@ -15,7 +15,10 @@ _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_POINTER_LOCK_FREE == 2,
 
 static _Atomic(struct process *) self;
 /* The number of visits and other uses (process_enter) that are going on. In a child of fork(2) it
- * also counts those that were going on in the parent at the fork; they never end. */
+ * also counts those that were going on in the parent at the fork; they never end.
+ *
+ * A thread counts itself in visits, and then reads self. process_retire sets self to NULL, and then
+ * reads visits. So either process_retire sees the thread, or the thread sees NULL. */
 static atomic_int visits;
 
 void process_free(struct process *p)
@@ -44,7 +47,7 @@ static struct process *make(struct process *parent)
 	turn_init(&p->opening);
 	pthread_mutex_init(&p->mu, NULL);
 
-	/* The parent's handles are unknown here, and the child does not use their numbers again.
+	/* The child cannot use the parent's handles. Its own handles begin after their numbers.
 	 * The child gets the parent's settings. Otherwise it would silently use the system's trust
 	 * store. */
 	p->inherited = parent ? atomic_load(&parent->highest) : 0;
@@ -84,7 +87,7 @@ static struct process *this_process(void)
 
 bool process_enter(const struct process *p)
 {
-	atomic_fetch_add(&visits, 1); /* before self is read, as in visit_begin */
+	atomic_fetch_add(&visits, 1); /* before self is read */
 	return atomic_load(&self) == p && p->pid == getpid();
 }
 
@@ -97,7 +100,7 @@ void visit_begin(struct visit *v)
 {
 	v->error = errno;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &v->cancel);
-	atomic_fetch_add(&visits, 1); /* before self is read: see process_retire */
+	atomic_fetch_add(&visits, 1); /* before self is read */
 	v->process = this_process();
 }
 
@@ -115,7 +118,7 @@ struct process *process_retire(void)
 	if (!p || p->pid != getpid() || !atomic_compare_exchange_strong(&self, &p, NULL))
 		return NULL;
 	if (atomic_load(&visits) == 0)
-		return p; /* a visit that begins from here on finds that self is NULL */
+		return p;
 	atomic_store(&self, p);
 	return NULL;
 }
@@ -128,7 +131,7 @@ void process_cancel(void)
 	struct process *p;
 	int saved = errno;
 
-	atomic_fetch_add(&visits, 1); /* as in visit_begin */
+	atomic_fetch_add(&visits, 1); /* before self is read */
 	p = atomic_load(&self);
 	if (p && p->pid == getpid()) {
 		atomic_fetch_add(&p->cancels, 1);
@@ -165,7 +168,7 @@ bool turn_take(struct process *p, struct turn *turn, unsigned began)
 	}
 	if (process_cancelled(p, began)) {
 		if (!turn->taken)
-			turn_give_back(turn); /* passes the wake-up on to another thread */
+			turn_give_back(turn); /* it stays free: wakes another thread that waits */
 		return false;
 	}
 	turn->taken = true;
