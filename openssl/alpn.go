@@ -63,9 +63,9 @@ func (l *Library) selectALPN(_, out, outLen, in, inLen, number uintptr) (result 
 
 var errNoOverlap = errors.New("no application protocol in common")
 
-// chooseALPN finds the first of our protocols that is in the client's list. The result index is the
-// position of the protocol's length byte in the list, or -1 if we have no protocols. The error is
-// errNoOverlap if none of ours is in the list, or the list is malformed.
+// chooseALPN finds the first of our protocols that is in the client's list. It returns the position
+// of the protocol's length byte in the list. If we have no protocols, it returns -1 and no error.
+// The error is errNoOverlap if the list has none of our protocols, or is malformed.
 func chooseALPN(ours []string, offered []byte) (index int, err error) {
 	if len(ours) == 0 {
 		return -1, nil

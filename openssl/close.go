@@ -23,10 +23,10 @@ func (c *Conn) Close() error {
 // last of them has returned, it frees the SSL and closes the socket. Only the first call does this.
 // A later call waits until the first has ended, and returns nil.
 //
-// After a handshake CloseContext sends close_notify before it closes the socket. It sends none if
-// CloseWrite has sent it, if the connection has failed, if its outgoing stream is broken, or if the
-// peer has sent only a part of a message of the handshake layer. It never waits for the peer's
-// close_notify.
+// After a handshake CloseContext sends close_notify before it closes the socket. It sends none in
+// four cases: CloseWrite has sent it; the connection has failed; its outgoing stream is broken; the
+// peer has sent only a part of a message of the handshake layer. CloseContext never waits for the
+// peer's close_notify.
 //
 // After close_notify CloseContext makes sure that written data arrives. If a socket is closed while
 // received data is unread, or if data is received after the close, the system discards the outgoing

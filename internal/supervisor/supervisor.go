@@ -127,7 +127,7 @@ type Supervisor struct {
 	workers       map[*worker]struct{}
 	pool          []*worker          // for sessions of the daemon's own user, the oldest first
 	others        []*worker          // spare workers for other users, the oldest first
-	failures      int                // in a row, for the lists pool and others (see settled)
+	failures      int                // failures in a row (see settled)
 	changed       chan struct{}      // closed and replaced when pool grows
 	streaks       map[account]streak // by account
 	unreaped      []*worker          // killed, but their processes have not ended yet
