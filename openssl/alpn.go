@@ -6,10 +6,10 @@ import (
 	"unsafe"
 )
 
-// Application-Layer Protocol Negotiation (RFC 7301). A client offers a list. A server takes the
-// first protocol of its own list that the client has offered, and ends the handshake with
-// no_application_protocol if there is none. If the server has no list, or the client offers none,
-// the handshake goes on without a protocol.
+// Application-Layer Protocol Negotiation (RFC 7301). A client offers a list of protocols. A server
+// takes the first protocol of its own list that the client has offered. If there is none, the
+// server ends the handshake with no_application_protocol. If one side has no list, the handshake
+// goes on without a protocol.
 
 // encodeALPN encodes a list of protocols for the extension: each name follows its length.
 func encodeALPN(protocols []string) ([]byte, error) {

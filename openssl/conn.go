@@ -37,7 +37,7 @@ type Conn struct {
 	store   string   // the trust store that verifies the peer, for error texts
 	trust   string   // of a client: an id of this store, for resumption
 	tls13   bool     // older versions are refused
-	verdict *verdict // nil after the handshake, and if the peer need not show a certificate
+	verdict *verdict // nil after the handshake, and if no certificate is asked for
 
 	settings *serverSettings     // of a server; the Conn has a reference; nil after free
 	pins     [][sha256.Size]byte // of a client: ClientSettings.Pins

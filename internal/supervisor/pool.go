@@ -50,7 +50,8 @@ func (s *Supervisor) spawn(other bool, enlist func(*worker)) (*worker, error) {
 	return w, nil
 }
 
-// fillPool keeps the lists pool and others at their sizes until the context life is done.
+// fillPool keeps s.pool at the size Warm, and s.others at the size WarmOthers. It returns when the
+// context life is done.
 func (s *Supervisor) fillPool(life context.Context) {
 	var pause time.Duration
 	for {
@@ -194,8 +195,8 @@ func (s *Supervisor) retire(w *worker) {
 	time.AfterFunc(endTimeout, w.kill)
 }
 
-// leavePool removes a worker from the list pool or others, and says whether it was in one of them.
-// The caller holds s.mu.
+// leavePool removes a worker from s.pool or s.others. It returns false if the worker was in neither
+// of the two. The caller holds s.mu.
 func (s *Supervisor) leavePool(w *worker) (was bool) {
 	for _, spares := range []*[]*worker{&s.pool, &s.others} {
 		if i := slices.Index(*spares, w); i >= 0 {

@@ -69,8 +69,7 @@ func (s *Supervisor) closeSessionLines() {
 
 // sharing makes a worker's function of the type share (relay.go). The function asks the limiter of
 // the worker's account. A worker with many sessions has no account, and neither has a worker that
-// has no session yet. For such a worker the
-// function lets all entries pass.
+// has no session yet. For such a worker the function lets all entries pass.
 func (s *Supervisor) sharing(w *worker) share {
 	return func(missed uint64, weight int) (dropped uint64, ok bool) {
 		s.mu.Lock()

@@ -44,7 +44,7 @@ func newStartQueue(limit int, own account) *startQueue {
 		users: map[account]*userStarts{}}
 }
 
-// wait waits until the user may start a worker. The caller must call done when the start is over.
+// wait waits until the user may start a worker. The caller must call done() when the start is over.
 // The error is that of ctx.
 func (q *startQueue) wait(ctx context.Context, as account) (done func(), err error) {
 	begins := make(chan struct{})
