@@ -6,10 +6,10 @@ import (
 	"unsafe"
 )
 
-// Application-Layer Protocol Negotiation (RFC 7301). A client offers a list. A server takes the
-// first protocol of its own list that the client has offered, and ends the handshake with
-// no_application_protocol if there is none. If the server has no list, or the client offers none,
-// the handshake goes on without a protocol.
+// Application-Layer Protocol Negotiation (RFC 7301). A client offers a list of protocols. A server
+// takes the first protocol of its own list that the client has offered. If there is none, the
+// server ends the handshake with no_application_protocol. If one side has no list, the handshake
+// goes on without a protocol.
 
 // encodeALPN encodes a list of protocols for the extension: each name follows its length.
 func encodeALPN(protocols []string) ([]byte, error) {
@@ -63,9 +63,9 @@ func (l *Library) selectALPN(_, out, outLen, in, inLen, number uintptr) (result 
 
 var errNoOverlap = errors.New("no application protocol in common")
 
-// chooseALPN finds the first of our protocols that is in the client's list. The result index is the
-// position of the protocol's length byte in the list, or -1 if we have no protocols. The error is
-// errNoOverlap if none of ours is in the list, or the list is malformed.
+// chooseALPN finds the first of our protocols that is in the client's list. It returns the position
+// of the protocol's length byte in the list. If we have no protocols, it returns -1 and no error.
+// The error is errNoOverlap if the list has none of our protocols, or is malformed.
 func chooseALPN(ours []string, offered []byte) (index int, err error) {
 	if len(ours) == 0 {
 		return -1, nil

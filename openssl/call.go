@@ -45,8 +45,8 @@ func (l *Library) exclusiveFor(method string, tag int32, f func(*thread)) queue 
 	return l.drain()
 }
 
-// The type thread is no OS thread. It is a permission that the gate lends: one OS thread may be in
-// the library with it, and use its memory. A goroutine has it for one stay, and then gives it back.
+// The type thread is no OS thread. It is a permission to be in the library, with some memory for
+// the stay there. The gate lends it to a goroutine for one stay.
 type thread struct {
 	number int
 	// bio and far are the two ends of a BIO pair. An SSL writes to bio, and Go takes the bytes
@@ -91,8 +91,8 @@ func (g *gate) leave(t *thread) {
 	<-g.room
 }
 
-// equip gives each thread its pair of BIOs. Call it after OPENSSL_init_ssl, and before another
-// goroutine uses the library.
+// equip gives each thread its pair of BIOs, and makes l.empty, a BIO that is always empty. Call
+// equip after OPENSSL_init_ssl, and before another goroutine uses the library.
 func (l *Library) equip() error {
 	var ok bool
 	q := l.exclusiveFor("", 0, func(own *thread) {
@@ -118,8 +118,8 @@ func (l *Library) newBIOPair(t *thread) bool {
 	return t.bio != 0 && t.far != 0
 }
 
-// freeBIOPair frees the pair of a thread. If an SSL still refers to bio, OpenSSL frees bio only
-// when the SSL gets another BIO.
+// freeBIOPair frees the pair of a thread. An SSL may still have a reference to bio (attach). Then
+// OpenSSL frees bio when the SSL gets another BIO, or is freed.
 func (t *thread) freeBIOPair(l *Library) {
 	call(l.sym.bioFree, t.bio)
 	call(l.sym.bioFree, t.far)
@@ -169,8 +169,8 @@ const mostQueued = 64
 func (l *Library) drain() queue {
 	var q queue
 	for len(q) < mostQueued && call(l.sym.errPeek) != 0 {
-		// ERR_get_error_all writes the details into out, which is on the heap, where C may
-		// write.
+		// ERR_get_error_all writes the details into out. C may write there, because out is
+		// on the heap.
 		var out struct {
 			file, function, data uintptr
 			line, flags          int32
@@ -231,7 +231,7 @@ func splitCode(code uint64, major int) (lib, reason int) {
 	return int(code >> errLibOffset & 0xff), int(code & errReasonMask)
 }
 
-// The method has says whether libssl has queued one of these reasons.
+// has() says whether libssl has queued one of these reasons.
 func (q queue) has(reasons ...int) bool {
 	for _, e := range q {
 		for _, r := range reasons {

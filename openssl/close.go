@@ -23,18 +23,20 @@ func (c *Conn) Close() error {
 // last of them has returned, it frees the SSL and closes the socket. Only the first call does this.
 // A later call waits until the first has ended, and returns nil.
 //
-// After a handshake CloseContext sends close_notify before it closes the socket. It sends none if
-// CloseWrite has sent it, if the connection has failed, if its outgoing stream is broken, or if the
-// peer has sent only a part of a message of the handshake layer. It never waits for the peer's
-// close_notify.
+// After a handshake CloseContext sends close_notify before it closes the socket. It sends none in
+// four cases: CloseWrite has sent it; the connection has failed; its outgoing stream is broken; the
+// peer has sent only a part of a message of the handshake layer. CloseContext never waits for the
+// peer's close_notify.
 //
-// After close_notify CloseContext makes sure that written data arrives. If a socket is closed while
-// received data is unread, or if data is received after the close, the system discards the outgoing
-// data that it has not yet sent (RFC 1122 section 4.2.2.13). Unread data is usual: TLS 1.3 servers
-// send session tickets that no call reads. So CloseContext ends the outgoing direction of the
-// socket and discards incoming data. It does so until the peer's system has acknowledged
-// everything, usually for one round trip, or until ctx is done. If ctx is done already,
-// CloseContext sends only what the system takes at once. A ctx that is done is no error.
+// After close_notify CloseContext makes sure that written data arrives. A system that closes a
+// socket may discard the outgoing data that it has not yet sent. It does so if received data is
+// unread, or if more data is received after the close (RFC 1122 section 4.2.2.13). Unread data is
+// usual: TLS 1.3 servers send session tickets that no call reads.
+//
+// So CloseContext ends the outgoing direction of the socket and discards incoming data. It does so
+// until the peer's system has acknowledged everything, usually for one round trip, or until ctx is
+// done. If ctx is done already, CloseContext sends only what the system takes at once. A ctx that
+// is done is no error.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	return c.closeOnce(ctx, orderly)
 }

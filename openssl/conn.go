@@ -23,8 +23,11 @@ import (
 //
 // An established connection has two directions, and each can end alone. Reading ends at the peer's
 // close_notify (io.EOF), or when the peer cuts its direction (ErrTruncated). Writing ends at
-// CloseWrite (ErrShut), when a send fails, and when a Write is given up in the middle
-// (ErrWriteBroken). In all other cases the end of a context is no error of the connection.
+// CloseWrite (ErrShut), or when a send fails.
+//
+// If the context of an operation ends, the operation fails, and the connection goes on. There is
+// one exception: if a Write or CloseWrite has sealed bytes that are not sent yet, writing ends
+// (ErrWriteBroken).
 type Conn struct {
 	lib     *Library
 	nc      *net.TCPConn
@@ -34,7 +37,7 @@ type Conn struct {
 	store   string   // the trust store that verifies the peer, for error texts
 	trust   string   // of a client: an id of this store, for resumption
 	tls13   bool     // older versions are refused
-	verdict *verdict // nil if the peer is not asked for a certificate, and after the handshake
+	verdict *verdict // nil after the handshake, and if no certificate is asked for
 
 	settings *serverSettings     // of a server; the Conn has a reference; nil after free
 	pins     [][sha256.Size]byte // of a client: ClientSettings.Pins
@@ -67,8 +70,8 @@ type Conn struct {
 	out      outbox  // sealed bytes, of which some are not sent yet
 	sending  bool    // the holder of `writing` waits for the socket, and will send `out`
 	mute     bool    // no byte may be sent any more: a send has failed, or was given up
-	// whole is a number of records at the front of out: those that had been sent completely
-	// when mute was set.
+	// When mute was set, out was dropped. By then the first `whole` records of out had been
+	// sent completely.
 	whole     int
 	shut      bool          // close_notify is sealed, so nothing can follow it
 	sendErrno syscall.Errno // why a send has failed
@@ -76,11 +79,11 @@ type Conn struct {
 	identity  bool          // of a client: it has a certificate to show
 	refused   bool          // the peer has asked for a renegotiation
 	// inMessage says that the newest stay of a Read has ended in the middle of a message of the
-	// handshake layer. Then an SSL_write can read the rest of the message from the socket, and
-	// data behind it. The socket then has no event for this data. So the Write must wake a Read
-	// that waits (wakeReader).
+	// handshake layer. Then an SSL_write may read the rest of the message from the socket, and
+	// the data behind it. A Read that waits for the socket would not notice this data. So the
+	// Write must wake this Read (wakeReader).
 	inMessage bool
-	verify    bool        // of a client; does not change after begun is set
+	verify    bool        // of a client: it verifies the server; constant after begun is set
 	resume    *resumption // of a client; nil: no TLS session is resumed or kept
 
 	established      atomic.Bool // the handshake is done
@@ -217,8 +220,8 @@ func (c *Conn) ready() error {
 }
 
 // SetVerify turns the verification of the server's certificate on or off. Without SetVerify it is
-// on. SetVerify fails with ErrServerSide, with ErrHandshakeDone after the beginning of Handshake,
-// or with net.ErrClosed.
+// on. SetVerify fails with ErrServerSide on the server's side, with ErrHandshakeDone if Handshake
+// was called before, and with net.ErrClosed after Close.
 func (c *Conn) SetVerify(on bool) error {
 	if err := c.enter(); err != nil {
 		return err

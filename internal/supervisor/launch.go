@@ -17,9 +17,9 @@ import (
 
 // This file starts the process of a worker, and sends the worker its configuration.
 
-// start makes a worker process: for the daemon's own user, or if other is true, for another user.
-// The second result is the worker's standard error. The caller must call watch() with both
-// results, and later engage().
+// start makes a worker process. If the parameter other is true, the worker is for another user than
+// the daemon's own. The second result is the worker's standard error. The caller must call watch()
+// with both results, and later engage().
 //
 // The process always starts as the daemon's user. Between fork(2) and execve(2) it shares the
 // daemon's memory, and the daemon waits for it. Another user who could stop the process at that
@@ -118,13 +118,13 @@ func thisProgram() string {
 	return path
 }
 
-// engage sends a worker its configuration, and the user that the worker becomes. If as is nil, the
-// worker keeps the daemon's own user. Call engage once for each worker.
+// engage sends a worker its configuration, and the user that the worker becomes. If this user is
+// nil, the worker keeps the daemon's own user. Call engage once for each worker.
 func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	err := w.channel.Send(handoff.ToWorker{Config: s.WorkerConfig, As: as}, nil)
 	close(w.engaged) // after the configuration, which must be the first message
-	// SetLogLevel may change the level between s.level and Send. So the loop sends until the
-	// level that was sent is still the current level.
+	// Another goroutine may call SetLogLevel while Send runs. So the loop looks at the level
+	// after each Send, and sends again if the level has changed.
 	for told, level := "", s.level(); err == nil && level != told; level = s.level() {
 		err = w.channel.Send(handoff.ToWorker{LogLevel: level}, nil)
 		told = level
@@ -134,8 +134,8 @@ func (s *Supervisor) engage(w *worker, as *confine.Identity) {
 	}
 }
 
-// processors limits the number of processors that the worker of one session uses at a time. The Go
-// runtime takes memory for each of them, also in an idle worker: 1.2 MiB for 64.
+// The worker of one session uses at most this number of processors at a time. The Go runtime takes
+// memory for each processor that it may use, also in an idle worker: 1.2 MiB for 64 processors.
 const processors = 8
 
 // workerEnv returns the environment of a worker. From the daemon's environment it takes the

@@ -34,8 +34,9 @@ func sizeText(n int64) string {
 }
 
 // dumpSignal finds the name of the signal in a dump of the Go runtime, or returns "". After a
-// deadly signal in Go code or C code, the runtime writes a dump and exits with status 2. A line of
-// the dump begins with the signal's name, or has the name after "fatal error: " or "[signal ".
+// deadly signal in Go code or C code, the runtime writes a dump and exits with status 2. One line
+// of the dump begins with the signal's name. Before the name there may be "fatal error: " or
+// "[signal ".
 func dumpSignal(stderr string) string {
 	for line := range strings.Lines(stderr) {
 		line = strings.TrimPrefix(line, "fatal error: ")
@@ -119,8 +120,8 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 	inside := death.operation
 	for _, sess := range death.lost {
 		if counts {
-			// Count before closeCaller: after closeCaller the caller may connect again,
-			// and must then wait for the end of the pause.
+			// Count before closeCaller. After closeCaller the caller may connect again
+			// at once, and the count decides how long it must wait (backoff.go).
 			s.countDeath(sess.peer.account())
 		}
 		operation, mid := inside, true
@@ -150,9 +151,11 @@ func (s *Supervisor) tellCallers(w *worker, e exit, stderr string) deathReport {
 
 // takeSessions moves the sessions of a dead worker to death.lost, and takes the worker out of the
 // pool. If the supervisor has ended the worker, takeSessions sets death.cause to the supervisor's
-// reason. If the administrator or the stop of tlsd has ended the worker, the result named stopped
-// is true, and the text for callers names no operation. The result named counts says whether the
-// death is a part of the user's streak (backoff.go).
+// reason.
+//
+// The first result is true if an administrator has ended the session, or if tlsd was stopped. Then
+// the text for callers names no operation. The second result is true if the user's next session may
+// have to wait because of this death (backoff.go).
 func (s *Supervisor) takeSessions(w *worker, e exit, death *deathReport) (stopped, counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +194,8 @@ func (s *Supervisor) causeOf(e exit, stderr string) string {
 }
 
 // operationInLibrary returns the method for which threads of the dead worker were in the library.
-// It returns "" if no thread was there, or if threads worked for different methods or for none.
+// All these threads must have worked for the same method. Otherwise, and if no thread was in the
+// library, the result is "".
 func operationInLibrary(w *worker) string {
 	name := ""
 	for _, stay := range w.page.Inside() {

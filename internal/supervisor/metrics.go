@@ -159,8 +159,8 @@ func byLabel[N int | uint64](name, help, typ, label string, values []string,
 	return f
 }
 
-// histogram makes a histogram. The parameter counts has an element for each bound, and a last
-// element for larger values.
+// histogram makes a histogram. In counts there is one element for each bound, and a last element
+// for larger values.
 func histogram(name, help string, bounds []float64, counts []uint64, sum float64) admin.Family {
 	sample := admin.Sample{Value: sum, Bounds: bounds}
 	for i, n := range counts {

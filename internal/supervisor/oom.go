@@ -9,13 +9,17 @@ import (
 	"time"
 )
 
-// The kernel does not say why it has killed a process. But it counts its kills for lack of memory,
-// in each cgroup or on the machine. If a worker was killed and this count has just grown, the
-// supervisor assumes that lack of memory is the cause. The watchdog reads the count at each of its
-// checks, so that an old kill does not count as a new one.
+// The kernel does not say why it has killed a process. But it counts its kills for lack of memory:
+// one count for each cgroup, and one for the whole machine. If a worker was killed, the supervisor
+// reads the count. If the count has grown recently, the supervisor says that lack of memory is the
+// cause.
+//
+// The supervisor does not learn when the count grew. It takes the time at which it first reads the
+// larger count. So the watchdog reads the count at each of its checks. Without the watchdog
+// (Config.Watchdog is 0) the supervisor may take an old kill for a recent one.
 
-// If a worker is killed within oomWindow after the count has grown, the supervisor says that lack
-// of memory is the cause.
+// The growth of the count is recent until oomWindow after the supervisor has first read the larger
+// count.
 const oomWindow = 5 * time.Second
 
 // An oomWatch follows the count of one file.
@@ -70,7 +74,7 @@ func oomKills(file string) (n uint64, ok bool) {
 	return 0, false
 }
 
-// refresh reads the count, and says whether it has grown within oomWindow.
+// refresh reads the count, and says whether its growth is recent (oomWindow).
 func (w *oomWatch) refresh() (recent bool) {
 	n, ok := oomKills(w.file)
 	w.mu.Lock()

@@ -18,9 +18,12 @@ import (
 // order with TrySend, which never waits. So a worker that does not read delays only its own
 // sessions.
 
-// End ends a session, and returns when the session is gone. The worker tells the caller the reason.
-// If the worker does not obey within endTimeout, End uses force. It kills a worker that serves only
-// this session. For a worker of many sessions it shuts the caller's connection down.
+// End orders the worker to end a session, and returns when the session is gone. The worker tells
+// the caller the reason. If ctx ends while End waits for the worker, End fails.
+//
+// End uses force if the order cannot be sent, or if the worker does not obey within endTimeout. A
+// worker that serves only this session is killed. Of a worker with many sessions, End shuts down
+// only the connection of this session's caller.
 func (s *Supervisor) End(ctx context.Context, number uint64, reason string) error {
 	w, sess := s.find(number)
 	if sess == nil {
@@ -105,10 +108,10 @@ func (s *Supervisor) SetLogLevel(level string) {
 	s.mu.Unlock()
 	s.eachWorker(func(w *worker) {
 		select {
-		case <-w.engaged: // a worker that is not engaged yet gets the level from engage
+		case <-w.engaged:
 			// A worker whose channel is full keeps its level.
 			_ = w.channel.TrySend(handoff.ToWorker{LogLevel: level})
-		default:
+		default: // engage() will send the level
 		}
 	})
 }
@@ -146,7 +149,8 @@ func (s *Supervisor) Health() admin.Health {
 	return h
 }
 
-// The states of workers, in the order of their life.
+// The states of workers. A worker for the daemon's own user is "starting", and then "spare". A
+// spare worker for other users is "spare" until it is engaged, and then "starting".
 var workerStates = []string{"starting", "spare", "serving", "ending"}
 
 // states counts the workers by their state. The caller holds s.mu.

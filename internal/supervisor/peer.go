@@ -19,7 +19,7 @@ type Peer struct {
 	Groups   []uint32 // supplementary
 	PID      int32
 
-	as *account // the account whose limits hold for the caller; nil: that of the user UID
+	as *account // the account whose limits hold for the caller; nil: the account of user UID
 }
 
 // peerOf asks the kernel for the process that connected.
@@ -43,9 +43,10 @@ func (p Peer) account() account {
 	return userAccount(p.UID)
 }
 
-// policyUser is the user whose policy holds for the caller. An account belongs to a user or to a
-// group. If the caller's account is that of a user, policyUser is this user; otherwise it is the
-// caller. So a subordinate user (subuid(5)) has the policy of its owner.
+// policyUser is the user whose policy holds for the caller. If the caller's account is the account
+// of a user, the policy of this user holds. If it is the account of a group, the caller's own
+// policy holds. The account of a subordinate user (subuid(5)) can be its owner's account
+// (account.go). Then the owner's policy holds.
 func (p Peer) policyUser() uint32 {
 	if a := p.account(); a&groupBit == 0 {
 		return uint32(a)

@@ -11,8 +11,8 @@ import (
 )
 
 // groupsOf asks the kernel for the supplementary groups of the process that connected
-// (SO_PEERGROUPS, socket(7)). Linux before 4.13 cannot answer: there groupsOf asks the user
-// database.
+// (SO_PEERGROUPS, socket(7)). If the kernel cannot answer (Linux before 4.13), groupsOf asks the
+// user database.
 func groupsOf(conn *net.UnixConn, uid uint32) (groups []uint32, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -13,25 +13,29 @@ import (
 	"tlsd/internal/confine"
 )
 
-// The pool holds workers for sessions of the daemon's own user. In session mode these are spares: a
-// session takes one out of the pool, and fillPool starts another. In shared mode the pool has all
-// workers for that user. The worker with the fewest sessions gets the next session. A session of
-// another user always gets a worker of its own. Spares for other users are in a list of their own.
-// Such a spare has not loaded the library. When it is engaged, it gets its configuration, and
-// becomes the caller's user.
+// The pool (Supervisor.pool) has workers for sessions of the daemon's own user:
+//
+//   - If Config.Shared is false, these are spares. A session takes one out of the pool, and
+//     fillPool starts another.
+//   - If Config.Shared is true, these are all workers for the daemon's own user. The worker with
+//     the fewest sessions gets the next session.
+//
+// A session of another user always gets a worker of its own. Spares for other users are in the list
+// Supervisor.others. Such a spare has not loaded the library. When it is engaged, it gets its
+// configuration, and becomes the caller's user.
 
 const (
-	// A failure is a start that fails, or the death of a worker in the list pool or others. If
-	// the dead worker has lived longer than the constant settled, earlier failures no longer
-	// count. After the first failure, fillPool starts a new worker at once. After each further
-	// failure it first makes a pause. The pauses become longer, up to longestGap.
+	// A start that fails is a failure. The death of a worker in one of the two lists is a
+	// failure, too. If the dead worker has lived longer than the constant settled, earlier
+	// failures no longer count. After the first failure, fillPool starts a new worker at once.
+	// After each further failure it first makes a pause. The pauses become longer, up to
+	// longestGap.
 	settled    = 10 * time.Second
 	longestGap = 10 * time.Second
 )
 
-// spawn starts a worker and the goroutine that watches it. If the worker is not for the daemon's
-// own user, the parameter other is true. The function spawn calls enlist under s.mu, before another
-// goroutine can see the worker.
+// spawn starts a worker and the goroutine that watches it. For the parameter other see start.
+// Before another goroutine can see the worker, spawn calls enlist() under s.mu.
 func (s *Supervisor) spawn(other bool, enlist func(*worker)) (*worker, error) {
 	w, stderr, err := s.start(other)
 	if err != nil {
@@ -46,7 +50,8 @@ func (s *Supervisor) spawn(other bool, enlist func(*worker)) (*worker, error) {
 	return w, nil
 }
 
-// fillPool keeps the lists pool and others at their sizes until the context life is done.
+// fillPool keeps s.pool at the size Warm, and s.others at the size WarmOthers. It returns when the
+// context life is done.
 func (s *Supervisor) fillPool(life context.Context) {
 	var pause time.Duration
 	for {
@@ -103,8 +108,8 @@ func (s *Supervisor) addToPool() error {
 	return err
 }
 
-// recordReport stores the report of a worker. It does not store the report of a worker for another
-// user, except if no worker has reported before. It logs only the first report since tlsd's start.
+// recordReport stores the report of a worker. A worker for another user may lie. So its report is
+// stored only if it is the first report since tlsd's start. Only the first report is logged.
 func (s *Supervisor) recordReport(w *worker) {
 	s.mu.Lock()
 	first := s.library == ""
@@ -190,8 +195,8 @@ func (s *Supervisor) retire(w *worker) {
 	time.AfterFunc(endTimeout, w.kill)
 }
 
-// leavePool removes a worker from the list pool or others, and says whether it was in one of them.
-// The caller holds s.mu.
+// leavePool removes a worker from s.pool or s.others. It returns false if the worker was in neither
+// of the two. The caller holds s.mu.
 func (s *Supervisor) leavePool(w *worker) (was bool) {
 	for _, spares := range []*[]*worker{&s.pool, &s.others} {
 		if i := slices.Index(*spares, w); i >= 0 {

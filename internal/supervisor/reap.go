@@ -32,9 +32,8 @@ type exit struct {
 // this time to free the process's memory.
 const reapTimeout = 2 * time.Second
 
-// awaitEnd waits until the worker's process has ended, and leaves the reaping to the method reap.
-// After endTimeout it kills the process. If the process has not ended within reapTimeout after a
-// kill, the result is stuck.
+// awaitEnd waits until the worker's process has ended. After endTimeout it kills the process. If
+// the process has not ended within reapTimeout after a kill, the result is stuck.
 func awaitEnd(w *worker) exit {
 	stuck := time.AfterFunc(endTimeout, w.kill)
 	defer stuck.Stop()

@@ -26,13 +26,15 @@ import (
 // A worker may log relayBurst entries at once and relayRate entries a second. Entries above these
 // limits are dropped and counted. If a worker writes without end, the supervisor reads slowly.
 
-// A share is a function that relay calls for an entry that the worker's own limiter lets pass. It
-// asks a second limiter, which all workers of one user share. The parameter weight is 1 for a short
-// entry, and more for a long one (see relayBurst). The parameter missed is the number of entries
-// that the worker's own limiter has dropped since the previous call. If the result ok is true, the
-// entry may pass. In this case the result dropped is the number of dropped entries since the second
-// limiter last let an entry pass. It counts the entries of all workers of the user, and what the
-// workers' own limiters have dropped, too.
+// An entry must pass two limiters: the worker's own, and one that all workers of the user share. A
+// share is a function that asks the second limiter. The function relay calls it for each entry that
+// the worker's own limiter lets pass.
+//
+// The parameter weight is 1 for a short entry, and more for a long one (see relayBurst). The
+// parameter missed is the number of entries that the worker's own limiter has dropped since the
+// previous call. If the result ok is true, the entry may pass. Then the result dropped is the
+// number of the user's entries that all these limiters have dropped since the last entry that
+// passed.
 type share func(missed uint64, weight int) (dropped uint64, ok bool)
 
 const (
@@ -81,10 +83,10 @@ func relay(r io.Reader, log *zap.Logger, share share) string {
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if n := limiter.Missed(); n > 0 {
-				// The log should get a line about the n dropped entries. If share
-				// refuses the line, share itself counts one dropped entry. So it is
-				// told of n-1 entries, and has then counted n. If it allows the
-				// line, it has counted n-1, so 1 is added.
+				// The log should get a line about the n dropped entries. share()
+				// counts a line that it refuses as one more dropped entry, but this
+				// line is no entry. So share() gets n-1 instead of n. If it allows
+				// the line, the 1 is added here.
 				if dropped, ok := share(n-1, 1); ok {
 					logDropped(log, dropped+1)
 				}

@@ -11,8 +11,8 @@ import (
 // session would get a spare worker whose library's file has been replaced. Open sessions keep their
 // worker.
 
-// renew takes all workers out of the lists pool and others, which fillPool then fills again.
-// It retires idle workers at once. A worker with sessions exits when all of them have ended.
+// renew empties s.pool and s.others, and fillPool fills them again. Of the workers that were there,
+// renew retires the idle ones at once. A worker with sessions exits when all of them have ended.
 func (s *Supervisor) renew() {
 	s.mu.Lock()
 	var idle []*worker

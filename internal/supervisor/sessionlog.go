@@ -14,8 +14,9 @@ import (
 //     sessions that were left out.
 //   - A worker for one session has a limit of entries (relay.go). All such workers of one account
 //     share a second limit: entriesBurst and entriesRate.
-//   - Audit lines have other limits (audit.go). Lines about deaths of workers and lost sessions are
-//     always written: the pauses after deaths limit them.
+//   - Audit lines have other limits (audit.go).
+//   - Lines about deaths of workers and lost sessions are always written. There are few of them,
+//     because tlsd makes pauses after several deaths in a row (backoff.go, pool.go).
 const (
 	sessionBurst = 200
 	sessionRate  = 20
@@ -66,10 +67,9 @@ func (s *Supervisor) closeSessionLines() {
 	}
 }
 
-// sharing makes a function of the type share for a worker. The function relay calls it to ask
-// whether an entry of the worker may be logged (relay.go). The share asks a limiter that all
-// workers of the account use together. If the worker has many sessions, or no session yet, the
-// share lets all entries pass.
+// sharing makes a worker's function of the type share (relay.go). The function asks the limiter of
+// the worker's account. A worker with many sessions has no account, and neither has a worker that
+// has no session yet. For such a worker the function lets all entries pass.
 func (s *Supervisor) sharing(w *worker) share {
 	return func(missed uint64, weight int) (dropped uint64, ok bool) {
 		s.mu.Lock()

@@ -19,8 +19,8 @@ import (
 //   - If several daemons start on one path at the same time, only the daemon that gets the lock on
 //     the file PATH.lock serves. The lock file is never removed, because a lock on a removed file
 //     would protect nothing.
-//   - From the first moment the socket has the mode that Listen was given. GiveTo may change it
-//     later.
+//   - Listen makes the socket with the right mode from the first moment on. GiveTo may change the
+//     mode later.
 //   - At the end the daemon removes only its own socket. If another socket has replaced it, that
 //     socket remains.
 
@@ -45,7 +45,7 @@ type Socket struct {
 	Path string
 
 	lock   *os.File    // nil if the service manager made the socket
-	made   fs.FileInfo // of the socket's file
+	made   fs.FileInfo // identifies the file that Listen made
 	remove sync.Once
 }
 
@@ -55,8 +55,8 @@ func Listen(path string, mode fs.FileMode) (*Socket, error) {
 	return listenWithin(busyTimeout, path, mode)
 }
 
-// listenWithin is Listen with another limit than busyTimeout. While the path is in use, it tries
-// again, until the limit is over.
+// listenWithin is Listen with a limit of its own instead of busyTimeout. While the path is in use,
+// it tries again, until this time has passed.
 func listenWithin(limit time.Duration, path string, mode fs.FileMode) (*Socket, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
@@ -88,9 +88,9 @@ func listenOnce(path string, mode fs.FileMode) (*Socket, error) {
 	return s, nil
 }
 
-// Remove removes the socket's file if the file is still the one that Listen made. In any case it
-// releases the lock, so that another daemon can take the path. The socket still listens. Remove
-// does nothing with a socket of the service manager, and nothing when it is called again.
+// Remove removes the socket's file, if it is still the file that Listen made. Then Remove releases
+// the lock, so that another daemon can take the path. The socket still listens. Remove does nothing
+// when it is called again, or if the service manager made the socket.
 func (s *Socket) Remove() (err error) {
 	s.remove.Do(func() {
 		if s.lock == nil {
@@ -189,8 +189,8 @@ func checkFile(path string) (bool, error) {
 	return true, nil
 }
 
-// clearStale removes a socket at path that no process serves. If anything else is at path, it
-// fails.
+// If there is a socket at path, and no process serves it, clearStale removes it. If there is
+// anything else at path, clearStale fails.
 func clearStale(path string) error {
 	if there, err := checkFile(path); !there {
 		return err

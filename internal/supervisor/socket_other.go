@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// noSignal is no flag, because darwin lacks MSG_NOSIGNAL. The SIGPIPE of a socket does not end a Go
-// program.
+// On Linux noSignal is a flag that prevents SIGPIPE. Here it is 0, because darwin has no such flag.
+// A SIGPIPE from a socket does not end a Go program.
 const noSignal = 0
 
 // accept accepts a connection, non-blocking and close-on-exec.

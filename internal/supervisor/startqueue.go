@@ -44,7 +44,7 @@ func newStartQueue(limit int, own account) *startQueue {
 		users: map[account]*userStarts{}}
 }
 
-// wait waits until the user may start a worker. The caller must call done when the start is over.
+// wait waits until the user may start a worker. The caller must call done() when the start is over.
 // The error is that of ctx.
 func (q *startQueue) wait(ctx context.Context, as account) (done func(), err error) {
 	begins := make(chan struct{})
@@ -78,8 +78,8 @@ func (q *startQueue) wait(ctx context.Context, as account) (done func(), err err
 	return nil, ctx.Err()
 }
 
-// track takes a start out of q.running when it becomes slow. The function done ends the start, and
-// takes it out of all counts.
+// track follows a start that has begun. When the start becomes slow, track takes the start out of
+// q.running. When the start is over, the caller must call done(), which takes it out of all counts.
 func (q *startQueue) track(as account) (done func()) {
 	counted := true // whether q.running has this start; guarded by q.mu
 	leave := func() {

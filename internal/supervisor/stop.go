@@ -84,7 +84,8 @@ func (s *Supervisor) drain(force <-chan struct{}) error {
 	return nil
 }
 
-// endWorkers tells all workers to exit, or kills them, and waits until they are gone.
+// endWorkers tells all workers to exit, and waits until they are gone. If the parameter kill is
+// true, or when force is closed, it kills them.
 func (s *Supervisor) endWorkers(kill bool, force <-chan struct{}) {
 	gone := make(chan struct{})
 	go func() { defer close(gone); s.watching.Wait() }()

@@ -125,24 +125,24 @@ type Supervisor struct {
 	perUID        map[account]int // sessions by account, for accounts that have any
 	last          uint64          // the number of the newest session
 	workers       map[*worker]struct{}
-	pool          []*worker          // for sessions of the daemon's own user, the oldest first
+	pool          []*worker          // workers for the daemon's own user, the oldest first
 	others        []*worker          // spare workers for other users, the oldest first
-	failures      int                // in a row, for the lists pool and others (see settled)
+	failures      int                // failures in a row (see settled)
 	changed       chan struct{}      // closed and replaced when pool grows
-	streaks       map[account]streak // by account
-	unreaped      []*worker          // killed, but their processes have not ended yet
+	streaks       map[account]streak // deaths in a row, by account (backoff.go)
+	unreaped      []*worker          // killed workers whose processes have not ended yet
 	library       string             // the library's version; "": no report yet
 	confinement   map[string]string  // measures of package confine, as workers report them
 	stub          bool               // the newest report names no library
 	misfit        error              // the result of fit for the first report
 	stopping      bool               // Run is draining
-	logLevel      string             // the workers' log level; "": that of WorkerConfig
+	logLevel      string             // the workers' log level; "": the level in WorkerConfig
 	tally         tally
 	readySent     bool   // the service manager was told that the daemon is ready
 	statusSent    string // the status that was sent to the service manager
 	auditLimiters limiters
-	sessionLines  limiters // of the lines about sessions
-	workerEntries limiters // of the log entries of workers that are not shared
+	sessionLines  limiters // limit the lines about sessions
+	workerEntries limiters // limit the log entries of workers that are not shared
 }
 
 // session is one caller's connection, which a worker serves.

@@ -12,7 +12,8 @@ import (
 )
 
 // Activated returns the listening socket that systemd has passed to this process
-// (sd_listen_fds(3)), or nil if there is none. It unsets the environment variables of the protocol.
+// (sd_listen_fds(3)), and unsets the environment variables that announce the socket. If there is
+// none, it returns nil.
 func Activated() (*Socket, error) {
 	pid, n := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
 	if pid == "" || n == "" || pid != strconv.Itoa(os.Getpid()) {

@@ -29,7 +29,7 @@ const (
 	refusedLeft     = "left" // the caller has hung up before its session began
 	refusedNoWorker = "no_worker"
 	refusedFault    = "fault"
-	refusedNotTaken = "descriptors"
+	refusedNotTaken = "descriptors" // the worker had no descriptor free for the connection
 )
 
 // The values of the label result: how a session has ended.
@@ -172,7 +172,8 @@ func (s *Supervisor) countEnd(sess *session, e *handoff.Ended) {
 	}
 }
 
-// countAudit counts the event e, if it is a denied call, and the dropped events before it.
+// countAudit counts the missed events: those that were dropped before the event e. If e is a denied
+// call, countAudit counts e, too.
 func (s *Supervisor) countAudit(e *audit.Event, missed uint64) {
 	const most = 1 << 20 // the most for one message: a hostile worker may claim any number
 	s.auditMissed(min(missed, most))

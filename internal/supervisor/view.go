@@ -135,8 +135,9 @@ func (v *view) await(ctx context.Context) {
 	}
 }
 
-// collect lists the sessions for which wanted is true. Each gets the question that is open already,
-// or a new one, or none if the worker has too many open questions.
+// collect lists the sessions for which wanted() returns true. If a question about a session is open
+// already, the view gets this question, and otherwise a new one. If the worker has too many open
+// questions, the view gets no new question.
 func (s *Supervisor) collect(wanted func(*session) bool) []view {
 	s.mu.Lock()
 	defer s.mu.Unlock()

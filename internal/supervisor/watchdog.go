@@ -149,11 +149,14 @@ func (s *Supervisor) check(w *worker) {
 	}
 }
 
-// observe reads a worker's state for the method check. The result named watched is true if the
-// worker has sessions and nothing has ended it yet. The result named active is true if the worker
-// is not idle. The result lastPong is the number of the newest answered ping. The result named
-// inside has the threads in the library. The worker's page is open as long as s.workers has the
-// worker.
+// observe reads a worker's state for the method check. The results:
+//
+//   - watched: the worker has sessions, and was neither told to exit nor killed
+//   - active: the worker is not idle
+//   - lastPong: the number of the newest answered ping
+//   - inside: the threads in the library
+//
+// The worker's page is open as long as s.workers has the worker.
 func (s *Supervisor) observe(w *worker) (watched, active bool, lastPong uint64,
 	inside map[int]vitals.Stay) {
 	s.mu.Lock()
@@ -174,7 +177,8 @@ func (s *Supervisor) observe(w *worker) (watched, active bool, lastPong uint64,
 }
 
 // isRunning returns false if a process is stopped (T, or t for a stop by a tracer:
-// proc_pid_stat(5)), or if the kernel does not report its state.
+// proc_pid_stat(5)). On a system without /proc/PID/stat it always returns false, so there an idle
+// worker gets a ping in each timeout.
 func isRunning(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	i := bytes.LastIndexByte(text, ')')

@@ -33,13 +33,13 @@ type worker struct {
 	pid     int
 	process *exec.Cmd
 	channel *handoff.Conn
-	page    *vitals.Page // watch closes the page after it has closed the field gone
+	page    *vitals.Page // watch closes it as its last step
 	started time.Time
 
 	engaged     chan struct{} // closed when the configuration is sent
 	ready       chan struct{} // closed when report is set
 	libraryFile os.FileInfo   // the library's file; set before ready is closed; nil: not known
-	otherUser   bool          // it is for another user: the path in its report is not used
+	otherUser   bool          // it is for another user than the daemon's, so its report may lie
 	report      handoff.Ready // set before ready is closed
 	gone        chan struct{} // closed when the process is reaped or left behind
 	cause       string        // such as "died of SIGSEGV"; set before gone is closed
@@ -52,16 +52,16 @@ type worker struct {
 	startDone  func()              // called when the worker is ready or gone
 	sessions   map[uint64]*session // by number; nil when the worker is gone
 	load       int                 // sessions that the worker has or is about to get
-	single     bool                // serves one session, and exits when that ends
+	single     bool                // serves one session, and exits when this session ends
 	user       *account            // the account of its session, if single; nil before assign
 	lastPong   uint64              // the number of the newest answered ping
 	slots      slots               // the slots of its page of vitals
-	ending     bool                // told to exit, or killed by End or stopNow
+	ending     bool                // told to exit, or killed by End() or stopNow()
 	draining   bool                // gets no more sessions, and exits after the open ones
 	queries    map[uint64]*query   // open questions, by session; at most 2 for each slot
 	deathCause string              // the metrics' label "cause"; set with killReason
 	claimed    claims              // the worker's counters, as last read
-	killReason string              // for callers: why tlsd has ended it; "": tlsd has not
+	killReason string              // why tlsd has ended it, a text for callers; else ""
 }
 
 const (
@@ -82,8 +82,8 @@ const (
 	longestReason = 1 << 10
 )
 
-// watch follows the worker from its start to its end. Its caller has added the worker to s.workers,
-// and 1 to s.watching.
+// watch follows the worker from its start to its end. Before the call, add the worker to s.workers,
+// and add 1 to s.watching.
 func (s *Supervisor) watch(w *worker, stderr io.ReadCloser) {
 	defer s.watching.Done()
 	log := s.Log.With(zap.Int("worker", w.pid))

@@ -272,7 +272,8 @@ func (r *Relay) await(d Direction) {
 	}
 }
 
-// see waits until a record may pass, notes it, and returns the bytes to pass on.
+// see waits until a record may pass, and notes the record. If Spoil was called, it damages the
+// record. It returns the bytes to pass on.
 func (r *Relay) see(d Direction, record []byte) []byte {
 	r.await(d)
 	r.mu.Lock()

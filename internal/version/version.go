@@ -11,9 +11,9 @@ import (
 // -ldflags "-X tlsd/internal/version.Version=0.1.0-3".
 var Version = "0.1.0"
 
-// For a build without the Git folder, a packager sets the variable commit (make COMMIT=…). In any
-// other build it is "". In a build from the Git folder, the go command records the commit in the
-// program.
+// In a build from the Git folder, the go command records the commit in the program. For a build
+// without the Git folder, a packager sets this variable (make COMMIT=…). If it is set, the go
+// command's record is not used.
 var commit string
 
 // Commit is the commit that this program is built from, or "" if it is not known. "+changes"

@@ -15,7 +15,7 @@ import (
 // The counters of handles go up and down, and all others only up. [Plausible] limits the values
 // that a worker can claim.
 
-// A Counter is a word of the page.
+// A Counter is the number of a counter in the page.
 type Counter int
 
 // The single counters. The counters of handshakes follow them: see Bucket and Handshakes.

@@ -92,7 +92,7 @@ func New(n int) (*Page, *os.File, error) {
 	return p, f, nil
 }
 
-// Open takes the worker's side, descriptor [FD], and closes the descriptor.
+// Open maps the page in the worker, from descriptor [FD], and closes the descriptor.
 func Open() (*Page, error) {
 	p, err := open(FD)
 	if err != nil {
