@@ -93,7 +93,7 @@ var (
 // trustState is a TrustStore, with the facts that show whether its file has changed.
 type trustState struct {
 	store TrustStore
-	found []string  // store.Empty as findTrust has set it, before loadTrust added to it
+	found []string  // a copy of store.Empty, before count and loadTrust change Empty
 	mtime time.Time // the time of the last change of store.File
 	size  int64
 }
