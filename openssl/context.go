@@ -63,8 +63,8 @@ func (l *Library) NewServerContext(certPEM, keyPEM []byte) (*Context, error) {
 	return l.NewServer(ServerConfig{Default: Identity{Cert: certPEM, Key: keyPEM}})
 }
 
-// identify gives a context its certificate, chain and key. sameFile says that certs and keys are
-// from one file, for the text of an error.
+// identify gives a context its certificate, chain and key. The parameter sameFile says that certs
+// and keys come from one file. It only changes the text of an error.
 func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) error {
 	var leaf uintptr // freed only at the end, because the check of the key needs it
 	defer func() {

@@ -23,8 +23,8 @@ import (
 //     has met EAGAIN; or the operation is a WaitReset, and poll(2) reports no reset yet.
 //   - If the function returns false to RawConn.Write, RawConn.Write waits until the socket is
 //     writable. The function may return false in one case only: its last write(2) has met EAGAIN.
-//   - In any other case the wait of RawConn.Read or RawConn.Write might never end. The netpoller is
-//     edge-triggered, and forgets old readiness when one of these methods begins.
+//   - In any other case the wait might never end: the netpoller is edge-triggered, and forgets old
+//     readiness when RawConn.Read or RawConn.Write begins.
 //   - The variable errno shows whether an SSL call has met EAGAIN. If OpenSSL asks for a wait but
 //     has not met EAGAIN, the operation makes the SSL call again at once. mostTurns limits this.
 //   - An operation holds Conn.mu for one stay in the library and the sends around it, and never
@@ -53,7 +53,7 @@ const (
 	readable direction = iota
 	writable
 	none    // the operation needs no wait
-	nothing // OpenSSL asks for a wait, but no event would end it: call OpenSSL again at once
+	nothing // OpenSSL asks for a wait that no event would end: make the SSL call again at once
 )
 
 // aLongTimeAgo is a deadline that has passed.

@@ -84,7 +84,7 @@ type op struct {
 	// is no failure.
 	unexplained bool
 
-	// The methods step and try as functions: to make one for each call would allocate.
+	// The methods step and try as function values. They are kept, because making one allocates.
 	stepFn func(*thread)
 	tryFn  func(uintptr) bool
 }

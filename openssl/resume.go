@@ -26,8 +26,8 @@ import (
 
 const (
 	mostSessions = 64 // the most sessions in a cache
-	// mostOfOneKey is the most sessions of one sessionKey in a cache. It is also the most
-	// sessions of a connection that are not in the cache yet.
+	// mostOfOneKey is the most sessions of one sessionKey in a cache. A connection has at most
+	// as many new sessions that are not in the cache yet.
 	mostOfOneKey   = 4
 	oldestSession  = time.Hour // an older session is not offered
 	keepsReference = 1         // what keepSession returns if it keeps OpenSSL's reference

@@ -90,7 +90,7 @@ var (
 	fallbackDir = "/etc/ssl/certs"
 )
 
-// trustState is a TrustStore, with the facts that show whether its file has changed.
+// trustState is a TrustStore, with the facts by which refreshTrust notices a change.
 type trustState struct {
 	store TrustStore
 	found []string  // a copy of store.Empty, before count and loadTrust change Empty
@@ -98,8 +98,8 @@ type trustState struct {
 	size  int64
 }
 
-// SystemTrust says what a client context without a CA bundle trusts. It follows changes of the
-// files.
+// SystemTrust says what a client context without a CA bundle trusts. Each call looks at the files
+// anew.
 func (l *Library) SystemTrust() TrustStore {
 	l.trustMu.Lock()
 	defer l.trustMu.Unlock()

@@ -10,7 +10,7 @@ import (
 
 // OpenSSL alone verifies certificates. After a failed verification OpenSSL has only the number of
 // the error. During the verification it passes more to a callback: the depth and the certificate.
-// This file stores them.
+// This file stores the depth and the certificate's subject.
 
 // A verdict is the first failure of a verification. The callback writes it during SSL_do_handshake,
 // on the goroutine that has called SSL_do_handshake. The same goroutine reads it afterwards.

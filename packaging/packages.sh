@@ -17,8 +17,8 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export VERSION MAINTAINER ARCH SOURCE_DATE_EPOCH
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
-# The folders root and pages have files for both packages. In the .rpm the files in pages are marked
-# as documents. The folder debian has files for the .deb only.
+# $root and $pages have files for both packages. In the .rpm the files of $pages are marked as
+# documents. $debian has files for the .deb only.
 work=bin/packages root=$work/root pages=$work/pages debian=$work/debian
 rm -rf "$root" "$pages" "$debian"
 mkdir -p "$root" "$pages" "$debian" "$out"
