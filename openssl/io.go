@@ -27,8 +27,8 @@ import (
 //     readiness when RawConn.Read or RawConn.Write begins.
 //   - The variable errno shows whether an SSL call has met EAGAIN. If OpenSSL asks for a wait but
 //     has not met EAGAIN, the operation makes the SSL call again at once. mostTurns limits this.
-//   - An operation holds Conn.mu for one stay in the library and the sends around it, and never
-//     during a wait.
+//   - An operation holds Conn.mu for one stay in the library, and for the sends before and after
+//     the stay. It never holds Conn.mu during a wait.
 //
 // Only the operation that has locked Conn.writing waits until the socket is writable. Only the
 // operation that has locked Conn.reading waits until the socket is readable. A Read, a WaitReset
@@ -137,8 +137,8 @@ func (o *op) waitOnce() (err error) {
 	o.forget()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		// The deadline has ended this wait, so waitOnce removes it. After c.close or c.fail
-		// no later wait may begin. None begins without the deadline either: waitOnce looks
-		// at c.done first, and the method once looks at the error that c.fail has stored.
+		// no later wait begins, even without the deadline: waitOnce looks at c.done first,
+		// and the method once looks at the error that c.fail has stored.
 		c.setDeadline(d, time.Time{})
 		return o.ctx.Err()
 	}
