@@ -15,7 +15,7 @@ type Context struct {
 	lib    *Library
 	server bool
 	store  string // the trust store that verifies peers, for error texts
-	trust  string // of a client: an id of this store, which no other store has
+	trust  string // of a client: an id of this store, for resumption; no other store has it
 
 	min uintptr // the lowest version of TLS for each SSL; 0: the lowest version that ctx has
 
@@ -32,7 +32,9 @@ type Context struct {
 func (c *Context) RequireTLS13() { c.min = tls13 }
 
 // NewClientContext makes a context for clients that trust the bundle. If bundle is nil, they trust
-// the system's store. The call is cheap, because all contexts share the store.
+// the system's store. Contexts with the same store share one SSL_CTX, so the call is cheap. But the
+// first call for the system's store loads the store, and so does the first call after a change of
+// its files.
 func (l *Library) NewClientContext(bundle *CABundle) (*Context, error) {
 	if bundle == nil {
 		ctx, store, id, err := l.systemContext()
@@ -61,10 +63,10 @@ func (l *Library) NewServerContext(certPEM, keyPEM []byte) (*Context, error) {
 	return l.NewServer(ServerConfig{Default: Identity{Cert: certPEM, Key: keyPEM}})
 }
 
-// identify gives a context its certificate, chain and key. sameFile says that certs and keys are
-// from one file, for the text of an error.
+// identify gives a context its certificate, chain and key. The parameter sameFile says that certs
+// and keys come from one file. It only changes the text of an error.
 func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) error {
-	var leaf uintptr // the check of the key needs it, so the end of the function frees it
+	var leaf uintptr // freed only at the end, because the check of the key needs it
 	defer func() {
 		if leaf != 0 {
 			l.exclusive(func() { call(l.sym.x509Free, leaf) })
@@ -86,7 +88,7 @@ func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) e
 				ok = int32(call(l.sym.ctxUseCertificate, ctx, cert)) == 1
 			} else {
 				ok = int64(call(l.sym.ctxCtrl, ctx, ctrlChainCert,
-					1 /* takes a reference of its own */, cert)) == 1
+					1 /* OpenSSL takes a reference of its own */, cert)) == 1
 				call(l.sym.x509Free, cert)
 			}
 		})
@@ -163,7 +165,7 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		if ctx = call(l.sym.ctxNew, call(method)); ctx == 0 {
 			return
 		}
-		// TLS 1.2 or newer; openssl.cnf may demand more.
+		// The lowest version is TLS 1.2, or TLS 1.3 if openssl.cnf says so.
 		ok = true
 		if int64(call(l.sym.ctxCtrl, ctx, ctrlGetMinProto, 0, 0)) != tls13 {
 			ok = int64(call(l.sym.ctxCtrl, ctx, ctrlSetMinProto, tls12, 0)) == 1
@@ -175,8 +177,8 @@ func (l *Library) newCtx(method uintptr) (ctx uintptr, err error) {
 		options := uintptr(opNoCompression | opNoRenegotiation)
 		if l.major >= 3 {
 			// Without this option both directions of the SSL fail if the peer ends its
-			// direction without close_notify. This package still detects such an end
-			// (the method cut in step.go).
+			// direction without close_notify. With the option such an end looks like
+			// close_notify. The methods step and cut (step.go) tell the two apart.
 			options |= opIgnoreEOF
 		}
 		call(l.sym.ctxSetOptions, ctx, options)

@@ -74,15 +74,16 @@
 //     socket. So free the SSL before the socket is closed.
 //   - SSL_read and SSL_write must not be called again after the end of the stream or a fatal error
 //     (SSL_get_error(3)). Conn.readErr and Conn.writeErr prevent that.
-//   - Since 3.0 both directions of the SSL fail if the stream ends without close_notify, unless
-//     SSL_OP_IGNORE_UNEXPECTED_EOF is set. With this option the end looks like close_notify. Only
-//     the BIO that the SSL reads from shows the difference.
+//   - Since OpenSSL 3.0, a stream that ends without close_notify makes both directions of the SSL
+//     fail. SSL_OP_IGNORE_UNEXPECTED_EOF prevents that. But with this option such an end looks like
+//     close_notify. Only the BIO that the SSL reads from shows the difference.
 //   - With SSL_MODE_AUTO_RETRY one SSL_read goes on as long as the peer sends messages without
 //     data, and collects the answers in memory without a limit. So this mode is off. Then SSL_read
 //     may return SSL_ERROR_WANT_READ although the SSL has unread data in its own buffer. errno is
 //     not EAGAIN in this case, and the call must be repeated at once.
 //   - In the middle of a message of the handshake layer, SSL_write and SSL_do_handshake read the
 //     socket. They may read data that a Read waits for, so they wake the Read (wakeReader in
-//     io.go). A Read may read the rest of a message that a Write waits for, so the Read gives way
-//     to the Write (lockReading).
+//     io.go). A Read may have read the rest of the message that a Write wants to read. Then the
+//     Write need not wait, but only the Read knows that. So the Read lets the Write go first
+//     (lockReading).
 package openssl

@@ -9,10 +9,12 @@ import (
 
 // Errors without details of their own.
 //
-// The methods of Conn return these errors, the types below, and errors of Go. If their context ends
-// a wait, they return context.Canceled or context.DeadlineExceeded. If Close ends a wait, they
-// return net.ErrClosed. After the peer's close_notify Read returns io.EOF. If the system reports an
-// error, such as ECONNRESET, they return an error that wraps the syscall.Errno.
+// The methods of Conn return these errors, the types below, and these errors of Go:
+//
+//   - context.Canceled or context.DeadlineExceeded, if the method's context has ended;
+//   - net.ErrClosed, if Close has begun;
+//   - io.EOF, from Read, after the peer's close_notify;
+//   - an error that wraps a syscall.Errno, such as ECONNRESET, if the system has reported it.
 var (
 	// ErrTruncated says that the connection ended without close_notify. The data that was read
 	// may be only a part of the data that the peer sent (RFC 8446 section 6.1).
@@ -21,13 +23,14 @@ var (
 	// ErrShut says that Write was called after CloseWrite.
 	ErrShut = errors.New("the outgoing direction has been shut")
 
-	// ErrWriteBroken says that an earlier Write was given up before its sealed records were
-	// sent. The peer does not accept later records without these, so no data can follow.
-	// Reading still works.
+	// ErrWriteBroken says that an earlier Write or CloseWrite was given up before all of its
+	// sealed records were sent. Without these records the peer accepts no later ones, so no
+	// data can follow. Reading still works.
 	ErrWriteBroken = errors.New("the outgoing stream is broken: an earlier write was given " +
 		"up halfway")
 
-	// ErrNoHandshake says that Read or Write was called before Handshake had succeeded.
+	// ErrNoHandshake says that Handshake had not succeeded yet when a method such as Read or
+	// Write was called.
 	ErrNoHandshake = errors.New("the TLS handshake has not been done")
 
 	// ErrHandshakeDone says that SetVerify or Configure was called after the beginning of
@@ -82,7 +85,7 @@ func (e *LoadError) Unwrap() []error {
 
 // VerifyError says that the peer's certificate was not accepted.
 type VerifyError struct {
-	Code    int    // X509_V_ERR_…; -1: no certificate, or its key is none of the pins
+	Code    int    // X509_V_ERR_…; -1: the peer showed no certificate, or no pin fits its key
 	Reason  string // OpenSSL's text for Code; for -1 a text of this package
 	Depth   int    // of the certificate that failed; 0 is the peer's own
 	Subject string // of that certificate, in the one-line form

@@ -23,12 +23,12 @@ import (
 //     has met EAGAIN; or the operation is a WaitReset, and poll(2) reports no reset yet.
 //   - If the function returns false to RawConn.Write, RawConn.Write waits until the socket is
 //     writable. The function may return false in one case only: its last write(2) has met EAGAIN.
-//   - In any other case the wait of RawConn.Read or RawConn.Write might never end. The netpoller is
-//     edge-triggered, and forgets old readiness when one of these methods begins.
+//   - In any other case the wait might never end: the netpoller is edge-triggered, and forgets old
+//     readiness when RawConn.Read or RawConn.Write begins.
 //   - The variable errno shows whether an SSL call has met EAGAIN. If OpenSSL asks for a wait but
 //     has not met EAGAIN, the operation makes the SSL call again at once. mostTurns limits this.
-//   - An operation holds Conn.mu for one stay in the library and the sends around it, and never
-//     during a wait.
+//   - An operation holds Conn.mu for one stay in the library, and for the sends before and after
+//     the stay. It never holds Conn.mu during a wait.
 //
 // Only the operation that has locked Conn.writing waits until the socket is writable. Only the
 // operation that has locked Conn.reading waits until the socket is readable. A Read, a WaitReset
@@ -36,12 +36,12 @@ import (
 // must first read the rest of a message of the handshake layer. All operations that lock
 // Conn.reading take turns.
 //
-// A deadline in the past ends a wait. These methods set one:
+// A deadline in the past ends a wait. These methods set such a deadline:
 //
-//   - op.watch, if the operation's context ends: for the direction in which the operation waits;
-//   - Conn.fail, if the connection fails: for both directions;
-//   - Conn.close, if operations are running: for both directions;
-//   - Conn.wakeReader, to wake a Read or WaitReset: for reading.
+//   - When an operation's context ends, op.watch sets it for the direction of the wait.
+//   - When the connection fails, Conn.fail sets it for both directions.
+//   - When operations are running, Conn.close sets it for both directions.
+//   - To wake a Read or WaitReset, Conn.wakeReader sets it for reading.
 //
 // Such a deadline may stay behind. Then the next operation that waits removes it, and tries again
 // (op.waitOnce).
@@ -53,7 +53,7 @@ const (
 	readable direction = iota
 	writable
 	none    // the operation needs no wait
-	nothing // OpenSSL asks for a wait, but no event would end it: call OpenSSL again at once
+	nothing // OpenSSL asks for a wait that no event would end: make the SSL call again at once
 )
 
 // aLongTimeAgo is a deadline that has passed.
@@ -136,9 +136,9 @@ func (o *op) waitOnce() (err error) {
 	}
 	o.forget()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		// The deadline has done its work, so waitOnce removes it. Perhaps c.close or c.fail
-		// has set it. Nothing is lost: c.close has closed c.done before, and c.fail has
-		// stored its error. Both are checked before the next wait.
+		// The deadline has ended this wait, so waitOnce removes it. After c.close or c.fail
+		// no later wait begins, even without the deadline: waitOnce looks at c.done first,
+		// and the method once looks at the error that c.fail has stored.
 		c.setDeadline(d, time.Time{})
 		return o.ctx.Err()
 	}
@@ -150,11 +150,12 @@ func (o *op) waitOnce() (err error) {
 
 // lockReading locks c.reading.
 //
-// A Write or CloseWrite calls it if a message of the handshake layer has come in part, and OpenSSL
-// must read the rest first. But a Read may read this rest. Then no event would end the wait of the
-// Write. So a Read that needs more data lets the Write go first: it unlocks c.reading, and queues
-// behind the Write. A WaitReset does the same (givesWay). If a Read or WaitReset waits for the
-// socket, it may not know of the Write yet. So lockReading wakes it.
+// If a message of the handshake layer has come in part, a Write or CloseWrite must first read the
+// rest. For this it calls lockReading. But a Read may have locked c.reading, and may read the rest
+// itself. The Read then waits for data, perhaps for ever, and the Write would wait for the Read. So
+// a Read that needs more data unlocks c.reading, and queues behind the Write. A WaitReset does the
+// same (givesWay). A Read or WaitReset that waits already has not seen the Write. So lockReading
+// wakes it.
 func (o *op) lockReading() error {
 	c := o.c
 	if o.kind == opWrite || o.kind == opShutdown {
@@ -166,8 +167,8 @@ func (o *op) lockReading() error {
 }
 
 // mostTurns limits op.turns: how often in a row an operation tries again at once, without a wait.
-// After each message of the handshake layer OpenSSL may rightly ask for a wait without EAGAIN
-// (sslErrorWantNothing). A peer may send thousands of these messages in a row.
+// The limit is high, because a peer may send thousands of messages of the handshake layer in a row.
+// After each of them OpenSSL may rightly ask for a wait without EAGAIN (sslErrorWantNothing).
 const mostTurns = 1 << 16
 
 // try is the function that RawConn calls: at once, and after each wait.
@@ -187,7 +188,7 @@ func (o *op) try(fd uintptr) bool {
 			return true
 		case want == nothing:
 			o.turns++
-			if o.interrupted() { // check here: there is no wait that the end would end
+			if o.interrupted() { // no wait follows, so the context is checked here
 				return true
 			}
 		case want != o.dir:
@@ -195,7 +196,7 @@ func (o *op) try(fd uintptr) bool {
 			o.dir = want
 			return true
 		case want == readable && o.parked && o.c.reading.waiting.Load() > 0:
-			return true // o had its turn; it queues behind the operation that waits
+			return true // o has waited once; now the next operation gets c.reading
 		case want == readable && o.givesWay():
 			return true
 		default:
@@ -252,8 +253,7 @@ func (o *op) watch() {
 // wakeReader makes a Read or WaitReset that waits for the socket try again. In the middle of a
 // message of the handshake layer, SSL_write and SSL_do_handshake read the rest of the message, and
 // maybe data behind it. Then OpenSSL has the data, and the socket may have none. No event would end
-// the wait of a Read, because epoll(7) reports an event only if the socket is still readable when
-// the event is collected.
+// the wait of a Read, because epoll(7) reports no event for a socket that has no data any more.
 func (c *Conn) wakeReader() {
 	if len(c.reading.held) > 0 {
 		c.setDeadline(readable, aLongTimeAgo) // waitOnce removes it

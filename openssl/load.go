@@ -28,7 +28,7 @@ type Library struct {
 	KeyLog func(line string)
 
 	sym     symbols
-	empty   uintptr // a memory BIO without bytes
+	empty   uintptr // a memory BIO without bytes, for a check in the method step
 	major   int     // 1, 3 or 4
 	version string  // OpenSSL_version(0)
 	path    string
@@ -48,8 +48,8 @@ type Library struct {
 
 	trustMu  sync.Mutex  // guards the next three fields; held while trust files are read
 	trust    *trustState // the system's trust store
-	trustCtx uintptr     // an SSL_CTX that trusts this store; we have a reference; 0: none yet
-	trustGen int         // counts the SSL_CTXs that trustCtx has had
+	trustCtx uintptr     // an SSL_CTX that trusts this store; we own a reference; 0: not loaded
+	trustGen int         // how many SSL_CTXs loadTrust has made; for the store's id
 }
 
 // tested are the major versions of OpenSSL with which this package was tested. The field least is
@@ -174,7 +174,8 @@ func bind(name string, handle uintptr) (*Library, error) {
 		return nil, err
 	}
 	// OPENSSL_init_ssl(3) must come before the library makes its first object. Without
-	// initNoAtexit an atexit handler would free memory that other threads still use.
+	// initNoAtexit, OpenSSL would free its memory when the process exits, while other threads
+	// still use this memory.
 	ok := false
 	q := l.exclusive(func() {
 		ok = int32(call(l.sym.initSSL,

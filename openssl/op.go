@@ -34,8 +34,8 @@ type op struct {
 	c    *Conn
 	kind opKind
 	ctx  context.Context
-	// The data to read or write. It is a field so that it is on the heap, because C gets its
-	// address.
+	// The data to read or write. C gets the address of the data, so the data must be on the
+	// heap. This field puts the data there, because the op is on the heap.
 	buf []byte
 	// Of a ReadSome: the largest number of bytes to return; else 0. A ReadSome takes buf from
 	// someMemory for each stay. If no data has come, it puts buf back.
@@ -50,26 +50,27 @@ type op struct {
 	dir     direction // the readiness that the operation waits for
 	parked  bool      // the operation has waited at least once since it locked Conn.reading
 	unwatch func()    // ends watch; nil while ctx is not watched
-	// turns is how often in a row the operation has tried again at once. It does so if no event
-	// would end a wait (the direction nothing), or if it needs another direction than before. A
-	// wait sets turns to 0, and so does an SSL call that succeeds.
+	// turns is how often in a row the operation has tried again at once, without a wait. There
+	// are two reasons: no event would end a wait (the direction nothing), or the operation
+	// needs another direction than before. A wait sets turns to 0. An SSL call that succeeds
+	// does the same.
 	turns int
 
-	// The rest is for one stay: the arguments and the results of its SSL calls.
+	// The fields from here to `unexplained` are for one stay: the arguments and the results of
+	// its SSL calls.
 	fn     uintptr
 	args   []uintptr // the part of argv that fn takes
 	fd     uintptr   // the socket's number, valid during a stay
 	argv   [3]uintptr
 	errArg [2]uintptr
 	ret    int32
-	code   int32  // the result of SSL_get_error; 0 if no call has failed
-	cErrno *int32 // C's errno on this thread; nil: not yet looked up
-	errno  syscall.Errno
-	until  int // this stay reads or seals at most buf[:until]
-	// Of a Write, in this stay. The field sealed is the number of records with data of the
-	// Write. The field first is the number of data bytes in the first of them; all others have
-	// as many, but the final one may have fewer. The field besides is the number of records
-	// without data, which come before those with data.
+	code   int32         // the result of SSL_get_error; 0 if no call has failed
+	cErrno *int32        // C's errno on this thread; nil: not yet looked up
+	errno  syscall.Errno // the system's error that made the SSL call fail; 0: none
+	until  int           // this stay reads or seals at most buf[:until]
+	// These three fields are for a Write. o.sealed is the number of data records that this stay
+	// has sealed. Each of them has o.first bytes of data, but the last one may have fewer.
+	// o.besides is the number of records without data. These come before the data records.
 	sealed, first, besides int
 
 	closed bool // all data is read, and the peer's close_notify has come
@@ -83,7 +84,7 @@ type op struct {
 	// is no failure.
 	unexplained bool
 
-	// The methods step and try as functions: to make one for each call would allocate.
+	// The methods step and try as function values. They are kept, because making one allocates.
 	stepFn func(*thread)
 	tryFn  func(uintptr) bool
 }
@@ -138,7 +139,7 @@ func (o *op) run(ctx context.Context, kind opKind, p []byte) (n int, err error) 
 	return o.n, err
 }
 
-// runSome is run for a ReadSome.
+// runSome does what run does, for a ReadSome.
 func (o *op) runSome(ctx context.Context, limit int) ([]byte, error) {
 	o.prepare(ctx, opRead, nil)
 	o.most = limit
@@ -151,9 +152,9 @@ func (o *op) runSome(ctx context.Context, limit int) ([]byte, error) {
 	return p[:o.n], nil
 }
 
-// conclude ends an operation, with its error. If a Write or shutdown was given up in the middle,
-// the Conn sends nothing more (ErrWriteBroken). A Write may end when only some records of its final
-// stay are sent completely. Then conclude adds the data bytes of these records to o.n.
+// conclude is called at the end of an operation, with its error. If a Write or shutdown was given
+// up in the middle, the Conn sends nothing more (ErrWriteBroken). If a Write has failed, some
+// records of its final stay may be sent completely. Then conclude adds their data bytes to o.n.
 func (o *op) conclude(err error) {
 	c := o.c
 	o.ctx, o.buf, o.err = nil, nil, nil
@@ -202,8 +203,8 @@ func (o *op) barred() error {
 	c := o.c
 	switch {
 	case o.kind == opHandshake:
-		// A failed send does not end the handshake: an alert of the peer may still be read,
-		// and says more.
+		// A failed send does not end the handshake: an alert of the peer may still be read.
+		// The alert says more than the error of the send.
 		return c.readErr
 	case o.kind == opShutdown && o.done && c.writeErr == ErrShut: // o itself has set ErrShut
 		return c.failed
@@ -393,9 +394,9 @@ func (o *op) end(err error) direction {
 }
 
 // fail ends both directions with err. No operation calls the SSL after that. Waiting operations end
-// with the same error. If a send has failed before, later Writes return the error of the send. But
-// if err is a *ProtocolError, they return err, because it has the peer's alert. The caller holds
-// c.mu.
+// with the same error. If writing had ended before, later Writes still return the earlier error.
+// There is one exception: the earlier error is a failed send, and err is a *ProtocolError. Then
+// later Writes return err, because err may name the peer's alert. The caller holds c.mu.
 func (c *Conn) fail(err error) {
 	c.readErr, c.failed = err, err
 	var protocol *ProtocolError

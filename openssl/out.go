@@ -13,13 +13,12 @@ import (
 // take, to the Conn's unsent bytes. The rules:
 //
 //   - Unsent bytes are sent in order, with a write(2) that cannot block, while Conn.mu is locked.
-//     The operation that has added them sends them. If it ends before all are sent, the next
-//     operation sends the rest: a Read, a Write or Close.
-//   - A Write, a Handshake and a CloseWrite wait until their bytes are sent. A Read can add an
-//     alert, but does not wait. If the system does not take the alert at once, the next operation
-//     sends it.
-//   - A send that fails, or is given up in the middle, mutes the Conn: nothing more is sent. The
-//     SSL does not notice, so reading goes on.
+//   - A Write, a Handshake and a CloseWrite wait until their bytes are sent. If its context ends a
+//     Handshake before that, the next call of Handshake sends the rest.
+//   - A Read can add an alert, but does not wait. If the system does not take the alert at once,
+//     the next operation sends the alert: a Read, a Write or Close.
+//   - A failed send mutes the Conn: nothing more is sent. A Write or CloseWrite that is given up in
+//     the middle mutes the Conn, too. The SSL does not notice, so reading goes on.
 //   - A Conn without unsent bytes has no memory for them.
 
 const (
@@ -28,8 +27,8 @@ const (
 	// outBytes is the size of the memory for unsent bytes: a piece, and the headers and tags of
 	// its records.
 	outBytes = piece + 8<<10
-	// bioBytes is the size of a pair. A piece fits in, even in records of 64 bytes (RFC 8449
-	// section 4). A handshake message that does not fit in takes several stays.
+	// bioBytes is the size of a pair. A pair has room for a piece, even in records of 64 bytes
+	// (RFC 8449 section 4). A handshake message that is longer than a pair takes several stays.
 	bioBytes = 2 * piece
 	// A peer may cause alerts and not read them. For example, it asks for a renegotiation in
 	// TLS 1.2. If more than mostOwed bytes of alerts are unsent, the connection fails.
@@ -119,7 +118,7 @@ func (o *op) collect(t *thread) (sound bool) {
 	if c.mute || c.shut {
 		c.out.drop()
 	}
-	if !sound { // no byte of this connection may come into the stream of another
+	if !sound { // the pair may still have bytes, which no other connection may send
 		t.freeBIOPair(c.lib)
 		c.lib.newBIOPair(t)
 	}
@@ -159,8 +158,9 @@ func (c *Conn) sendRecords(fd uintptr, p []byte) {
 	}
 }
 
-// beginsWithAlert says whether the output of a Read begins with an alert of TLS 1.2, whose records
-// show their type. If the Read succeeds, this alert is no_renegotiation (RFC 5246 section 7.2.2).
+// beginsWithAlert says whether the output of a Read begins with an alert of TLS 1.2. (Records of
+// TLS 1.3 do not show that they are alerts.) If the Read succeeds, this alert is no_renegotiation
+// (RFC 5246 section 7.2.2).
 func (c *Conn) beginsWithAlert(p []byte) bool {
 	const alert = 21
 	return p[0] == alert && c.version == "TLSv1.2"

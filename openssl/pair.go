@@ -12,11 +12,11 @@ import (
 )
 
 // libssl and libcrypto are one library in two files: libssl uses structures of libcrypto that no
-// header describes. With the libcrypto of another build libssl may still load, and then corrupt
-// memory. The dynamic linker may choose such a libcrypto if libssl was named by its path and has no
-// RUNPATH. It does so, too, if LD_PRELOAD or an earlier dlopen has loaded a libcrypto of the same
-// name. So the pair is checked before it is used. On systems without /proc or ELF files it is not
-// checked.
+// header describes. If libssl gets the libcrypto of another build, the load may succeed, and libssl
+// may then corrupt memory. The dynamic linker may choose such a libcrypto if libssl was named by
+// its path and has no RUNPATH. If LD_PRELOAD or an earlier dlopen has loaded a libcrypto of the
+// same name, the linker takes this libcrypto. So checkFiles compares the two files before they are
+// used. Without /proc or ELF files it cannot compare them.
 
 // checkFiles returns an error if libssl has got another build's libcrypto. It calls no function of
 // the two libraries.
@@ -190,6 +190,7 @@ func home(file string) string {
 // reads. In this case libssl uses another libcrypto than the one in which the symbols were found.
 // LD_PRELOAD can cause that.
 func (l *Library) checkQueue() error {
+	// Without a method, SSL_CTX_new(3) must fail, and queue an error.
 	q := l.exclusive(func() { call(l.sym.ctxNew, 0) })
 	if q.has(reasonNullMethod) {
 		return nil

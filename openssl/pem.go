@@ -16,10 +16,10 @@ import (
 // OpenSSL might skip a block that it does not understand, or ask for the password of an encrypted
 // key. OpenSSL alone decides about the content of a block.
 
-// MaxPEM is the most bytes that a file may have: 32 MiB. A usual CA bundle has 0.2 MiB.
+// MaxPEM is the largest size of a file, in bytes: 32 MiB. A usual CA bundle has 0.2 MiB.
 const MaxPEM = 32 << 20
 
-// MaxCAs is the most different certificates that a CA bundle may have. A usual bundle has 150.
+// MaxCAs limits how many different certificates a CA bundle may have. A usual bundle has 150.
 // OpenSSL before 4.0 sorts its store after each addition, so the time grows with the square of the
 // number: 1,000 certificates take 0.2 s, 5,000 take 2 s, and 16,000 take 24 s.
 const MaxCAs = 5000

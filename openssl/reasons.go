@@ -74,7 +74,8 @@ func (c *Conn) uncertified(q queue) string {
 	return "; the server asked for a client certificate, and none is set (tls.SetCertificate)"
 }
 
-// explain returns the queue as one phrase, or the text ifEmpty if the queue is empty.
+// explain returns the queue as one phrase. If the queue has an alert of the peer, the phrase names
+// only the alert. If the queue is empty, explain returns the text ifEmpty.
 func (q queue) explain(ifEmpty string) string {
 	for _, e := range q {
 		if n := e.reason - reasonAlert; e.lib == libSSL && 0 <= n && n < 256 {

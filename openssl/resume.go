@@ -8,25 +8,26 @@ import (
 	"time"
 )
 
-// Resumption of TLS sessions by clients. A server sends tickets, with TLS 1.3 at any time after the
-// handshake, and OpenSSL calls keepSession for each. After a stay in the library, the sessions that
-// came during the stay are put into the connection's SessionCache. The rules:
+// Resumption by clients. A session in this file is a TLS session. With TLS 1.3 a server can send
+// sessions at any time after the handshake. OpenSSL calls keepSession for each new session. After a
+// stay in the library, the sessions that came during the stay are put into the connection's
+// SessionCache. The rules:
 //
-//   - A session is offered only by a connection with the same settings as the connection that it
-//     comes from: see sessionKey.
+//   - A connection offers a session only if the session was made by a connection with the same
+//     settings: see sessionKey.
 //   - A resumed connection is not verified again. The session keeps the result and the certificates
 //     of the full handshake, which was verified under the same settings. Pins are checked again.
 //   - A session is not offered later than an hour after the full handshake that has verified the
-//     server. A resumed connection gets new sessions, and they have the time of the same full
-//     handshake. Otherwise a chain of resumptions would never verify the server again.
+//     server. If a resumed connection gets new sessions, the hour does not begin anew. Otherwise a
+//     chain of resumptions would never verify the server again.
 //   - No two handshakes offer the same session at the same time. With TLS 1.3 a session is offered
 //     only once (RFC 8446 appendix C.4).
 //   - A connection whose handshake fails leaves nothing in the cache.
 
 const (
 	mostSessions = 64 // the most sessions in a cache
-	// mostOfOneKey is the most sessions of one sessionKey in a cache. It is also the most
-	// sessions of a connection that are not in the cache yet.
+	// mostOfOneKey is the most sessions of one sessionKey in a cache. A connection has at most
+	// as many new sessions that are not in the cache yet.
 	mostOfOneKey   = 4
 	oldestSession  = time.Hour // an older session is not offered
 	keepsReference = 1         // what keepSession returns if it keeps OpenSSL's reference
@@ -36,8 +37,9 @@ const (
 // them. The zero value is an empty cache. The number of sessions and their age are limited. Only
 // connections of one Library may use the same cache. Call Free when the cache is no longer needed.
 type SessionCache struct {
-	// mu guards the fields below. Never call exclusive while mu is held, because the methods
-	// add and take, which lock mu, run inside exclusive.
+	// mu guards the fields below. The methods add and take lock mu while they are inside
+	// exclusive. So never call exclusive while mu is held: the goroutines could wait for each
+	// other for ever.
 	mu     sync.Mutex
 	lib    *Library // nil before the first session
 	freed  bool
@@ -209,13 +211,16 @@ func (c *Conn) keepFresh() {
 	}
 }
 
-// settleOffer frees the offered session. The caller holds c.mu, and the handshake has succeeded.
+// settleOffer frees the offered session. Call it after a successful handshake. The caller holds
+// c.mu.
 //
-//   - If the server has not resumed the session, the server was verified now, and r.since is now.
-//   - If it has resumed a session of TLS 1.2, the connection's present session goes into the cache,
-//     because such a session can be resumed several times. It may be newer than the offered one:
-//     the server may have renewed the ticket, and OpenSSL does not call keepSession for that.
-//   - If it has resumed a session of TLS 1.3, nothing is left to do: the server sends new sessions.
+//   - If the server has not resumed a session, this handshake has verified the server. So r.since
+//     becomes the present time.
+//   - A session of TLS 1.2 can be resumed several times. If the server has resumed one, settleOffer
+//     puts the connection's present session into the cache, and not the offered one. The server may
+//     have renewed the ticket, and OpenSSL does not call keepSession for a renewed ticket.
+//   - If the server has resumed a session of TLS 1.3, no session is put back: the server sends new
+//     ones.
 func (c *Conn) settleOffer() {
 	r := c.resume
 	if r == nil {

@@ -35,7 +35,7 @@ type ServerConfig struct {
 	// Hosts has further identities. Its keys are the names for which clients ask with SNI: DNS
 	// names in lower case. "*." before a name stands for exactly one label.
 	Hosts map[string]Identity
-	ALPN  []string // the server's order of preference
+	ALPN  []string // application protocols, in the server's order of preference
 
 	ClientAuth ClientAuth
 	// ClientCAs has the CAs that verify client certificates, in PEM. It may be empty only if
@@ -153,7 +153,8 @@ func (l *Library) setUpServer(ctx uintptr, cfg ServerConfig, number uintptr) {
 	}
 }
 
-// askClients makes a server ask its clients for certificates, and verify them by ClientCAs.
+// askClients makes a server ask its clients for certificates. The CAs of cfg.ClientCAs verify the
+// certificates.
 func (l *Library) askClients(ctx uintptr, cfg ServerConfig) error {
 	blocks, err := splitPEM(cfg.CAName, cfg.ClientCAs)
 	if err != nil {
@@ -213,8 +214,8 @@ func (s *serverSettings) host(name string) uintptr {
 
 // useIdentity gives a client's connection its certificate and key. Call it before the handshake.
 func (l *Library) useIdentity(ssl uintptr, id Identity) error {
-	// The files are loaded into a temporary context, which checks them as for a server. The
-	// connection takes the certificate, the chain and the key from there.
+	// The method identify loads the identity into a temporary context, and checks it. The
+	// connection takes the certificate, the chain and the key from this context.
 	certs, err := splitPEM("certificate", id.Cert)
 	if err != nil {
 		return err

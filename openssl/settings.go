@@ -15,10 +15,9 @@ type ClientSettings struct {
 
 	// Sessions, if not nil, is a cache. The connection resumes a TLS session from the cache,
 	// and adds the sessions that the server gives. Only connections with the same settings,
-	// server name, trust store and Place share sessions. Place is the server's address as text.
-	// This package only compares it.
+	// server name, trust store and Place share sessions.
 	Sessions *SessionCache
-	Place    string
+	Place    string // the server's address as text; this package only compares it
 }
 
 // Configure sets the settings for the handshake. It fails with ErrServerSide, ErrHandshakeDone,
@@ -67,8 +66,8 @@ func (c *Conn) Configure(s ClientSettings) error {
 	return nil
 }
 
-// If there are pins, checkPins returns an error unless one of them is the hash of the server's key.
-// The caller holds c.mu.
+// checkPins returns an error if the hash of the server's key is none of the pins. Without pins it
+// returns nil. The caller holds c.mu.
 func (c *Conn) checkPins() error {
 	if len(c.pins) == 0 {
 		return nil

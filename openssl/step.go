@@ -34,8 +34,8 @@ func (o *op) step(t *thread) {
 		int32(call(o.lib().sym.sslInInit, o.argv[:1]...)) != 0
 	// With opIgnoreEOF the end of the stream looks like close_notify. The socket's BIO shows
 	// the difference: if OpenSSL reports that this BIO is at its end, close_notify has not
-	// come. But a faulty library may never report an end. So OpenSSL is first asked about an
-	// empty memory BIO, which is always at its end.
+	// come. A faulty library may never report an end, and then a cut would look like
+	// close_notify. So OpenSSL must first report the end of an empty memory BIO.
 	o.closed = o.code == sslErrorZeroReturn && o.lib().ends(o.lib().empty) &&
 		!o.lib().ends(call(o.lib().sym.sslGetRbio, o.c.ssl)) &&
 		int32(call(o.lib().sym.sslGetShutdown, o.c.ssl))&receivedShutdown != 0

@@ -90,16 +90,16 @@ var (
 	fallbackDir = "/etc/ssl/certs"
 )
 
-// trustState is a TrustStore, with the facts that show whether its file has changed.
+// trustState is a TrustStore, with the facts by which refreshTrust notices a change.
 type trustState struct {
 	store TrustStore
-	found []string  // store.Empty as findTrust has set it, before loadTrust added to it
+	found []string  // a copy of store.Empty, before count and loadTrust change Empty
 	mtime time.Time // the time of the last change of store.File
 	size  int64
 }
 
-// SystemTrust says what a client context without a CA bundle trusts. It follows changes of the
-// files.
+// SystemTrust says what a client context without a CA bundle trusts. Each call looks at the files
+// anew.
 func (l *Library) SystemTrust() TrustStore {
 	l.trustMu.Lock()
 	defer l.trustMu.Unlock()

@@ -10,7 +10,7 @@ import (
 
 // OpenSSL alone verifies certificates. After a failed verification OpenSSL has only the number of
 // the error. During the verification it passes more to a callback: the depth and the certificate.
-// This file stores them.
+// This file stores the depth and the certificate's subject.
 
 // A verdict is the first failure of a verification. The callback writes it during SSL_do_handshake,
 // on the goroutine that has called SSL_do_handshake. The same goroutine reads it afterwards.
@@ -26,8 +26,8 @@ type verdict struct {
 // callback. So recordVerify finds the verdict by the address of the SSL.
 func (l *Library) recordVerify(preverifyOK, storeCtx uintptr) (result uintptr) {
 	result = preverifyOK
-	// A panic must not unwind C's frames, so it ends here. Then only the error of the failed
-	// verification lacks details.
+	// A panic must not unwind C's frames, so it ends here. After a panic the verification fails
+	// as it would without the panic. Only the details are missing from its error.
 	defer func() { _ = recover() }()
 	if int32(preverifyOK) == 1 {
 		return
@@ -95,7 +95,7 @@ func parsePeerName(host string) (peerName, error) {
 	if name == "" {
 		return peerName{}, fmt.Errorf("%q is not a host name: it is empty", host)
 	}
-	if name[0] == '.' { // SSL_set1_host(3) would accept any name that ends with it
+	if name[0] == '.' { // for .a.com SSL_set1_host(3) would accept x.a.com, too
 		return peerName{}, fmt.Errorf("%q is not a host name: it begins with a dot", host)
 	}
 	// SNI must have no final dot (RFC 6066 section 3). Peers end the handshake if it has one.

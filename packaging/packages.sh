@@ -17,8 +17,8 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || 
 export VERSION MAINTAINER ARCH SOURCE_DATE_EPOCH
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 
-# The folders root and pages have files for both packages. In the .rpm the files in pages are marked
-# as documents. The folder debian has files for the .deb only.
+# $root and $pages have files for both packages. In the .rpm the files of $pages are marked as
+# documents. $debian has files for the .deb only.
 work=bin/packages root=$work/root pages=$work/pages debian=$work/debian
 rm -rf "$root" "$pages" "$debian"
 mkdir -p "$root" "$pages" "$debian" "$out"
@@ -29,8 +29,8 @@ make --no-print-directory BIN=$work/build VERSION="$VERSION" DESTDIR="$root" PRE
 # these versions.
 LIBC=$(readelf -VW "$root/usr/lib/tlsd/TlsPlugin.so" "$root/usr/bin/tlsd" | sed -n 's/.*Name: GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -1)
 export LIBC
-# make install puts the file for pkg-config below /usr/lib. There pkg-config finds it on Debian, but
-# not on Fedora. Below /usr/share it finds the file on both.
+# make install puts the file for pkg-config below /usr/lib, where only Debian's pkg-config looks for
+# it. Fedora's looks below /usr/share, as Debian's does, too.
 mv "$root/usr/lib/pkgconfig" "$root/usr/share/"
 doc=$root/usr/share/doc/tlsd
 # make install puts the sample tlsd.toml among the documents. In the packages it is

@@ -11,7 +11,7 @@ import (
 // A batch collects the answers to a JSON-RPC batch until all have come.
 type batch struct {
 	mu       sync.Mutex // guards the other fields
-	missing  int        // the number of answers to come; one more while queueBatch runs
+	missing  int        // the number of answers to come, plus 1 while queueBatch runs
 	buffered int        // bytes that tlsd keeps for the batch
 	answers  [][]byte
 }
@@ -41,7 +41,7 @@ func (st *stream) queueBatch(line []byte) {
 			wire.MaxBatch), nil)
 		return
 	}
-	b := &batch{missing: 1} // batchDone at the end of this function takes the 1 off
+	b := &batch{missing: 1} // the 1 keeps the batch incomplete until all its calls are known
 	for _, e := range elements {
 		c, why, _ := parse(e)
 		if c == nil {

@@ -68,7 +68,7 @@ func (c *Client) roundTrip(ctx context.Context, method string, params any, f *os
 		return failedAnswer(kind.Cancelled, err, "cancelled before it was sent: %v", err)
 	case err != nil:
 		c.disconnect(fmt.Errorf("send to tlsd: %w", err))
-		return <-ch // the goroutine that reads ends soon, and fails the call
+		return <-ch // the function read() ends soon, and then fails all calls
 	}
 	select {
 	case a := <-ch:
@@ -97,9 +97,8 @@ func request(id uint64, method string, params any) ([]byte, error) {
 }
 
 // register takes the next id, and returns it with the Go channel for the answer. The channel gets
-// exactly one answer: tlsd's, or an error from the goroutine that reads, if the connection ends
-// before. If unregister is called before the call is sent, the channel gets no answer. If the
-// session is lost, register returns the error.
+// exactly one answer: tlsd's, or an error when the connection ends. After unregister it gets none.
+// If the session is lost already, register returns only the error.
 func (c *Client) register() (uint64, <-chan answer, *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
