@@ -252,7 +252,7 @@ func (w *workerProcess) sendMessage(msg handoff.FromWorker) {
 	}
 }
 
-// exit waits until the sessions have ended, and returns the exit status.
+// exit waits until the sessions have ended, but at most endTimeout. It returns the exit status.
 func (w *workerProcess) exit(why error) int {
 	gone := make(chan struct{})
 	go func() {
