@@ -9,17 +9,18 @@ DOCDIR     ?= $(PREFIX)/share/doc/tlsd
 BINDINGDIR ?= $(PREFIX)/share/tlsd/bindings
 UNITDIR    ?= $(PREFIX)/lib/systemd
 DESTDIR    ?=
-# The folder that build fills and install takes from.
+# "make build" puts the programs into this folder. "make install" takes them from there.
 BIN        ?= bin
 GO         ?= go
 CC         ?= cc
 CFLAGS     ?= -O2 -g
 LDFLAGS    ?=
-# VERSION and COMMIT default to the source's own version and to the commit of its Git folder.
+# Without VERSION, the programs have the version of internal/version. Without COMMIT, they have the
+# commit of the Git folder.
 VERSION    ?=
 COMMIT     ?=
 # The choices are pie and exe. With pie, processes do not share relocated data, so each worker needs
-# about 0.7 MiB more memory than with exe.
+# about 0.7 MiB more memory than with exe. With exe, an attacker knows the address of tlsd's code.
 BUILDMODE  ?= pie
 
 WARNINGS   = -std=c11 -Wall -Wextra -Wpedantic -Werror
@@ -42,7 +43,8 @@ help: ## list the targets
 
 build: deps-build $(BIN)/tlsd $(BIN)/tlsshim $(BIN)/TlsPlugin.so $(BIN)/domhost ## build everything into bin/
 
-# Two builds of one source are equal, whatever folders they run in.
+# Two builds of one source are equal, because the programs do not have the names of the folders of
+# the build: see -trimpath and SAME_PATHS.
 GO_LDFLAGS  = -bindnow $(if $(STRIP),-s -w) \
 	$(if $(VERSION),-X tlsd/internal/version.Version=$(VERSION)) \
 	$(if $(COMMIT),-X tlsd/internal/version.commit=$(COMMIT))
@@ -84,7 +86,7 @@ FUZZTIME ?= 60s
 fuzz: deps-test ## every fuzz target for FUZZTIME (60s); failing inputs are kept for the tests
 	$(GO) run ./test/run/fuzz -time $(FUZZTIME)
 
-# make test runs the suite race, too. To run only the other one: make race SUITES=race-conformance.
+# "make test" runs the suite race, too. After it, "make race SUITES=race-conformance" is enough.
 SUITES ?= race race-conformance
 race: deps-test ## run the tests of concurrent code, and the conformance tests without a daemon, under the race detector
 	@$(RUN_TESTS) $(SUITES)

@@ -59,7 +59,7 @@ func (a *administration) Drain() (sessions int) {
 	return sessions
 }
 
-// Health reports the daemon's state and its problems.
+// Health adds tlsd's version to the supervisor's report.
 func (a *administration) Health() admin.Health {
 	h := a.Supervisor.Health()
 	h.Version = version.Version
@@ -118,8 +118,9 @@ func listenAdmin(o *options, log *zap.Logger) (*supervisor.Socket, error) {
 	return socket, nil
 }
 
-// serveAdmin serves the admin socket, if there is one, until the caller calls stop. stop also
-// removes the socket. The returned context ends when an administrator stops the daemon.
+// If socket is not nil, serveAdmin starts a goroutine that serves the admin socket until the caller
+// calls stop(). stop() also removes the socket. The returned context ends when parent ends, or when
+// an administrator stops the daemon.
 func serveAdmin(parent context.Context, socket *supervisor.Socket, a *administration, log,
 	audit *zap.Logger) (ctx context.Context, stop func()) {
 	if socket == nil {

@@ -8,8 +8,9 @@ import (
 )
 
 // This file reports audit events to the supervisor. No call waits for a report. Each session has a
-// limiter. An event that passes the limiter goes into the outbox, a queue with one sender. If the
-// outbox is full, the event is dropped and counted, as if the limiter had dropped it.
+// limiter. An event that passes the limiter goes into a queue, the outbox. The goroutine of
+// runOutbox sends it to the supervisor. If the outbox is full, the event is dropped and counted, as
+// if the limiter had dropped it.
 const (
 	outboxLength = 64 // messages
 	auditBurst   = 50 // events of one session at once

@@ -13,8 +13,9 @@ import (
 	"tlsd/openssl"
 )
 
-// check carries out --check. The caller must have read the settings without an error. check
-// examines everything else that a start needs, changes nothing, and returns the exit status.
+// check carries out --check, and returns the exit status. The caller must have read the settings
+// without an error. check examines the paths of the sockets, the audit log, the key log, the
+// library and the policy. It changes nothing.
 func check(w io.Writer, o *options) int {
 	status := 0
 	report := func(what, good string, err error) {

@@ -17,8 +17,8 @@ import (
 )
 
 // The configuration file is TOML without tables. Its keys are the names of the flags that have an
-// environment variable, except config. A value is a string or a whole number. A list setting takes
-// an array of these.
+// environment variable, except config. A value is a string or a whole number. A setting that takes
+// several values (see isList) may also have an array of these.
 
 // systemConfig is the file that root's tlsd reads by default, if the file exists. It is for the
 // system's daemon only, so another user's tlsd reads no file by default.

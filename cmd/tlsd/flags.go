@@ -14,7 +14,7 @@ import (
 type options struct {
 	socket      string
 	socketMode  fs.FileMode
-	socketGroup int // the socket's group; -1: that of tlsd
+	socketGroup int // the group that the socket gets; -1: tlsd's own group
 	allowUID    []uint32
 	allowGID    []uint32
 	policy      string

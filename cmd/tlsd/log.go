@@ -95,10 +95,10 @@ func (p plainLines) Write(entry []byte) (int, error) {
 	return len(entry), nil
 }
 
-// logPlace returns the writer for the log, and whether people read it. If the format is journal, or
-// if it is auto and stderr leads to systemd's journal, the log goes to the journal by the journal's
-// own protocol. If auto cannot open the journal, the log goes to stderr. The caller must not close
-// the writer.
+// logPlace returns the writer for the log, and whether people read the log. The caller must not
+// close the writer. With the format journal, the log goes to systemd's journal, by the journal's
+// own protocol. With the format auto, the log goes there only if stderr leads to the journal and
+// the journal can be opened. In all other cases the log goes to stderr.
 func logPlace(format string, stderr io.Writer) (place io.Writer, forPeople bool, err error) {
 	f, isFile := stderr.(*os.File)
 	ours := format == "auto" && isFile && journal.Is(f, os.Getenv("JOURNAL_STREAM"))

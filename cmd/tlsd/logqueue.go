@@ -17,12 +17,12 @@ type logQueue struct {
 	ended chan struct{} // closed when the goroutine of run has ended
 
 	mu      sync.Mutex // guards all below
-	more    sync.Cond  // wakes run: there is an entry, or close was called
+	more    sync.Cond  // wakes run() when there is an entry, and at close()
 	waiting []byte     // whole entries
 	lost    int        // lost entries that no log line has reported yet
 	dropped int        // all lost entries since the start
 	onLoss  func(entries int)
-	closing bool // run must end when the queue is empty
+	closing bool // close() was called: run() returns when the queue is empty
 }
 
 const (
@@ -30,7 +30,7 @@ const (
 	queueBytes = 1 << 20
 	// auditBytes is the room that only audit entries may take, beyond queueBytes.
 	auditBytes = 1 << 20
-	// lastWrite limits the wait of close.
+	// lastWrite is the longest time that close() waits.
 	lastWrite = time.Second
 )
 

@@ -1,10 +1,10 @@
 // Tlsd serves TLS to local programs. The programs speak JSON-RPC 2.0 over a Unix socket, as
 // proto.md describes. Tlsd loads OpenSSL at run time and owns every TLS connection. So a fault of
-// OpenSSL, or a hostile peer, cannot harm the programs.
+// OpenSSL, or a hostile peer, cannot harm the programs. A normal start:
 //
 //	tlsd --socket PATH
 //
-// is a normal start. Without --socket the path is $TLSD_SOCKET, else /run/tlsd.sock for root, else
+// Without --socket the path is $TLSD_SOCKET, else /run/tlsd.sock for root, else
 // $XDG_RUNTIME_DIR/tlsd.sock. Each flag with a value has an environment variable: that of
 // --socket-mode is TLSD_SOCKET_MODE. A flag wins over its variable, and a variable over the
 // configuration file (--config). tlsd --help lists all flags.
@@ -60,7 +60,8 @@
 // # Exit status
 //
 //	0  stopped as it was told to; sessions that were open after --drain-timeout were ended
-//	1  could not start, or was forced to stop while sessions were open
+//	1  could not start, or was forced to stop while sessions were open; with --check: a fault
+//	   was found
 //	2  wrong usage, or a bad setting
 //
 // # Log
@@ -198,8 +199,8 @@ func start(ctx context.Context, o *options, readAgain func() (*options, error),
 	return err
 }
 
-// handleSignals handles signals until the caller calls stop. The first SIGTERM or SIGINT ends the
-// context, and the second closes force. SIGHUP calls reload.
+// handleSignals handles signals until the caller calls stop(). The first SIGTERM or SIGINT ends the
+// context. The second closes the channel force. At each SIGHUP, handleSignals calls reload().
 func handleSignals(parent context.Context, log *zap.Logger, reload func()) (
 	ctx context.Context, force <-chan struct{}, stop func()) {
 	signal.Ignore(unix.SIGPIPE)

@@ -8,9 +8,9 @@ import (
 	"tlsd/session"
 )
 
-// This file carries out, in a worker, the supervisor's messages that hand over no session: a ping,
-// and an administrator's questions and orders. It runs on the goroutine that receives the messages.
-// So nothing here may wait for a session.
+// The supervisor sends a worker pings, and an administrator's questions and orders. This file
+// carries out these messages. The goroutine that receives messages calls carryOut, so nothing here
+// may wait for a session.
 
 // orderedEnd is the error of a session that an administrator has ended.
 type orderedEnd struct{ reason string }
@@ -86,7 +86,8 @@ func (l *liveSessions) describe(number uint64) handoff.Described {
 	return d.Clean()
 }
 
-// carryOut carries out a message that hands over no session. It says whether it knows the message.
+// carryOut carries out a message that hands over no session. It returns false if it does not know
+// the message.
 func (w *workerProcess) carryOut(msg *handoff.ToWorker) bool {
 	switch {
 	case msg.Ping != 0:

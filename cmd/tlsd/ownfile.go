@@ -7,8 +7,8 @@ import (
 	"tlsd/internal/safefile"
 )
 
-// This file opens the audit log and the key log. Only tlsd may have access to them; see
-// [safefile.Append].
+// This file opens the audit log and the key log. Both must belong to tlsd's user or root, and other
+// users must have no access to them (see [safefile.Append]).
 
 // appendTo opens a file for appending, and creates it if there is none. The path may be relative.
 // The Name of the result is the absolute path.

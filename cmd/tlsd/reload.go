@@ -60,7 +60,8 @@ func (r *reloader) reload(log *zap.Logger) {
 	r.level.SetLevel(levelOf(next.logLevel))
 	r.running.logLevel, r.running.policy = next.logLevel, next.policy
 	r.rules.reload(next.policy, log)
-	// Last, because from this line on the new settings hold.
+	// The log has this line only when the new settings are in force, so that a reader can wait
+	// for the line.
 	log.Info("settings read again", zap.Strings("changed", taken))
 	if len(waiting) > 0 {
 		log.Warn("a running tlsd cannot change these settings: restart it to use them",

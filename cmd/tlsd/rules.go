@@ -17,7 +17,7 @@ import (
 // rules has the content that the administrator's policy file had when it was last read without an
 // error. Without a file, everything is allowed.
 type rules struct {
-	path    string // "": no file; reload may change it
+	path    string // "": no file; reload() may change the path
 	current atomic.Pointer[policy.File]
 
 	reloads, failures atomic.Uint64 // calls of reload that succeeded, and that failed

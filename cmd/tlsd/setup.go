@@ -129,7 +129,8 @@ func logSettings(o *options, log *zap.Logger) {
 			"use files and ports with the rights of tlsd's own user",
 			zap.Int("uid", os.Geteuid()))
 	}
-	const perSession, other = 4, 64 // the supervisor's descriptors
+	// The supervisor needs this many descriptors for each session, and for everything else.
+	const perSession, other = 4, 64
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil ||
 		o.isolation != "session" {

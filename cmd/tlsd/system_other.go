@@ -4,8 +4,8 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// userIDs and groupIDs return the real and the effective ID of the process. The system does not
-// report the saved ID. The effective ID is returned in its place.
+// userIDs and groupIDs return the real and the effective ID of the process. Package unix cannot ask
+// darwin and freebsd for the saved ID, so the effective ID is returned in its place.
 func userIDs() (r, e, s int)  { return unix.Getuid(), unix.Geteuid(), unix.Geteuid() }
 func groupIDs() (r, e, s int) { return unix.Getgid(), unix.Getegid(), unix.Getegid() }
 

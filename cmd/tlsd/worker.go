@@ -30,8 +30,8 @@ import (
 //   - A worker loads the library before it reports Ready, and never unloads it.
 //   - Only the end of its channel tells a worker to exit. A worker ignores the signals that a
 //     terminal or a service manager sends to the whole process group: the supervisor handles them.
-//   - A worker confines itself: its access to files at the start, the rest when the library is
-//     loaded (see package confine).
+//   - A worker confines itself (see package confine). At the start it drops capabilities and limits
+//     its access to files. When the library is loaded, it installs the filter of system calls.
 //   - A worker has keys in its memory. So it leaves no core file, and its user's other programs
 //     cannot trace it. If a program traces the worker already, the worker serves no session.
 
@@ -252,7 +252,7 @@ func (w *workerProcess) sendMessage(msg handoff.FromWorker) {
 	}
 }
 
-// exit waits until the sessions have ended, and returns the exit status.
+// exit waits until the sessions have ended, but at most endTimeout. It returns the exit status.
 func (w *workerProcess) exit(why error) int {
 	gone := make(chan struct{})
 	go func() {

@@ -238,7 +238,7 @@ func (c *command) drain(ctx context.Context, _ []string) error {
 	return c.write(fmt.Appendf(nil, "tlsd is stopping; it waits for %d sessions\n", d.Sessions))
 }
 
-// health is the subcommand. The error is errReported if tlsd is not healthy.
+// health carries out the subcommand health. If tlsd is not healthy, the error is errReported.
 func (c *command) health(ctx context.Context, _ []string) error {
 	var h admin.Health
 	err := c.request(ctx, admin.MethodHealth, nil, &h)

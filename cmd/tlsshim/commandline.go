@@ -51,8 +51,8 @@ func (sub subcommand) takesFlagsOnly() bool {
 }
 
 // flags reads the flags at the beginning of args. It knows the flags that every subcommand takes,
-// and the further flags that the parameter own names. The result rest has the words after the
-// flags. It is nil after --version, and with an error.
+// and those in the list own. The result rest has the words after the flags. It is nil after
+// --version, and with an error.
 func (c *command) flags(args []string, own ...string) (rest []string, help bool, err error) {
 	set := flag.NewFlagSet("tlsshim", flag.ContinueOnError)
 	set.SetOutput(io.Discard)

@@ -17,14 +17,14 @@ import (
 
 // facts has everything that doctor's findings depend on.
 type facts struct {
-	env     map[string]string // those variables of the list watched (below) that are set
+	env     map[string]string // the variables in the list watched (below) that are set
 	uid     int               // the effective user
 	conf    client.Conf
-	confErr error    // why conf cannot be used; then only --socket is probed
+	confErr error    // why client.conf cannot be used; then there is a probe only with --socket
 	probes  []probe  // up to the first socket that answers
 	unused  []string // further sockets that exist
 	systems []string // sockets of the system's tlsd that exist
-	answers bool     // a socket answers: that of the last element of probes
+	answers bool     // the socket of the last probe answers
 
 	hello   wire.Hello
 	peer    client.Peer
@@ -202,7 +202,7 @@ func found(chosen, self, dirs, name, installed string) []string {
 			filepath.Join(dir, installed))
 	}
 	for _, dir := range filepath.SplitList(dirs) {
-		if filepath.IsAbs(dir) { // as the plugin does, for safety
+		if filepath.IsAbs(dir) { // the plugin does not search relative folders either
 			candidates = append(candidates, filepath.Join(dir, name))
 		}
 	}
