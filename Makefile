@@ -139,13 +139,13 @@ scan: deps-scan ## let sslscan and testssl.sh look at our server; about two minu
 services: deps-services ## tlsd against PostgreSQL, postfix, dovecot, redis, mosquitto, nginx and Java; installs these
 	TLSD_TEST_POSTGRESQL="$$(sh scripts/postgresql.sh)" TLSD_TEST_SERVICES=1 $(GO) test -count=1 -timeout 10m ./test/interop/services
 
-faults: deps-test ## every fault in every function of libssl that is called, in every scenario; some minutes
+faults: deps-test ## each kind of fault, in each function of libssl that tlsd calls, in each scenario; some minutes
 	TLSD_TEST_STRICT=1 $(GO) test -count=1 -timeout 60m ./test/faults -long
 
 libssl-matrix: deps-matrix ## the suites against OpenSSL 1.1.1, 3.0, 3.5, 3.6 and 4.0, from Debian's packages; about 8 minutes
 	@sh scripts/libssl-matrix.sh
 
-kernels: deps-kernels ## the suites of the confinement and of hostile users under the kernels of Debian 12 and 13, in qemu; long
+kernels: deps-kernels ## tests that depend on the kernel, under the kernels of Debian 12 and 13, in qemu; long
 	@sh scripts/kernel.sh
 
 arm64: deps-arm64 ## a part of the suites for linux/arm64, under qemu
@@ -231,7 +231,7 @@ deps-monitoring:
 test-monitoring: deps-monitoring ## metrics, alert rules and dashboard with a real Prometheus, which it installs; half a minute
 	TLSD_TEST_PROMETHEUS=1 $(GO) test -count=1 -timeout 10m -run 'Metrics|Exporter|Rules|Prometheus' ./test/e2e/admin
 
-test-packages: deps-packages ## install, use, upgrade and remove the .deb and the .rpm in a Debian of their own, as root; the first time 7 minutes
+test-packages: deps-packages ## install, use, upgrade and remove the .deb and the .rpm, each in a root file system of Debian, as root; the first time 7 minutes
 	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|OtherShells|TwoBuilds' ./test/packaging
 
 deps-packages:

@@ -87,8 +87,8 @@ func flagTable(o *options) []flagInfo {
 			"path of the socket", (*text)(&o.socket)},
 		{"", "socket-mode", "MODE",
 			"0600 if no other user may connect; 0660 if only one group may; else 0666",
-			"permissions of the socket, octal; the default 0660 is for the group of " +
-				"--allow-gid", (*mode)(&o.socketMode)},
+			"permissions of the socket, octal; if the default is 0660, the socket " +
+				"belongs to the group of --allow-gid", (*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users that may connect besides tlsd's own; names or numbers; may be " +
 				"repeated",
@@ -115,8 +115,8 @@ func flagTable(o *options) []flagInfo {
 			"number of processes with --isolation=shared",
 			&number{&o.workers, 1, 1024}},
 		{"", "spare", "N", "1",
-			"processes that wait for a session: N for tlsd's own user (with " +
-				"--isolation=session), N for all others together",
+			"workers that wait for a session: N for other users, and with " +
+				"--isolation=session N more for tlsd's own user",
 			&number{&o.spare, 0, 1024}},
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
@@ -138,8 +138,8 @@ func flagTable(o *options) []flagInfo {
 				"goes on, and the log has the failure",
 			&choice{&o.failedHandshakes, []string{"raise", "skip"}}},
 		{"", "reload-certificates", "MODE", "off",
-			"auto: later handshakes of servers use certificates that were renewed " +
-				"on disk",
+			"auto: if a certificate's files change on disk, later handshakes of " +
+				"servers use the new files",
 			&choice{&o.reloadCertificates, []string{"off", "auto"}}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
@@ -152,7 +152,7 @@ func flagTable(o *options) []flagInfo {
 			"for the handshake of one client of Accept",
 			&duration{&o.timeouts.AcceptHandshake, false}},
 		{"", "accept-timeout", "TIME", "0, never",
-			"for Accept to get a client; afterwards the context goes on listening",
+			"for Accept to get a client; after a timeout the context still listens",
 			&duration{&o.timeouts.Accept, true}},
 		{"", "read-timeout", "TIME", "0, never",
 			"for Read to get data", &duration{&o.timeouts.Read, true}},
@@ -194,7 +194,8 @@ func flagTable(o *options) []flagInfo {
 				"server context listens",
 			&number{&o.limits.Pending, 1, 1 << 16}},
 		{"", "max-message", "SIZE", "23MiB",
-			"one message", &size{&o.messages.Message, 1 << 10, 1 << 30, false}},
+			"bytes of one message",
+			&size{&o.messages.Message, 1 << 10, 1 << 30, false}},
 		{"", "max-nesting", "N", "64",
 			"levels of arrays and objects in a message",
 			&number{&o.messages.Nesting, 4, 10000}},
@@ -229,8 +230,8 @@ func flagTable(o *options) []flagInfo {
 				"none: read no file",
 			(*text)(&o.config)},
 		{"", "check", "", "",
-			"examine everything that a start needs, print each user's policy, and " +
-				"exit",
+			"check the settings, the sockets, the logs, OpenSSL and the policy, " +
+				"print each user's policy, and exit",
 			(*boolean)(&o.check)},
 		{"", "print-config", "", "",
 			"print each setting and its source, and exit",

@@ -233,7 +233,7 @@ func TestWrongUsageIsExplained(t *testing.T) {
 			"the environment variable TLSD_QXZJV is not known; correct or unset it"},
 		{nil, []string{"--spare"}, "a value is missing after --spare"},
 		{nil, []string{"--version=maybe"},
-			"for --version: want no value, or true or false"},
+			"for --version: want true or false, or no value at all"},
 		{nil, []string{"start"}, `unexpected argument "start"`},
 		{[]string{"TLSD_SPARE=-2"}, nil, `invalid value "-2" of the environment variable TLSD_SPARE: want a whole number from 0`},
 		{[]string{"TLSD_READY_FD=0"}, nil, "TLSD_READY_FD: want a whole number from 1"},

@@ -36,7 +36,7 @@ func (b *boolean) IsBoolFlag() bool { return true }
 func (b *boolean) Set(s string) error {
 	v, err := strconv.ParseBool(s)
 	if err != nil {
-		return errors.New("want no value, or true or false")
+		return errors.New("want true or false, or no value at all")
 	}
 	*b = boolean(v)
 	return nil

@@ -95,22 +95,22 @@ Exit status: 0 calls will work, perhaps with warnings; 1 they will not.`,
 bytes from and to peers, the call in flight, and up to 2 peers. With --watch it repeats the list
 every 2 seconds until SIGINT.
 With --json each list is one line, with at most 2 connections and 2 contexts of each session. If
-the process has ended, its number may belong to another process by now.
+the script's process has ended, its number may belong to another process by now.
 
 Exit status: 0 ok; 1 it failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 
 	"session": `Shows a session and at most 64 of its open handles: the kind (client, server or context), the
-state of a connection (making, open, handshake, ready or broken), bytes from and to the peer, and
-the peer, or the address of a context.
+state of a connection (making, open, handshake, ready or broken), its bytes from and to the peer,
+and the peer's address. For a context it shows the address on which the context listens.
 
 Exit status: 0 ok; 1 there is no such session; 2 wrong usage; 3 no tlsd answers.`,
 
 	"end": `Ends a session, and returns when the session is gone. The script's calls fail with an error of
 kind "lost" that has the reason. If the worker does not obey within 5s, tlsd kills the worker.
-If the worker serves other sessions, too, tlsd does not kill it, but cuts the script's connection to
-it. The script may open its next session at once.
+If the worker also serves other sessions, tlsd does not kill the worker. Instead, it cuts this
+script's connection. The script may open its next session at once.
 
-Exit status: 0 ok; 1 it has not ended; 2 wrong usage; 3 no tlsd answers.`,
+Exit status: 0 ok; 1 the session has not ended; 2 wrong usage; 3 no tlsd answers.`,
 
 	"log-level": `Prints or changes the log level of tlsd and its workers: debug, info, warn or error. A change
 lasts until SIGHUP or the end of tlsd. Audit lines are written at every level.

@@ -186,7 +186,7 @@ func subcommandNames() string {
 }
 
 // errReported is the error of a run whose failure has been printed already.
-var errReported = errors.New("a call failed, which was reported")
+var errReported = errors.New("the failure has been printed")
 
 type usageError struct{ error }
 

@@ -62,7 +62,8 @@ func (s *Supervisor) Metrics() []admin.Family {
 			now[vitals.Bucket(0):vitals.Bucket(len(vitals.Buckets)+1)],
 			count(vitals.HandshakeTime)/1e6),
 		{Name: "tlsd_bytes_total",
-			Help: "Bytes of connections: in from peers, out to peers.", Type: "counter",
+			Help: "Bytes that connections got from peers (in) and sent to peers (out).",
+			Type: "counter",
 			Samples: []admin.Sample{
 				{Labels: map[string]string{"direction": "in"},
 					Value: count(vitals.BytesIn)},

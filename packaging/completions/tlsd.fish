@@ -1,24 +1,24 @@
 # fish completion for tlsd
 # begin generated: make pages
 complete -c tlsd -l socket -d 'path of the socket' -r
-complete -c tlsd -l socket-mode -d 'permissions of the socket, octal; the default 0660 is for the group of --allow-gid' -x
+complete -c tlsd -l socket-mode -d 'permissions of the socket, octal; if the default is 0660, the socket belongs to the group of --allow-gid' -x
 complete -c tlsd -l allow-uid -d 'users that may connect besides tlsd'\''s own; names or numbers; may be repeated' -x
 complete -c tlsd -l allow-gid -d 'groups, primary or supplementary, whose members may connect; SECURITY.md has the details' -x
 complete -c tlsd -l policy -d 'what each user'\''s scripts may do; see tlsd-policy(5); read again on SIGHUP' -r
 complete -c tlsd -l admin-socket -d 'socket by which tlsshim shows and ends sessions, for root and tlsd'\''s own user; none: no socket' -r
 complete -c tlsd -l isolation -d 'session: a process for each session; shared: a fixed number of processes for all' -x -a 'session shared'
 complete -c tlsd -l workers -d 'number of processes with --isolation=shared' -x
-complete -c tlsd -l spare -d 'processes that wait for a session: N for tlsd'\''s own user (with --isolation=session), N for all others together' -x
+complete -c tlsd -l spare -d 'workers that wait for a session: N for other users, and with --isolation=session N more for tlsd'\''s own user' -x
 complete -c tlsd -l libssl -d 'the OpenSSL library' -r
 complete -c tlsd -l confine -d 'auto: confine workers as far as the kernel can; require: fully, or do not start; off: not at all' -x -a 'auto require off'
 complete -c tlsd -l require-openssl -d 'yes: do not start without a usable OpenSSL' -x -a 'no yes'
 complete -c tlsd -l readable -d 'files and folders that workers may read, besides the system'\''s; not possible with --confine=off; may be repeated' -r
 complete -c tlsd -l failed-handshakes -d 'raise: a client'\''s failed handshake fails the Accept; skip: Accept goes on, and the log has the failure' -x -a 'raise skip'
-complete -c tlsd -l reload-certificates -d 'auto: later handshakes of servers use certificates that were renewed on disk' -x -a 'off auto'
+complete -c tlsd -l reload-certificates -d 'auto: if a certificate'\''s files change on disk, later handshakes of servers use the new files' -x -a 'off auto'
 complete -c tlsd -l connect-timeout -d 'for NewClient: the look-up of the name, and the attempts at all its addresses, together' -x
 complete -c tlsd -l handshake-timeout -d 'for one Handshake' -x
 complete -c tlsd -l accept-handshake-timeout -d 'for the handshake of one client of Accept' -x
-complete -c tlsd -l accept-timeout -d 'for Accept to get a client; afterwards the context goes on listening' -x
+complete -c tlsd -l accept-timeout -d 'for Accept to get a client; after a timeout the context still listens' -x
 complete -c tlsd -l read-timeout -d 'for Read to get data' -x
 complete -c tlsd -l write-timeout -d 'for each 64 KiB of a Write to be sent' -x
 complete -c tlsd -l close-timeout -d 'for written data to reach the peer, after a Close or the session'\''s end' -x
@@ -32,7 +32,7 @@ complete -c tlsd -l max-sessions-per-uid -d 'sessions of one user at the same ti
 complete -c tlsd -l max-handles -d 'open handles of one session' -x
 complete -c tlsd -l max-calls -d 'calls of one session in flight' -x
 complete -c tlsd -l max-pending -d 'clients that no Accept has claimed yet, for each address on which a server context listens' -x
-complete -c tlsd -l max-message -d 'one message' -x
+complete -c tlsd -l max-message -d 'bytes of one message' -x
 complete -c tlsd -l max-nesting -d 'levels of arrays and objects in a message' -x
 complete -c tlsd -l max-buffered -d 'data that one session'\''s waiting calls keep in memory' -x
 complete -c tlsd -l max-memory -d 'memory that one worker may use in addition to its memory at the start' -x
@@ -42,7 +42,7 @@ complete -c tlsd -l audit-log -d 'append audit lines to this file, not to the lo
 complete -c tlsd -l key-log -d 'append the secrets of all connections to this file, so that captured traffic can be decrypted; for debugging only' -r
 complete -c tlsd -l ready-fd -d 'when tlsd listens, it writes a newline to this descriptor, and closes it' -x
 complete -c tlsd -l config -d 'the configuration file: TOML with the names of these flags as keys; none: read no file' -r
-complete -c tlsd -l check -d 'examine everything that a start needs, print each user'\''s policy, and exit' -f
+complete -c tlsd -l check -d 'check the settings, the sockets, the logs, OpenSSL and the policy, print each user'\''s policy, and exit' -f
 complete -c tlsd -l print-config -d 'print each setting and its source, and exit' -f
 complete -c tlsd -l version -d 'print the version and exit' -f
 complete -c tlsd -l help -d 'print this text and exit' -f

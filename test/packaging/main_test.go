@@ -4,7 +4,7 @@
 //	go test ./test/packaging                    the quick tests
 //	go test -tags systemd ./test/packaging      the units under a real systemd; needs root
 //	go test -tags packages ./test/packaging     builds in two folders, and the .deb and the .rpm
-//	                                            in a Debian of their own; needs root
+//	                                            in root file systems of Debian; needs root
 //	go test -tags containers ./test/packaging   the image, and containers of a daemon and of
 //	                                            scripts, by podman; needs root
 package packaging

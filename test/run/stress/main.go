@@ -29,8 +29,8 @@ import (
 // procs are the values of GOMAXPROCS, which runs take in turn.
 var procs = []int{1, 2, 8}
 
-// parallel is the limit of parallel tests. Without it, the limit would be GOMAXPROCS: with 1, no two
-// tests would run beside each other.
+// parallel is the limit of parallel tests. The default limit is GOMAXPROCS: with 1, the tests would
+// run one after another.
 const parallel = "-test.parallel=8"
 
 type stress struct {
