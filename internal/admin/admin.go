@@ -85,7 +85,7 @@ type Session struct {
 	Number  uint64  `json:"number"`
 	UID     uint32  `json:"uid"`
 	PID     int32   `json:"pid"`
-	Program string  `json:"program"` // of the process that has the PID now; "" if there is no such process
+	Program string  `json:"program"` // of the process that has the PID now; "": none
 	Worker  int     `json:"worker"`  // pid
 	Age     float64 `json:"age"`     // seconds
 	// Waits names a call in flight by its method and its handle, as in "tls.Read 3". If no call
