@@ -2,10 +2,10 @@
  * process.h - the state that the plugin keeps for its process.
  *
  * After fork() the child must not use anything of its parent: other threads may have held the
- * locks, and the socket is the parent's. So everything belongs to a struct process, which has the
- * pid of its process. A child makes a struct process of its own at its first call. The parent's
- * struct process stays in the child's memory as it was at the fork. The child reads nothing of it
- * but the pid and the atomic members.
+ * locks, and the socket is the parent's. So the plugin keeps everything in a struct process, with
+ * the pid of the process that has made the struct. A child makes a struct of its own at its first
+ * call. The parent's struct stays in the child's memory as it was at the fork. Of this struct the
+ * child reads only the pid and the atomic members.
  */
 #ifndef TLSPLUGIN_PROCESS_H
 #define TLSPLUGIN_PROCESS_H
@@ -69,7 +69,7 @@ struct process {
 	unsigned set[SETTINGS_KEPT]; /* how often each setting was set */
 	char why_lost[LOST_BYTES];
 	char error[ERROR_BYTES]; /* the most recent error of all threads */
-	struct last_error *errors; /* one of each thread that had an error (error.c) */
+	struct last_error *errors; /* a list: the last error of each thread (error.c) */
 };
 
 /* A visit is one call of a function of tlsplugin.h. During a visit pthread_cancel(3) cannot end the

@@ -60,8 +60,9 @@ void session_drop(struct process *p, struct session *s);
  * (error.h). If the method is QUIET (call.h), only a call that is cancelled sets the error. */
 int session_call(struct process *p, struct session *s, struct call *c);
 
-/* Ends the session. mu must be held. The caller must have a reference, so that the session is not
- * freed meanwhile. */
+/* Ends the session. The waiting calls fail with kind lost. The parameter why is the reason in their
+ * errors, unless s->why has a reason already. mu must be held. The caller must have a reference, so
+ * that the session is not freed meanwhile. */
 void session_lose(struct process *p, struct session *s, const char *why);
 
 /* Ends the process's session if the effective user has changed. If control is true, the function
@@ -71,9 +72,9 @@ void session_check(struct process *p, bool control);
 /* Sets the error of a call that is cancelled. Returns -1. (exchange.c) */
 int session_cancelled(struct process *p, const struct call *c);
 
-/* Makes the calling thread the leader: the thread reads one answer, or ends the session if none has
- * come at the deadline (0: no deadline). mu must be held, and there must be no leader. During the
- * reading mu is not held. (exchange.c) */
+/* Makes the calling thread the leader until it has read one answer. If the reading fails, or no
+ * answer has come at the deadline (0: no deadline), the function ends the session. mu must be held,
+ * and there must be no leader. During the reading mu is not held. (exchange.c) */
 void session_lead(struct process *p, struct session *s, int64_t deadline);
 
 /* If there is no leader, wakes a waiting thread, which becomes the leader. mu is held.

@@ -6,8 +6,8 @@
  *     the host gets no SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition
  *     does not matter.
  *   - The host itself may inherit orphans, because it is process 1 or a subreaper. Then the
- *     intermediate process stays until tlsd has ended, and reaps tlsd. The next start reaps the
- *     intermediate process.
+ *     intermediate process stays until tlsd has ended, and reaps tlsd. The next start of a tlsd
+ *     reaps the intermediate process.
  *   - Other programs use this tlsd, too. So tlsd inherits only the host's user, cgroup, namespaces
  *     and hard limits, and a few variables of the environment. It inherits no descriptor, signal
  *     mask, directory, umask, terminal or soft limit.
@@ -44,7 +44,7 @@ enum {
 static const char *const few[] = { "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TZ", "USER" };
 enum { FEW = sizeof few / sizeof *few };
 
-/* Everything that the new process needs. It is made before the fork. */
+/* Everything that become() needs. It is made before the fork. */
 struct plan {
 	const char *exe;
 	char *argv[10];
@@ -260,7 +260,7 @@ enum started start_tlsd(const char *exe, const char *socket, struct wait *w, cha
 		result = LISTENS; /* await_ready may change this */
 
 	if (plan.ready >= 0)
-		close(plan.ready); /* so that the pipe ends when tlsd does */
+		close(plan.ready); /* so that the pipe ends when tlsd ends */
 	if (result == LISTENS)
 		result = await_ready(pipe_fds[0], w, why);
 	for (int i = 0, fds[] = { pipe_fds[0], plan.null, plan.log }; i < 3; i++)
