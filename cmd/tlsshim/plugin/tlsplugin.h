@@ -79,8 +79,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The version of this header. A program that is compiled with this header runs with each
- * TlsPlugin.so of the same major version, if the library is not older. */
+/* The version of this header. A program that is compiled with this header runs with this version of
+ * TlsPlugin.so, and with each later version that has the same major number. */
 #define TLSPLUGIN_VERSION_MAJOR 0
 #define TLSPLUGIN_VERSION_MINOR 1
 #define TLSPLUGIN_VERSION_PATCH 0
@@ -162,8 +162,8 @@ int64_t tls_ReadPlain(int64_t handle, void *buf, size_t max_bytes);
  * sent, or -1. After the handshake it fails with kind state. */
 int64_t tls_WritePlain(int64_t handle, const void *data, size_t len);
 
-/* Frees the handle, also if it returns -1. Calls of other threads that wait on the handle end with
- * an error. tls_Close waits until all that was written has left. For each 64 KiB it waits at most
+/* Frees the handle, even if the call returns -1. Calls of other threads that wait on the handle end
+ * with an error. tls_Close waits until all that was written has left. For each 64 KiB it waits at most
  * the daemon's write timeout (30 s by default). Then the daemon sends close_notify. Returns 0, or
  * -1 for an error of writing that no call has returned yet. */
 int64_t tls_Close(int64_t handle);
@@ -276,13 +276,14 @@ int64_t tls_Version(int64_t handle, char *buf, size_t cap);
  * handle, and returns -1 if not all written bytes were sent. If a cancelled call was starting a
  * private tlsd, the tlsd starts nevertheless, and serves the next call.
  *
- * As a rule, calls end at once. If the daemon has the call already, the library tells the daemon,
- * and waits for its answer. If no answer comes within 5 s, the session is lost. */
+ * As a rule, calls end at once. If the daemon has the call already, the library tells the daemon
+ * that the call is cancelled, and waits for the answer to the call. If no answer comes within 5 s,
+ * the session is lost. */
 int64_t tls_Cancel(void);
 
-/* The text of the calling thread's most recent error, at most 4095 bytes. If this thread has had
- * none, it is the most recent error of the process, or "". A success does not clear it. Never
- * fails. */
+/* The text of the calling thread's most recent error, at most 4095 bytes. If this thread has had no
+ * error, it is the text of the process's most recent error. If the process has had none either, it
+ * is "". A success does not clear the text. Never fails. */
 int64_t tls_LastError(char *buf, size_t cap);
 
 /* The kind of error with which the calling thread's last call has failed, at most 23 bytes; "" if
@@ -295,8 +296,8 @@ int64_t tls_LastError(char *buf, size_t cap);
  * tls_LastError, tls_ErrorKind, tls_ErrorCode and tls_Cancel do not count as calls here. */
 int64_t tls_ErrorKind(char *buf, size_t cap);
 
-/* The code of the same error, a negative number as in JSON-RPC, such as -32009 for timeout; 0 if
- * the call has succeeded. Never fails. */
+/* The code of the error whose kind tls_ErrorKind gives: a negative number as in JSON-RPC, such as
+ * -32009 for timeout; 0 if the call has succeeded. Never fails. */
 int64_t tls_ErrorCode(void);
 
 #ifdef __cplusplus
