@@ -163,9 +163,9 @@ int64_t tls_ReadPlain(int64_t handle, void *buf, size_t max_bytes);
 int64_t tls_WritePlain(int64_t handle, const void *data, size_t len);
 
 /* Frees the handle, even if the call returns -1. Calls of other threads that wait on the handle end
- * with an error. tls_Close waits until all that was written has left. For each 64 KiB it waits at most
- * the daemon's write timeout (30 s by default). Then the daemon sends close_notify. Returns 0, or
- * -1 for an error of writing that no call has returned yet. */
+ * with an error. tls_Close waits until all that was written has left. For each 64 KiB it waits at
+ * most the daemon's write timeout (30 s by default). Then the daemon sends close_notify. Returns 0,
+ * or -1 for an error of writing that no call has returned yet. */
 int64_t tls_Close(int64_t handle);
 
 /* With 1, turns the verification of the server's certificate off for this connection; with 0, on
