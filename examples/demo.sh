@@ -49,8 +49,8 @@ die() {
 	exit 1
 }
 
-# until_true WHAT COMMAND...: wait until the command succeeds. If tlsd or the server script ends
-# meanwhile, or after the time limit, die with the text "no WHAT".
+# until_true WHAT COMMAND...: repeat the command until it succeeds. Die with the text "no WHAT" if
+# tlsd or the server script has ended, or if the command still fails after the time limit.
 until_true() {
 	what=$1
 	shift

@@ -20,9 +20,9 @@ import (
 )
 
 // This file rehearses a script: a server and a client of one session talk on 127.0.0.1, with a
-// throw-away certificate. The rehearsal shows what the daemon's answers about itself do not show:
-// whether openssl.cnf leaves its library a cipher for a handshake, and whether the daemon can read
-// this user's files and look up names.
+// throw-away certificate. The rehearsal answers two questions that the daemon's own answers leave
+// open. Does openssl.cnf leave the daemon's OpenSSL a cipher for a handshake? Can the daemon read
+// this user's files and look up names?
 
 // rehearsal is the result of rehearse.
 type rehearsal struct {
@@ -112,7 +112,8 @@ func connectBoth(ctx context.Context, s *client.Client, server client.Handle) re
 	return rehearsal{step: "asking for the version", version: version, err: err}
 }
 
-// errnoOf is the name of the system's error in an error of tlsd; "": none.
+// errnoOf returns the name of the system's error, such as ECONNREFUSED, if err is an error of tlsd
+// that has one; otherwise "".
 func errnoOf(err error) string {
 	var e *client.Error
 	if !errors.As(err, &e) {

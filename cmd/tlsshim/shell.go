@@ -67,8 +67,9 @@ type line struct {
 	err  error // io.EOF at the end
 }
 
-// readLines sends the lines of r, without line feeds, until a read fails or ctx ends. If ctx ends
-// during a read, which cannot be cancelled, the goroutine stays in the read until the process ends.
+// readLines sends the lines of r, without line feeds. At the end of r it sends io.EOF in place of a
+// line, and after a failed read the error. Then its goroutine ends. It also ends when ctx ends, but
+// not during a read, because a read cannot be cancelled.
 func readLines(ctx context.Context, r io.Reader) <-chan line {
 	lines := make(chan line)
 	go func() {
@@ -126,7 +127,8 @@ func split(s string) ([]string, error) {
 	}
 }
 
-// part adds the first part of s, quoted or bare, to the word, and returns the rest of s.
+// part adds the first part of s to the word, and returns the rest of s. A part is a quoted text, or
+// one character outside of quotes.
 func part(word *strings.Builder, s string) (string, error) {
 	switch {
 	case s[0] == '\'':

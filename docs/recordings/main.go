@@ -5,7 +5,7 @@
 //
 // The rules:
 //
-//   - A picture shows the output of a real run. A command that fails leaves the old picture.
+//   - A picture shows the output of a real run. If the command fails, the old picture stays.
 //   - The recorder replaces the parts that differ in each run or machine: process numbers, ports
 //     and temporary folders. A line of more than 110 columns is cut.
 //   - The pace is fixed, so that a picture does not depend on the speed of the machine.

@@ -85,7 +85,7 @@ type Session struct {
 	Number  uint64  `json:"number"`
 	UID     uint32  `json:"uid"`
 	PID     int32   `json:"pid"`
-	Program string  `json:"program"` // of the process that now has the pid; "" if there is none
+	Program string  `json:"program"` // of the process that has the PID now; "": none
 	Worker  int     `json:"worker"`  // pid
 	Age     float64 `json:"age"`     // seconds
 	// Waits names a call in flight by its method and its handle, as in "tls.Read 3". If no call
@@ -108,8 +108,8 @@ type Session struct {
 type Handle struct {
 	Handle   int32  `json:"handle"`
 	Kind     string `json:"kind"`     // "client", "server" or "context"
-	State    string `json:"state"`    // of a connection
-	Peer     string `json:"peer"`     // or the address on which a context listens
+	State    string `json:"state"`    // the state of a connection; "" for a context
+	Peer     string `json:"peer"`     // the peer's address; for a context its own addresses
 	Received int64  `json:"received"` // bytes
 	Sent     int64  `json:"sent"`     // bytes
 }

@@ -64,7 +64,7 @@ func (s *Server) Run(ctx context.Context) {
 		case err == nil:
 		case errors.Is(err, net.ErrClosed):
 			return
-		default: // no descriptor is free
+		default: // for example, no descriptor is free
 			select {
 			case <-time.After(acceptPause):
 				continue

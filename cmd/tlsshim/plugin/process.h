@@ -2,10 +2,10 @@
  * process.h - the state that the plugin keeps for its process.
  *
  * After fork() the child must not use anything of its parent: other threads may have held the
- * locks, and the socket is the parent's. So everything belongs to a struct process, which has the
- * pid of its process. A child makes a struct process of its own at its first call. The parent's
- * struct process stays in the child's memory as it was at the fork. The child reads nothing of it
- * but the pid and the atomic members.
+ * locks, and the socket is the parent's. So the plugin keeps everything in a struct process, with
+ * the pid of the process that has made the struct. A child makes a struct of its own at its first
+ * call. The parent's struct stays in the child's memory as it was at the fork. Of this struct the
+ * child reads only the pid and the atomic members.
  */
 #ifndef TLSPLUGIN_PROCESS_H
 #define TLSPLUGIN_PROCESS_H
@@ -24,8 +24,8 @@ enum {
 	SETTINGS_KEPT = 2, /* the CA bundle, and the timeout of tls_NewClient (client.h) */
 };
 
-/* A turn is a right that one thread at a time has. mu guards it. A thread that waits for a turn
- * gives mu up meanwhile. */
+/* A turn is a right that one thread at a time has. mu, the lock of struct process, guards the
+ * members. While a thread waits for a turn, it does not hold mu. */
 struct turn {
 	bool taken;
 	int waiting; /* the number of threads that wait for the turn */
@@ -47,7 +47,7 @@ struct process {
 
 	struct bell bell; /* rung to end waits early, for example at tls_Cancel or tls_Close */
 
-	atomic_bool strict; /* a Write returns only when tlsd has sent its bytes */
+	atomic_bool strict; /* a Write returns only when tlsd has sent the bytes of the Write */
 
 	/* mu guards all members below. session.h, call.h and channel.h say what else it guards. No
 	 * thread blocks while it holds mu. In the comments of functions, "mu is held" and "mu is
@@ -59,17 +59,17 @@ struct process {
 	struct turn opening; /* the right to open a session */
 
 	unsigned searches;               /* the number of failed searches for a tlsd */
-	char why_not_found[ERROR_BYTES]; /* why the newest of them has failed */
+	char why_not_found[ERROR_BYTES]; /* why the most recent of these searches has failed */
 
 	unsigned changes; /* the number of changes of watched handles, for tls_Wait */
 	int waits;        /* threads in tls_Wait */
 
-	struct session *session; /* the current one; NULL before the first one and after a loss */
-	int64_t first;               /* handles below it are lost */
+	struct session *session; /* the current session; NULL before the first, and after a loss */
+	int64_t first; /* handles with lower numbers are lost, or belong to the parent */
 	unsigned set[SETTINGS_KEPT]; /* how often each setting was set */
 	char why_lost[LOST_BYTES];
 	char error[ERROR_BYTES]; /* the most recent error of all threads */
-	struct last_error *errors; /* one of each thread that had an error (error.c) */
+	struct last_error *errors; /* a list: the last error of each thread (error.c) */
 };
 
 /* A visit is one call of a function of tlsplugin.h. During a visit pthread_cancel(3) cannot end the
@@ -80,8 +80,10 @@ struct visit {
 	int error, cancel; /* errno and the cancel state (pthreads(7)) from before the visit */
 };
 
-/* Begin and end a use of p outside of a visit. process_enter returns false if p does not belong to
- * this process, or was retired (process_retire). Call process_leave in any case. */
+/* For code that uses p outside of a visit, such as code that runs when a thread ends. From
+ * process_enter to process_leave, process_retire does not take p out of use. process_enter returns
+ * false if p does not belong to this process, or was taken out of use before: then do not use p.
+ * Call process_leave after each process_enter, whatever its result was. */
 bool process_enter(const struct process *p);
 void process_leave(void);
 
@@ -118,8 +120,9 @@ void turn_destroy(struct turn *turn);
 
 /* --- the end of the library --- */
 
-/* Call it when the library is unloaded. Takes this process's struct process out of use, and returns
- * it. Returns NULL if there is no struct process, or if a thread is using it. */
+/* Call this function when the library is unloaded. It takes this process's struct process out of
+ * use, and returns the struct process. It returns NULL, and changes nothing, if there is no struct
+ * process, or if a thread is in a visit or between process_enter and process_leave. */
 struct process *process_retire(void);
 void process_free(struct process *p); /* call errors_free before (error.h) */
 

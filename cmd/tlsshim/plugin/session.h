@@ -28,8 +28,8 @@ struct session {
 	int64_t next_id;
 	int64_t read_timeout; /* the daemon's timeout of a Read, in ms; 0: none */
 	bool has_leader, lost;
-	unsigned cancels_seen;       /* the newest p->cancels that exchange.c has seen */
-	int cancelling;              /* the number of calls with a cancel_by */
+	unsigned cancels_seen; /* the value of p->cancels when exchange.c looked at it last */
+	int cancelling;        /* cancelled calls that have not returned yet */
 	/* For each setting, the value of p->set (how often it was set) when the session got it. If
 	 * p->set has changed since then, the session lacks the newest value. */
 	unsigned set[SETTINGS_KEPT];
@@ -44,22 +44,25 @@ struct session {
  * memory. */
 struct session *session_make(struct process *p, struct owned *sock);
 
-/* Sends tls.Hello and waits for the answer. Returns false, with the reason in why, if there is no
- * good answer before the wait w ends. */
+/* Sends tls.Hello and waits for the answer, for 10 s at most. Returns false, with the reason in
+ * why, if no answer comes in time, if w->look() ends the wait, or if the plugin cannot work with
+ * this tlsd. */
 bool session_greet(struct session *s, struct wait *w, char why[WHY_BYTES]);
 
-/* Gives up a reference, and mu. mu must be held. */
+/* mu must be held. Gives up a reference, and then mu. */
 void session_release(struct process *p, struct session *s);
 
 /* Gives up a reference. s may be NULL. mu must not be held. */
 void session_drop(struct process *p, struct session *s);
 
-/* Makes the call and waits for its answer. The caller must have a reference to the session. Returns
- * 0; or -1 with the last error set (error.h), unless the method is QUIET (call.h). */
+/* Makes the call and waits for its answer. The caller must have a reference to the session. mu must
+ * not be held. Returns 0 if the call succeeds. Otherwise returns -1 and sets the last error
+ * (error.h). If the method is QUIET (call.h), only a call that is cancelled sets the error. */
 int session_call(struct process *p, struct session *s, struct call *c);
 
-/* Ends the session. mu must be held. The caller must have a reference, so that the session is not
- * freed meanwhile. */
+/* Ends the session. The waiting calls fail with kind lost. The parameter why is the reason in their
+ * errors, unless s->why has a reason already. mu must be held. The caller must have a reference, so
+ * that the session is not freed meanwhile. */
 void session_lose(struct process *p, struct session *s, const char *why);
 
 /* Ends the process's session if the effective user has changed. If control is true, the function
@@ -69,12 +72,13 @@ void session_check(struct process *p, bool control);
 /* Sets the error of a call that is cancelled. Returns -1. (exchange.c) */
 int session_cancelled(struct process *p, const struct call *c);
 
-/* Makes the calling thread the leader: the thread reads one answer, or ends the session if none has
- * come at the deadline (0: no deadline). mu must be held, and there must be no leader. During the
- * reading mu is not held. (exchange.c) */
+/* Makes the calling thread the leader until it has read one answer. If the reading fails, or no
+ * answer has come at the deadline (0: no deadline), the function ends the session. mu must be held,
+ * and there must be no leader. During the reading mu is not held. (exchange.c) */
 void session_lead(struct process *p, struct session *s, int64_t deadline);
 
-/* Wakes a waiting thread to lead, if there is no leader. mu is held. (exchange.c) */
+/* If there is no leader, wakes a waiting thread, which becomes the leader. mu is held.
+ * (exchange.c) */
 void session_wake_leader(struct session *s);
 
 /* Returns the channel of a handle of the process's session. If the handle has no channel and make
@@ -86,8 +90,8 @@ struct channel *session_handle(struct process *p, int64_t handle, bool make);
  * breaks the protocol or ends the session. Only the leader calls it, with mu held. (answer.c) */
 bool answer_deliver(struct process *p, struct session *s, struct span line, char *why);
 
-/* Checks the answer to tls.Hello, and stores its timeout of Reads in s. Returns false, with the
- * reason in why, if the plugin cannot work with this tlsd. (answer.c) */
+/* Checks the answer to tls.Hello, and stores the daemon's timeout of a Read in s. Returns false,
+ * with the reason in why, if the plugin cannot work with this tlsd. (answer.c) */
 bool answer_agree(struct session *s, struct span line, char *why);
 
 #endif

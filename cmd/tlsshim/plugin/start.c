@@ -6,8 +6,8 @@
  *     the host gets no SIGCHLD, its own waitpid(-1) never meets them, and its SIGCHLD disposition
  *     does not matter.
  *   - The host itself may inherit orphans, because it is process 1 or a subreaper. Then the
- *     intermediate process stays until tlsd has ended, and reaps tlsd. The next start reaps the
- *     intermediate process.
+ *     intermediate process stays until tlsd has ended, and reaps tlsd. The next start of a tlsd
+ *     reaps the intermediate process.
  *   - Other programs use this tlsd, too. So tlsd inherits only the host's user, cgroup, namespaces
  *     and hard limits, and a few variables of the environment. It inherits no descriptor, signal
  *     mask, directory, umask, terminal or soft limit.
@@ -35,7 +35,7 @@
 enum {
 	READY_WAIT_MS = 10000,
 	READY_FD = 3, /* in tlsd: the pipe into which it writes a line feed when it listens */
-	HIGH_FD = 10, /* the lowest number for other descriptors, out of the way of READY_FD */
+	HIGH_FD = 10, /* the lowest descriptor in struct plan; become() overwrites 0 to READY_FD */
 	NOT_STARTED = 'x', /* instead of the line feed, if the start fails; the errno comes next */
 	MOST_REAPERS = 8,
 };
@@ -44,7 +44,7 @@ enum {
 static const char *const few[] = { "HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TZ", "USER" };
 enum { FEW = sizeof few / sizeof *few };
 
-/* Everything that the new process needs. It is made before the fork. */
+/* Everything that become() needs. It is made before the fork. */
 struct plan {
 	const char *exe;
 	char *argv[10];
@@ -101,9 +101,9 @@ static _Noreturn void reap(pid_t tlsd)
 }
 
 /* Intermediate processes that stay. Only the thread that opens a session uses the list. A fork of
- * the host copies the list, but the processes are children of the host alone. So in the forked
- * process sys_has_ended returns true for each of them, and forget_reapers removes them from the
- * copy. */
+ * the host copies the list, but the processes are children of the host alone. In the forked process
+ * sys_has_ended returns true for processes that are no children, so forget_reapers removes them
+ * from the copy. */
 static pid_t reapers[MOST_REAPERS];
 
 static void forget_reapers(void)
@@ -122,7 +122,7 @@ static void remember_reaper(pid_t reaper)
 		}
 }
 
-/* Returns 0, or -1 and errno. */
+/* Makes the intermediate process, which makes the process of tlsd. Returns 0, or -1 and errno. */
 static int spawn(const struct plan *plan)
 {
 	sigset_t all, before;
@@ -194,9 +194,9 @@ static enum started await_ready(int fd, struct wait *w, char *why)
 	return HAS_ENDED;
 }
 
-/* Makes the environment of tlsd. It lacks the variables that decide which CAs are trusted, which
- * library is loaded, or how tlsd behaves, because other programs with other values will use the
- * same tlsd. */
+/* Makes the environment of tlsd from the variables in few[]. Variables such as SSL_CERT_FILE and
+ * LD_LIBRARY_PATH are left out, because other programs, with other values, will use the same
+ * tlsd. */
 static void few_variables(char *env[static FEW + 1])
 {
 	size_t kept = 0;
@@ -224,7 +224,7 @@ static int open_log(const char *path)
 			O_NOCTTY, 0600);
 	if (fd < 0 || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode)))
 		return fd;
-	close(fd); /* it was replaced meanwhile */
+	close(fd); /* the path has changed since lstat */
 	errno = 0;
 	return -1;
 }
@@ -260,7 +260,7 @@ enum started start_tlsd(const char *exe, const char *socket, struct wait *w, cha
 		result = LISTENS; /* await_ready may change this */
 
 	if (plan.ready >= 0)
-		close(plan.ready); /* so that the pipe ends when tlsd does */
+		close(plan.ready); /* so that the pipe ends when tlsd ends */
 	if (result == LISTENS)
 		result = await_ready(pipe_fds[0], w, why);
 	for (int i = 0, fds[] = { pipe_fds[0], plan.null, plan.log }; i < 3; i++)

@@ -45,7 +45,9 @@ int sys_move_up(int fd, int min)
 }
 
 #ifndef __linux__
-/* Sets the flags that socket(2), socketpair(2) and pipe2(2) of Linux can set themselves. */
+/* Makes both descriptors close-on-exec. If nonblock is set, also makes them non-blocking. Otherwise
+ * they are sockets, and get SO_NOSIGPIPE where it exists. Linux needs no such function: there
+ * socket(2), socketpair(2) and pipe2(2) set the flags. */
 static int prepare(int fds[2], int nonblock)
 {
 	for (int i = 0; i < 2; i++) {

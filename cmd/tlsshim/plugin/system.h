@@ -41,7 +41,8 @@ ssize_t sys_recv(int fd, void *to, size_t len);
 /* Says whether bytes, the end or an error can be received. It does not wait. */
 int sys_has_input(int fd);
 
-/* A variable of the environment. It is NULL in a program that has more rights than its user. */
+/* A variable of the environment. NULL if the variable is not set, or if the program has more rights
+ * than its user. */
 const char *sys_getenv(const char *name);
 
 /* fork(2). The caller must block all signals before. On Linux no handlers of pthread_atfork run,
@@ -51,8 +52,8 @@ pid_t sys_fork(void);
 /* Waits for a process that sys_fork has made. The process may have executed another program. */
 pid_t sys_wait(pid_t pid, int *status);
 
-/* Says whether a process made by sys_fork has ended. If it has, the function reaps it. The process
- * must not have executed another program. */
+/* Returns true if a process made by sys_fork has ended, and reaps the process. Also returns true if
+ * the process is no child of this process. The process must not have executed another program. */
 bool sys_has_ended(pid_t pid);
 
 /* Says whether orphans become children of this process. */
@@ -67,7 +68,7 @@ void sys_name(const char *name);
 /* The highest number of a signal. */
 int sys_last_signal(void);
 
-/* The number of CPUs that were online at its first call. */
+/* The number of CPUs that were online when this function was first called. */
 int sys_cpus(void);
 
 /* Tells the CPU that the thread is spinning. */

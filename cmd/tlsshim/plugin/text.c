@@ -148,7 +148,7 @@ char *absolute_path(const char *path)
 	if (!cwd)
 		return NULL;
 	if (cwd[0] != '/')
-		errno = ENOENT; /* "(unreachable)/...", getcwd(3) */
+		errno = ENOENT; /* for example "(unreachable)/...", which is no path: getcwd(3) */
 	else
 		joined = text_make("%s/%s", strcmp(cwd, "/") == 0 ? "" : cwd, path);
 	free(cwd);

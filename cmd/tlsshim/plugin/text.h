@@ -21,8 +21,8 @@ void text_vadd(char *out, size_t cap, const char *format, va_list args);
  * not fit is cut off. Returns the full length of text. out may be NULL. */
 int64_t text_give(char *out, size_t cap, const char *text);
 
-/* A text that grows. Its owner must free the member bytes. If there is no memory, the member failed
- * is set, and nothing is added from then on. */
+/* A text that grows. Its owner must free text->bytes. If there is no memory, text->failed becomes
+ * true, and from then on text_put adds nothing. */
 struct text {
 	char *bytes;
 	size_t len, cap;

@@ -38,9 +38,9 @@
  *     then opens a file under the same number, the library does not touch the file.
  *   - Loss: if the daemon goes away, or if the program changes its effective user, the session is
  *     lost. The waiting calls fail with kind lost, and so do later calls on the handles of this
- *     session. tls_NewClient, tls_NewServerContext and tls_SetCaBundle open a new session at once,
- *     and the library gives it the CA bundle of the old one. The library never repeats a call by
- *     itself.
+ *     session. The next tls_NewClient, tls_NewServerContext or tls_SetCaBundle opens a new session.
+ *     The CA bundle and the timeout of tls_NewClient (tls_SetTimeout) hold in the new session, too.
+ *     The library never repeats a call by itself.
  *
  * The library looks for the daemon at the socket $TLSD_SOCKET. Without $TLSD_SOCKET it looks at the
  * socket that /etc/tlsd/client.conf names. If client.conf names none, it looks at
@@ -51,10 +51,10 @@
  * If no daemon answers, the library starts a private tlsd from $TLSD_EXE or $PATH. It starts none
  * in these cases:
  *
- *   - The system has a tlsd for all users, and client.conf does not have autostart = yes. The
- *     library assumes that there is such a tlsd if client.conf names a socket, or if $TLSD_SOCKET
- *     is one of the two paths in /run. Without $TLSD_SOCKET, it also assumes so if a file exists at
- *     one of these paths.
+ *   - The system seems to have a tlsd for all users, and client.conf does not have autostart = yes.
+ *     The library assumes a tlsd for all users in three cases: client.conf names a socket;
+ *     $TLSD_SOCKET is /run/tlsd.sock or /run/tlsd/tlsd.sock; $TLSD_SOCKET is not set, and a file
+ *     exists at one of these two paths.
  *   - client.conf has autostart = no, or TLSD_AUTOSTART is 0.
  *   - The process's real and effective users or groups differ.
  *
@@ -79,8 +79,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The version of this header. A program that is compiled with this header runs with each
- * TlsPlugin.so of the same major version, if the library is not older. */
+/* The version of this header. A program that is compiled with this header runs with this version of
+ * TlsPlugin.so, and with each later version that has the same major number. */
 #define TLSPLUGIN_VERSION_MAJOR 0
 #define TLSPLUGIN_VERSION_MINOR 1
 #define TLSPLUGIN_VERSION_PATCH 0
@@ -101,15 +101,16 @@ int64_t tls_Handshake(int64_t handle);
 
 /* Writes len bytes, 0 to 16777216. Takes all of them and returns len, or fails.
  *
- * The bytes go into the buffer of a socket, a few hundred kilobytes, and tlsd sends them from
- * there. tls_Write returns when all of them are in the buffer, usually before they have left this
- * machine. While the buffer is full, the call waits. Bytes arrive in order. After tls_Write has
- * returned, the bytes are sent even if the process ends at once.
+ * The bytes go into the buffer of a socket, and tlsd sends them from there. The buffer has room for
+ * a few hundred kilobytes. tls_Write returns when all bytes are in the buffer, usually before they
+ * have left this machine. While the buffer is full, the call waits. Bytes arrive in order. After
+ * tls_Write has returned, the bytes are sent even if the process ends at once.
  *
  * tlsd may meet an error after tls_Write has returned. Then the next call on the handle fails with
- * this error, unless a tls_Read has already failed with an error of the connection. After such an
- * error every tls_Write fails with the same error, and tls_Read still gives the bytes that the peer
- * has sent.
+ * this error, whatever the call is. There is one exception: if a tls_Read has already failed
+ * because the connection broke, the host knows of the fault, and the next call need not fail. After
+ * an error of writing every tls_Write fails with this error, and tls_Read still gives the bytes
+ * that the peer has sent.
  *
  * If a tls_Write fails after some of its bytes were sent, every later tls_Write fails. In this case
  * tls_Close sends no close_notify, so that the peer learns that the data is not complete. */
@@ -129,7 +130,7 @@ int64_t tls_Read(int64_t handle, void *buf, size_t max_bytes);
  * tls_Write fails. Returns 0, also if tls_Shutdown was called before. */
 int64_t tls_Shutdown(int64_t handle);
 
-/* Returns a descriptor for poll(2), select(2) and event loops, 3 or more.
+/* Returns a descriptor for poll(2), select(2) and event loops. Its number is 3 or higher.
  *
  * The descriptor of a connection is readable exactly when a tls_Read would not wait. A connection
  * has none before its handshake. The descriptor of a context is readable exactly while a client
@@ -161,10 +162,10 @@ int64_t tls_ReadPlain(int64_t handle, void *buf, size_t max_bytes);
  * sent, or -1. After the handshake it fails with kind state. */
 int64_t tls_WritePlain(int64_t handle, const void *data, size_t len);
 
-/* Frees the handle, also if it returns -1. Calls of other threads that wait on the handle end with
- * an error. tls_Close waits until all that was written has left. For each 64 KiB it waits at most
- * the daemon's write timeout (30 s by default). Then the daemon sends close_notify. Returns 0, or
- * -1 for an error of writing that no call has returned yet. */
+/* Frees the handle, even if the call returns -1. Calls of other threads that wait on the handle end
+ * with an error. tls_Close waits until all that was written has left. For each 64 KiB it waits at
+ * most the daemon's write timeout (30 s by default). Then the daemon sends close_notify. Returns 0,
+ * or -1 for an error of writing that no call has returned yet. */
 int64_t tls_Close(int64_t handle);
 
 /* With 1, turns the verification of the server's certificate off for this connection; with 0, on
@@ -198,7 +199,7 @@ int64_t tls_SetTimeout(int64_t handle, int32_t milliseconds);
  * failed-handshakes is "raise" or "skip"; with "skip" tls_Accept waits for the next client if a
  * handshake fails. handshake is "accept" or "later"; with "later" tls_Accept returns a connection
  * before its handshake, and tls_Handshake does the server's side. reload is "off" or "auto"; with
- * "auto" later handshakes use certificates that were renewed on disk.
+ * "auto" later handshakes use certificates and files of client-ca that were renewed on disk.
  *
  * Option of connections and contexts: watch is "0" or "1"; with "1" tls_Wait waits for the
  * handle. */
@@ -275,13 +276,14 @@ int64_t tls_Version(int64_t handle, char *buf, size_t cap);
  * handle, and returns -1 if not all written bytes were sent. If a cancelled call was starting a
  * private tlsd, the tlsd starts nevertheless, and serves the next call.
  *
- * As a rule, calls end at once. If the daemon has the call already, the library tells the daemon,
- * and waits for its answer. If no answer comes within 5 s, the session is lost. */
+ * As a rule, calls end at once. If the daemon has the call already, the library tells the daemon
+ * that the call is cancelled, and waits for the answer to the call. If no answer comes within 5 s,
+ * the session is lost. */
 int64_t tls_Cancel(void);
 
-/* The text of the calling thread's most recent error, at most 4095 bytes. If this thread has had
- * none, it is the most recent error of the process, or "". A success does not clear it. Never
- * fails. */
+/* The text of the calling thread's most recent error, at most 4095 bytes. If this thread has had no
+ * error, it is the text of the process's most recent error. If the process has had none either, it
+ * is "". A success does not clear the text. Never fails. */
 int64_t tls_LastError(char *buf, size_t cap);
 
 /* The kind of error with which the calling thread's last call has failed, at most 23 bytes; "" if
@@ -294,8 +296,8 @@ int64_t tls_LastError(char *buf, size_t cap);
  * tls_LastError, tls_ErrorKind, tls_ErrorCode and tls_Cancel do not count as calls here. */
 int64_t tls_ErrorKind(char *buf, size_t cap);
 
-/* The code of the same error, a negative number as in JSON-RPC, such as -32009 for timeout; 0 if
- * the call has succeeded. Never fails. */
+/* The code of the error whose kind tls_ErrorKind gives: a negative number as in JSON-RPC, such as
+ * -32009 for timeout; 0 if the call has succeeded. Never fails. */
 int64_t tls_ErrorCode(void);
 
 #ifdef __cplusplus

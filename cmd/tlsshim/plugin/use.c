@@ -110,7 +110,8 @@ enum waited use_wait(struct use *u, int fd, short events, int64_t deadline)
 
 /* --- errors of a direction --- */
 
-/* Notes what tls.Status says of a direction, and its error. mu is held. */
+/* Stores in d what the answer to tls.Status says of this direction: its state, which is in the span
+ * said, and its error, which is in the span error. mu is held. */
 static void note(struct direction *d, struct span said, struct span error)
 {
 	struct span message = json_member(error, "message");

@@ -3,9 +3,9 @@
  * writing) take turns. This file has the turn of a call, its waits, and the errors of the channel.
  *
  * The channel cannot carry the text of an error. The plugin learns from recv(2) or send(2) that a
- * direction has ended, and asks tlsd with tls.Status why. It asks once for each direction, and
- * remembers the answer. The host must learn of an error of writing. If no call has returned this
- * error yet, the next call on the handle returns it, whatever that call is.
+ * direction has ended, and asks tlsd with tls.Status why. The plugin keeps the answer, so it does
+ * not ask about this direction again. The host must learn of an error of writing. If no call has
+ * returned this error yet, the next call on the handle returns it, whatever that call is.
  *
  * mu is the lock of the struct process. "mu is held" and "mu is not held" are demands on the
  * caller.
@@ -28,8 +28,8 @@ struct use {
 	unsigned began; /* p->cancels when the use began */
 };
 
-/* Begins a use. Returns false with the error set if the handle belongs to no session. p may be
- * NULL. */
+/* Begins a use. Returns false with the error set if the handle belongs to no session. Also returns
+ * false if p is NULL. */
 bool use_begin(struct use *u, struct process *p, const char *op, int64_t handle);
 void use_end(struct use *u);
 

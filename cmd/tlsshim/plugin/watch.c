@@ -24,7 +24,7 @@ struct watch {
 	struct wait wait;
 	struct process *p;
 	struct session *s; /* collect() has taken a reference to it; NULL: there is no session */
-	unsigned began, changes;
+	unsigned began, changes; /* p->cancels at the beginning; p->changes in collect() */
 	bool collected;
 	size_t n;
 	struct pollfd *fds;    /* for the channels' descriptors, and one more for the bell */

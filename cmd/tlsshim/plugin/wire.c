@@ -100,7 +100,7 @@ static bool make_room(struct wire *wi, char *why)
 
 bool wire_read(struct wire *wi, struct wait *w, struct span *line, char why[WHY_BYTES])
 {
-	size_t searched = 0, n; /* searched: bytes of the line that are no line feed */
+	size_t searched = 0, n; /* searched: bytes already searched for a line feed */
 
 	for (;;) {
 		size_t have = wi->have - wi->used;
@@ -144,7 +144,7 @@ bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *con
 			return false;
 		for (int i = 0; pass && i < 2; i++) {
 			fds[passed] = owned_fd(pass[i]);
-			passed += fds[passed] >= 0; /* if one is missing, tlsd reports it */
+			passed += fds[passed] >= 0; /* tlsd refuses a call without its fd */
 		}
 		n = sys_send_with(fd, lines, len, fds, passed);
 		if (n > 0) {

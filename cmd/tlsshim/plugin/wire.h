@@ -58,9 +58,10 @@ bool wire_has_input(const struct wire *wi);
 bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *const pass[2],
 	       struct wait *w);
 
-/* Sends a short line. Returns false, with nothing sent, if the socket has no room now. If the
- * sending fails, or only a part of the line fits, the function calls wire_end and returns true: a
- * new try would be useless. No other thread may be sending. */
+/* Sends a short line. Returns false if nothing was sent, and a new try can succeed: the socket has
+ * no room now, or a signal came. Otherwise returns true, even if the sending has failed or only a
+ * part of the line was sent. After such a failure the function has called wire_end. No other thread
+ * may be sending. */
 bool wire_try_send(struct wire *wi, const char *line, size_t len);
 
 #endif
