@@ -16,8 +16,9 @@ import (
 	"tlsd/session"
 )
 
-// Handle begins a call, in the order of arrival, and makes sure that the call runs and is answered.
-// Package jsonrpc2 calls Handle on its reading goroutine. Handle does not wait for the call.
+// Handle begins a call. Package jsonrpc2 calls Handle on its reading goroutine, in the order in
+// which the calls arrive. If a call may wait, it runs on a goroutine of its own, and Handle returns
+// at once. Handle answers all other calls itself.
 func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Request) {
 	c := s.callByNumber(req.ID.Num)
 	c.lib = lib
@@ -101,7 +102,8 @@ func (m *method) attach(s *server, c *call, a args) error {
 	return nil
 }
 
-// start runs the session's side of a call and answers it. It uses a goroutine if the call may wait.
+// start runs sc, which carries out the call c in the session, and answers c. If sc may wait, start
+// makes a goroutine for both, and returns at once.
 func (s *server) start(c *call, m *method, a args, sc *session.Call) {
 	handle := m.handleOf(a)
 	if !sc.Waits() {
@@ -172,8 +174,9 @@ func (s *server) callByNumber(n uint64) *call {
 	return s.calls[n]
 }
 
-// unregister removes a call that is about to be answered, and returns it. It returns nil if there
-// is no such call.
+// unregister is called when a call is about to be answered. It removes the call from the calls in
+// flight, releases the bytes that are kept for the call, and returns the call. The result is nil if
+// no call has the number n.
 func (s *server) unregister(n uint64) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
