@@ -53,7 +53,8 @@ func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Req
 	s.reply(c, v, nil)
 }
 
-// admit decodes the parameters of a call. The error says why the call cannot be carried out.
+// admit decodes the parameters of a call, reserves room for the call, and takes the sockets that
+// came with it. The error says why the call cannot be carried out.
 func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error) {
 	if c.refusal != nil {
 		return nil, m.withMethod(c.refusal)
@@ -75,8 +76,8 @@ func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error)
 	return args, m.attach(s, c, args)
 }
 
-// If the parameter "channel" has the value 1, attach puts the socket that came with the call in its
-// place. If m.pair is set, attach puts two sockets there.
+// attach replaces the value 1 of the parameter "channel" with the socket that came with the call.
+// If m.pair is set, attach replaces the value with the two sockets that came.
 func (m *method) attach(s *server, c *call, a args) error {
 	i := m.index(pChannel.name)
 	if i < 0 || a[i] != int64(1) {
@@ -102,8 +103,8 @@ func (m *method) attach(s *server, c *call, a args) error {
 	return nil
 }
 
-// start runs sc, which carries out the call c in the session, and answers c. If sc may wait, start
-// makes a goroutine for both, and returns at once.
+// start runs sc, the session's part of the call c, and answers c with the result. If sc may wait,
+// start makes a goroutine that does this, and returns at once.
 func (s *server) start(c *call, m *method, a args, sc *session.Call) {
 	handle := m.handleOf(a)
 	if !sc.Waits() {
@@ -141,7 +142,8 @@ func (s *server) refuseCall(c *call, err error) {
 	s.reply(c, nil, err)
 }
 
-// reply answers a call with v or the error. If the write fails, the connection ends; see write.
+// reply answers a call with v or the error. If the answer cannot be written, the connection ends
+// (see server.write).
 func (s *server) reply(c *call, v any, err error) {
 	id := jsonrpc2.ID{Num: c.number}
 	if err == nil {
@@ -191,8 +193,8 @@ func (s *server) unregister(n uint64) *call {
 	return c
 }
 
-// watchNext gives the watcher the method and the handle of a call that still runs, or "" and 0. The
-// caller holds s.mu.
+// watchNext gives the watcher the method and the handle of a call that still runs. If no call runs,
+// it gives "" and 0. The caller holds s.mu.
 func (s *server) watchNext() {
 	for _, c := range s.calls {
 		if c.cancel != nil {

@@ -40,7 +40,7 @@ func overLimit(format string, a ...any) *session.Error {
 // check that the replaced text is JSON.
 func shallow(msg []byte, levels int) (short []byte, deep bool) {
 	if bytes.Count(msg, []byte("["))+bytes.Count(msg, []byte("{")) <= levels {
-		return msg, false // nearly all messages end here; the check is cheap
+		return msg, false // for nearly all messages this cheap check is enough
 	}
 	depth, from := 0, 0
 	for i := 0; i < len(msg); i++ {

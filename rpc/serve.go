@@ -29,7 +29,8 @@ type Config struct {
 	// AnswerTimeout is how long the caller may take to read one answer. Descriptors may wait
 	// for their call for the same time. Zero means 30 s.
 	AnswerTimeout time.Duration
-	// IdleTimeout ends a session that is idle for so long; see idleReader. Zero means never.
+	// IdleTimeout is how long a session may be idle before Serve ends it; see idleReader. Zero
+	// means no limit.
 	IdleTimeout time.Duration
 	// Confinement is what tls.Info says about the confinement of this process. It may be nil.
 	Confinement map[string]string
@@ -117,7 +118,7 @@ type server struct {
 	buffered atomic.Int64   // bytes that are kept for calls; see reserveBuffer
 	answers  sync.WaitGroup // the goroutines that run and answer calls; see start
 
-	// Only the reading goroutine uses these. After its end, Serve uses them.
+	// Only the reading goroutine uses these. When it has ended, Serve uses them.
 	lastReceived time.Time // when the newest bytes of the caller came
 	descriptors  descriptors
 
@@ -147,7 +148,7 @@ func (s *server) hangUp() {
 }
 
 // awaitAnswers is called when the caller will send no more. It returns when all calls are answered,
-// or when the caller has closed its reading side too.
+// or when the caller has closed the connection and can read no answers.
 func (s *server) awaitAnswers() {
 	s.conn.SetReadDeadline(time.Time{}) // no idle timeout any more
 	s.descriptors.close()

@@ -32,7 +32,7 @@ import (
 type stream struct {
 	*server
 
-	// Only the reading goroutine uses these. After its end, Serve uses them.
+	// Only the reading goroutine uses these. When it has ended, Serve uses them.
 	queue []*call // calls that the library has not taken yet
 	last  uint64  // the number of the newest call that the library has taken
 	err   error   // why the stream has ended; nil after an orderly end
@@ -152,8 +152,8 @@ func (st *stream) Close() error {
 	return nil
 }
 
-// refuse sends an error with id null: about a message that is not a request, or about the whole
-// session. b is the message's batch, or nil.
+// refuse sends an error with id null, and stores it for tls.LastError. The error is about a message
+// that is not a request, or about the whole session. b is the message's batch, or nil.
 func (s *server) refuse(err error, b *batch) {
 	s.sess.Fail(err)
 	_ = s.writeAnswer(json.RawMessage("null"), b, append([]byte(`"error":`),

@@ -74,7 +74,7 @@ type answer struct {
 }
 
 // Dial connects to the socket at path and greets tlsd. It gives up after 10 s, or when ctx ends. If
-// tlsd does not answer, the cancellation of the greeting takes two seconds more. The errors:
+// tlsd has not answered the greeting then, Dial waits two seconds more. The errors:
 //
 //   - An error of connect(2) satisfies errors.Is with fs.ErrNotExist, fs.ErrPermission or
 //     syscall.ECONNREFUSED (no process listens).

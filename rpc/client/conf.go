@@ -42,7 +42,8 @@ type Conf struct {
 	UnknownUsers []string // the names in trusted-users that no user has
 }
 
-// ReadConf reads the file at ConfPath. A file that does not exist is an empty Conf, and no error.
+// ReadConf reads the file at ConfPath. If the file does not exist, the result is an empty Conf, and
+// no error.
 func ReadConf() (Conf, error) {
 	return readConf(ConfPath, userDatabase{"/etc/passwd", "/run/systemd/dynamic-uid"})
 }

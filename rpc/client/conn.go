@@ -210,8 +210,9 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	return err
 }
 
-// explain returns why a Read or Write of the channel has failed. It stores the reason in *reason,
-// which is c.readErr or c.writeErr, so that later calls return the same reason.
+// explain returns why a Read or Write of the channel has failed. If tlsd has given the reason,
+// explain stores it in *reason, which is c.readErr or c.writeErr. Later calls return the stored
+// reason.
 func (c *Conn) explain(err error, reason *error) error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -262,7 +263,7 @@ func (c *Conn) SetDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetDe
 // SetReadDeadline sets the deadline of Reads.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetReadDeadline, t) }
 
-// SetWriteDeadline sets the deadline of Writes. A Write waits for tlsd to take the data.
+// SetWriteDeadline sets the deadline of Writes.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.unlessClosed(c.ch.SetWriteDeadline, t)
 }

@@ -153,9 +153,9 @@ func (c *Client) CloseServerContext(ctx context.Context, ctxHandle Handle) error
 	return c.Call(ctx, "tls.CloseServerContext", []any{ctxHandle}, nil)
 }
 
-// SetCaBundle sets the trust store of clients that the session opens afterwards: the CA
-// certificates of a PEM file. "" brings the system's store back. A relative path begins at this
-// process's working directory.
+// SetCaBundle sets the trust store for later calls of NewClient. The store has the CA certificates
+// of the PEM file at path. If path is "", it is the system's store again. A relative path begins at
+// this process's working directory.
 func (c *Client) SetCaBundle(ctx context.Context, path string) error {
 	const method = "tls.SetCaBundle"
 	if path != "" {
