@@ -21,8 +21,8 @@ import (
 //     ends a recvmsg after the bytes that were sent with a descriptor. So no recvmsg gets the
 //     descriptors of two messages.
 //   - When a message begins, the descriptors of earlier messages are surplus, and are closed. To
-//     find them, each descriptor has the offset at which its recvmsg ended. If this offset is not
-//     behind the start of the message, the descriptor belongs to an earlier message.
+//     find them, each descriptor has the offset at which its recvmsg ended. If this offset is at or
+//     before the start of the message, the descriptor belongs to an earlier message.
 //   - A call that announces a channel takes the oldest descriptor that waits.
 //   - At most maxDescriptors wait. Each further descriptor is closed.
 //   - The kernel drops descriptors if the buffer (the field oob) is too small, or if the process

@@ -47,7 +47,7 @@ type Call struct {
 	done  chan struct{}     // closed when this call and those of the list "after" have ended
 	tail  *<-chan struct{}  // the lane's variable for the done of its newest call; nil: no lane
 	run   func(context.Context) (any, error)
-	waits bool // run may wait
+	waits bool // the function run may wait
 
 	data *net.UnixConn   // the data channel that came with the call, until it is attached
 	pair []*net.UnixConn // the sockets that came with a Signal, until they are in use
