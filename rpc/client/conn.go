@@ -210,9 +210,9 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	return err
 }
 
-// explain returns why a Read or Write of the channel has failed. If tlsd has given the reason,
-// explain stores it in *reason, which is c.readErr or c.writeErr. Later calls return the stored
-// reason.
+// explain returns why a Read or Write of the channel has failed. If this side has not closed the
+// Conn, and no deadline has passed, explain asks tlsd for the reason. explain stores the reason in
+// *reason, which is c.readErr or c.writeErr. Later calls return the stored reason.
 func (c *Conn) explain(err error, reason *error) error {
 	if c.closed.Load() {
 		return net.ErrClosed
