@@ -18,24 +18,25 @@ import (
 //   - Every recvmsg gives the kernel room for descriptors. Descriptors that arrive have
 //     close-on-exec.
 //   - A caller sends a descriptor with the first byte of the message that announces it. The kernel
-//     ends a recvmsg after the bytes that were sent with a descriptor. So the recvmsg that gets a
-//     message's descriptor also gets its first byte, and ends after its start. If a recvmsg ended
-//     at or before the start, its descriptors belong to earlier messages.
-//   - When a message begins, descriptors of earlier messages are surplus, and are closed.
+//     ends a recvmsg after the bytes that were sent with a descriptor. So no recvmsg gets the
+//     descriptors of two messages.
+//   - When a message begins, the descriptors of earlier messages are surplus, and are closed. To
+//     find them, each descriptor has the offset at which its recvmsg ended. If this offset is at or
+//     before the start of the message, the descriptor belongs to an earlier message.
 //   - A call that announces a channel takes the oldest descriptor that waits.
-//   - At most maxDescriptors wait. Further ones are closed. The kernel drops descriptors if the
-//     buffer (the field oob) is too small, or if the process has reached RLIMIT_NOFILE. Then tlsd
-//     closes the other descriptors of this recvmsg, too.
+//   - At most maxDescriptors wait. Each further descriptor is closed.
+//   - The kernel drops descriptors if the buffer (the field oob) is too small, or if the process
+//     has reached RLIMIT_NOFILE. Then tlsd closes the descriptors that came with the same recvmsg.
 //   - A descriptor may be anything, so the method channel() checks it.
-//   - Descriptors that wait are closed if no further descriptor arrives for
-//     Config.AnswerTimeout, and at the end of the caller's stream.
+//   - When the newest descriptor has waited for Config.AnswerTimeout, all that wait are closed. At
+//     the end of the caller's stream they are closed, too.
 //
-// A caller may send its own end of the control connection, or hide it in the queue of a socket that
-// it sends. While tlsd has this end open, it cannot see that the caller has closed the connection.
-// So tlsd keeps no such descriptor: see channel() and refuseDescriptors().
+// A caller may send the caller's end of the control connection. It may also send a socket, and hide
+// this end in the socket's queue. While tlsd has this end open, tlsd cannot see that the caller has
+// closed the connection. So tlsd keeps no such descriptor: see channel() and refuseDescriptors().
 //
-// Only the goroutine that reads from the connection uses this type. After its end, Serve calls
-// close().
+// Only the goroutine that reads from the connection uses this type. When this goroutine has ended,
+// Serve calls close().
 type descriptors struct {
 	received int64 // bytes of the stream so far
 	waiting  []descriptor
@@ -104,8 +105,8 @@ func (d *descriptors) close() {
 	}
 }
 
-// closeLate closes all descriptors if the newest has waited for the time limit. It returns whether
-// any descriptors still wait, and how long they may do so.
+// closeLate closes all descriptors if the newest has waited for the time limit. The result some
+// says whether descriptors still wait. If they do, due is how long they may still wait.
 func (d *descriptors) closeLate(limit time.Duration) (due time.Duration, some bool) {
 	if due = limit - time.Since(d.arrived); due <= 0 {
 		d.close()
@@ -170,8 +171,8 @@ func notAChannel(fd int) string {
 	return ""
 }
 
-// hasName says whether a program can connect to the address. The ends of a pair have no name. For
-// such an end, package unix returns the name "@".
+// hasName says whether the address has a name, to which a program can connect. The ends of a pair
+// have no name. Package unix represents this as the name "@" or "".
 func hasName(address unix.Sockaddr) bool {
 	u, ok := address.(*unix.SockaddrUnix)
 	return ok && u.Name != "" && u.Name != "@"

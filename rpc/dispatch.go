@@ -16,8 +16,9 @@ import (
 	"tlsd/session"
 )
 
-// Handle begins a call, in the order of arrival, and makes sure that the call runs and is answered.
-// Package jsonrpc2 calls Handle on its reading goroutine. Handle does not wait for the call.
+// Handle begins a call. Package jsonrpc2 calls Handle on its reading goroutine, in the order in
+// which the calls arrive. If a call may wait, it runs on a goroutine of its own, and Handle returns
+// at once. Handle answers all other calls itself.
 func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Request) {
 	c := s.callByNumber(req.ID.Num)
 	c.lib = lib
@@ -52,7 +53,8 @@ func (s *server) Handle(_ context.Context, lib *jsonrpc2.Conn, req *jsonrpc2.Req
 	s.reply(c, v, nil)
 }
 
-// admit decodes the parameters of a call. The error says why the call cannot be carried out.
+// admit decodes the parameters of a call, reserves room for the call, and takes the sockets that
+// came with it. The error says why the call cannot be carried out.
 func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error) {
 	if c.refusal != nil {
 		return nil, m.withMethod(c.refusal)
@@ -74,8 +76,8 @@ func (m *method) admit(s *server, c *call, params json.RawMessage) (args, error)
 	return args, m.attach(s, c, args)
 }
 
-// If the parameter "channel" has the value 1, attach puts the socket that came with the call in its
-// place. If m.pair is set, attach puts two sockets there.
+// attach replaces the value 1 of the parameter "channel" with the socket that came with the call.
+// If m.pair is set, attach replaces the value with the two sockets that came.
 func (m *method) attach(s *server, c *call, a args) error {
 	i := m.index(pChannel.name)
 	if i < 0 || a[i] != int64(1) {
@@ -101,7 +103,8 @@ func (m *method) attach(s *server, c *call, a args) error {
 	return nil
 }
 
-// start runs the session's side of a call and answers it. It uses a goroutine if the call may wait.
+// start runs sc, the session's part of the call c, and answers c with the result. If sc may wait,
+// start makes a goroutine that does this, and returns at once.
 func (s *server) start(c *call, m *method, a args, sc *session.Call) {
 	handle := m.handleOf(a)
 	if !sc.Waits() {
@@ -139,7 +142,8 @@ func (s *server) refuseCall(c *call, err error) {
 	s.reply(c, nil, err)
 }
 
-// reply answers a call with v or the error. If the write fails, the connection ends; see write.
+// reply answers a call with v or the error. If the answer cannot be written, the connection ends
+// (see server.write).
 func (s *server) reply(c *call, v any, err error) {
 	id := jsonrpc2.ID{Num: c.number}
 	if err == nil {
@@ -172,8 +176,9 @@ func (s *server) callByNumber(n uint64) *call {
 	return s.calls[n]
 }
 
-// unregister removes a call that is about to be answered, and returns it. It returns nil if there
-// is no such call.
+// unregister is called when a call is about to be answered. It removes the call from the calls in
+// flight, releases the bytes that are kept for the call, and returns the call. The result is nil if
+// no call has the number n.
 func (s *server) unregister(n uint64) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,8 +193,8 @@ func (s *server) unregister(n uint64) *call {
 	return c
 }
 
-// watchNext gives the watcher the method and the handle of a call that still runs, or "" and 0. The
-// caller holds s.mu.
+// watchNext gives the watcher the method and the handle of a call that still runs. If no call runs,
+// it gives "" and 0. The caller holds s.mu.
 func (s *server) watchNext() {
 	for _, c := range s.calls {
 		if c.cancel != nil {

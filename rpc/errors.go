@@ -8,8 +8,8 @@ import (
 	"tlsd/session"
 )
 
-// A protocolError is the error of a message that is not a good request. Its kind is always
-// "params".
+// A protocolError is the error of a message that is not a good request, or that names an unknown
+// method. Its kind is always "params".
 type protocolError struct {
 	code int
 	why  string

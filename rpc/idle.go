@@ -18,9 +18,9 @@ type idleReader struct{ *server }
 
 func (c idleReader) Read(p []byte) (int, error) {
 	// The read deadline is the earlier of two times: when descriptors that came without a call
-	// must be closed (AnswerTimeout), and when the session has been idle for IdleTimeout. Both
-	// times can move while Read waits. If the deadline passes too early, the loop sets a new
-	// one.
+	// must be closed (AnswerTimeout), and when the session has been idle for IdleTimeout. While
+	// Read waits, the two times can change, but the deadline stays. So when the deadline
+	// passes, the loop computes both times again.
 	for {
 		n, err := c.descriptors.receive(c.conn, p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -79,8 +79,8 @@ func (s *server) startIdleTimer() {
 func (s *server) idleLeft() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Attended must run even if a call is in flight, because Attended also discards what the
-	// caller has sent into the sockets of signals.
+	// Attended() also discards what the caller has sent into the sockets of signals. So it must
+	// run even if a call is in flight.
 	if s.sess.Attended() || len(s.calls) > 0 {
 		return s.IdleTimeout
 	}

@@ -34,12 +34,13 @@ func overLimit(format string, a ...any) *session.Error {
 	return &session.Error{Kind: kind.Limit, Why: fmt.Sprintf(format, a...)}
 }
 
-// shallow replaces each array or object that is nested deeper than the given number of levels with
-// the number 0. The second result says whether it has replaced any. shallow does not check that the
-// replaced text is JSON.
+// shallow shortens a message that is nested too deeply, so that parse can still find its id. It
+// replaces each array or object that is nested deeper than the given number of levels with the
+// number 0. The result deep says whether the message had such an array or object. shallow does not
+// check that the replaced text is JSON.
 func shallow(msg []byte, levels int) (short []byte, deep bool) {
 	if bytes.Count(msg, []byte("["))+bytes.Count(msg, []byte("{")) <= levels {
-		return msg, false // nearly all messages end here; the check is cheap
+		return msg, false // for nearly all messages this cheap check is enough
 	}
 	depth, from := 0, 0
 	for i := 0; i < len(msg); i++ {
@@ -84,13 +85,13 @@ func stringEnd(msg []byte, i int) int {
 	}
 }
 
-// The first freeID bytes of a call's id do not count towards Limits.Buffered. So a caller can close
-// a handle even if that limit is reached.
+// The first freeID bytes of a call's id do not count towards Limits.Buffered. So a Close with a
+// short id needs no room, and a caller can close a handle even if the limit is reached.
 const freeID = 64
 
 // bufferNeed is the number of bytes that tlsd keeps for a call, from the decoding of its parameters
-// until the answer. In a batch it includes the largest answer that the call can have, because tlsd
-// keeps the answer until the batch is complete.
+// until the answer. tlsd keeps the answers of a batch until the batch is complete. So for a Read in
+// a batch, the number includes the largest blob that the answer can have.
 func (m *method) bufferNeed(c *call, a args) int {
 	n := max(0, len(c.id)-freeID)
 	for i, p := range m.params {
@@ -137,12 +138,13 @@ func (s *server) releaseBuffer(c *call) {
 // answers are shorter.
 const freeAnswer = 1 << 10
 
-// bufferAnswer is for the answer of a call in a batch. freeAnswer bytes of it do not count, and
-// reserveBuffer has reserved some bytes for the call. If the answer is longer than both together,
-// bufferAnswer reserves the rest. If the session would then exceed Limits.Buffered, bufferAnswer
-// returns an error in place of the answer. The caller then does not learn the result of the call,
-// but loses no data from the peer: bufferNeed has reserved room for the answer of a read. Other
-// calls with long answers only ask for facts, so the caller can make them again.
+// bufferAnswer reserves room for the answer of a call in a batch, and returns the answer. Room for
+// c.buffered bytes was reserved before the call, and freeAnswer bytes need no room. If the rest
+// would exceed Limits.Buffered, bufferAnswer returns an error in place of the answer.
+//
+// Then the caller does not learn the result of the call. But no data of the peer is lost, because
+// the room for the answer of a Read was reserved before the Read. All other calls with long answers
+// only ask for facts, so the caller can make them again.
 func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {

@@ -9,12 +9,12 @@ type method struct {
 	doc       string
 	params    []param
 	result    schema
-	pair      bool           // "channel" announces both ends of a pair, not one
-	makes     bool           // it makes a handle, whose number is taken when the call arrives
+	pair      bool           // the parameter "channel" announces two sockets, and not one
+	makes     bool           // a call makes a handle; its number is fixed when the call arrives
 	maxAnswer func(args) int // the largest blob of the result, in bytes; nil: no blob
 
-	// Either the function in the field call or that in the field direct carries the method
-	// out. If both are set, direct is for requests without the first parameter.
+	// The function for a call of the method is in one of these fields. If both are set,
+	// direct() is for calls without the first parameter, and call() is for all others.
 	call   func(*session.Session, args) *session.Call
 	direct func(*server, args) (any, error) // at once, on the reading goroutine
 }

@@ -18,7 +18,7 @@ type call struct {
 	method   json.RawMessage // a JSON string
 	params   json.RawMessage // nil: left out
 	repeated string          // the name of a parameter that is there twice, or ""
-	refusal  error           // why the call cannot be carried out, if this is known already
+	refusal  error           // if not nil, the call is not carried out, but gets this error
 
 	lib      *jsonrpc2.Conn // takes the answer; set when the call is begun
 	buffered int            // bytes that are kept for the call; see server.reserveBuffer
@@ -157,8 +157,9 @@ func clip(v []byte) string {
 	return string(v)
 }
 
-// syntaxError says at which byte a line is not JSON. It does not quote the line. The argument is
-// package json's error. If the line is JSON, but no object, syntaxError returns nil.
+// syntaxError takes the error of package json for a line. If the line is not JSON, syntaxError
+// returns an error that names the wrong byte, but does not quote the line. If the line is JSON, but
+// no object, syntaxError returns nil.
 func syntaxError(err error) error {
 	if syntax, ok := err.(*json.SyntaxError); ok {
 		return fmt.Errorf("%v at byte %d", syntax, syntax.Offset)

@@ -6,15 +6,16 @@ import "golang.org/x/sys/unix"
 const soPassRights = 83
 
 // refuseDescriptors makes a connected channel refuse descriptors from now on, if the kernel can. It
-// returns true if descriptors wait in the channel's queue already, or if it cannot look at all
-// bytes of the queue.
+// also looks for descriptors that wait in the channel's queue already. It returns true if it finds
+// some, or if it cannot look at the whole queue.
 func refuseDescriptors(fd int) (some bool) {
 	// An older kernel does not know the option.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)
 	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
 	if err != nil || n <= 0 {
-		// A descriptor comes with at least one byte. The ioctl fails only for a socket that
-		// listens.
+		// The queue is empty. So it has no descriptor, because a descriptor comes with at
+		// least one byte. (The ioctl fails only for a socket that listens, and fd is
+		// connected.)
 		return false
 	}
 	// Recvmsg gets no room for control messages. So the kernel sets MSG_CTRUNC if the queue has

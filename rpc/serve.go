@@ -26,17 +26,18 @@ type Config struct {
 	Limits  Limits
 	// Version of tlsd, for tls.Hello.
 	Version string
-	// AnswerTimeout limits the writing of one answer to a caller that does not read. Zero means
-	// 30 s.
+	// AnswerTimeout is how long the caller may take to read one answer. Descriptors may wait
+	// for their call for the same time. Zero means 30 s.
 	AnswerTimeout time.Duration
-	// IdleTimeout ends a session that is idle for so long; see idleReader. Zero means never.
+	// IdleTimeout is how long a session may be idle before Serve ends it; see idleReader. Zero
+	// means no limit.
 	IdleTimeout time.Duration
 	// Confinement is what tls.Info says about the confinement of this process. It may be nil.
 	Confinement map[string]string
 	// Watcher, if not nil, is told what the session is doing. It must not wait.
 	Watcher Watcher
-	// Began, if not nil, gets the session before its first call. It may keep the session, but
-	// call only Describe, and only until Serve returns.
+	// If Began is not nil, Serve calls it before the session's first call. Code that gets the
+	// session in this way may call only its method Describe, and only until Serve returns.
 	Began func(*session.Session)
 }
 
@@ -86,7 +87,8 @@ func Serve(ctx context.Context, conn *net.UnixConn, cfg Config) error {
 	stop := context.AfterFunc(ctx, func() { s.endSession(context.Cause(ctx)) })
 	defer stop()
 
-	// ctx must not cancel the work of jsonrpc2: endSession and sess.End end the calls.
+	// jsonrpc2 does not need ctx: when ctx is done, endSession ends the connection, and
+	// sess.End() ends the calls.
 	lib := jsonrpc2.NewConn(context.Background(), st, s,
 		jsonrpc2.SetLogger(log.New(io.Discard, "", 0)))
 	<-lib.DisconnectNotify()
@@ -114,9 +116,9 @@ type server struct {
 	answerTimedOut atomic.Bool  // the caller has not taken an answer in time
 
 	buffered atomic.Int64   // bytes that are kept for calls; see reserveBuffer
-	answers  sync.WaitGroup // calls that run, until they are answered
+	answers  sync.WaitGroup // the goroutines that run and answer calls; see start
 
-	// Only the reading goroutine uses these. After its end, Serve uses them.
+	// Only the reading goroutine uses these. When it has ended, Serve uses them.
 	lastReceived time.Time // when the newest bytes of the caller came
 	descriptors  descriptors
 
@@ -125,8 +127,9 @@ type server struct {
 	lastAnswered time.Time        // when the number of calls in flight became 0
 }
 
-// endSession tells the caller why its session is lost, and ends the session. The caller gets no
-// line if it does not read, or if an answer is being written for too long.
+// endSession tells the caller why its session is lost, and ends the session. If the line cannot be
+// written within farewellTimeout, for example because the caller does not read, the session ends
+// without the line.
 func (s *server) endSession(why error) {
 	late := time.AfterFunc(farewellTimeout, s.hangUp)
 	defer late.Stop()
@@ -145,7 +148,7 @@ func (s *server) hangUp() {
 }
 
 // awaitAnswers is called when the caller will send no more. It returns when all calls are answered,
-// or when the caller has closed its reading side too.
+// or when the caller has closed the connection and can read no answers.
 func (s *server) awaitAnswers() {
 	s.conn.SetReadDeadline(time.Time{}) // no idle timeout any more
 	s.descriptors.close()

@@ -15,8 +15,8 @@ import (
 )
 
 // A stream is the connection as package jsonrpc2 sees it, a jsonrpc2.ObjectStream. In this file,
-// "the library" means package jsonrpc2, and not libssl. The library takes one good request after
-// another from the stream, and gives it one response to each.
+// "the library" means package jsonrpc2, and not libssl. The library takes good requests from the
+// stream, one after another. For each request, it gives the stream one response.
 //
 // The library does not do these things as JSON-RPC 2.0 demands, so the stream does them:
 //
@@ -32,8 +32,8 @@ import (
 type stream struct {
 	*server
 
-	// Only the reading goroutine uses these. After its end, Serve uses them.
-	queue []*call // good calls that the library has not taken yet
+	// Only the reading goroutine uses these. When it has ended, Serve uses them.
+	queue []*call // calls that the library has not taken yet
 	last  uint64  // the number of the newest call that the library has taken
 	err   error   // why the stream has ended; nil after an orderly end
 }
@@ -104,7 +104,8 @@ func (st *stream) message() error {
 	return nil
 }
 
-// refuseAndStop answers a message after which the start of the next message is unknown.
+// refuseAndStop answers a line that is too long. The start of the next message is then unknown. So
+// refuseAndStop also returns an error, which ends the connection.
 func (st *stream) refuseAndStop(err *session.Error) error {
 	err.Why += "; closing the connection, because the start of the next message is unknown"
 	st.refuse(err, nil)
@@ -151,8 +152,8 @@ func (st *stream) Close() error {
 	return nil
 }
 
-// refuse sends an error with id null: about a message that is not a request, or about the whole
-// session. b is the message's batch, or nil.
+// refuse sends an error with id null, and stores it for tls.LastError. The error is about a message
+// that is not a request, or about the whole session. b is the message's batch, or nil.
 func (s *server) refuse(err error, b *batch) {
 	s.sess.Fail(err)
 	_ = s.writeAnswer(json.RawMessage("null"), b, append([]byte(`"error":`),

@@ -17,8 +17,8 @@
 #                       a day is used as it is.
 #   TLSD_DEBIAN_MIRROR  see debian.sh
 #
-# The exit status is 1 if a test has failed. It is 3, after a line that says why, if nothing could
-# be run.
+# If a test has failed, the exit status is 1. If nothing could be run, the script says why, and the
+# exit status is 3.
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/debian.sh

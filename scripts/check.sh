@@ -1,10 +1,13 @@
 #!/bin/sh
 # check.sh quick|all - look for mistakes in the sources without running them.
 #
-# quick: formatting and go vet. all: also go vet for darwin and freebsd, staticcheck, errcheck,
-# unparam and deadcode (built from tools/go.mod), gcc's analyzer, POSIX in the plugin, cppcheck
-# for C, shellcheck, and codespell. A check prints its findings. If there are any, the exit status
-# is 1.
+# quick: formatting and go vet. all: also
+#   - for Go: go vet for darwin and freebsd, and staticcheck, errcheck, unparam and deadcode, which
+#     are built from tools/go.mod;
+#   - for C: gcc's analyzer, cppcheck, and a check that the plugin uses only POSIX;
+#   - shellcheck and codespell.
+#
+# A check prints its findings. If there are any, the exit status is 1.
 #
 # shellcheck disable=SC2317 # the function check calls functions, by their names
 set -u
@@ -74,7 +77,7 @@ analyzed() {
 }
 
 # The product's folders must compile for darwin and freebsd, with their tests. For freebsd without
-# cgo, purego needs the flag -std.
+# cgo, purego's README demands that the compiler gets the flag -std for its package fakecgo.
 foreign() {
 	bad=0
 	for os in darwin freebsd; do

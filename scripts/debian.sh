@@ -1,18 +1,19 @@
 # shellcheck shell=sh
 # debian.sh - functions with which other scripts download packages of a Debian release.
 #
-# The machine can have another release. The packages come from the mirror of its apt. The lists and
-# the state of its apt are not used. apt checks the signatures against Debian's keyring. Nothing is
-# installed into the system.
+# The release need not be the machine's own. The packages come from the mirror that the machine's
+# apt uses. But the lists and the state of the machine's apt are not used. apt checks the signatures
+# against Debian's keyring. Nothing is installed into the system.
 #
 # Environment:
 #   TLSD_DEBIAN_MIRROR   URL of a mirror; default: the mirror of this machine's apt, or
 #                        deb.debian.org if that is no mirror of Debian
 #
-# The functions are subshells, so that they change no variable of the script. debian_apt,
-# debian_without and debian_unpack need set -e to stop at an error, but a shell ignores set -e in a
-# condition. So do not call these three in a condition. If you need a condition, let it start
-# another shell process, and call them there.
+# Each function runs in a subshell, so it changes no variable of the script.
+#
+# debian_apt, debian_without and debian_unpack need set -e to stop at an error. A shell ignores
+# set -e in a condition, such as the command before ||. So do not call these three functions in a
+# condition. Call them in a new shell process, and use the status of this process in the condition.
 
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # The architecture of the packages, such as arm64. Empty: that of this machine.
@@ -89,8 +90,8 @@ debian_apt() ( # DIR SUITE...
 			APT::Get::AllowUnauthenticated "false";
 		END
 		[ -z "$a" ] || echo "APT::Architecture \"$a\"; APT::Architectures { \"$a\"; };"
-		# If root runs apt, apt downloads as the user _apt, who cannot write to a private
-		# folder. So apt downloads as root.
+		# If root runs apt, apt would download as the user _apt, who cannot write to a
+		# private folder. This setting makes apt download as root.
 		[ "$(id -u)" != 0 ] || echo 'APT::Sandbox::User "root";'
 		apt-config dump | grep -iE '^Acquire::(https?::Proxy|Check-Valid-Until|Check-Date)' || :
 	} >"$dir/apt.conf"
@@ -118,8 +119,8 @@ debian_without() ( # DIR PACKAGE...
 # package files. The root also gets what programs look for: users, a name for loopback, folders for
 # mounts, and certificate authorities if the package ca-certificates is in the root.
 debian_unpack() ( # DIR ROOT
-	# Debian's merged /usr. Older packages do not have these links, because the installer makes
-	# them.
+	# Debian's merged /usr: /bin is a link to usr/bin, and so on. In older releases no package
+	# has these links, because the installer makes them.
 	mkdir -p "$2/usr/bin" "$2/usr/sbin" "$2/usr/lib" "$2/usr/lib64"
 	for d in bin sbin lib lib64; do
 		ln -s "usr/$d" "$2/$d"

@@ -86,7 +86,8 @@ done
 for pair in $headers; do
 	[ -e "/usr/include/${pair%%:*}" ] || missing="$missing ${pair#*:}"
 done
-# Debian's keyring, for the signatures of Debian's packages. Only Debian has it already.
+# Debian's keyring, for the signatures of Debian's packages. On a system other than Debian it must be
+# installed first.
 [ -z "${keyring:-}" ] || [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 # libssl itself. Its folder and its version depend on the system.
 found=

@@ -13,14 +13,14 @@
 #
 # Environment:
 #   TLSD_KERNEL_CACHE   folder of kernels and root file systems; default
-#                       $XDG_CACHE_HOME/tlsd/kernels. Those younger than a day are used as they are.
+#                       $XDG_CACHE_HOME/tlsd/kernels. What is younger than a day is not made anew.
 #   TLSD_KERNEL_ONLY    machines to run, separated by blanks: "6.1 6.12"; default: all
 #   TLSD_KERNEL_RUN     only tests that match this expression, as with go test -run
 #   TLSD_KERNEL_TIME    the longest that one machine may take, in seconds; default 3600
 #   TLSD_DEBIAN_MIRROR  see debian.sh
 #
-# The exit status is 1 if a test has failed. It is 3, after a line that says why, if nothing could
-# be run.
+# If a test has failed, the exit status is 1. If nothing could be run, the script says why, and the
+# exit status is 3.
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/debian.sh

@@ -65,8 +65,8 @@ populate() { # version suite library dir
 	esac
 	root=$new/root
 	debian_unpack "$apt" "$root"
-	# A compiler outside of the root follows these links, so absolute links become relative
-	# ones.
+	# A compiler outside of the root follows these links. With an absolute link, it would find
+	# a file of this machine. So absolute links become relative ones.
 	find "$root/usr/lib" "$root/usr/lib64" -type l -lname '/*' | while read -r link; do
 		ln -srfn "$root$(readlink "$link")" "$link"
 	done

@@ -36,7 +36,7 @@ populate() {
 	apt-get -qq -y --download-only install postgresql-17 dash
 	debian_unpack "$cache/apt" "$cache/new"
 	chmod 1777 "$cache/new/tmp"
-	: >"$cache/new/dev/null" # a plain file is enough
+	: >"$cache/new/dev/null" # for PostgreSQL a plain file is enough
 	chmod 666 "$cache/new/dev/null"
 	rm -rf "$cache/root"
 	mv "$cache/new" "$cache/root"

@@ -3,9 +3,9 @@
 #
 # It refuses in these cases: the work tree has changes, internal/version does not have VERSION,
 # CHANGELOG.md does not have VERSION with a date, or the tag exists. Then it builds the packages
-# twice, in clones in two folders, and refuses if they differ. It writes the .deb, the .rpm, the
-# source archive, the notes (the section of the changelog), and SHA256SUMS. At the end it makes the
-# tag vVERSION.
+# twice, in clones in two folders, and refuses if the packages of the two builds differ. It writes
+# the .deb, the .rpm, the source archive, the notes (the section of the changelog), and SHA256SUMS.
+# At the end it makes the tag vVERSION.
 #
 #   --dry-run   everything but the tag
 #   --sign      a signed tag, with the key of git's user.signingkey

@@ -16,9 +16,9 @@ import (
 // stallTimeout.
 const stallTimeout = 500 * time.Millisecond
 
-// A Call is one request of the caller. Its place in the session's order is fixed, and it is ready
-// to run. The methods of Session that return a Call never wait. One goroutine must call them, in
-// the order of the caller's requests. Each Call must be Run exactly once, from any goroutine.
+// A Call is one request of the caller. The methods of Session that return a Call give it its place
+// in the session's order. These methods never wait. One goroutine must call them, in the order of
+// the caller's requests. Then call Run exactly once for each Call, on any goroutine.
 //
 // A connection has three lanes: control, read and write. Calls of one lane run one after another.
 //
@@ -45,9 +45,9 @@ type Call struct {
 
 	after []<-chan struct{} // calls that must have ended before this call runs
 	done  chan struct{}     // closed when this call and those of the list "after" have ended
-	tail  *<-chan struct{}  // where the lane keeps its newest Call.done; nil: no lane
+	tail  *<-chan struct{}  // the lane's variable for the done of its newest call; nil: no lane
 	run   func(context.Context) (any, error)
-	waits bool // run may wait
+	waits bool // the function run may wait
 
 	data *net.UnixConn   // the data channel that came with the call, until it is attached
 	pair []*net.UnixConn // the sockets that came with a Signal, until they are in use
@@ -55,9 +55,9 @@ type Call struct {
 	// If the call is cancelled before run is called, onAbandon is called instead. It may be
 	// nil.
 	onAbandon func()
-	// startTimeout starts the call's timeout. It is called before the wait for the last element
-	// of "after", so the timeout covers this wait, too. nil: the call has no timeout, or run
-	// starts it.
+	// startTimeout starts the timeout of a Read. It is called before the wait for the last
+	// element of "after", which is the earlier Read. So the timeout covers this wait, too. For
+	// all other calls it is nil: run starts the timeout, or the call has none.
 	startTimeout func(context.Context) (context.Context, context.CancelFunc)
 }
 
@@ -99,8 +99,8 @@ func (c *Call) Waits() bool {
 func (c *Call) Cancel() { c.cancel(errCancelled) }
 
 // Run waits for the earlier calls, carries the call out, and returns its result. The result is a
-// Handle, an int, a string, a Status, Facts, or a []byte that the receiver owns. An error is always
-// an *Error. Before Run returns it, Run makes it the session's last error.
+// Handle, an int, a string, a Status, Facts, or a []byte, which then belongs to the caller of Run.
+// An error is always an *Error. Before Run returns it, Run makes it the session's last error.
 func (c *Call) Run() (any, error) {
 	v, err := c.perform()
 	var e *Error
@@ -126,9 +126,9 @@ func (c *Call) perform() (any, error) {
 		case <-ch:
 		case <-ctx.Done():
 		}
-		// A call that is cancelled, or whose session has ended, must not run. So look at
-		// ctx even if ch was closed. Look at the session's context, too: its end reaches
-		// ctx a moment later.
+		// A call that is cancelled, or whose session has ended, must not run. The select
+		// may have chosen ch although ctx has ended too, so look at ctx in both cases. When
+		// the session ends, its context ends a moment before ctx, so look at both contexts.
 		if why := cmp.Or(context.Cause(ctx), context.Cause(c.s.ctx)); why != nil {
 			if c.onAbandon != nil {
 				c.onAbandon()
@@ -162,7 +162,9 @@ func (c *Call) channel() (*channel, error) {
 	return ch, nil
 }
 
-// complete takes the call out of the session's order.
+// complete ends the call. It closes the sockets that came with the call and are not in use, and
+// stores the call's error as the session's last error. The later calls that wait for this call can
+// run when the earlier calls have ended, too.
 func (c *Call) complete(err *Error) {
 	c.cancel(nil)
 	if c.data != nil {
@@ -250,8 +252,9 @@ func (c *Call) awaitEarlier(ctx context.Context, h Handle) {
 }
 
 // closeAfterEarlier makes the call that closes a handle. The call waits for earlier calls, and then
-// cancels those that still wait (see stallTimeout). neverMade says whether the call that was to
-// make the handle has failed. s.mu must be held, and neverMade is called with s.mu held.
+// cancels those that still wait (see stallTimeout). If the call that was to make the handle has
+// failed, neverMade() must return true. s.mu is held while neverMade() runs. The caller of
+// closeAfterEarlier must hold s.mu, too.
 func (s *Session) closeAfterEarlier(op string, h Handle,
 	closeHandle func(context.Context) error, neverMade func() bool) *Call {
 	var c *Call
@@ -290,8 +293,9 @@ func (c *Call) cancelEarlier(h Handle) {
 	}
 }
 
-// earlier lists the calls on handle h (on any if h is 0) that were made before c and have not
-// ended. If h has a data channel, it leaves out Flush and Shutdown (see Call). s.mu must be held.
+// earlier lists the calls on handle h that were made before c and have not ended. If h is 0, it
+// lists the calls on all handles. If h has a data channel, the list has no Flush and no Shutdown
+// (see Call). s.mu must be held.
 func (s *Session) earlier(c *Call, h Handle) []*Call {
 	var list []*Call
 	pumped := h != 0 && s.conns[h] != nil && s.conns[h].pumps != nil

@@ -55,8 +55,8 @@ type channel struct {
 	sendErr error
 }
 
-// newChannel checks the caller's descriptor, and then owns conn. If it returns an error, it has not
-// taken conn, and does not close it.
+// newChannel checks the socket that came with a call, and makes a channel, which owns conn. If
+// newChannel fails, it leaves conn open, and conn still belongs to the call.
 func newChannel(conn *net.UnixConn) (*channel, *Error) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
@@ -93,9 +93,13 @@ func channelFit(raw syscall.RawConn) error {
 }
 
 // take waits for bytes from the caller. It returns a piece, and how many bytes of it are used. The
-// piece must later be put back into the pool, the variable pieces. If no more bytes come, the piece
-// is nil. In this case a nil error means that the caller has ended its direction. An error that is
-// not nil comes from the method interrupt, or from the socket.
+// piece must be put back into the pool (the variable pieces) after use. If no more bytes come, the
+// piece is nil, and the error says why:
+//
+//   - nil: the caller has closed its end, or has shut down its sending direction. After fence() the
+//     error is also nil, when all bytes before the fence have been taken.
+//   - An error for which interrupted() is true: interrupt() was called.
+//   - Any other error comes from the socket.
 func (ch *channel) take() (*piece, int, error) {
 	if err := ch.raw.Read(ch.receive); err != nil {
 		return nil, 0, err
@@ -105,7 +109,8 @@ func (ch *channel) take() (*piece, int, error) {
 	return p, ch.gotN, ch.gotErr
 }
 
-// tryReceive takes memory only for the attempt, so that waiting channels have none.
+// tryReceive makes one attempt to receive. It returns false if it must be called again when the
+// socket is readable. It takes memory only for the attempt, so that waiting channels have none.
 func (ch *channel) tryReceive(fd uintptr) bool {
 	p := pieces.Get().(*piece)
 	n, err := receive(fd, p[:], 0)
@@ -131,8 +136,8 @@ func receive(fd uintptr, p []byte, flags int) (int, error) {
 	}
 }
 
-// put sends all of data to the caller, and returns how many bytes it has sent. It waits for room
-// without a timeout, because the caller decides when it reads.
+// put sends all of data to the caller, and returns how many bytes it has sent. The caller may read
+// as late as it likes, so put waits for room without a timeout.
 func (ch *channel) put(data []byte) (n int, err error) {
 	ch.rest, ch.sent, ch.sendErr = data, 0, nil
 	err = ch.raw.Write(ch.send)
@@ -161,7 +166,8 @@ func (ch *channel) trySend(fd uintptr) bool {
 }
 
 // callerClosed says whether the caller has closed its end, or has shut down both directions. After
-// sendEnd it also returns true if the caller has only shut down its sending direction.
+// sendEnd, poll(2) reports the same if the caller has shut down only its sending direction. So the
+// result is true in this case, too.
 func (ch *channel) callerClosed() bool {
 	gone := false
 	ch.raw.Control(func(fd uintptr) {
@@ -187,8 +193,9 @@ func (ch *channel) hasBytes() bool {
 // fence makes the caller's later sends fail. Bytes before the fence can still be taken.
 func (ch *channel) fence() { _ = ch.conn.CloseRead() }
 
-// discard throws away the bytes before a fence, so that a caller that waits for room wakes up.
-// If bytes were still unread when the channel is closed, the caller would get ECONNRESET.
+// discard throws away the bytes that the caller sent before a fence. Then a caller that waits for
+// room wakes up. Also, the close of the channel gives the caller no ECONNRESET, as it would with
+// unread bytes.
 func (ch *channel) discard() {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)
@@ -214,12 +221,13 @@ func closeChannel(conn *net.UnixConn) {
 	_ = conn.Close()
 }
 
-// callerGone says whether an error of a channel means that the caller takes or sends no more.
+// callerGone says whether the caller has caused the error of a channel: the caller has closed its
+// end, or has shut down its receiving direction.
 func callerGone(err error) bool {
 	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
 }
 
-// interrupted says whether interrupt has caused an error.
+// interrupted says whether this side has caused an error, by interrupt() or by close().
 func interrupted(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)
 }

@@ -13,17 +13,18 @@
 //     session owns.
 //   - Many goroutines may call the methods at once. The client sends the calls one after another.
 //     proto.md, section 3, says in which order tlsd runs them.
-//   - A call whose context ends is cancelled in tlsd too. The method returns tlsd's answer. So a
-//     call that ended before the cancellation returns its own result or error. The client waits two
-//     seconds for the answer. If none comes, the client ends the session, because the state of the
-//     call is unknown.
-//   - An error that tlsd answers is an *[Error]. The errors for the end of the connection and for a
-//     cancelled call are of the same type. After the end of the connection every call fails,
-//     usually with kind "lost". Such a client cannot connect again; [Dial] a new one.
+//   - If the context of a call ends, the client cancels the call in tlsd, and waits two seconds for
+//     tlsd's answer. Usually the answer is an error of kind "cancelled". If the call ended before
+//     the cancellation came, the answer is the call's result or error. The method returns the
+//     answer. If none comes, the client ends the session, because the state of the call is unknown.
+//   - The errors in tlsd's answers have the type *[Error]. If a call is cancelled, or if the
+//     connection ends, the error of the call has this type, too.
+//   - After the end of the connection every call fails, usually with kind "lost". Such a client
+//     cannot connect again; [Dial] a new one.
 //   - If tlsd sends a line that is longer than the protocol allows, the session ends. So tlsd
 //     cannot fill this process's memory.
-//   - [Client.HandshakeConn] and [Client.AcceptConn] return a net.Conn. Programs that move data
-//     should use it. [Client.Read] and [Client.Write] carry the data as base64.
+//   - [Client.Read] and [Client.Write] carry data as base64 in JSON. Programs that move much data
+//     should use the net.Conn that [Client.HandshakeConn] and [Client.AcceptConn] return.
 //
 // A Client has one goroutine of its own, which reads. Close waits for it.
 package client
@@ -48,13 +49,13 @@ import (
 const (
 	dialTimeout   = 10 * time.Second // the most time for connect and tls.Hello together
 	cancelTimeout = 2 * time.Second  // the wait for an answer after a cancellation
-	reasonTimeout = time.Second      // the wait for tlsd's reason after a failed write
+	reasonTimeout = time.Second      // the wait for tlsd's own reason; see disconnect
 )
 
 // A Client is a session of tlsd.
 type Client struct {
 	conn          net.Conn
-	sendLock      chan struct{} // has an element while a message is written
+	sendLock      chan struct{} // a lock: has an element while a message is written
 	done          chan struct{} // closed when the reader has ended
 	cancelTimeout time.Duration // the constant of this name; tests set another value
 	peer          Peer
@@ -73,7 +74,7 @@ type answer struct {
 }
 
 // Dial connects to the socket at path and greets tlsd. It gives up after 10 s, or when ctx ends. If
-// tlsd does not answer, the cancellation of the greeting takes two seconds more. The errors:
+// tlsd has not answered the greeting then, Dial waits two seconds more. The errors:
 //
 //   - An error of connect(2) satisfies errors.Is with fs.ErrNotExist, fs.ErrPermission or
 //     syscall.ECONNREFUSED (no process listens).
@@ -117,8 +118,9 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	return c, nil
 }
 
-// unwrapNet returns the system's error inside an error of package net. The text of net's error has
-// the path of the socket, too. Dial adds the path, so it would be there twice.
+// unwrapNet returns the system's error inside an error of package net. Dial writes the path of the
+// socket before the error. The text of the error of package net has the path already, but the text
+// of the system's error does not.
 func unwrapNet(err error) error {
 	var (
 		op *net.OpError
@@ -156,8 +158,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// disconnect stores why this side ends the connection. The goroutine that reads goes on for
-// reasonTimeout, because tlsd may have sent its own reason. Then it ends.
+// disconnect stores why this side ends the connection. tlsd may have sent its own reason. So the
+// goroutine that runs read() still reads, for at most reasonTimeout.
 func (c *Client) disconnect(cause error) {
 	c.mu.Lock()
 	if c.cause == nil {
@@ -198,8 +200,8 @@ func (c *Client) read() {
 	}
 }
 
-// readAnswers hands out answers until the connection ends, and returns why. The reason is an *Error
-// if tlsd has sent an error that names no call (id null), which is about the whole session.
+// readAnswers hands out answers until the connection ends, and returns why. If tlsd sends an error
+// with the id null, the error is about the whole session. readAnswers returns it, as an *Error.
 func (c *Client) readAnswers() error {
 	r := wire.NewReader(c.conn, wire.MaxLine)
 	for {

@@ -21,8 +21,9 @@ import (
 //	autostart = yes | no      whether a private tlsd may be started
 //	trusted-users = USER …    names or numbers of users whose daemons are trusted like root's
 //
-// If the file has the key socket, callers try this socket, and with autostart = yes also the socket
-// of a private tlsd, and no other. But $TLSD_SOCKET replaces them all (see DefaultSockets).
+// If the file has the key socket, callers try this socket, and none of SystemSockets. With
+// autostart = yes, they then try the socket of a private tlsd. If $TLSD_SOCKET is set, callers try
+// only the socket that the variable names (see DefaultSockets).
 //
 // It is an error if a user other than root can change the file. An unknown key is an error too,
 // because its line may be a restriction, which must not be ignored. The plugin reads the file by
@@ -41,7 +42,8 @@ type Conf struct {
 	UnknownUsers []string // the names in trusted-users that no user has
 }
 
-// ReadConf reads the file at ConfPath. A file that does not exist is an empty Conf, and no error.
+// ReadConf reads the file at ConfPath. If the file does not exist, the result is an empty Conf, and
+// no error.
 func ReadConf() (Conf, error) {
 	return readConf(ConfPath, userDatabase{"/etc/passwd", "/run/systemd/dynamic-uid"})
 }

@@ -23,7 +23,7 @@ import (
 //   - Read returns io.EOF only after the peer's close_notify. For any other end it returns an
 //     *Error, of the same kind as tls.Read.
 //   - Write returns when the data is on its way to tlsd. Flush waits until the data has left for
-//     the peer. If sending fails later, a later Write, Flush or Close returns the error.
+//     the peer. If tlsd cannot send the data, a later Write, Flush or Close returns the error.
 //   - CloseWrite sends close_notify after all that was written. Reading goes on.
 //   - Close sends all that was written, sends close_notify, and frees the handle. If the last Write
 //     was cut short, by its deadline or by Close, Close sends no close_notify. So the peer can see
@@ -85,8 +85,9 @@ func (c *Client) AcceptConn(ctx context.Context, ctxHandle Handle, host string, 
 	return &Conn{c: c, h: h, ch: ch}, nil
 }
 
-// withChannel makes a pair of sockets, and passes one end to send(). This function must make a call
-// that sends the end to tlsd. If the call succeeds, withChannel returns the other end.
+// withChannel makes a pair of sockets, and passes one end to the function send. This function must
+// make a call of tlsd, send the end with the call, and return the call's error. If the call
+// succeeds, withChannel returns the other end.
 func (c *Client) withChannel(method string, send func(theirs *os.File) error) (
 	*net.UnixConn, error) {
 	if _, ok := c.conn.(*net.UnixConn); !ok {
@@ -187,10 +188,10 @@ func (c *Conn) CloseWrite() error {
 // Close is CloseContext with a context that never ends.
 func (c *Conn) Close() error { return c.CloseContext(context.Background()) }
 
-// CloseContext ends Reads and Writes that wait. Then tlsd sends all that was written and
-// close_notify, within its timeouts, and frees the handle. If ctx ends, the sending ends. If
-// writing has failed and no other call has returned the error, CloseContext returns it. Later calls
-// of Close and CloseContext only return net.ErrClosed.
+// CloseContext ends Reads and Writes that wait. Then tlsd sends all that was written, within its
+// timeouts, and frees the handle. tlsd also sends close_notify, unless the last Write was cut
+// short. If ctx ends, tlsd stops sending. CloseContext returns an error of writing that no other
+// call has returned yet. Later calls of Close and CloseContext only return net.ErrClosed.
 func (c *Conn) CloseContext(ctx context.Context) error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
@@ -209,8 +210,9 @@ func (c *Conn) CloseContext(ctx context.Context) error {
 	return err
 }
 
-// explain returns why a Read or Write of the channel has failed. It stores the reason in *reason,
-// which is c.readErr or c.writeErr, so that later calls return the same reason.
+// explain returns why a Read or Write of the channel has failed. If this side has not closed the
+// Conn, and no deadline has passed, explain asks tlsd for the reason. explain stores the reason in
+// *reason, which is c.readErr or c.writeErr. Later calls return the stored reason.
 func (c *Conn) explain(err error, reason *error) error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -261,7 +263,7 @@ func (c *Conn) SetDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetDe
 // SetReadDeadline sets the deadline of Reads.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.unlessClosed(c.ch.SetReadDeadline, t) }
 
-// SetWriteDeadline sets the deadline of Writes. A Write waits for tlsd to take the data.
+// SetWriteDeadline sets the deadline of Writes.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.unlessClosed(c.ch.SetWriteDeadline, t)
 }

@@ -34,12 +34,12 @@ const (
 //	var e *client.Error
 //	if errors.As(err, &e) && e.Kind == client.KindVerify { … e.Data.Verify.Reason … }
 //
-// If the context of a call has ended the call, its error also satisfies errors.Is with
+// If a call ends because its context has ended, the call's error also satisfies errors.Is with
 // context.Canceled or context.DeadlineExceeded.
 type Error struct {
 	Code    int            // the code of the JSON-RPC error
 	Kind    Kind           // never empty
-	Message string         // for people; LastError repeats it if the error is tlsd's
+	Message string         // the text for people
 	Data    wire.ErrorData // Op, Handle and details, if they are known
 
 	cause error
@@ -49,8 +49,9 @@ type Error struct {
 // Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
-// Unwrap returns why this side has ended the call: the context's error, the connection's error, or
-// both. It is nil if tlsd has ended the call.
+// Unwrap returns the error by which this side has ended the call: the context's error, the
+// connection's error or another error of the system. Several errors are joined. The result is nil
+// if there is no such error, for example because tlsd has ended the call.
 func (e *Error) Unwrap() error { return e.cause }
 
 // newError makes an error of this package, which does not come from tlsd.

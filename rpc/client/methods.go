@@ -78,8 +78,8 @@ type Status struct {
 	WriteError *Error // nil unless writing has failed
 }
 
-// Flush waits until a number of bytes has left for the peer. The parameter total is this number,
-// counted from the handshake of the connection.
+// Flush waits until all bytes up to the count total have left for the peer. The count begins at the
+// handshake of the connection.
 func (c *Client) Flush(ctx context.Context, h Handle, total int64) error {
 	return c.Call(ctx, "tls.Flush", []any{h, total}, nil)
 }
@@ -99,19 +99,23 @@ func (c *Client) SetInsecureSkipVerify(ctx context.Context, h Handle, on bool) e
 	return c.Call(ctx, "tls.SetInsecureSkipVerify", []any{h, n}, nil)
 }
 
-// SetTimeout sets the timeout of later calls on a handle. On a connection it is for each Handshake,
-// each Read and each 64 KiB of a Write. On a server context it is for each Accept, and with the
-// handle 0 for each NewClient. A call that reaches its timeout fails with kind "timeout". The
-// timeout is rounded up to milliseconds; the maximum is 2147483647 ms. 0 brings tlsd's own timeouts
-// back.
+// SetTimeout sets the timeout of later calls:
+//
+//   - h is a connection: each Handshake, Read, ReadPlain and WritePlain; each 64 KiB of a Write;
+//     the close_notify of a Shutdown.
+//   - h is a server context: each Accept.
+//   - h is 0: each NewClient.
+//
+// A call that reaches its timeout fails with kind "timeout". The timeout is rounded up to
+// milliseconds; the maximum is 2147483647 ms. 0 brings tlsd's own timeouts back.
 func (c *Client) SetTimeout(ctx context.Context, h Handle, timeout time.Duration) error {
 	return c.Call(ctx, "tls.SetTimeout", []any{h, wire.Milliseconds(timeout)}, nil)
 }
 
-// Wait waits for a handle on which a Read or an Accept would not wait, and returns the handle. If
-// no handle is ready within the timeout, Wait returns 0. The timeout is rounded up to milliseconds;
-// a negative one means no limit. Wait looks at the handles whose option "watch" is "1". It does not
-// look at the handle of a Conn, because a Conn's data goes over a data channel.
+// Wait returns a handle that is ready: a Read or an Accept on this handle does not have to wait. If
+// no handle is ready within the timeout, Wait returns 0. The timeout is rounded up to milliseconds.
+// A negative timeout means no limit. Wait looks at the handles whose option "watch" is "1". It does
+// not look at the handle of a Conn, because a Conn's data goes over a data channel.
 func (c *Client) Wait(ctx context.Context, timeout time.Duration) (Handle, error) {
 	return call[Handle](ctx, c, "tls.Wait", wire.Milliseconds(timeout))
 }
@@ -132,10 +136,12 @@ func (c *Client) NewServerContext(ctx context.Context, certFile, keyFile string)
 	return call[Handle](ctx, c, method, cert, key)
 }
 
-// Accept waits for a client, and does the handshake. The parameter host is an address of this
-// machine, and port is 1 to 65535. tlsd listens there from the first Accept until
-// CloseServerContext. Or host is "" and port is 0. Then Accept takes clients from all addresses
-// where the context listens already (see the method Listen).
+// Accept waits for a client, and does the handshake. The parameters host and port have two forms:
+//
+//   - host is an address of this machine, and port is 1 to 65535. tlsd listens there from the first
+//     Accept until CloseServerContext.
+//   - host is "", and port is 0. Accept takes clients from all addresses where the context listens
+//     already (see the method Listen).
 func (c *Client) Accept(ctx context.Context, ctxHandle Handle, host string, port int) (
 	Handle, error) {
 	return call[Handle](ctx, c, "tls.Accept", ctxHandle, host, port)
@@ -147,9 +153,9 @@ func (c *Client) CloseServerContext(ctx context.Context, ctxHandle Handle) error
 	return c.Call(ctx, "tls.CloseServerContext", []any{ctxHandle}, nil)
 }
 
-// SetCaBundle sets the trust store of clients that the session opens afterwards: the CA
-// certificates of a PEM file. "" brings the system's store back. A relative path begins at this
-// process's working directory.
+// SetCaBundle sets the trust store for later calls of NewClient. The store has the CA certificates
+// of the PEM file at path. If path is "", it is the system's store again. A relative path begins at
+// this process's working directory.
 func (c *Client) SetCaBundle(ctx context.Context, path string) error {
 	const method = "tls.SetCaBundle"
 	if path != "" {

@@ -10,10 +10,10 @@ import (
 // This file has the calls on a connection before its handshake, and on a server context: options,
 // certificates, addresses to listen on, and plain text. It also has the facts about a handle.
 
-// SetOption sets an option. On a connection it must come before the handshake. On a server context
-// it is for clients that come later. An unknown name or value is an error of kind "params" that
-// lists the known ones. In the options ca and client-ca, a relative path begins at this process's
-// working directory.
+// SetOption sets an option of a connection, before the handshake. Or it sets an option of a server
+// context, for clients that come later. If the name or the value is unknown, the error has the kind
+// "params", and lists the known ones. In the options ca and client-ca, a relative path begins at
+// this process's working directory.
 func (c *Client) SetOption(ctx context.Context, h Handle, name, value string) error {
 	const method = "tls.SetOption"
 	if value != "" && (name == "ca" || name == "client-ca") {

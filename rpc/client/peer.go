@@ -10,8 +10,8 @@ import (
 )
 
 // A Peer is the process that made the socket, as the kernel knows it. It is the daemon, or the
-// service manager that passed the socket to the daemon. tls.Hello names the process that serves the
-// session.
+// service manager that passed the socket to the daemon. Another process, the worker, serves the
+// session. Its PID is in the answer to tls.Hello.
 type Peer struct {
 	PID      int // 0 if the system does not report it
 	UID, GID uint32
@@ -20,9 +20,9 @@ type Peer struct {
 // Peer returns the process that made the socket. It is the zero Peer if New made the client.
 func (c *Client) Peer() Peer { return c.peer }
 
-// A StrangerError says that the socket belongs to a user whom this process does not trust. Trusted
-// are root, the user of this process, and the trusted-users of ConfPath. The client has sent
-// nothing, because this user could read and change all data of the session.
+// A StrangerError says that the socket belongs to a user whom this process does not trust. This
+// process trusts root, its own user, and the trusted-users of the file at ConfPath. Any other user
+// could read and change all data of the session. So the client has sent nothing.
 type StrangerError struct {
 	Path string
 	Peer Peer

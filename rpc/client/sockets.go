@@ -30,7 +30,7 @@ const maxSocketPath = 107
 //
 // The private socket is tlsd.sock in $XDG_RUNTIME_DIR, if this directory is usable, or else
 // /tmp/tlsd-UID/tlsd.sock. The plugin starts a private daemon there. An empty variable counts as
-// not set. Callers pass the function Getenv and the result of ReadConf. Tests pass others.
+// not set. Programs pass the function Getenv and the result of ReadConf.
 func DefaultSockets(getenv func(string) string, conf Conf) []string {
 	if path := getenv("TLSD_SOCKET"); path != "" {
 		return []string{path}
@@ -53,8 +53,8 @@ func DefaultSockets(getenv func(string) string, conf Conf) []string {
 	return append(slices.Clone(SystemSockets), own)
 }
 
-// UsableRuntimeDir returns why a runtime directory cannot be used, or nil. A directory counts as
-// usable if stat(2) fails, for example because it does not exist.
+// UsableRuntimeDir returns why a runtime directory cannot be used, or nil. If stat(2) fails, for
+// example because the directory does not exist, the result is nil: Dial will report the error.
 func UsableRuntimeDir(dir string) error {
 	// "All paths set in these environment variables must be absolute", XDG Base Directory
 	// Specification. A relative path is ignored.

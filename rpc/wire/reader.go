@@ -12,8 +12,8 @@ var ErrTooLong = errors.New("message too long")
 
 // A Reader reads messages, one a line. It is not safe for concurrent use.
 //
-// It keeps at most one line of limited size, and the bytes that it has read ahead. It reads more
-// bytes only if it does not have a complete line yet.
+// A Reader needs limited memory: for one line, and for readAhead bytes. It reads from the stream
+// only while it has no complete line.
 type Reader struct {
 	src   *bufio.Reader
 	max   int
@@ -52,7 +52,8 @@ func (r *Reader) Line() ([]byte, error) {
 	}
 }
 
-// line returns the next line. With an error it returns the part that has come.
+// line returns the next line. If the stream ends or fails before the line feed, line returns the
+// part that has come and the error. If the line is too long, line returns only ErrTooLong.
 func (r *Reader) line() ([]byte, error) {
 	const keep = 1 << 20
 	if cap(r.buf) > keep {

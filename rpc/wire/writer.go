@@ -26,8 +26,8 @@ type Writer struct {
 	conn    net.Conn
 	watch   Watcher // or nil
 
-	mu   sync.Mutex // locked while Write runs, at most for timeout; guards the rest
-	err  error      // the error of an earlier write; the stream is broken
+	mu   sync.Mutex // locked while Write runs; guards the rest
+	err  error      // if not nil, an earlier write has failed, and the stream is broken
 	line []byte     // room for a message and its line feed
 }
 
