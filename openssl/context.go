@@ -3,6 +3,7 @@ package openssl
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"unsafe"
 )
@@ -66,20 +67,32 @@ func (l *Library) NewServerContext(certPEM, keyPEM []byte) (*Context, error) {
 // identify gives a context its certificate, chain and key. The parameter sameFile says that certs
 // and keys come from one file. It only changes the text of an error.
 func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) error {
-	var leaf uintptr // freed only at the end, because the check of the key needs it
-	defer func() {
-		if leaf != 0 {
-			l.exclusive(func() { call(l.sym.x509Free, leaf) })
-		}
-	}()
-	for i := range certs {
-		b := &certs[i]
+	leaf, err := l.useCerts(ctx, certs)
+	if leaf != 0 { // freed only at the end, because the check of the key needs it
+		defer func() { l.exclusive(func() { call(l.sym.x509Free, leaf) }) }()
+	}
+	if err != nil {
+		return err
+	}
+	block, err := keyBlock(keys)
+	if err != nil {
+		return err
+	}
+	return l.useKey(ctx, leaf, block, sameFile)
+}
+
+// useCerts gives a context its certificate, which is the first of the blocks, and the chain. It
+// returns the certificate. If this is not 0, the caller must free it, even after an error.
+func (l *Library) useCerts(ctx uintptr, blocks []pemBlock) (leaf uintptr, err error) {
+	for i := range blocks {
+		b := &blocks[i]
 		if !b.isCert() {
 			continue
 		}
 		cert, q := l.readCert(b)
 		if cert == 0 {
-			return b.fault("certificate", "is not a valid certificate: "+q.reason(), q)
+			return leaf, b.fault("certificate", "is not a valid certificate: "+
+				q.reason(), q)
 		}
 		ok := false
 		q = l.exclusive(func() {
@@ -93,32 +106,37 @@ func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) e
 			}
 		})
 		if !ok {
-			return b.fault("certificate", "cannot be used: "+q.reason(), q)
+			return leaf, b.fault("certificate", "cannot be used: "+q.reason(), q)
 		}
 	}
 	if leaf == 0 {
-		return &PEMError{What: "certificate", Reason: "has no certificate in it: its " +
-			"first PEM block is \"" + certs[0].label + "\""}
+		return 0, &PEMError{What: "certificate", Reason: "has no certificate in it: its " +
+			"first PEM block is \"" + blocks[0].label + "\""}
 	}
+	return leaf, nil
+}
 
-	var block *pemBlock
-	for i := range keys {
-		if keys[i].isKey() {
-			block = &keys[i]
-			break
-		}
+// keyBlock finds the first private key. It refuses a key in a form that this package cannot use.
+func keyBlock(blocks []pemBlock) (*pemBlock, error) {
+	i := slices.IndexFunc(blocks, func(b pemBlock) bool { return b.isKey() })
+	if i < 0 {
+		return nil, &PEMError{What: "key", Reason: "has no private key in it: its first PEM " +
+			"block is \"" + blocks[0].label + "\""}
 	}
+	block := &blocks[i]
 	switch {
-	case block == nil:
-		return &PEMError{What: "key", Reason: "has no private key in it: its first PEM " +
-			"block is \"" + keys[0].label + "\""}
 	case block.encrypted:
-		return block.fault("key", "is encrypted: tlsd never asks for a password; remove "+
-			"it with `openssl pkey`", nil)
+		return nil, block.fault("key", "is encrypted: tlsd never asks for a password; "+
+			"remove it with `openssl pkey`", nil)
 	case block.label == "OPENSSH PRIVATE KEY":
-		return block.fault("key", "is in OpenSSH's own format: convert it with "+
+		return nil, block.fault("key", "is in OpenSSH's own format: convert it with "+
 			"`ssh-keygen -p -m PEM`", nil)
 	}
+	return block, nil
+}
+
+// useKey gives a context the private key of the certificate leaf. For sameFile see identify.
+func (l *Library) useKey(ctx, leaf uintptr, block *pemBlock, sameFile bool) error {
 	key, q := l.readKey(block)
 	if key == 0 {
 		return block.fault("key", "is not a valid private key: "+q.reason(), q)

@@ -220,29 +220,11 @@ func (o *op) once(fd uintptr) (want direction) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o.fd = fd
-	switch o.kind {
-	case opReset:
+	if o.kind == opReset {
 		return o.lookForReset(fd)
-	case opRead:
-		if c.readErr != nil {
-			return o.end(c.readErr)
-		}
-	default:
-		c.sending = false
-		if err := o.barred(); err != nil {
-			return o.end(err)
-		}
-		if !c.push(fd) {
-			c.sending = true
-			return writable
-		}
-		if err := o.barred(); err != nil {
-			return o.end(err)
-		}
-		o.n = o.at
-		if o.done || o.kind == opWrite && o.at == len(o.buf) {
-			return o.end(nil)
-		}
+	}
+	if want = o.beforeStay(fd); want != none || o.finished {
+		return want
 	}
 	if o.most > 0 {
 		o.buf = someMemory.Get().(*[someBytes]byte)[:min(o.most, someBytes)]
@@ -272,6 +254,34 @@ func (o *op) once(fd uintptr) (want direction) {
 		o.buf = nil
 	}
 	return want
+}
+
+// beforeStay sends the unsent bytes, except for a Read. If the operation needs no further stay in
+// the library, beforeStay ends the operation.
+func (o *op) beforeStay(fd uintptr) (want direction) {
+	c := o.c
+	if o.kind == opRead {
+		if c.readErr != nil {
+			return o.end(c.readErr)
+		}
+		return none
+	}
+	c.sending = false
+	if err := o.barred(); err != nil {
+		return o.end(err)
+	}
+	if !c.push(fd) {
+		c.sending = true
+		return writable
+	}
+	if err := o.barred(); err != nil {
+		return o.end(err)
+	}
+	o.n = o.at
+	if o.done || o.kind == opWrite && o.at == len(o.buf) {
+		return o.end(nil)
+	}
+	return none
 }
 
 // lookForReset looks for an error of the socket. It does not read, because the stream has ended.
@@ -308,21 +318,7 @@ func (o *op) judge(q queue) (want direction) {
 		return o.fail(o.problem("the peer asks for answers and does not read them"))
 	}
 	if o.succeeded() {
-		o.turns = 0
-		switch {
-		case o.kind == opRead:
-			return o.end(nil)
-		case o.fn == c.lib.sym.sslShutdown:
-			c.writeErr, c.shut = ErrShut, true
-		case o.kind == opShutdown:
-			// SSL_shutdown has failed before, because a handshake message was
-			// incomplete (see reasonShutdownInInit below). Now SSL_do_handshake has
-			// read the rest of the message, so SSL_shutdown can succeed.
-			o.fn = c.lib.sym.sslShutdown
-			return none
-		}
-		o.done = o.kind != opWrite
-		return none
+		return o.advance()
 	}
 	if o.kind == opRead && o.n > 0 && (o.code == sslErrorWantRead ||
 		o.code == sslErrorWantNothing || o.code == sslErrorWantWrite) {
@@ -346,17 +342,42 @@ func (o *op) judge(q queue) (want direction) {
 		return nothing
 	}
 	if o.kind == opRead && o.cut(q) {
-		// The system reports a reset only once. If a send has failed, the send has got this
-		// report, and the read finds only an end.
-		if c.sendErrno != 0 {
-			return o.fail(os.NewSyscallError("read", syscall.ECONNRESET))
-		}
-		if c.refused {
-			return o.readEnds(fmt.Errorf("%w%s", ErrTruncated, renegotiation))
-		}
-		return o.readEnds(ErrTruncated)
+		return o.truncated()
 	}
 	return o.fail(c.failure(o, q))
+}
+
+// advance is the part of judge for an SSL call that has succeeded.
+func (o *op) advance() (want direction) {
+	c := o.c
+	o.turns = 0
+	switch {
+	case o.kind == opRead:
+		return o.end(nil)
+	case o.fn == c.lib.sym.sslShutdown:
+		c.writeErr, c.shut = ErrShut, true
+	case o.kind == opShutdown:
+		// SSL_shutdown has failed before, because a handshake message was incomplete (see
+		// reasonShutdownInInit in judge). Now SSL_do_handshake has read the rest of the
+		// message, so SSL_shutdown can succeed.
+		o.fn = c.lib.sym.sslShutdown
+		return none
+	}
+	o.done = o.kind != opWrite
+	return none
+}
+
+// truncated ends a Read that has met an end without close_notify.
+func (o *op) truncated() (want direction) {
+	switch {
+	case o.c.sendErrno != 0:
+		// The system reports a reset only once. The send that has failed has got this
+		// report, and the read finds only an end.
+		return o.fail(os.NewSyscallError("read", syscall.ECONNRESET))
+	case o.c.refused:
+		return o.readEnds(fmt.Errorf("%w%s", ErrTruncated, renegotiation))
+	}
+	return o.readEnds(ErrTruncated)
 }
 
 // problem makes the error for a fault that this package has found, and not OpenSSL.

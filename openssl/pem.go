@@ -48,66 +48,77 @@ func (b *pemBlock) fault(what, reason string, q queue) *PEMError {
 // splitPEM finds the blocks of a file. It ignores the text around them. Errors get the parameter
 // "what" in their field What.
 func splitPEM(what string, data []byte) ([]pemBlock, error) {
-	bad := func(format string, args ...any) error {
-		return &PEMError{What: what, Reason: fmt.Sprintf(format, args...)}
-	}
-	if len(data) > MaxPEM {
-		return nil, bad("has %d bytes: %d is the most", len(data), MaxPEM)
-	}
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // the byte order mark of some editors
-	if len(bytes.TrimSpace(data)) == 0 {
-		return nil, bad("is empty")
-	}
-	if bytes.IndexByte(data, '\n') < 0 && bytes.IndexByte(bytes.TrimRight(data, "\r"),
-		'\r') >= 0 && bytes.Contains(data, []byte("-----BEGIN ")) {
-		return nil, bad("has lines that end with a carriage return alone: they must end " +
-			"with a line feed")
+	data, reason := pemText(data)
+	if reason != "" {
+		return nil, &PEMError{What: what, Reason: reason}
 	}
 	var blocks []pemBlock
 	var open *pemBlock
-	start, line := 0, 0
-	for pos := 0; pos < len(data); {
+	start, pos, line := 0, 0, 0
+	for raw := range bytes.Lines(data) {
+		before := pos
+		pos += len(raw)
 		line++
-		end := len(data)
-		if i := bytes.IndexByte(data[pos:], '\n'); i >= 0 {
-			end = pos + i + 1
-		}
-		text := string(bytes.TrimRight(data[pos:end], " \t\r\n"))
-		label, isBegin := cutMarker(text, "-----BEGIN ")
-		switch {
-		case isBegin && open != nil:
-			return nil, open.fault(what, "has no END line", nil)
-		case isBegin:
-			open, start = &pemBlock{number: len(blocks) + 1, line: line, label: label},
-				pos
-		case open != nil:
-			open.encrypted = open.encrypted || strings.HasPrefix(text, "Proc-Type:") &&
-				strings.Contains(text, "ENCRYPTED")
-			if label, isEnd := cutMarker(text, "-----END "); isEnd {
-				if label != open.label {
-					return nil, open.fault(what,
-						fmt.Sprintf("begins as %q and ends as %q",
-							open.label, label), nil)
-				}
-				open.text = data[start:end]
-				open.encrypted = open.encrypted || label == "ENCRYPTED PRIVATE KEY"
-				blocks = append(blocks, *open)
-				open = nil
+		text := string(bytes.TrimRight(raw, " \t\r\n"))
+		if label, ok := cutMarker(text, "-----BEGIN "); ok {
+			if open != nil {
+				return nil, open.fault(what, "has no END line", nil)
 			}
+			open = &pemBlock{number: len(blocks) + 1, line: line, label: label,
+				encrypted: label == "ENCRYPTED PRIVATE KEY"}
+			start = before
+			continue
 		}
-		pos = end
+		if open == nil {
+			continue
+		}
+		if strings.HasPrefix(text, "Proc-Type:") && strings.Contains(text, "ENCRYPTED") {
+			open.encrypted = true
+		}
+		if label, ok := cutMarker(text, "-----END "); ok {
+			if label != open.label {
+				return nil, open.fault(what, fmt.Sprintf("begins as %q and ends as %q",
+					open.label, label), nil)
+			}
+			open.text = data[start:pos]
+			blocks = append(blocks, *open)
+			open = nil
+		}
 	}
 	if open != nil {
 		return nil, open.fault(what, "has no END line: the file is cut short", nil)
 	}
 	if len(blocks) == 0 {
-		if bytes.IndexByte(data, 0) >= 0 || !utf8.Valid(data) {
-			return nil, bad("is not PEM: it is binary, perhaps DER or PKCS #12, " +
-				"which the openssl command can convert")
-		}
-		return nil, bad("is not PEM: it has no line that begins with -----BEGIN")
+		return nil, &PEMError{What: what, Reason: notPEM(data)}
 	}
 	return blocks, nil
+}
+
+// pemText returns the text of a file, without a byte order mark. If the file cannot have lines of
+// PEM, pemText returns the reason.
+func pemText(data []byte) (text []byte, reason string) {
+	if len(data) > MaxPEM {
+		return nil, fmt.Sprintf("has %d bytes: %d is the most", len(data), MaxPEM)
+	}
+	text = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // some editors write this mark
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, "is empty"
+	}
+	if bytes.IndexByte(text, '\n') < 0 && bytes.IndexByte(bytes.TrimRight(text, "\r"), '\r') >= 0 &&
+		bytes.Contains(text, []byte("-----BEGIN ")) {
+		return nil, "has lines that end with a carriage return alone: they must end with a " +
+			"line feed"
+	}
+	return text, ""
+}
+
+// notPEM says why a text without any block has none.
+func notPEM(text []byte) string {
+	if bytes.IndexByte(text, 0) >= 0 || !utf8.Valid(text) {
+		return "is not PEM: it is binary, perhaps DER or PKCS #12, which the openssl " +
+			"command can convert"
+	}
+	return "is not PEM: it has no line that begins with -----BEGIN"
 }
 
 func cutMarker(line, prefix string) (label string, ok bool) {

@@ -45,14 +45,7 @@ type source struct {
 // refresh checks the context's files, and loads those that have been renewed. If another goroutine
 // is changing the options, refresh does nothing, and a later handshake checks the files.
 func (c *serverContext) refresh() {
-	s := c.s
-	s.mu.Lock()
-	due := c.options.reload && time.Since(c.lastLook) >= s.reloadPause
-	if due {
-		c.lastLook = time.Now()
-	}
-	s.mu.Unlock()
-	if !due || !c.changeMu.TryLock() {
+	if !c.reloadIsDue() || !c.changeMu.TryLock() {
 		return
 	}
 	defer c.changeMu.Unlock()
@@ -60,25 +53,49 @@ func (c *serverContext) refresh() {
 	defer func() { c.toldOfLack = c.toldOfLack && c.lack }()
 	o := c.copyOptions()
 	if path := o.config.CAName; path != "" {
-		now, err := stat(s.Policy.CAFolders, path)
+		now, err := stat(c.s.Policy.CAFolders, path)
 		if err != nil {
 			c.lack = true
 		} else if !sameFile(o.clientCA, now) {
 			c.reloadCA(path, now)
 		}
 	}
+	c.reloadEach(c.changedSources(o))
+}
+
+// reloadIsDue says whether the files must be checked now. If so, it notes the time of the check.
+func (c *serverContext) reloadIsDue() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	due := c.options.reload && time.Since(c.lastLook) >= c.s.reloadPause
+	if due {
+		c.lastLook = time.Now()
+	}
+	return due
+}
+
+// changedSources returns the sources whose files have changed, by name, with the files' present
+// state. c.changeMu must be held.
+func (c *serverContext) changedSources(o serverOptions) map[string]source {
+	folders := c.s.Policy.KeyFolders
 	changed := map[string]source{}
 	for name, old := range o.sources {
 		now := source{certFile: old.certFile, keyFile: old.keyFile, leaf: old.leaf}
 		var certErr, keyErr error
-		now.cert, certErr = stat(s.Policy.KeyFolders, old.certFile)
-		now.key, keyErr = stat(s.Policy.KeyFolders, old.keyFile)
+		now.cert, certErr = stat(folders, old.certFile)
+		now.key, keyErr = stat(folders, old.keyFile)
 		if certErr != nil || keyErr != nil {
 			c.lack = true
 		} else if !sameFile(old.cert, now.cert) || !sameFile(old.key, now.key) {
 			changed[name] = now
 		}
 	}
+	return changed
+}
+
+// reloadEach loads the sources that have changed, and reports failures to the observer.
+// c.changeMu must be held.
+func (c *serverContext) reloadEach(changed map[string]source) {
 	// Each change loads the certificates of all names into a new engine context. So first try
 	// to load all changed files in one change. If one of them is bad, load the files of each
 	// name alone.
@@ -94,7 +111,7 @@ func (c *serverContext) refresh() {
 			if told := (*Error)(nil); !errors.As(err, &told) {
 				err = unusable(now.certFile, now.keyFile, err)
 			}
-			s.reportReload(now.certFile, now.keyFile, err)
+			c.s.reportReload(now.certFile, now.keyFile, err)
 		}
 	}
 }
