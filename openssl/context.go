@@ -120,8 +120,8 @@ func (l *Library) useCerts(ctx uintptr, blocks []pemBlock) (leaf uintptr, err er
 func keyBlock(blocks []pemBlock) (*pemBlock, error) {
 	i := slices.IndexFunc(blocks, func(b pemBlock) bool { return b.isKey() })
 	if i < 0 {
-		return nil, &PEMError{What: "key", Reason: "has no private key in it: its first PEM " +
-			"block is \"" + blocks[0].label + "\""}
+		return nil, &PEMError{What: "key", Reason: "has no private key in it: its first " +
+			"PEM block is \"" + blocks[0].label + "\""}
 	}
 	block := &blocks[i]
 	switch {

@@ -77,8 +77,8 @@ func splitPEM(what string, data []byte) ([]pemBlock, error) {
 		}
 		if label, ok := cutMarker(text, "-----END "); ok {
 			if label != open.label {
-				return nil, open.fault(what, fmt.Sprintf("begins as %q and ends as %q",
-					open.label, label), nil)
+				return nil, open.fault(what, fmt.Sprintf("begins as %q and "+
+					"ends as %q", open.label, label), nil)
 			}
 			open.text = data[start:pos]
 			blocks = append(blocks, *open)
@@ -104,10 +104,11 @@ func pemText(data []byte) (text []byte, reason string) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, "is empty"
 	}
-	if bytes.IndexByte(text, '\n') < 0 && bytes.IndexByte(bytes.TrimRight(text, "\r"), '\r') >= 0 &&
+	lines := bytes.IndexByte(text, '\n') >= 0
+	if !lines && bytes.IndexByte(bytes.TrimRight(text, "\r"), '\r') >= 0 &&
 		bytes.Contains(text, []byte("-----BEGIN ")) {
-		return nil, "has lines that end with a carriage return alone: they must end with a " +
-			"line feed"
+		return nil, "has lines that end with a carriage return alone: they must end with " +
+			"a line feed"
 	}
 	return text, ""
 }

@@ -60,6 +60,7 @@ func startDaemon(t *testing.T, play workerPlay, configure func(*Config)) *daemon
 		stop: stop, force: sync.OnceFunc(func() { close(force) }),
 		ended: make(chan struct{}),
 	}
+	d.answerTime = testkit.Patience
 	go func() { defer close(d.ended); d.err = d.Run(ctx, force) }()
 	t.Cleanup(func() {
 		d.stop()

@@ -105,6 +105,8 @@ type Supervisor struct {
 	limitedLog *zap.Logger // drops lines above a rate; a hostile caller could cause thousands
 	levels     sync.Mutex  // lets calls of SetLogLevel run one after the other
 
+	answerTime time.Duration // the limit of the wait for workers' answers (view.go)
+
 	oom     *oomWatch
 	forking forkWatch
 	// watchdogTick ticks when a sign of life to the service manager is due (heartbeat.go). It
@@ -182,6 +184,7 @@ func New(cfg Config) *Supervisor {
 		limitedLog: cfg.Log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(c, time.Second, 10, 1000)
 		})),
+		answerTime:    answerTime,
 		oom:           watchOOM(),
 		firstReport:   make(chan struct{}),
 		wake:          make(chan struct{}, 1),

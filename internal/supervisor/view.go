@@ -34,7 +34,7 @@ import (
 //   - A list of sessions has only a few handles of each session. Otherwise a user with many handles
 //     could make the list longer than one message of the admin socket may be.
 
-// answerTime limits the wait for workers' answers.
+// answerTime limits the wait for workers' answers. Tests may set Supervisor.answerTime.
 const answerTime = 2 * time.Second
 
 const (
@@ -93,7 +93,7 @@ func (s *Supervisor) Session(ctx context.Context, number uint64) (admin.Session,
 }
 
 func (s *Supervisor) views(ctx context.Context, wanted func(*session) bool) []admin.Session {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, s.answerTime)
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer cancel()
