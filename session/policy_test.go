@@ -312,6 +312,7 @@ func TestOnlyAllowedAddressesAreListenedOn(t *testing.T) {
 		accept.ok()
 		a.are(t)
 		r.End()
+		unlistened(t, port) // before the next session listens there
 	}
 }
 
