@@ -9,7 +9,8 @@ import (
 
 // Errors without details of their own.
 //
-// The methods of Conn return these errors, the types below, and these errors of Go:
+// The methods of Conn return these variables, the error types below, and errors of Go. The errors
+// of Go are:
 //
 //   - context.Canceled or context.DeadlineExceeded, if the method's context has ended;
 //   - net.ErrClosed, if Close has begun;
@@ -38,7 +39,7 @@ var (
 	ErrHandshakeDone = errors.New("the TLS handshake has already begun")
 
 	// ErrServerSide says that SetVerify or Configure was called on a server's connection.
-	ErrServerSide = errors.New("the connection is a server's: only a client's has this setting")
+	ErrServerSide = errors.New("the connection is a server's: only clients have this setting")
 
 	// ErrFreed says that a Context was used after Free.
 	ErrFreed = errors.New("the TLS context has been freed")
@@ -137,7 +138,7 @@ type PEMError struct {
 	What   string   // "certificate" or "key" of a server, or the name given to ParseCABundle
 	Block  int      // number of the bad block, from 1; 0 if no single block is bad
 	Line   int      // number of the line where that block begins, from 1; 0 if Block is 0
-	Reason string   // for people; completes a sentence that begins with What: "is empty"
+	Reason string   // for people, such as "is empty"; Error puts the place before this text
 	Queue  []string // OpenSSL's error queue, the oldest first
 }
 

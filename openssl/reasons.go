@@ -51,7 +51,7 @@ func (c *Conn) handshakeFailure(o *op, q queue) error {
 }
 
 // If the peer asked for a renegotiation before an error, the error's text ends with these words.
-const renegotiation = "; it had asked for a renegotiation, which is refused"
+const renegotiation = "; the peer had asked for a renegotiation, which tlsd refuses"
 
 // If the server has asked for a certificate and the client has none, uncertified returns a text
 // that says so, for the end of an error's text. Otherwise it returns "". In TLS 1.2 OpenSSL

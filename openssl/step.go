@@ -119,12 +119,15 @@ func (o *op) beyond() bool {
 	return (o.kind == opRead || o.kind == opWrite) && o.ret > 0 && uintptr(o.ret) > o.argv[2]
 }
 
-// cut says whether OpenSSL has met the end of the connection without close_notify. With opIgnoreEOF
-// such an end gives SSL_ERROR_ZERO_RETURN, as close_notify does. If a Read has met close_notify
-// (op.closed), judge does not call cut. So for a Read SSL_ERROR_ZERO_RETURN means that close_notify
-// is missing. For any other operation close_notify counts as a cut, too, because the operation
-// needed more data. Of the three conditions, the first two are for OpenSSL 3.x and 4.x, and the
-// third is for 1.1.1 (SSL_get_error(3)).
+// cut says whether OpenSSL has met the end of the peer's data too early.
+//
+// With opIgnoreEOF, OpenSSL gives SSL_ERROR_ZERO_RETURN after close_notify, and also after an end
+// without close_notify. If a Read has met close_notify (op.closed), judge does not call cut. So if
+// cut sees SSL_ERROR_ZERO_RETURN of a Read, close_notify is missing. In any other operation
+// SSL_ERROR_ZERO_RETURN is a cut in both cases, because the operation needed more data.
+//
+// Of the three conditions, the first two are for OpenSSL 3.x and 4.x, and the third is for 1.1.1
+// (SSL_get_error(3)).
 func (o *op) cut(q queue) bool {
 	return o.code == sslErrorZeroReturn || q.has(reasonUnexpectedEOF) ||
 		o.lib().major < 3 && o.code == sslErrorSyscall && o.errno == 0 &&

@@ -44,8 +44,8 @@ type TrustStore struct {
 	Certificates int
 
 	// Empty has the paths that were tried and have no certificates, each with the reason, such
-	// as "/etc/ssl/cert.pem does not exist". It is nil if a path of libcrypto or of the
-	// environment has certificates.
+	// as "/etc/ssl/cert.pem does not exist". If a path of libcrypto or of the environment has
+	// certificates, Empty has only a File that OpenSSL cannot load.
 	Empty []string
 }
 
@@ -93,7 +93,9 @@ var (
 // trustState is a TrustStore, with the facts by which refreshTrust notices a change.
 type trustState struct {
 	store TrustStore
-	found []string  // a copy of store.Empty, before count and loadTrust change Empty
+	// found is store.Empty as findTrust has made it. Later count and loadTrust change
+	// store.Empty. So refreshTrust compares found, and not store.Empty.
+	found []string
 	mtime time.Time // the time of the last change of store.File
 	size  int64
 }
@@ -107,8 +109,8 @@ func (l *Library) SystemTrust() TrustStore {
 	return l.trust.store
 }
 
-// systemContext returns a reference to the SSL_CTX that trusts the system's store, the store's
-// description, and an id that no other store has.
+// systemContext returns three results: ctx is a reference to the SSL_CTX that trusts the system's
+// store, store is the description of the store, and id is a text that no other store has.
 func (l *Library) systemContext() (ctx uintptr, store, id string, err error) {
 	l.trustMu.Lock()
 	defer l.trustMu.Unlock()

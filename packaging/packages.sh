@@ -29,8 +29,8 @@ make --no-print-directory BIN=$work/build VERSION="$VERSION" DESTDIR="$root" PRE
 # these versions.
 LIBC=$(readelf -VW "$root/usr/lib/tlsd/TlsPlugin.so" "$root/usr/bin/tlsd" | sed -n 's/.*Name: GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -1)
 export LIBC
-# make install puts the file for pkg-config below /usr/lib, where only Debian's pkg-config looks for
-# it. Fedora's looks below /usr/share, as Debian's does, too.
+# make install puts the file for pkg-config below /usr/lib. Fedora's pkg-config does not look there.
+# Both Debian's and Fedora's look below /usr/share, so the packages have the file there.
 mv "$root/usr/lib/pkgconfig" "$root/usr/share/"
 doc=$root/usr/share/doc/tlsd
 # make install puts the sample tlsd.toml among the documents. In the packages it is

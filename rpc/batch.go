@@ -12,7 +12,7 @@ import (
 type batch struct {
 	mu       sync.Mutex // guards the other fields
 	missing  int        // the number of answers to come, plus 1 while queueBatch runs
-	buffered int        // bytes that tlsd keeps for the batch
+	buffered int        // how many bytes of server.buffered are for this batch
 	answers  [][]byte
 }
 
@@ -22,7 +22,8 @@ func (b *batch) add() {
 	b.mu.Unlock()
 }
 
-// addBuffered adds n bytes to those that batchDone releases when the batch is complete.
+// addBuffered is called when n bytes of server.buffered are for the batch. When the batch is
+// complete, batchDone subtracts them from server.buffered.
 func (b *batch) addBuffered(n int) {
 	b.mu.Lock()
 	b.buffered += n

@@ -31,9 +31,10 @@ import (
 //   - When the newest descriptor has waited for Config.AnswerTimeout, all that wait are closed. At
 //     the end of the caller's stream they are closed, too.
 //
-// A caller may send the caller's end of the control connection. It may also send a socket, and hide
-// this end in the socket's queue. While tlsd has this end open, tlsd cannot see that the caller has
-// closed the connection. So tlsd keeps no such descriptor: see channel() and refuseDescriptors().
+// A caller may send the caller's end of the control connection. It may also put this end into the
+// queue of another socket, and send the descriptor of this socket. In both cases the end stays open
+// while tlsd has the descriptor, so tlsd cannot see that the caller has closed the connection. So
+// tlsd keeps no such descriptor: see channel() and refuseDescriptors().
 //
 // Only the goroutine that reads from the connection uses this type. When this goroutine has ended,
 // Serve calls close().
@@ -105,8 +106,8 @@ func (d *descriptors) close() {
 	}
 }
 
-// closeLate closes all descriptors if the newest has waited for the time limit. The result some
-// says whether descriptors still wait. If they do, due is how long they may still wait.
+// closeLate closes all descriptors if the newest has waited for the time limit. If descriptors
+// still wait, "some" is true, and "due" is how long they may still wait.
 func (d *descriptors) closeLate(limit time.Duration) (due time.Duration, some bool) {
 	if due = limit - time.Since(d.arrived); due <= 0 {
 		d.close()

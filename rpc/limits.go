@@ -142,9 +142,9 @@ const freeAnswer = 1 << 10
 // c.buffered bytes was reserved before the call, and freeAnswer bytes need no room. If the rest
 // would exceed Limits.Buffered, bufferAnswer returns an error in place of the answer.
 //
-// Then the caller does not learn the result of the call. But no data of the peer is lost, because
-// the room for the answer of a Read was reserved before the Read. All other calls with long answers
-// only ask for facts, so the caller can make them again.
+// After this error the caller does not know the result of the call. But no data of the peer is
+// lost, because the room for the answer of a Read was reserved before the Read. All other calls
+// with long answers only ask for facts, so the caller can make them again.
 func (s *server) bufferAnswer(c *call, answer []byte) []byte {
 	more := len(answer) - freeAnswer - c.buffered
 	if more <= 0 {

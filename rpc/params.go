@@ -35,8 +35,8 @@ type param struct {
 	doc      string
 }
 
-// args are decoded parameters in the order of the table. An optional parameter that was left out is
-// nil.
+// args are the decoded parameters of a call, in the order of method.params. An optional parameter
+// that was left out is nil.
 type args []any
 
 func (a args) handle(i int) session.Handle { return session.Handle(a[i].(int64)) }
@@ -71,7 +71,7 @@ func (m *method) decode(params json.RawMessage) (args, error) {
 	return a, nil
 }
 
-// sortParams puts the parameters, given by position or by name, into the order of the table.
+// sortParams puts the parameters, given by position or by name, into the order of m.params.
 func (m *method) sortParams(params json.RawMessage) ([]json.RawMessage, error) {
 	given := make([]json.RawMessage, len(m.params))
 	switch first(params) {

@@ -6,8 +6,8 @@ import "golang.org/x/sys/unix"
 const soPassRights = 83
 
 // refuseDescriptors makes a connected channel refuse descriptors from now on, if the kernel can. It
-// also looks for descriptors that wait in the channel's queue already. It returns true if it finds
-// some, or if it cannot look at the whole queue.
+// also looks for descriptors that wait in the channel's queue already. If it finds some, or if it
+// cannot look at the whole queue, the result "some" is true, and the channel must not be used.
 func refuseDescriptors(fd int) (some bool) {
 	// An older kernel does not know the option.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)

@@ -26,8 +26,9 @@ type Config struct {
 	Limits  Limits
 	// Version of tlsd, for tls.Hello.
 	Version string
-	// AnswerTimeout is how long the caller may take to read one answer. Descriptors may wait
-	// for their call for the same time. Zero means 30 s.
+	// AnswerTimeout is how long the caller may take to read one answer. It also limits how long
+	// descriptors may wait for the calls that announce them (descriptors.go). After that the
+	// descriptors are closed. Zero means 30 s.
 	AnswerTimeout time.Duration
 	// IdleTimeout is how long a session may be idle before Serve ends it; see idleReader. Zero
 	// means no limit.

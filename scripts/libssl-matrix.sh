@@ -91,7 +91,8 @@ fetch() { # version suite library
 missing=$(debian_lacks setsid unshare ip)
 mkdir -p "$cache"
 
-# fetch_all runs this script with --fetch for each release, in a process group of its own.
+# With --fetch, the script only fetches the root of one release. fetch_all, below, runs the script
+# in this way for each release.
 if [ "${1:-}" = --fetch ]; then
 	shift
 	fetch "$@"
@@ -99,7 +100,7 @@ if [ "${1:-}" = --fetch ]; then
 fi
 
 # fetch_all fetches the roots of all versions at the same time, because downloads take most of the
-# time.
+# time. Each fetch has a process group of its own, so that an interrupt can end its downloads.
 fetch_all() {
 	groups=
 	# shellcheck disable=SC2154 # g is the trap's own
@@ -127,6 +128,7 @@ if [ -z "$missing" ]; then
 	}
 	fetch_all
 fi
+# The arguments of test/run/matrix: VERSION=ROOT, or VERSION=-REASON for a version without a root.
 for version in $(echo "$releases" | cut -d ' ' -f 1); do
 	case " ${only:-$version} " in *" $version "*) ;; *) continue ;; esac
 	if [ -n "$missing" ]; then

@@ -43,9 +43,11 @@ type Call struct {
 	ctx    context.Context // done when the call must end early; its cause says why
 	cancel context.CancelCauseFunc
 
-	after []<-chan struct{} // calls that must have ended before this call runs
+	after []<-chan struct{} // the field done of each call that must have ended before run
 	done  chan struct{}     // closed when this call and those of the list "after" have ended
-	tail  *<-chan struct{}  // the lane's variable for the done of its newest call; nil: no lane
+	// tail points to the variable of the call's lane. The variable is the field done of the
+	// newest call of the lane. If tail is nil, the call is in no lane.
+	tail  *<-chan struct{}
 	run   func(context.Context) (any, error)
 	waits bool // the function run may wait
 
@@ -163,8 +165,8 @@ func (c *Call) channel() (*channel, error) {
 }
 
 // complete ends the call. It closes the sockets that came with the call and are not in use, and
-// stores the call's error as the session's last error. The later calls that wait for this call can
-// run when the earlier calls have ended, too.
+// stores the call's error as the session's last error. When all calls of the list "after" have
+// ended, too, it lets the later calls run that wait for this call.
 func (c *Call) complete(err *Error) {
 	c.cancel(nil)
 	if c.data != nil {

@@ -19,7 +19,9 @@ type Timeouts struct {
 	Read            time.Duration // Read, ReadPlain; no timeout
 	// Shutdown, WritePlain, each piece of a Write or of a data channel (see writePiece). 30 s.
 	Write time.Duration
-	// Close, CloseServerContext, End: until the peers have acknowledged all bytes. 1 s.
+	// The end of a connection by Close, by CloseServerContext or by the end of the session: how
+	// long the session waits for the peer's system to acknowledge all bytes. At its end, the
+	// session first sends the bytes of data channels, and waits as long for that. 1 s.
 	Close time.Duration
 }
 

@@ -134,10 +134,11 @@ func (c *connection) usable() (EngineConn, error) {
 	return c.tls, nil
 }
 
-// channelPumps is for Flush and Shutdown. It returns the pumps, or nil without a data channel. With
-// a data channel, a Close does not wait for an earlier Flush or Shutdown, and does not cancel it.
-// So the Close may close the connection before the Flush or Shutdown runs. Even then channelPumps
-// returns the pumps, and no error.
+// channelPumps returns the pumps, for Flush and Shutdown. If the connection has no pumps,
+// channelPumps returns nil, or fails as usable does. If the connection has pumps, it also has a
+// data channel. Then a Close does not wait for an earlier Flush or Shutdown, and does not cancel
+// it. So the connection may be closed before the Flush or Shutdown runs, and channelPumps must not
+// fail.
 func (c *connection) channelPumps() (*pumps, error) {
 	_, err := c.usable()
 	c.s.mu.Lock()

@@ -222,7 +222,7 @@ func (c *serverContext) newServer(nc *net.TCPConn) (EngineConn, error) {
 	return c.engine.Server(nc)
 }
 
-// accept gives the connection the client that the call Accept has claimed.
+// accept makes c the connection of the client that the call Accept has claimed.
 func (c *connection) accept(a arrival, sc *serverContext, ch *channel) {
 	if a.conn == nil {
 		c.setOpen(connSetup{tcp: a.tcp, server: sc, data: ch})

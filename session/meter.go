@@ -3,7 +3,7 @@ package session
 import "sync/atomic"
 
 // The administrator sees counts of what the sessions do. Counting costs a few additions. No
-// goroutine collects or reports the counts, so an idle session costs nothing.
+// goroutine wakes up to collect the counts, so an idle session costs nothing.
 
 // A Meter counts what the sessions of a process do. Several goroutines call its methods, which must
 // not wait.

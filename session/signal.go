@@ -40,7 +40,7 @@ func (s *Session) Signal(ctxHandle Handle, polled, second *net.UnixConn) *Call {
 		defer s.mu.Unlock()
 		if c.signal != nil {
 			return nil, fail(kind.State,
-				"the context has a pair of an earlier call already")
+				"the context has a pair of sockets already, from an earlier call")
 		}
 		c.signal, call.pair = g, nil
 		g.set(c.clientWaits())
@@ -86,16 +86,17 @@ func (g *signal) put() {
 	})
 }
 
-// sweepMost is the most messages that one sweep receives from one end. With Linux's default
-// settings, a queue has room for fewer than sweepMost messages that carry descriptors. So one sweep
-// receives all of them. The limit protects the session from a caller that sends without a pause.
+// sweep must remove every message that carries a descriptor. sweepMost is the most messages that
+// sweep receives from one end. With Linux's default settings, a queue has room for fewer messages
+// with descriptors. The limit protects the session from a caller that sends without a pause.
 const sweepMost = 1024
 
-// sweep empties the queues of both ends, into which the caller may have sent messages. The kernel
-// closes the messages' descriptors, because the receive has no room for descriptors. In a queue,
-// such a descriptor could keep the session alive: it may be the caller's own end of the control
-// connection. If a client waits, sweep then sends the session's own byte again. The session's lock
-// must be held.
+// sweep empties the queues of both ends. A caller may send messages with descriptors into these
+// queues. One of the descriptors may be the caller's own end of the control connection. While it is
+// in a queue, the session cannot see that the caller has closed the connection.
+//
+// The receive has no room for descriptors, so the kernel closes the descriptors of each message. If
+// a client waits, sweep then sends the session's own byte again. The session's lock must be held.
 func (g *signal) sweep() {
 	p := pieces.Get().(*piece)
 	defer pieces.Put(p)

@@ -80,7 +80,7 @@ func TestASignalIsReadableExactlyWhileAClientWaits(t *testing.T) {
 	}
 	more, other := pair(t)
 	e := r.fails(r.Signal(ctx, copyOf(t, more), other), kind.State)
-	if !strings.Contains(e.Why, "has a pair of an earlier call already") {
+	if !strings.Contains(e.Why, "has a pair of sockets already, from an earlier call") {
 		t.Error(e)
 	}
 	if rest(t, more); readable(t, polled) != true {

@@ -87,8 +87,9 @@ func flagTable(o *options) []flagInfo {
 			"path of the socket", (*text)(&o.socket)},
 		{"", "socket-mode", "MODE",
 			"0600 if no other user may connect; 0660 if only one group may; else 0666",
-			"permissions of the socket, octal; if the default is 0660, the socket " +
-				"belongs to the group of --allow-gid", (*mode)(&o.socketMode)},
+			"permissions of the socket, octal; if they are not set and only one " +
+				"group may connect, this group gets the socket",
+			(*mode)(&o.socketMode)},
 		{"", "allow-uid", "USER,…", "none",
 			"users that may connect besides tlsd's own; names or numbers; may be " +
 				"repeated",
@@ -115,8 +116,8 @@ func flagTable(o *options) []flagInfo {
 			"number of processes with --isolation=shared",
 			&number{&o.workers, 1, 1024}},
 		{"", "spare", "N", "1",
-			"workers that wait for a session: N for other users, and with " +
-				"--isolation=session N more for tlsd's own user",
+			"number of idle workers for sessions of other users; with " +
+				"--isolation=session as many for tlsd's own user",
 			&number{&o.spare, 0, 1024}},
 		{"", "libssl", "PATH", "libssl.so.4, .so.3, .so.1.1, then the platform's names",
 			"the OpenSSL library", (*text)(&o.libssl)},
@@ -143,34 +144,35 @@ func flagTable(o *options) []flagInfo {
 			&choice{&o.reloadCertificates, []string{"off", "auto"}}},
 
 		{"Times", "connect-timeout", "TIME", "30s",
-			"for NewClient: the look-up of the name, and the attempts at all its " +
-				"addresses, together",
+			"how long a NewClient may take: the look-up of the name and the attempts " +
+				"at all its addresses together",
 			&duration{&o.timeouts.Connect, false}},
 		{"", "handshake-timeout", "TIME", "30s",
-			"for one Handshake", &duration{&o.timeouts.Handshake, false}},
+			"how long a Handshake may take", &duration{&o.timeouts.Handshake, false}},
 		{"", "accept-handshake-timeout", "TIME", "10s",
-			"for the handshake of one client of Accept",
+			"how long the handshake of one client of Accept may take",
 			&duration{&o.timeouts.AcceptHandshake, false}},
 		{"", "accept-timeout", "TIME", "0, never",
-			"for Accept to get a client; after a timeout the context still listens",
+			"how long an Accept may take; after a timeout the context still listens",
 			&duration{&o.timeouts.Accept, true}},
 		{"", "read-timeout", "TIME", "0, never",
-			"for Read to get data", &duration{&o.timeouts.Read, true}},
+			"how long a Read may wait for data", &duration{&o.timeouts.Read, true}},
 		{"", "write-timeout", "TIME", "30s",
-			"for each 64 KiB of a Write to be sent",
+			"how long the sending of each 64 KiB of a Write may take",
 			&duration{&o.timeouts.Write, false}},
 		{"", "close-timeout", "TIME", "1s",
-			"for written data to reach the peer, after a Close or the session's end",
+			"how long written data may take to reach the peer, after a Close or the " +
+				"session's end",
 			&duration{&o.timeouts.Close, false}},
 		{"", "answer-timeout", "TIME", "30s",
-			"for the caller to read one answer; after this time its session ends",
+			"how long a caller may take to read one answer; then tlsd ends its session",
 			&duration{&o.answerTimeout, false}},
 		{"", "session-idle-timeout", "TIME", "12h",
 			"end a session after this time without a call in flight, a message or " +
 				"data; 0: never",
 			&duration{&o.idleTimeout, true}},
 		{"", "drain-timeout", "TIME", "30s",
-			"for open sessions to end when tlsd stops; then tlsd ends them",
+			"how long open sessions may go on when tlsd stops; then tlsd ends them",
 			&duration{&o.drainTimeout, true}},
 		{"", "watchdog", "TIME", "10s",
 			"how long a worker with sessions may be silent, or an OpenSSL call may " +

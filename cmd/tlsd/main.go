@@ -25,10 +25,12 @@
 //
 // The daemon itself only listens and supervises. A worker process serves each session: a worker of
 // its own (--isolation=session), or one that several sessions share (--isolation=shared). If
-// OpenSSL crashes in a worker, only this worker's sessions end. If tlsd runs as root, the worker of
-// another user's session runs with that user's rights, also with --isolation=shared. So the files
-// and ports that a caller names are opened with the caller's rights. If tlsd runs as another user,
-// all workers have that user's rights.
+// OpenSSL crashes in a worker, only this worker's sessions end.
+//
+// If tlsd runs as root, a session of another user always has a worker of its own, also with
+// --isolation=shared. This worker has the rights of the session's user. So the files and ports that
+// a caller names are opened with the caller's rights. If tlsd does not run as root, all workers
+// have the rights of tlsd's user.
 //
 // Workers ignore SIGTERM, SIGINT and SIGHUP. A service manager or a terminal may send these signals
 // to all processes of tlsd, and only the daemon obeys them.
@@ -59,9 +61,9 @@
 //
 // # Exit status
 //
-//	0  stopped as it was told to; sessions that were open after --drain-timeout were ended
-//	1  could not start, or was forced to stop while sessions were open; with --check: a fault
-//	   was found
+//	0  stopped as it was told to, also if --drain-timeout has ended open sessions
+//	1  could not start, or a second signal has ended open sessions; with --check: a fault was
+//	   found
 //	2  wrong usage, or a bad setting
 //
 // # Log

@@ -45,8 +45,8 @@ func newObserver(log *zap.Logger, number uint64) *sessionObserver {
 	}
 }
 
-// line writes a line, unless the log level or the limiter forbids it. line calls makeFields only
-// if it writes the line.
+// line writes an entry to the log, unless the log level or the limiter forbids the entry. If no
+// entry is written, makeFields is not called.
 func (o *sessionObserver) line(limiter *audit.Limiter, level zapcore.Level, text string,
 	makeFields func() []zap.Field) {
 	entry := o.log.Check(level, text)

@@ -20,9 +20,11 @@ type setting struct {
 
 // settings lists the settings in force, in the order of the help.
 func settings(o *options) []setting {
+	// flagTable sets the fields of copied to the defaults, and makes flags that point to these
+	// fields. So copied gets the values of o after that.
 	copied := *o
-	table := flagTable(&copied) // replaces the values in copied by the defaults
-	copied = *o                 // the flags of table point to the fields of copied
+	table := flagTable(&copied)
+	copied = *o
 	var list []setting
 	for _, f := range table {
 		if f.hasKey() {

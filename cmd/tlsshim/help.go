@@ -67,8 +67,8 @@ func administers(name string) bool {
 
 var subHelp = map[string]string{
 	"call": `Makes calls in one session, one after another, up to the first failure. Results go to
-standard output, one a line. Read writes its bytes unchanged. The data of Write is text, @FILE,
-- (standard input), base64:TEXT or text:TEXT.
+standard output, one a line. Read writes its bytes unchanged. The data of Write is TEXT, @FILE,
+- (standard input) or base64:TEXT. text:TEXT is TEXT itself, even if TEXT looks like one of these.
 
   tlsshim call NewClient example.com 443 -- Handshake 1 -- PeerCertSubject 1
 
@@ -91,11 +91,11 @@ Each finding is ok, warn or fail. After a warn or a fail, the next line says how
 
 Exit status: 0 calls will work, perhaps with warnings; 1 they will not.`,
 
-	"sessions": `Lists the sessions: number, user, process and its program, age, open handles,
-bytes from and to peers, the call in flight, and up to 2 peers. With --watch it repeats the list
-every 2 seconds until SIGINT.
-With --json each list is one line, with at most 2 connections and 2 contexts of each session. If
-the script's process has ended, its number may belong to another process by now.
+	"sessions": `Lists the sessions: number, user, pid of the script's process, its program, age,
+open handles, bytes from and to peers, the call in flight, and up to 2 peers. If the script's
+process has ended, the pid may belong to another process by now.
+With --watch it repeats the list every 2 seconds until SIGINT.
+With --json each list is one line, with at most 2 connections and 2 contexts of each session.
 
 Exit status: 0 ok; 1 it failed; 2 wrong usage; 3 no tlsd answers; 130 interrupted.`,
 
@@ -106,9 +106,9 @@ and the peer's address. For a context it shows the address on which the context 
 Exit status: 0 ok; 1 there is no such session; 2 wrong usage; 3 no tlsd answers.`,
 
 	"end": `Ends a session, and returns when the session is gone. The script's calls fail with an error of
-kind "lost" that has the reason. If the worker does not obey within 5s, tlsd kills the worker.
-If the worker also serves other sessions, tlsd does not kill the worker. Instead, it cuts this
-script's connection. The script may open its next session at once.
+kind "lost" that has the reason. The script may open its next session at once.
+If the worker does not obey within 5s, tlsd kills the worker. But if the worker also serves other
+sessions, tlsd only shuts down this script's socket to tlsd.
 
 Exit status: 0 ok; 1 the session has not ended; 2 wrong usage; 3 no tlsd answers.`,
 

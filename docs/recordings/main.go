@@ -1,5 +1,5 @@
-// Recordings runs commands of the README in a pseudo-terminal, and writes each as a picture: an
-// SVG file whose lines appear one after another.
+// Recordings makes the pictures of the README. For each picture it runs a command in a
+// pseudo-terminal, and writes the output as an SVG file whose lines appear one after another.
 //
 //	go run ./docs/recordings     # make recordings
 //

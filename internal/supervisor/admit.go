@@ -106,7 +106,8 @@ func (s *Supervisor) peerLog(peer Peer) *zap.Logger {
 }
 
 // handOver hands the connection to a worker. If the worker dies before it has the session, handOver
-// tries another worker. It tries three workers in all.
+// tries another worker. It tries three workers in all. If the session has ended already (unassign
+// returns false), nothing is left to do, so handOver returns nil.
 func (s *Supervisor) handOver(ctx context.Context, sess *session, conn *net.UnixConn) (err error) {
 	for range 3 {
 		w, failed := s.acquire(ctx, sess.peer)

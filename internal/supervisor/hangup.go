@@ -26,9 +26,10 @@ func hungUp(fd uintptr) bool {
 	return n > 0
 }
 
-// untilHangup returns a context that ends when the caller hangs up, and a function that ends this
-// watch. The function must be called before the connection is closed. No byte is read. A caller
-// that has shut down only its sending side has not hung up.
+// untilHangup watches the connection in a goroutine. It returns a context that ends when the caller
+// hangs up, and a function that ends the goroutine. The function must be called before the
+// connection is closed. No byte is read. A caller that has shut down only its sending side has not
+// hung up.
 func untilHangup(ctx context.Context, conn *net.UnixConn) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	raw, err := conn.SyscallConn()

@@ -194,8 +194,8 @@ func (s *Supervisor) causeOf(e exit, stderr string) string {
 }
 
 // operationInLibrary returns the method for which threads of the dead worker were in the library.
-// All these threads must have worked for the same method. Otherwise, and if no thread was in the
-// library, the result is "".
+// If the threads worked for different methods, or if no thread was in the library, the result is
+// "".
 func operationInLibrary(w *worker) string {
 	name := ""
 	for _, stay := range w.page.Inside() {

@@ -18,8 +18,7 @@ import (
 // larger count. So the watchdog reads the count at each of its checks. Without the watchdog
 // (Config.Watchdog is 0) the supervisor may take an old kill for a recent one.
 
-// The growth of the count is recent until oomWindow after the supervisor has first read the larger
-// count.
+// After the supervisor has first read a larger count, the growth counts as recent for oomWindow.
 const oomWindow = 5 * time.Second
 
 // An oomWatch follows the count of one file.

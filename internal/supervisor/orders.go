@@ -21,9 +21,9 @@ import (
 // End orders the worker to end a session, and returns when the session is gone. The worker tells
 // the caller the reason. If ctx ends while End waits for the worker, End fails.
 //
-// End uses force if the order cannot be sent, or if the worker does not obey within endTimeout. A
-// worker that serves only this session is killed. Of a worker with many sessions, End shuts down
-// only the connection of this session's caller.
+// End uses force if the order cannot be sent, or if the worker does not obey within endTimeout. If
+// the worker serves only this session, End kills the worker. If the worker can have more sessions,
+// End only shuts down the connection of this session's caller.
 func (s *Supervisor) End(ctx context.Context, number uint64, reason string) error {
 	w, sess := s.find(number)
 	if sess == nil {
@@ -149,8 +149,10 @@ func (s *Supervisor) Health() admin.Health {
 	return h
 }
 
-// The states of workers. A worker for the daemon's own user is "starting", and then "spare". A
-// spare worker for other users is "spare" until it is engaged, and then "starting".
+// The states of workers. A worker loads the library only after it is engaged, and is "starting"
+// until it is ready. A worker for the daemon's own user is engaged at once. So it is "starting",
+// and then "spare". A worker for other users is first "spare". It is engaged when a user's session
+// needs it, and then it is "starting".
 var workerStates = []string{"starting", "spare", "serving", "ending"}
 
 // states counts the workers by their state. The caller holds s.mu.

@@ -43,10 +43,10 @@ func (p Peer) account() account {
 	return userAccount(p.UID)
 }
 
-// policyUser is the user whose policy holds for the caller. If the caller's account is the account
-// of a user, the policy of this user holds. If it is the account of a group, the caller's own
-// policy holds. The account of a subordinate user (subuid(5)) can be its owner's account
-// (account.go). Then the owner's policy holds.
+// policyUser is the user whose policy holds for the caller. Usually this user is the caller. If the
+// caller is a subordinate user (subuid(5)), its account may be the account of its owner
+// (account.go). Then policyUser is the owner. The account of a group has no policy. So if the
+// caller has such an account, policyUser is the caller.
 func (p Peer) policyUser() uint32 {
 	if a := p.account(); a&groupBit == 0 {
 		return uint32(a)

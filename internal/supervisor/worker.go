@@ -41,7 +41,7 @@ type worker struct {
 	libraryFile os.FileInfo   // the library's file; set before ready is closed; nil: not known
 	otherUser   bool          // it is for another user than the daemon's, so its report may lie
 	report      handoff.Ready // set before ready is closed
-	gone        chan struct{} // closed when the process is reaped or left behind
+	gone        chan struct{} // closed when the process is reaped, or never ends (reap.go)
 	cause       string        // such as "died of SIGSEGV"; set before gone is closed
 	end         exit          // how the process has ended; set before gone is closed
 
@@ -65,8 +65,8 @@ type worker struct {
 }
 
 const (
-	// startTimeout limits the time from engage to the worker's Ready. A fork(2) that takes
-	// longer counts as hanging (heartbeat.go).
+	// startTimeout limits the time from engage to the worker's Ready. It is also the limit for
+	// the start of the process, before engage: a longer start counts as hanging (heartbeat.go).
 	startTimeout = 10 * time.Second
 	// endTimeout limits the time from the order to exit to the worker's end. After that the
 	// supervisor kills the worker.
@@ -141,8 +141,8 @@ func (s *Supervisor) finishStart(w *worker) {
 type protocolError struct{ error }
 
 // receiveMessages receives from the worker until the channel ends, and returns the error of the
-// end. It returns a protocolError if the worker sends a message that it must not send, or too many
-// messages.
+// end. After an Unfit it returns io.EOF at once. If the worker sends a message that it must not
+// send, or too many messages, receiveMessages returns a protocolError.
 func (s *Supervisor) receiveMessages(w *worker) error {
 	limiter := audit.NewLimiter(messageBurst+messageBurst/10*w.slots.count,
 		messageRate+messageRate/5*w.slots.count)

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// After the counters the page has slots for the certificates that a worker's servers show. So the
+// Behind the counters, the page has slots for the certificates that a worker's servers show. So the
 // administrator can see when these certificates expire. A slot has 4 words of 64 bits. The first
 // word is the time when the certificate expires, in Unix time, or 0 if the slot is empty. The other
 // words are the certificate's serial number.

@@ -48,14 +48,15 @@ func (c *Client) Read(ctx context.Context, h Handle, maxBytes int) ([]byte, erro
 	return call[[]byte](ctx, c, "tls.Read", h, maxBytes)
 }
 
-// CloseConn is tls.Close: it sends close_notify and frees the connection's handle. (Close ends the
+// CloseConn is tls.Close: it sends close_notify and frees the connection's handle. If a write has
+// failed and no call has returned the error yet, CloseConn returns this error. (Close ends the
 // whole session.)
 func (c *Client) CloseConn(ctx context.Context, h Handle) error {
 	return c.Call(ctx, "tls.Close", []any{h}, nil)
 }
 
-// Status returns the state of the two directions of a connection. If the result has a WriteError,
-// CloseConn does not return this error once more.
+// Status returns the state of the two directions of a connection. A WriteError in the result counts
+// as returned, so CloseConn does not return it again.
 func (c *Client) Status(ctx context.Context, h Handle) (Status, error) {
 	w, err := call[wire.Status](ctx, c, "tls.Status", h)
 	s := Status{Read: w.Read, Write: w.Write, Received: w.Received, Sent: w.Sent}
@@ -78,8 +79,8 @@ type Status struct {
 	WriteError *Error // nil unless writing has failed
 }
 
-// Flush waits until all bytes up to the count total have left for the peer. The count begins at the
-// handshake of the connection.
+// Flush waits until at least total bytes have left for the peer since the handshake of the
+// connection.
 func (c *Client) Flush(ctx context.Context, h Handle, total int64) error {
 	return c.Call(ctx, "tls.Flush", []any{h, total}, nil)
 }

@@ -29,8 +29,8 @@ type StrangerError struct {
 }
 
 func (e *StrangerError) Error() string {
-	return fmt.Sprintf("%s: refused, because user %d runs it; user %d is not root, "+
-		"not the user of this process (user %d), and not in trusted-users of %s",
+	return fmt.Sprintf("%s: refused, because user %d has made the socket; user %d is not "+
+		"root, not the user of this process (user %d), and not in trusted-users of %s",
 		e.Path, e.Peer.UID, e.Peer.UID, os.Geteuid(), ConfPath)
 }
 

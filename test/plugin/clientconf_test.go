@@ -244,8 +244,8 @@ func TestTrustedUsersMayRunTheDaemon(t *testing.T) {
 		}
 		h.send("NewClient", "h", 1).fails(
 			"tls.NewClient: backend: no tlsd: " + socket + ": refused, because user " +
-				"65534 runs it; user 65534 is not root, not the user of this " +
-				"process (user 0), and not in trusted-users of " +
+				"65534 has made the socket; user 65534 is not root, not the user " +
+				"of this process (user 0), and not in trusted-users of " +
 				"/etc/tlsd/client.conf")
 	}
 }

@@ -126,7 +126,8 @@ func TestAServerOfAnotherUserIsRefused(t *testing.T) {
 	h := startHost(t, "TLSD_SOCKET="+socket, "TLSD_AUTOSTART=1",
 		"TLSD_EXE="+tlsdThat(t, "serves"))
 	h.send("NewClient", "h", 1).fails("tls.NewClient: backend: no tlsd: "+socket+": refused",
-		"user 65534 runs it; user 65534 is not root, not the user of this process (user 0)")
+		"user 65534 has made the socket; user 65534 is not root, not the user of this "+
+			"process (user 0)")
 }
 
 func TestThePluginTrustsRootsServer(t *testing.T) {

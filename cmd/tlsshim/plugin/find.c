@@ -77,8 +77,9 @@ static struct owned *try_socket(struct search *f, const char *path)
 		return sock;
 	} else {
 		error = EPERM;
-		search_note(f, "%s: refused, because user %u runs it; user %u is not root, not "
-			    "the user of this process (user %u), and not in trusted-users of %s",
+		search_note(f, "%s: refused, because user %u has made the socket; user %u is not "
+			    "root, not the user of this process (user %u), and not in "
+			    "trusted-users of %s",
 			    path, (unsigned)server, (unsigned)server, (unsigned)geteuid(),
 			    CLIENT_CONF);
 	}

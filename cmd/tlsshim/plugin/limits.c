@@ -30,9 +30,12 @@ void raise_limits(void)
 	for (int i = 0; i < (int)RLIM_NLIMITS; i++) {
 		if (getrlimit(i, &limit) < 0)
 			continue;
+		/* Each soft limit becomes the hard limit, with two exceptions. tlsd writes no core
+		 * file. The stack is raised to the usual size only, because an unlimited stack
+		 * would change the layout of tlsd's memory. */
 		if (i == RLIMIT_CORE)
 			limit.rlim_cur = 0;
-		else if (i != RLIMIT_STACK) /* unlimited, it would change tlsd's memory layout */
+		else if (i != RLIMIT_STACK)
 			limit.rlim_cur = limit.rlim_max;
 		else if (limit.rlim_cur < USUAL_STACK)
 			limit.rlim_cur = limit.rlim_max < USUAL_STACK ? limit.rlim_max :

@@ -157,8 +157,9 @@ char *absolute_path(const char *path)
 
 const char *errno_text(int error)
 {
-	/* strerror is not thread-safe, strerror_r differs between libraries, and both translate.
-	 * The C locale is a constant of libc, so there is nothing to free. */
+	/* strerror is not thread-safe, strerror_r differs between libraries, and both translate the
+	 * text into the locale's language. The C locale is a constant of libc, so there is nothing
+	 * to free. */
 	locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
 
 	return c == (locale_t)0 ? "unknown error" : strerror_l(error, c);

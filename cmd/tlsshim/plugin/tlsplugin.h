@@ -52,9 +52,9 @@
  * in these cases:
  *
  *   - The system seems to have a tlsd for all users, and client.conf does not have autostart = yes.
- *     The library assumes a tlsd for all users in three cases: client.conf names a socket;
- *     $TLSD_SOCKET is /run/tlsd.sock or /run/tlsd/tlsd.sock; $TLSD_SOCKET is not set, and a file
- *     exists at one of these two paths.
+ *     The library assumes such a tlsd if client.conf names a socket, or if $TLSD_SOCKET is one of
+ *     the two paths /run/tlsd.sock and /run/tlsd/tlsd.sock. It also assumes such a tlsd if
+ *     $TLSD_SOCKET is not set, and one of the two paths exists.
  *   - client.conf has autostart = no, or TLSD_AUTOSTART is 0.
  *   - The process's real and effective users or groups differ.
  *
@@ -107,10 +107,10 @@ int64_t tls_Handshake(int64_t handle);
  * tls_Write has returned, the bytes are sent even if the process ends at once.
  *
  * tlsd may meet an error after tls_Write has returned. Then the next call on the handle fails with
- * this error, whatever the call is. There is one exception: if a tls_Read has already failed
- * because the connection broke, the host knows of the fault, and the next call need not fail. After
- * an error of writing every tls_Write fails with this error, and tls_Read still gives the bytes
- * that the peer has sent.
+ * this error, even if it is a tls_Read. After that, every tls_Write fails with this error, and
+ * tls_Read gives the bytes that the peer has sent. There is one exception: if a tls_Read has
+ * already failed because the connection broke, the host knows of the fault, and the next call need
+ * not fail.
  *
  * If a tls_Write fails after some of its bytes were sent, every later tls_Write fails. In this case
  * tls_Close sends no close_notify, so that the peer learns that the data is not complete. */
@@ -228,8 +228,9 @@ int64_t tls_Listen(int64_t ctx, const char *host, int32_t port);
 
 /* Waits for a client, and does the handshake. host is an address of this machine, and port is 1 to
  * 65535. With host "" and port 0 it takes clients from all addresses of tls_Listen, and fails
- * with kind state if there are none. Returns a connection handle. Listening goes on between calls,
- * until tls_CloseServerContext. tls_Accept needs the same descriptors as tls_Handshake. */
+ * with kind state if there are none. The first tls_Accept for a host and a port begins to listen
+ * there, and tlsd goes on listening until tls_CloseServerContext. Returns a connection handle.
+ * tls_Accept needs the same descriptors as tls_Handshake. */
 int64_t tls_Accept(int64_t ctx, const char *host, int32_t port);
 
 /* Stops listening and frees the context. Waiting tls_Accepts end with an error; accepted
@@ -244,10 +245,10 @@ int64_t tls_SetCaBundle(const char *path);
 int64_t tls_PeerCertSubject(int64_t handle, char *buf, size_t cap);
 
 /* Gives one fact about a connection or a context, by its name. With the name "" it gives all facts,
- * as one JSON object. A fact that does not exist is "". Times are Unix seconds. Hashes are
- * hexadecimal. Yes is "1" and no is "0". An unknown name fails with kind params, and the error's
- * text lists the known names. Before the handshake only the addresses are known; other facts fail
- * with kind state.
+ * as one JSON object. A fact that does not apply is "", such as alpn if no protocol was agreed.
+ * Times are Unix seconds. Hashes are hexadecimal. Yes is "1" and no is "0". An unknown name fails
+ * with kind params, and the error's text lists the known names. Before the handshake only the
+ * addresses are known; other facts fail with kind state.
  *
  * Facts of a connection: version, cipher, alpn, group, resumed, server-name, peer-address,
  * local-address, subject, issuer, serial, san, not-before, not-after, sha256, key-sha256, pem,

@@ -11,7 +11,9 @@
 
 #include "bell.h"
 
-/* A tick: the longest sleep of a wait whose member tick is true, or whose bell has no pipe. */
+/* The longest sleep of a wait that must look again and again. There are two such waits: in one, the
+ * member tick is true. In the other, the process had no descriptors for the pipe of the bell, so
+ * no ring can end the sleep. */
 enum { TICK_MS = 100 };
 
 struct wait {

@@ -15,8 +15,8 @@
  * set. Negative milliseconds are no timeout. */
 int64_t watch_wait(struct process *p, int32_t milliseconds);
 
-/* Call this function when a handle has changed, and poll(2) of its descriptor does not show the
- * change. If the handle is watched, the threads in tls_Wait look again. mu is held. */
+/* Call this function after each change of a handle that poll(2) of its descriptor does not show. If
+ * the handle is watched, the threads in tls_Wait look again. mu is held. */
 void watch_changed(struct process *p, const struct channel *ch);
 
 /* Sets whether a handle takes part in tls_Wait. mu is not held. */

@@ -142,9 +142,10 @@ bool wire_send(struct wire *wi, const char *lines, size_t len, struct owned *con
 
 		if (fd < 0 || atomic_load(&wi->over))
 			return false;
+		/* A descriptor that is no longer ours is left out. Then tlsd refuses the call. */
 		for (int i = 0; pass && i < 2; i++) {
 			fds[passed] = owned_fd(pass[i]);
-			passed += fds[passed] >= 0; /* tlsd refuses a call without its fd */
+			passed += fds[passed] >= 0;
 		}
 		n = sys_send_with(fd, lines, len, fds, passed);
 		if (n > 0) {

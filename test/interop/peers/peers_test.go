@@ -591,7 +591,7 @@ func (c *cell) renegotiation() {
 			"error, or one of kind io", data, err)
 	}
 	if e := ours.Failure(err); e != nil && !strings.Contains(e.Message,
-		"it had asked for a renegotiation, which is refused") {
+		"the peer had asked for a renegotiation, which tlsd refuses") {
 		c.Errorf("our Read returns %v; want an error that names the renegotiation", err)
 	}
 	c.Logf("after the refusal we read %d bytes, %v", len(data), err)
