@@ -39,7 +39,12 @@ func Hold(t *testing.T, path, text string) {
 		t.Errorf("%s is not what the program's tables say: run make pages", path)
 		return
 	}
-	if err := os.WriteFile(path, []byte(before+text+after), 0o644); err != nil {
+	// A parallel test may read the file, so it must be whole at any time.
+	err = os.WriteFile(path+".new", []byte(before+text+after), 0o644)
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
