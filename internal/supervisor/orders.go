@@ -30,6 +30,7 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 		return noSession(number)
 	}
 	reason = plain.Text(reason, admin.MaxReason)
+	began := time.Now()
 	s.mu.Lock()
 	sess.ordered = true
 	s.mu.Unlock()
@@ -43,7 +44,7 @@ func (s *Supervisor) End(ctx context.Context, number uint64, reason string) erro
 		}
 	}
 	s.Log.Warn("a worker does not obey the order to end a session",
-		append(sess.fields(w), zap.Duration("after", endTimeout))...)
+		append(sess.fields(w), zap.Duration("after", time.Since(began)))...)
 	s.mu.Lock()
 	own := w.single
 	if own && w.sessions != nil {
