@@ -81,8 +81,9 @@ func (l *Library) identify(ctx uintptr, certs, keys []pemBlock, sameFile bool) e
 	return l.useKey(ctx, leaf, block, sameFile)
 }
 
-// useCerts gives a context its certificate, which is the first of the blocks, and the chain. It
-// returns the certificate. If this is not 0, the caller must free it, even after an error.
+// useCerts gives a context its certificate and chain. The first certificate of the blocks is the
+// context's own, and the others are the chain. useCerts returns the first certificate. If this is
+// not 0, the caller must free it, even after an error.
 func (l *Library) useCerts(ctx uintptr, blocks []pemBlock) (leaf uintptr, err error) {
 	for i := range blocks {
 		b := &blocks[i]

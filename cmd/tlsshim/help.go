@@ -107,8 +107,8 @@ Exit status: 0 ok; 1 there is no such session; 2 wrong usage; 3 no tlsd answers.
 
 	"end": `Ends a session, and returns when the session is gone. The script's calls fail with an error of
 kind "lost" that has the reason. The script may open its next session at once.
-If the worker does not obey within 5s, tlsd kills the worker. But if the worker also serves other
-sessions, tlsd only shuts down this script's socket to tlsd.
+If the worker does not obey within 5s, tlsd kills the worker. But if the worker can have other
+sessions (--isolation=shared), tlsd only shuts down this script's socket to tlsd.
 
 Exit status: 0 ok; 1 the session has not ended; 2 wrong usage; 3 no tlsd answers.`,
 

@@ -1,7 +1,8 @@
 // Package audit has the audit lines. An audit line tells the administrator that a call was refused,
 // or that a script has turned the verification of certificates off. The script's worker makes the
 // line, and the supervisor writes it to the log. If a caller may not connect, there is no worker,
-// and the supervisor makes the line itself.
+// and the supervisor makes the line itself. Lines about the orders of administrators are made in
+// cmd/tlsd.
 //
 // The number of lines is limited, so that no session can flood the log. A [Limiter] in the worker
 // enforces the limit. A second Limiter in the supervisor enforces it again, because a worker is not

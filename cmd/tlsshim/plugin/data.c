@@ -242,8 +242,8 @@ static size_t send_all(struct use *u, const char *at, size_t len)
 }
 
 /* Waits until tlsd has sent the first n bytes of this connection to the peer. Returns false with
- * the error set if the wait or the sending fails. tlsd answers tls.Flush with the error of
- * writing, or with an error of kind limit, which concerns only the Flush. */
+ * the error set if the wait or the sending fails. An error of kind limit concerns only the Flush.
+ * Any other error of tls.Flush counts as the error of writing. */
 static bool flush_all(struct use *u, int64_t n)
 {
 	struct call c = use_call(u, &flush);

@@ -15,12 +15,12 @@
  * session_lose.
  *
  * Cancelling. tls_Cancel may run in a signal handler of the thread that holds mu. So tls_Cancel
- * takes no lock. It only increments p->cancels, and rings the bell. The leader, the sender, and the
- * thread that looks for a tlsd listen to the bell. Each of them wakes the threads that wait for
- * a turn (struct turn), for example the turn to send. A woken thread leaves at once, because
- * nothing of its call was sent. Only a call that closes a handle is sent nevertheless, because it
- * must free the handle. For a call that was sent, the leader sends a cancel request, and tlsd then
- * answers the call.
+ * takes no lock. It only increments p->cancels, and rings the bell. The leader, the sender, and
+ * the thread that looks for a tlsd listen to the bell. Each of them wakes the threads that wait
+ * for their turn to send, to change the settings or to open a session. A woken thread leaves at
+ * once, because nothing of its call was sent. Only a call that closes a handle is sent
+ * nevertheless, because it must free the handle. For a call that was sent, the leader sends a
+ * cancel request, and tlsd then answers the call.
  *
  * The leader never waits to send the cancel request. It sends only if no other thread is sending,
  * and if there is room. The line is short, and a Unix stream socket takes a short line as a whole

@@ -38,7 +38,7 @@
  *     then opens a file under the same number, the library does not touch the file.
  *   - Loss: if the daemon goes away, or if the program changes its effective user, the session is
  *     lost. The waiting calls fail with kind lost, and so do later calls on the handles of this
- *     session. The next tls_NewClient, tls_NewServerContext or tls_SetCaBundle opens a new session.
+ *     session. The next call that needs no handle opens a new session, for example tls_NewClient.
  *     The CA bundle and the timeout of tls_NewClient (tls_SetTimeout) hold in the new session, too.
  *     The library never repeats a call by itself.
  *

@@ -56,10 +56,8 @@ func TestSessionsAreListed(t *testing.T) {
 		t.Errorf("the session's second handle is no server context: %+v", got)
 	}
 	for _, args := range [][]string{{"sessions"}, {"session", "1"}} {
-		for _, want := range []string{peer, "tls.Read 1", s.Program,
-			fmt.Sprint(os.Getpid())} {
-			d.says(args, want)
-		}
+		d.says(args, peer, "tls.Read 1", s.Program, fmt.Sprint(os.Getpid()))
+		d.must(args...)
 	}
 	if got := d.shim("session", "2"); got.status != 1 ||
 		!strings.Contains(got.stderr, "there is no session 2") {
@@ -181,6 +179,7 @@ func TestDrainLetsSessionsFinish(t *testing.T) {
 	}
 	talk(t, c, h, "the session goes on")
 	d.says([]string{"sessions"}, "127.0.0.1") // the list still has the session and its peer
+	d.must("sessions")
 	c.Close()
 	<-d.Exited() // a cleanup of testd checks the exit status
 	if _, err := os.Lstat(d.admin); !os.IsNotExist(err) {
