@@ -106,7 +106,7 @@ func TestAPieceThatIsLateAndSucceedsFailsNoLaterOne(t *testing.T) {
 }
 
 // TestAPieceOfAChannelCostsNoAllocation: neither a piece to the peer nor a piece from the peer
-// allocates memory.
+// allocates a buffer.
 func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	if raceDetector {
 		t.Skip("with the race detector, sync.Pool drops buffers at random; this test " +
@@ -115,9 +115,10 @@ func TestAPieceOfAChannelCostsNoAllocation(t *testing.T) {
 	s, c := pipe(t, &pipeConn{}, era)
 	p := make([]byte, 32<<10)
 	const most = 256 // bytes
-	// Not 0, because the pool may lose a piece to a garbage collection, or to another
-	// processor.
-	if got := testalloc.PerCall(5000, func() {
+	// Not 0: in each round unix.Recvfrom allocates two addresses of 112 bytes. And the pool
+	// keeps a piece of 64 KiB for each processor, which no other processor can take. With so
+	// many calls, these few pieces count little.
+	if got := testalloc.PerCall(20000, func() {
 		if _, err := c.Write(p); err != nil {
 			t.Fatal(err)
 		}
