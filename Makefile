@@ -231,7 +231,7 @@ deps-monitoring:
 test-monitoring: deps-monitoring ## metrics, alert rules and dashboard with a real Prometheus, which it installs; half a minute
 	TLSD_TEST_PROMETHEUS=1 $(GO) test -count=1 -timeout 10m -run 'Metrics|Exporter|Rules|Prometheus' ./test/e2e/admin
 
-test-packages: deps-packages ## install, use, upgrade and remove the .deb and the .rpm, each in a root file system of Debian, as root; the first time 7 minutes
+test-packages: deps-packages ## the .deb and the .rpm in root file systems of Debian, as root; some minutes
 	$(GO) test -count=1 -v -tags packages -timeout 30m -run 'Packages|Pages|OtherShells|TwoBuilds' ./test/packaging
 
 deps-packages:

@@ -106,12 +106,13 @@ func (t *trust) load() error {
 // clients that are opened afterwards. If SetCaBundle fails, the old store stays in use. The path
 // must be absolute. An empty path means the system's store. The result is 0.
 func (s *Session) SetCaBundle(path string) *Call {
+	const op = "tls.SetCaBundle"
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.trust
 	next := newTrust(s)
-	c := s.newCall("tls.SetCaBundle", 0, func(ctx context.Context) (any, error) {
-		if err := next.read("tls.SetCaBundle", path); err != nil {
+	c := s.newCall(op, 0, func(ctx context.Context) (any, error) {
+		if err := next.read(op, path); err != nil {
 			// The fallback is the resolved store. Otherwise failed stores would form an
 			// ever longer chain.
 			next.fallback = before.resolve().retain()

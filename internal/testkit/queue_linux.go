@@ -9,13 +9,20 @@ import (
 )
 
 // Unread returns the number of bytes that the peer has sent and that no Read has taken yet.
-func Unread(tb testing.TB, conn *net.UnixConn) (n int) {
+func Unread(tb testing.TB, conn *net.UnixConn) int {
+	tb.Helper()
+	return Queue(tb, conn, unix.SIOCINQ)
+}
+
+// Queue returns the length of a queue of a socket, in bytes. The request SIOCINQ means the queue of
+// received bytes. SIOCOUTQ means the queue of bytes to send (tcp(7), unix(7)).
+func Queue(tb testing.TB, conn syscall.Conn, request uint) (n int) {
 	tb.Helper()
 	raw, err := conn.SyscallConn()
 	Must(tb, err)
 	var failed error
 	Must(tb, raw.Control(func(fd uintptr) {
-		n, failed = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		n, failed = unix.IoctlGetInt(int(fd), request)
 	}))
 	Must(tb, failed)
 	return n

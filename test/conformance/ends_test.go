@@ -503,14 +503,16 @@ const partial = 1 << 16
 func (b *bout) awaitTheirs(n int) {
 	b.t.Helper()
 	testkit.Until(b.t, "data waits for the peer", func() bool {
-		return b.queue(unix.SIOCINQ) >= n
+		return testkit.Queue(b.t, b.tcp, unix.SIOCINQ) >= n
 	})
 }
 
 // awaitOurs waits until all data of the peer is in our socket.
 func (b *bout) awaitOurs() {
 	b.t.Helper()
-	testkit.Until(b.t, "data waits for us", func() bool { return b.queue(unix.SIOCOUTQ) == 0 })
+	testkit.Until(b.t, "data waits for us", func() bool {
+		return testkit.Queue(b.t, b.tcp, unix.SIOCOUTQ) == 0
+	})
 }
 
 // awaitReset waits until the kernel has delivered the peer's reset to our socket.
@@ -520,19 +522,6 @@ func (b *bout) awaitReset() {
 	theirs := b.tcp.LocalAddr().(*net.TCPAddr).Port
 	testkit.Until(b.t, "our socket is reset",
 		func() bool { return !testd.Connected(b.t, ours, theirs) })
-}
-
-// queue is the number of bytes in a queue of the peer's socket (tcp(7)).
-func (b *bout) queue(request uint) (n int) {
-	b.t.Helper()
-	raw, err := b.tcp.SyscallConn()
-	testkit.Must(b.t, err)
-	var ioctl error
-	testkit.Must(b.t, raw.Control(func(fd uintptr) {
-		n, ioctl = unix.IoctlGetInt(int(fd), request)
-	}))
-	testkit.Must(b.t, ioctl)
-	return n
 }
 
 // closeDuringWrite closes the handle while a Write waits for the peer, which does not read.
