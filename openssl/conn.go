@@ -405,8 +405,9 @@ func (c *Conn) ReadSome(ctx context.Context, limit int) ([]byte, error) {
 // the Write, the error is the connection's (see Read).
 //
 // After ErrNoHandshake, and usually after the error of ctx, a later Write can succeed. But if ctx
-// ends a Write while some bytes are sealed and not yet sent, later Writes return ErrWriteBroken.
-// After any other error all later Writes fail.
+// ends a Write while some bytes are sealed and not yet sent, later Writes return ErrWriteBroken. In
+// this case the error of the Write wraps the error of ctx and ErrWriteBroken. After any other error
+// all later Writes fail.
 //
 // Reads are possible after a failed send. If a Read meets the peer's alert, the alert becomes the
 // error of later Writes.

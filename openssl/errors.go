@@ -24,11 +24,11 @@ var (
 	// ErrShut says that Write was called after CloseWrite.
 	ErrShut = errors.New("the outgoing direction has been shut")
 
-	// ErrWriteBroken says that an earlier Write or CloseWrite was given up before all of its
-	// sealed records were sent. Without these records the peer accepts no later ones, so no
-	// data can follow. Reading still works.
-	ErrWriteBroken = errors.New("the outgoing stream is broken: an earlier write was given " +
-		"up halfway")
+	// ErrWriteBroken says that a Write or CloseWrite was given up before all of its sealed
+	// records were sent. Without these records the peer accepts no later ones, so no data can
+	// follow. Reading still works. The error of the call that was given up wraps
+	// ErrWriteBroken, too.
+	ErrWriteBroken = errors.New("the outgoing stream is broken: a write was given up halfway")
 
 	// ErrNoHandshake says that Handshake had not succeeded yet when a method such as Read or
 	// Write was called.

@@ -452,9 +452,10 @@ func TestCancelledWriteBreaksOnlyItsDirection(t *testing.T) {
 			cancel()
 		}()
 		n, err := c.Write(ctx, make([]byte, size))
-		if !errors.Is(err, context.Canceled) || n >= size {
-			t.Fatalf("the cancelled Write: %d, %v, want less than %d and "+
-				"context.Canceled", n, err, size)
+		if !errors.Is(err, context.Canceled) || !errors.Is(err, openssl.ErrWriteBroken) ||
+			n >= size {
+			t.Fatalf("the cancelled Write: %d, %v, want less than %d, "+
+				"context.Canceled and ErrWriteBroken", n, err, size)
 		}
 		if n, err := c.Write(bounded(t), []byte("x")); n != 0 ||
 			!errors.Is(err, openssl.ErrWriteBroken) {

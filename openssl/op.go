@@ -133,8 +133,7 @@ func (o *op) prepare(ctx context.Context, kind opKind, p []byte) {
 // run does an operation, from the first SSL call to the last.
 func (o *op) run(ctx context.Context, kind opKind, p []byte) (n int, err error) {
 	o.prepare(ctx, kind, p)
-	err = o.wait()
-	o.conclude(err)
+	err = o.conclude(o.wait())
 	runtime.KeepAlive(p)
 	return o.n, err
 }
@@ -145,21 +144,21 @@ func (o *op) runSome(ctx context.Context, limit int) ([]byte, error) {
 	o.most = limit
 	err := o.wait()
 	p := o.buf
-	o.conclude(err)
-	if err != nil {
+	if err = o.conclude(err); err != nil {
 		return nil, err
 	}
 	return p[:o.n], nil
 }
 
-// conclude is called at the end of an operation, with its error. If a Write or shutdown was given
-// up in the middle, the Conn sends nothing more (ErrWriteBroken). If a Write has failed, some
-// records of its final stay may be sent completely. Then conclude adds their data bytes to o.n.
-func (o *op) conclude(err error) {
+// conclude is called at the end of an operation, with its error, and returns the error for the
+// caller. If a Write or shutdown was given up in the middle, the Conn sends nothing more, and the
+// error wraps ErrWriteBroken. If a Write has failed, some records of its final stay may be sent
+// completely. Then conclude adds their data bytes to o.n.
+func (o *op) conclude(err error) error {
 	c := o.c
 	o.ctx, o.buf, o.err = nil, nil, nil
 	if err == nil || o.dir == readable && o.kind != opWrite {
-		return
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,10 +170,12 @@ func (o *op) conclude(err error) {
 		!c.out.empty() {
 		c.writeErr = ErrWriteBroken
 		c.silence()
+		err = fmt.Errorf("%w; %w", err, ErrWriteBroken)
 	}
 	if o.at > o.n {
 		o.n = min(o.at, o.n+max(0, whole-o.besides)*o.first)
 	}
+	return err
 }
 
 // method is the tls method that a Watcher gets for the operation.

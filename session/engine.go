@@ -73,7 +73,8 @@ type EngineConn interface {
 	// close_notify the error is io.EOF.
 	ReadSome(ctx context.Context, limit int) ([]byte, error)
 	// Write sends all of p, or fails. n is the number of bytes that were sent. After a failed
-	// send, later Writes fail, too. Reads go on.
+	// send, later Writes fail, too. If ctx ends a Write and no later Write can succeed, the
+	// error wraps openssl.ErrWriteBroken. Reads go on.
 	Write(ctx context.Context, p []byte) (n int, err error)
 	// CloseWrite sends close_notify after all that was written. Reads go on.
 	CloseWrite(ctx context.Context) error

@@ -57,19 +57,20 @@ func (s *Session) Write(h Handle, data []byte) *Call {
 }
 
 // write sends all of data. An error fails the outgoing direction, with one exception: if a timeout
-// or a cancel ends the write before the first byte was sent, the direction stays open. Then the
-// next Write can succeed, if the engine has not yet encrypted any of the bytes.
+// or a cancel ends the write before the engine has encrypted any of the bytes, the direction stays
+// open, and the next Write can succeed.
 func (c *connection) write(ctx context.Context, t EngineConn, data []byte,
 	timeout time.Duration) error {
 	for sent := 0; sent < len(data); {
-		n, err := writeWithin(ctx, t, data[sent:min(sent+writePiece, len(data))], timeout)
+		piece := data[sent:min(sent+writePiece, len(data))]
+		n, broken, err := writeWithin(ctx, t, piece, timeout)
 		sent += n
 		e := event{sent: n}
 		if err != nil {
 			if err.Kind == kind.Timeout {
 				err.Why += fmt.Sprintf("; %d of %d were sent", sent, len(data))
 			}
-			if sent > 0 || !gaveUp(err) {
+			if sent > 0 || broken {
 				e.write, e.err, e.reported = stateFailed, err, true
 			}
 		}
@@ -81,7 +82,9 @@ func (c *connection) write(ctx context.Context, t EngineConn, data []byte,
 }
 
 // gaveUp says whether err is a timeout or a cancel, and not a failure of the network.
-func gaveUp(err *Error) bool { return err.Kind == kind.Timeout || err.Kind == kind.Cancelled }
+func gaveUp(err *Error) bool {
+	return err.Errno == "" && (err.Kind == kind.Timeout || err.Kind == kind.Cancelled)
+}
 
 // writable says why nothing can be sent any more, or returns nil.
 func (c *connection) writable() error {
@@ -101,17 +104,19 @@ func (c *connection) writable() error {
 	return st.WriteError
 }
 
-// writeWithin writes a piece within the timeout.
+// writeWithin writes a piece within the timeout. After an error, broken says that no later Write
+// can succeed.
 func writeWithin(ctx context.Context, t EngineConn, piece []byte, timeout time.Duration) (
-	int, *Error) {
+	n int, broken bool, failure *Error) {
 	ctx, stop := withTimeout(ctx, timeout,
 		fmt.Sprintf("the peer has not taken %d bytes", len(piece)))
 	defer stop()
 	n, err := t.Write(ctx, piece)
-	if err != nil {
-		return n, classify(ctx, err, kind.IO)
+	if err == nil {
+		return n, false, nil
 	}
-	return n, nil
+	failure = classify(ctx, err, kind.IO)
+	return n, !gaveUp(failure) || errors.Is(err, openssl.ErrWriteBroken), failure
 }
 
 // Recycle takes back data that a Read has returned. The data must not be used any more. Calling

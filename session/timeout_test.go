@@ -2,10 +2,12 @@ package session_test
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -317,5 +319,47 @@ func TestUnclaimedClientsAreClosedTogether(t *testing.T) {
 	if n := closing.Load(); n != unclaimed {
 		t.Errorf("CloseServerContext has closed %d clients with close_notify, want %d", n,
 			unclaimed)
+	}
+}
+
+// A Write times out before any byte has left. If OpenSSL has encrypted the data by then, no later
+// Write can succeed, and Status says at once that writing has failed. Otherwise writing stays open.
+func TestStatusSaysAtOnceThatATimeoutHasBrokenTheStream(t *testing.T) {
+	t.Parallel()
+	r := newRealRig(t)
+	h := r.client(r.serveTLS(&tls.Config{}, func(c *tls.Conn, _ *net.TCPConn) {
+		c.Handshake()
+		<-t.Context().Done()
+	}))
+	r.ok(r.SetTimeout(h, moment))
+	data := make([]byte, 16000) // one record, so all of the bytes count as sent, or none
+	st := r.status(h)
+	for st.Write == "open" {
+		g := r.start(r.Write(h, data))
+		if _, err := g.wait(); err != nil {
+			g.fails(kind.Timeout) // state would say that writing was not open
+		}
+		st = r.status(h)
+	}
+	if e := st.WriteError; e.Kind != kind.Timeout ||
+		!strings.Contains(e.Why, "; 0 of 16000 were sent") {
+		t.Errorf("the error of writing is %v, want the timeout of a Write that has sent "+
+			"nothing", e)
+	}
+	r.fails(r.Write(h, data), kind.State)
+	r.ok(r.Close(h))
+}
+
+// ETIMEDOUT says that the system has given up the connection. Its kind is timeout, but no later
+// Write can succeed. So writing has failed, and later Writes give the same error.
+func TestTheSystemsTimeoutFailsWriting(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, failing(fakeengine.Write, netErr("write", syscall.ETIMEDOUT)))
+	h := r.client(r.echo())
+	for range 2 {
+		r.failsWith(r.Write(h, []byte("x")), kind.Timeout, "timed out")
+		if st := r.status(h); st.Write != "failed" || st.WriteError.Errno != "ETIMEDOUT" {
+			t.Errorf("the status is %+v, want Write failed with ETIMEDOUT", st)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -287,6 +288,7 @@ func (c *conn) Write(ctx context.Context, p []byte) (int, error) {
 		c.mu.Lock()
 		c.broken = openssl.ErrWriteBroken
 		c.mu.Unlock()
+		err = fmt.Errorf("%w; %w", err, openssl.ErrWriteBroken)
 	}
 	return n, c.unlessClosed(err)
 }
