@@ -106,6 +106,23 @@ func TestCloseWriteWaitsForTheRestOfAHandshakeMessage(t *testing.T) {
 	}
 }
 
+// The result 0 of SSL_do_handshake is a failure (SSL_do_handshake(3)). If the rest of a handshake
+// message cannot be read, CloseWrite fails, and does not try until its context ends. No real
+// OpenSSL returns 0 here, so a function of this test takes the place of OpenSSL's.
+func TestCloseWriteFailsIfTheRestOfAMessageCannotBeRead(t *testing.T) {
+	if elsewhere(t) { // the function is for all connections of the process
+		return
+	}
+	c, _, f := connectForged(t)
+	ticket := newSessionTicket()
+	f.readPart(t, c, ticket[:len(ticket)/2])
+	openssl.RefuseHandshakes(load(t))
+	var protocol *openssl.ProtocolError
+	if err := c.CloseWrite(bounded(t)); !errors.As(err, &protocol) {
+		t.Errorf("CloseWrite: %v, want a ProtocolError", err)
+	}
+}
+
 // In the middle of a handshake message, a Write or CloseWrite may read the rest of the message, and
 // also the data after it. A Read that waits must still get this data. The test keeps all processors
 // busy. So Go's netpoller usually looks at the socket too late, when the Write has emptied it.

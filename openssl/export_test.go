@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/ebitengine/purego"
 )
 
 // The parts of the package that tests need.
@@ -117,6 +119,11 @@ func Freed(c *Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ssl == 0
+}
+
+// RefuseHandshakes makes SSL_do_handshake do nothing but return 0.
+func RefuseHandshakes(l *Library) {
+	l.sym.sslDoHandshake = purego.NewCallback(func(_ uintptr) uintptr { return 0 })
 }
 
 // WantMessage makes c behave as if a Write were about to wait for the rest of a message.

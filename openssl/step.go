@@ -107,8 +107,9 @@ func (o *op) succeeded() bool {
 	case opHandshake:
 		return o.ret == 1
 	case opShutdown:
-		// 0 is no error, and SSL_get_error must not be asked (SSL_shutdown(3)).
-		return o.ret == 0 || o.ret == 1
+		// 0 of SSL_shutdown is no error, and SSL_get_error must not be asked
+		// (SSL_shutdown(3)). 0 of SSL_do_handshake (see judge) is an error.
+		return o.ret == 1 || o.ret == 0 && o.fn == o.lib().sym.sslShutdown
 	default:
 		return o.ret > 0 && !o.beyond()
 	}
