@@ -66,9 +66,11 @@ func (s *Supervisor) acceptRest(life context.Context) {
 }
 
 // startAdmit starts the method admit for a connection. If the caller has hung up already,
-// startAdmit only closes the connection. So a flood of such connections delays no other caller.
+// startAdmit only counts the caller and closes the connection. So a flood of such connections
+// delays no other caller.
 func (s *Supervisor) startAdmit(life context.Context, conn *net.UnixConn) {
 	if hasHungUp(conn) {
+		s.countRefusal(refusedLeft)
 		conn.Close()
 		return
 	}

@@ -173,6 +173,21 @@ func TestWhatHappensIsCounted(t *testing.T) {
 	}
 }
 
+// A caller that has hung up before tlsd accepts its connection gets no session, and counts as
+// refused with the reason "left".
+func TestACallerThatLeavesBeforeItIsAcceptedIsCounted(t *testing.T) {
+	t.Parallel()
+	const callers = 3
+	d := startDaemon(t, workerPlay{}, func(c *Config) { // the daemon does not accept yet
+		for range callers {
+			testkit.Must(t, dial(t, c.Socket.Path).Close())
+		}
+	})
+	d.dial().pid() // it comes after the others, so they are accepted
+	d.has(map[string]float64{"tlsd_sessions_refused_total left": callers,
+		"tlsd_sessions_refused_total no_worker": 0, "tlsd_sessions": 1})
+}
+
 // If the kernel does not say which user a caller is, the caller gets no session, and the refusal
 // counts as a fault. Here the kernel does not say it, because the supervisor has closed its end of
 // the connection.
