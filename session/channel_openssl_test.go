@@ -79,6 +79,7 @@ func TestOpenSSLsBytesGoBothWaysAtOnce(t *testing.T) {
 		t.Errorf("the peer has got %d bytes, which differ from the bytes that the "+
 			"caller has sent", len(b))
 	}
+	r.ok(r.Shutdown(h)) // waits until the out pump has ended, which may be after the peer's end
 	if st := r.status(h); st.Sent != size || st.Received != size || st.Read != "end" ||
 		st.Write != "shut" {
 		t.Errorf("the status is %+v, want all bytes sent and received, Read end and "+

@@ -170,6 +170,7 @@ func TestBytesOfADataChannelGoBothWays(t *testing.T) {
 		t.Errorf("%d bytes came back; they differ from the %d bytes sent", len(got),
 			len(data))
 	}
+	r.ok(r.Shutdown(h)) // waits until the out pump has ended, which may be after the peer's end
 	st := r.status(h)
 	if st.Sent != int64(len(data)) || st.Received != st.Sent || st.Read != "end" ||
 		st.Write != "shut" || st.ReadError != nil || st.WriteError != nil {
