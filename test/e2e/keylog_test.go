@@ -95,18 +95,19 @@ func TestTheKeyLogHasTheSecretsThatThePeersHave(t *testing.T) {
 			t.Errorf("the key log lacks %q; it has %q", line, ours)
 		}
 	}
-	log := d.Log(t)
 	for _, want := range []string{`"level":"warn"`, `"logger":"audit"`} {
-		found := false
-		for line := range strings.Lines(log) {
-			if strings.Contains(line, file) && strings.Contains(line, want) {
-				found = true
-			}
-		}
-		if !found {
-			t.Errorf("tlsd's log has no line with %s that names the key log", want)
-		}
+		testkit.Until(t, "the log has a line with "+want+" that names the key log",
+			func() bool {
+				for line := range strings.Lines(d.Log(t)) {
+					if strings.Contains(line, file) &&
+						strings.Contains(line, want) {
+						return true
+					}
+				}
+				return false
+			})
 	}
+	log := d.Log(t)
 	for _, line := range theirs {
 		// A line is: label, client random, secret.
 		f := strings.Fields(line)

@@ -83,7 +83,7 @@ func TestASessionThatEndedWhileNobodyCalledIsReplacedUnnoticed(t *testing.T) {
 			t.Parallel()
 			d, h, p := opened(t)
 			p.conn.Write([]byte(farewell))
-			p.conn.Close()
+			p.close()
 			call := h.start("NewClient", "again", 1)
 			p, first := d.session()
 			if first != 2 {
@@ -106,7 +106,7 @@ func TestASessionThatEndedWhileNobodyCalledIsReplacedUnnoticed(t *testing.T) {
 func TestACallOnAHandleLearnsThatTheSessionHasEnded(t *testing.T) {
 	t.Parallel()
 	_, h, p := opened(t)
-	p.conn.Close()
+	p.close()
 	h.send("Write", 1, []byte("ab")).fails("tls.Write: handle 1: lost: tlsd")
 	h.send("Subject", 1).fails("tls.PeerCertSubject: handle 1: lost: tlsd")
 }
@@ -123,7 +123,7 @@ func TestTheCABundleIsSetAgainInANewSession(t *testing.T) {
 	p.fail(p.expect("tls.SetCaBundle", `["/bad.pem"]`),
 		"tls.SetCaBundle: /bad.pem: no such file")
 	ca.fails("tls.SetCaBundle: /bad.pem")
-	p.conn.Close()
+	p.close()
 
 	// A call that needs no trusted CAs does not need the bundle.
 	context := h.start("NewServerContext", "/c", "/k")
@@ -153,7 +153,7 @@ func TestACABundleSetInANewSessionIsTheOne(t *testing.T) {
 	ca := h.start("SetCaBundle", "/old.pem")
 	p.result(p.expect("tls.SetCaBundle", `["/old.pem"]`), "0")
 	ca.gives(0, "")
-	p.conn.Close()
+	p.close()
 
 	ca = h.start("SetCaBundle", "/new.pem")
 	p, _ = d.session()
@@ -175,7 +175,7 @@ func TestLostSessionsLeaveNoDescriptorsBehind(t *testing.T) {
 		}
 		p.result(p.expect("tls.NewClient", `["h",1]`), string(rune('1'+i)))
 		call.gives(int64(i+1), "")
-		p.conn.Close()
+		p.close()
 		h.send("Handshake", i+1).fails("tls.Handshake: handle ")
 		// The first round adds two things that stay: the pipe of tls_Cancel, and a signal
 		// handler of libc for threads.

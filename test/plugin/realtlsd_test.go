@@ -295,21 +295,24 @@ func TestTheHostIsToldWhatTheWorkerDiedOf(t *testing.T) {
 }
 
 // worker returns the pid of the process that serves the daemon's latest session. The pid is in the
-// daemon's log.
+// daemon's log. tlsd may write an entry of the log later than it answers calls of the session. So
+// worker waits until the latest entry names a process that runs.
 func (d *daemon) worker(t *testing.T) (pid int) {
 	t.Helper()
-	for line := range strings.Lines(d.logged(t)) {
-		var entry struct {
-			Msg    string
-			Worker int
+	testkit.Until(t, "tlsd's log names the worker of the latest session", func() bool {
+		pid = 0
+		for line := range strings.Lines(d.logged(t)) {
+			var entry struct {
+				Msg    string
+				Worker int
+			}
+			if json.Unmarshal([]byte(line), &entry) == nil &&
+				entry.Msg == "session started" {
+				pid = entry.Worker
+			}
 		}
-		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "session started" {
-			pid = entry.Worker
-		}
-	}
-	if pid == 0 {
-		t.Fatal("tlsd's log has no message \"session started\" with a worker's pid")
-	}
+		return pid != 0 && syscall.Kill(pid, 0) == nil
+	})
 	return pid
 }
 

@@ -243,6 +243,19 @@ func (p *peer) fail(id int64, message string) {
 			`{"jsonrpc":"2.0","id":%d,"error":{"code":-32008,"message":%s,"data":{"kind":"io"}}}`+"\n", id, text))
 }
 
+// close ends the session at once. A mere Close would end it later if another test has just forked:
+// until the new process calls execve(2), it has a copy of the socket.
+func (p *peer) close() {
+	p.t.Helper()
+	raw, err := p.conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
+	if err = errors.Join(err, p.conn.Close()); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 // ended waits until the plugin has closed the connection.
 func (p *peer) ended() {
 	p.t.Helper()
