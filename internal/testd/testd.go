@@ -88,9 +88,10 @@ type Options struct {
 }
 
 // patient has flags for all daemons, with long timeouts. tlsd's default timeouts of 10 s and 30 s
-// would end calls that only a busy machine makes slow. Options.Flags come later on the command
-// line, so they can replace these flags.
+// would end calls, and the watchdog would kill workers, that only a busy machine makes slow.
+// Options.Flags come later on the command line, so they can replace these flags.
 var patient = []string{
+	"--watchdog=" + testkit.Patience.String(),
 	"--connect-timeout=" + testkit.Patience.String(),
 	"--handshake-timeout=" + testkit.Patience.String(),
 	"--accept-handshake-timeout=" + testkit.Patience.String(),
@@ -221,12 +222,17 @@ func (d *Daemon) await(tb testing.TB, ready *os.File) {
 	}
 }
 
-// Dial opens a session, which is closed at the end of the test, before the daemon stops.
+// Dial opens a session, which is closed at the end of the test, before the daemon stops. If the
+// daemon does not answer within the timeout of client.Dial, the machine may be busy, and Dial tries
+// again.
 func (d *Daemon) Dial(tb testing.TB) *client.Client {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
 	c, err := client.Dial(ctx, d.Socket)
+	for errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		c, err = client.Dial(ctx, d.Socket)
+	}
 	testkit.Must(tb, err)
 	tb.Cleanup(func() { c.Close() })
 	return c

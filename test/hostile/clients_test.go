@@ -237,6 +237,17 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 	}
 	stop := make(chan struct{})
 	var dawdling, attacking sync.WaitGroup
+	end := sync.OnceFunc(func() {
+		close(stop)
+		dawdling.Wait()
+	})
+	t.Cleanup(func() { // if the test has ended early, none of its goroutines may outlive it
+		_ = c.Close() // ends the Accepts, and the connections of all clients
+		end()
+		attacking.Wait()
+		serving.Wait()
+		greeting.Wait()
+	})
 	for i := range 50 {
 		dawdling.Go(func() {
 			for {
@@ -294,8 +305,7 @@ func TestBadClientsHoldUpNobody(t *testing.T) {
 		default:
 		}
 	}
-	close(stop)
-	dawdling.Wait()
+	end()
 	slices.Sort(took)
 	median := took[len(took)/2]
 	t.Logf("%d good clients among %d bad ones: median %v, slowest %v", len(took), len(who),
