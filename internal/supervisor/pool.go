@@ -174,11 +174,16 @@ func (s *Supervisor) unassign(w *worker, sess *session) bool {
 	return had
 }
 
-// release takes back the 1 that acquire has added to the worker's load.
+// release takes back the 1 that acquire has added to the worker's load. If renew has replaced the
+// worker meanwhile, and this was its last load, release retires the worker.
 func (s *Supervisor) release(w *worker) {
 	s.mu.Lock()
 	w.load--
+	drained := w.draining && w.load == 0
 	s.mu.Unlock()
+	if drained {
+		s.retire(w)
+	}
 }
 
 // retire tells a worker to end its sessions and exit, and kills the worker after endTimeout.

@@ -123,3 +123,18 @@ func TestTheFileThatAnotherUsersWorkerNamesIsNotOpened(t *testing.T) {
 			"or the test shows nothing", looked[true], looked[false])
 	}
 }
+
+// A caller waits for a worker, and renew replaces this worker. If the caller then hangs up, the
+// worker has nothing left to do, and ends.
+func TestAReplacedWorkerEndsWhenItsLastCallerHasLeft(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, workerPlay{}, nil)
+	d.until("a worker is ready", func() bool { return len(d.poolPIDs()) == 1 })
+	d.mu.Lock()
+	w := d.pool[0]
+	w.load++ // what acquire does for a caller
+	d.mu.Unlock()
+	d.renew()
+	d.release(w)
+	testkit.Receive(t, w.gone, "the end of the replaced worker")
+}
