@@ -214,7 +214,7 @@ func (s *Supervisor) sessionEnded(w *worker, e *handoff.Ended) {
 		w.load--
 		w.slots.put(sess.slot)
 	}
-	own, drained := w.single, w.draining && len(w.sessions) == 0 && w.load == 0
+	own, drained := w.single, w.drained()
 	s.mu.Unlock()
 	if sess == nil {
 		s.limitedLog.Warn("worker ends a session that it does not have",

@@ -179,7 +179,7 @@ func (s *Supervisor) unassign(w *worker, sess *session) bool {
 func (s *Supervisor) release(w *worker) {
 	s.mu.Lock()
 	w.load--
-	drained := w.draining && w.load == 0
+	drained := w.drained()
 	s.mu.Unlock()
 	if drained {
 		s.retire(w)

@@ -19,7 +19,7 @@ func (s *Supervisor) renew() {
 	for _, w := range append(append([]*worker{}, s.pool...), s.others...) {
 		s.leavePool(w)
 		w.draining = true
-		if w.load == 0 {
+		if w.drained() {
 			idle = append(idle, w)
 		}
 	}
@@ -28,6 +28,10 @@ func (s *Supervisor) renew() {
 		s.retire(w)
 	}
 }
+
+// drained says whether renew has replaced the worker, and the worker has no session and gets none.
+// Supervisor.mu must be held.
+func (w *worker) drained() bool { return w.draining && w.load == 0 }
 
 // outdated says whether the worker's library has been replaced or removed: at the library's path
 // there is another file, or none. If the worker is not ready, or the file of its library is not
