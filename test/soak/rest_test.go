@@ -49,6 +49,7 @@ func (a *arena) rest() rest {
 	} else if strings.Contains(a.d.CommandLine(), "--workers=2") {
 		want = 2
 	}
+	defer a.logWorkersOfFailure()
 	if a.atRest.files == 0 && !a.restarts {
 		// A worker that starts has not opened all its descriptors yet.
 		testkit.Until(a.t, fmt.Sprintf("%d workers are ready, and no other exists", want),
@@ -74,6 +75,19 @@ func (a *arena) rest() rest {
 					r.workers <= a.atRest.workers)
 		})
 	return r
+}
+
+// logWorkersOfFailure does nothing if the test has not failed. Else it logs the daemon's processes,
+// and the daemon's own count of its workers.
+func (a *arena) logWorkersOfFailure() {
+	if !a.t.Failed() {
+		return
+	}
+	for _, kid := range testkit.Children(a.d.PID) {
+		a.t.Logf("the daemon has process %d, state %s, with %d descriptors",
+			kid.PID, kid.State, len(list(fmt.Sprintf("/proc/%d/fd", kid.PID))))
+	}
+	a.t.Logf("the daemon counts %v; before the run it had %+v", a.workers(), a.atRest)
 }
 
 // workers returns how many workers the daemon has in each state, for states with at least one.
