@@ -4,10 +4,13 @@ package packaging
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+
+	"tlsd/internal/testkit"
 )
 
 // rpm itself installs the .rpm, but in a Debian, under a real systemd. So the test does not show
@@ -16,9 +19,20 @@ import (
 // but rpm does not know that. So the test installs a package (standIn) that tells rpm what Debian
 // has.
 
+// rpmlint unpacks the .rpm with "cpio -id". In an .rpm of nfpm, all names begin with "/". So cpio
+// would write the files into the folders of this machine, and rpmlint would not find them. The test
+// makes rpmlint use another cpio, which writes below the current folder only. If rpmlint does not
+// find the files, it complains, and the test fails.
 func rpmlint(t *testing.T, rpm string) {
-	need(t, "rpmlint")
-	succeed(t, exec.Command("rpmlint", "-c", top+"/packaging/rpmlint.toml", "--strict", rpm))
+	need(t, "rpmlint", "rpm2cpio", "cpio")
+	cpio, err := exec.LookPath("cpio")
+	testkit.Must(t, err)
+	dir := t.TempDir()
+	testkit.Must(t, os.WriteFile(dir+"/cpio", []byte("#!/bin/sh\nexec "+cpio+
+		" --no-absolute-filenames \"$@\"\n"), 0o755))
+	cmd := exec.Command("rpmlint", "-c", top+"/packaging/rpmlint.toml", "--strict", rpm)
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	succeed(t, cmd)
 }
 
 // compareRpm checks that the .rpm has the same files and modes as the .deb, except for the files
