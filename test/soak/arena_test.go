@@ -71,12 +71,16 @@ func newArena(t *testing.T, seed uint64, flags []string, restarts bool,
 		a.ports <- testkit.Port(t)
 	}
 	a.d = testd.StartWith(t, testd.Options{
-		Flags: append([]string{"--watchdog=4s", "--drain-timeout=1s",
-			"--admin-socket=" + a.admin}, flags...),
+		Flags: append(a.commonFlags(), flags...),
 		// With little garbage in its heap (GOGC), the supervisor soon has its final size.
 		Env: []string{"TMPDIR=" + a.temp, "GOGC=10"}, MayFail: restarts,
 	})
 	return a
+}
+
+// commonFlags are the flags that each daemon of the soak gets.
+func (a *arena) commonFlags() []string {
+	return []string{"--watchdog=4s", "--drain-timeout=1s", "--admin-socket=" + a.admin}
 }
 
 // run lets the callers play scenes, and does the acts of chaos_test.go, until the time is over and

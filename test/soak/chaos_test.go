@@ -139,8 +139,7 @@ func (a *arena) restart(random *rand.Rand) {
 			{"--isolation=shared", "--workers=2"}}[random.IntN(2)]
 		a.epoch.Add(1)
 		a.daemon.Lock()
-		err := a.d.Restart(a.t, way, append([]string{"--watchdog=4s", "--drain-timeout=1s"},
-			flags...)...)
+		err := a.d.Restart(a.t, way, append(a.commonFlags(), flags...)...)
 		a.daemon.Unlock()
 		a.epoch.Add(1) // also excuses the scenes that have begun during the restart
 		name := "restarts by SIGTERM"
