@@ -11,11 +11,15 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 )
 
@@ -511,6 +515,59 @@ func TestServerSendsItsChain(t *testing.T) {
 			t.Errorf("the client has got %d certificates, want 3", n)
 		}
 	}
+}
+
+// The system takes only a part of the server's messages at once. The server must send the rest
+// before it waits for the client's answer. This client reads nothing until the server waits for
+// room in the socket.
+func TestAHandshakeMessageMayBeLongerThanTheSocketsMemory(t *testing.T) {
+	t.Parallel()
+	id := newIdentity(t)
+	long := bytes.Clone(id.cert.CertPEM)
+	for len(long) < 100<<10 { // about 70 KiB in a message
+		long = append(long, id.ca.PEM()...)
+	}
+	ctx, err := load(t).NewServerContext(long, id.cert.KeyPEM)
+	testkit.Must(t, err)
+	t.Cleanup(ctx.Free)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	testkit.Must(t, err)
+	defer l.Close()
+	// The client's socket has little memory from the start. So its first TCP window is small.
+	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		_ = raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10)
+		})
+		return err
+	}}
+	nc, err := dialer.DialContext(bounded(t), "tcp", l.Addr().String())
+	testkit.Must(t, err)
+	defer nc.Close()
+	ours, err := l.Accept()
+	testkit.Must(t, err)
+	testkit.Must(t, ours.(*net.TCPConn).SetWriteBuffer(4<<10))
+	c, err := ctx.NewServer(ours.(*net.TCPConn))
+	testkit.Must(t, err)
+	defer c.Close()
+	peer := tls.Client(lateReader{nc, sync.OnceFunc(func() { waitForRoom(t, c) })},
+		&tls.Config{RootCAs: id.ca.Pool(), ServerName: "localhost"})
+	errc := make(chan error, 1)
+	go func() { errc <- c.Handshake(bounded(t)) }()
+	perr := peer.HandshakeContext(bounded(t))
+	if err := <-errc; err != nil || perr != nil {
+		t.Fatalf("handshake: %v; the client's: %v", err, perr)
+	}
+}
+
+// A lateReader calls a function before each Read.
+type lateReader struct {
+	net.Conn
+	before func()
+}
+
+func (r lateReader) Read(p []byte) (int, error) {
+	r.before()
+	return r.Conn.Read(p)
 }
 
 // The memory for outgoing bytes has 128 KiB. This server's certificates have more than 200 KiB.

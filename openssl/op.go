@@ -247,8 +247,10 @@ func (o *op) once(fd uintptr) (want direction) {
 	if c.established.Load() {
 		c.keepFresh()
 	}
-	if !c.sending {
-		c.push(fd)
+	if !c.sending && !c.push(fd) && want == readable && o.kind != opRead {
+		// The peer may answer only after it has got the unsent bytes. With nothing, once is
+		// called again, and waits until they are sent.
+		want = nothing
 	}
 	if o.most > 0 && o.n == 0 {
 		Recycle(o.buf)
