@@ -12,6 +12,9 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 )
 
@@ -117,8 +120,10 @@ func TestEarlyAnswerIsReadAfterAWriteHasFailed(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			_ = peer.NetConn().(*net.TCPConn).SetLinger(0)
-			peer.NetConn().Close()
+			nc := peer.NetConn().(*net.TCPConn)
+			untilTaken(t, nc) // the reset drops what is still on its way
+			_ = nc.SetLinger(0)
+			nc.Close()
 			first := writeUntilItFails(t, c)
 			if !systemError(first) {
 				t.Fatalf("Write to a peer that has gone: %v, want ECONNRESET or "+
@@ -142,12 +147,31 @@ func TestEarlyAnswerIsReadAfterAWriteHasFailed(t *testing.T) {
 	}
 }
 
+// untilTaken returns when the system of the other end has all sent data.
+func untilTaken(t *testing.T, nc *net.TCPConn) {
+	t.Helper()
+	raw, err := nc.SyscallConn()
+	testkit.Must(t, err)
+	testkit.Until(t, "the other end has all data", func() bool {
+		left := -1
+		_ = raw.Control(func(fd uintptr) {
+			// the number of bytes without an acknowledgement (SIOCOUTQ, tcp(7))
+			left, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
+		})
+		testkit.Must(t, err)
+		return left == 0
+	})
+}
+
 func TestEveryWriteAfterAResetFails(t *testing.T) {
 	t.Parallel()
 	forSetups(t, func(t *testing.T, c *openssl.Conn, peer *tls.Conn) {
 		_ = peer.NetConn().(*net.TCPConn).SetLinger(0)
 		peer.NetConn().Close()
-		for i := range 20 { // over loopback the reset has arrived when Close returns
+		// Close returns when the reset is sent. On a busy machine it arrives later.
+		testkit.Until(t, "the reset has arrived",
+			func() bool { return openssl.WasReset(c) })
+		for i := range 20 {
 			if n, err := c.Write(bounded(t), []byte("heartbeat")); n != 0 ||
 				!systemError(err) {
 				t.Fatalf("Write %d after the reset: %d, %v; want 0 and ECONNRESET "+

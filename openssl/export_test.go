@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ebitengine/purego"
+	"golang.org/x/sys/unix"
 )
 
 // The parts of the package that tests need.
@@ -97,6 +98,16 @@ func WaitsForRoom(c *Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sending
+}
+
+// WasReset says whether a reset of the peer has arrived. It leaves the error to the next call.
+func WasReset(c *Conn) (was bool) {
+	_ = c.raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd)}} // POLLERR is always reported (poll(2))
+		n, _ := unix.Poll(poll, 0)
+		was = n > 0 && poll[0].Revents&unix.POLLERR != 0
+	})
+	return was
 }
 
 // InMessage says whether a Read has met only a part of a message of the handshake layer.
