@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"tlsd/internal/testkit"
 	"tlsd/openssl"
 )
@@ -154,11 +152,7 @@ func untilTaken(t *testing.T, nc *net.TCPConn) {
 	testkit.Must(t, err)
 	testkit.Until(t, "the other end has all data", func() bool {
 		left := -1
-		_ = raw.Control(func(fd uintptr) {
-			// the number of bytes without an acknowledgement (SIOCOUTQ, tcp(7))
-			left, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ)
-		})
-		testkit.Must(t, err)
+		_ = raw.Control(func(fd uintptr) { left = openssl.Unacknowledged(fd) })
 		return left == 0
 	})
 }

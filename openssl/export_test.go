@@ -17,6 +17,8 @@ var (
 	LoadFirst    = loadFirst
 	SplitCode    = splitCode
 	Home         = home
+
+	Unacknowledged = unacknowledged
 )
 
 // ComparePair is comparePair with the path of the libssl.
@@ -102,11 +104,7 @@ func WaitsForRoom(c *Conn) bool {
 
 // WasReset says whether a reset of the peer has arrived. It leaves the error to the next call.
 func WasReset(c *Conn) (was bool) {
-	_ = c.raw.Control(func(fd uintptr) {
-		poll := []unix.PollFd{{Fd: int32(fd)}} // POLLERR is always reported (poll(2))
-		n, _ := unix.Poll(poll, 0)
-		was = n > 0 && poll[0].Revents&unix.POLLERR != 0
-	})
+	_ = c.raw.Control(func(fd uintptr) { was = poll(fd, 0)&unix.POLLERR != 0 })
 	return was
 }
 
