@@ -63,10 +63,9 @@ func (a *arena) rest() rest {
 		func() bool {
 			kids := testkit.Children(a.d.PID)
 			r = rest{children: len(kids),
-				files: len(list(fmt.Sprintf("/proc/%d/fd", a.d.PID)))}
+				files: descriptors(a.d.PID)}
 			for _, kid := range kids {
-				r.workers = max(r.workers,
-					len(list(fmt.Sprintf("/proc/%d/fd", kid.PID))))
+				r.workers = max(r.workers, descriptors(kid.PID))
 			}
 			return r.children == want &&
 				!slices.ContainsFunc(kids,
@@ -85,7 +84,7 @@ func (a *arena) logWorkersOfFailure() {
 	}
 	for _, kid := range testkit.Children(a.d.PID) {
 		a.t.Logf("the daemon has process %d, state %s, with %d descriptors",
-			kid.PID, kid.State, len(list(fmt.Sprintf("/proc/%d/fd", kid.PID))))
+			kid.PID, kid.State, descriptors(kid.PID))
 	}
 	a.t.Logf("the daemon counts %v; before the run it had %+v", a.workers(), a.atRest)
 }
@@ -180,6 +179,9 @@ func (a *arena) readLog() {
 	}
 }
 
+// descriptors is the number of a process's open descriptors; 0 if /proc does not tell.
+func descriptors(pid int) int { return len(list(fmt.Sprintf("/proc/%d/fd", pid))) }
+
 func list(dir string) (names []string) {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
@@ -209,7 +211,7 @@ func (a *arena) sample(ctx context.Context) {
 		a.daemon.RLock()
 		pid := a.d.PID
 		a.daemon.RUnlock()
-		s := sample{files: len(list(fmt.Sprintf("/proc/%d/fd", pid))),
+		s := sample{files: descriptors(pid),
 			threads: len(list(fmt.Sprintf("/proc/%d/task", pid)))}
 		s.rss, _ = field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Rss:")
 		s.pss, _ = field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
