@@ -101,7 +101,7 @@ func Unanswered(tb testing.TB) int {
 	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)
 	Must(tb, err)
 	tb.Cleanup(func() { syscall.Close(fd) })
-	port := bindLoopback(tb, fd)
+	port := bindAny(tb, fd, [4]byte{127, 0, 0, 1})
 	Must(tb, syscall.Listen(fd, 0))
 	filler, err := net.Dial("tcp", Addr(port))
 	Must(tb, err)
@@ -130,22 +130,25 @@ func Backlog(tb testing.TB, port int) (n int) {
 // Port is a port on which nobody listens, and which no other program gets by chance until the
 // end of the test. A socket is bound to it and does not listen, so connections are refused. A Go
 // program can still listen on the port, because Go sets SO_REUSEADDR (socket(7)).
+//
+// The socket is bound to all addresses of IPv4. Otherwise another test could get the port for a
+// client at 127.0.0.2, and a server that listens on all addresses would fail.
 func Port(tb testing.TB) int {
 	tb.Helper()
 	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)
 	Must(tb, err)
 	tb.Cleanup(func() { syscall.Close(fd) })
 	Must(tb, syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
-	return bindLoopback(tb, fd)
+	return bindAny(tb, fd, [4]byte{})
 }
 
 // Addr is a port of 127.0.0.1, as net.Dial wants it.
 func Addr(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// bindLoopback binds a socket to any port of 127.0.0.1, and returns the port.
-func bindLoopback(tb testing.TB, fd int) int {
+// bindAny binds a socket to any port of an address, and returns the port.
+func bindAny(tb testing.TB, fd int, addr [4]byte) int {
 	tb.Helper()
-	Must(tb, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	Must(tb, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: addr}))
 	sa, err := syscall.Getsockname(fd)
 	Must(tb, err)
 	return sa.(*syscall.SockaddrInet4).Port

@@ -1,10 +1,14 @@
 package testkit
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+
+	"tlsd/internal/sockets"
 )
 
 // A stand-in notes how a test was ended.
@@ -66,5 +70,19 @@ func TestReceiveEndsWithTheValueOrTheEnd(t *testing.T) {
 		if got := Receive(t, from, "a value"); got != want {
 			t.Errorf("received %d, want %d", got, want)
 		}
+	}
+}
+
+// The port that Port returns is taken on all addresses. A socket without SO_REUSEADDR, such as a
+// client with an address of its own, cannot get the port on another address of the loopback.
+func TestAPortIsKeptOnAllAddresses(t *testing.T) {
+	t.Parallel()
+	port := Port(t)
+	fd, err := sockets.New(syscall.AF_INET, syscall.SOCK_STREAM)
+	Must(t, err)
+	defer syscall.Close(fd)
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: port,
+		Addr: [4]byte{127, 0, 0, 2}}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("bind to 127.0.0.2:%d: %v, want %v", port, err, syscall.EADDRINUSE)
 	}
 }
