@@ -208,6 +208,22 @@ func TestAnAlertIsTheReasonOfBothDirections(t *testing.T) {
 	}
 }
 
+// TestAResetIsNoErrorOfACloseWithoutBytes: the peer ends the connection with close_notify, and
+// resets it before the Close. If the caller has sent no bytes, it has lost none, and the Close
+// succeeds.
+func TestAResetIsNoErrorOfACloseWithoutBytes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h, c := r.channel(r.serve(func(c *tls.Conn, nc *net.TCPConn) {
+		c.CloseWrite()
+		nc.SetLinger(0)
+	}))
+	rest(t, c)
+	unsendable(t, c)
+	r.ok(r.Close(h))
+	r.gone()
+}
+
 // TestCloseReturnsAWriteErrorThatNoCallHasReturned: Close returns the error of writing, unless
 // another call has returned it. The handle is freed in any case.
 func TestCloseReturnsAWriteErrorThatNoCallHasReturned(t *testing.T) {

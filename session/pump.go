@@ -45,6 +45,7 @@ type pumps struct {
 	outReturned, inReturned chan struct{} // closed when the pump has returned
 	sendingOver             chan struct{} // closed when no more bytes will be sent
 	receivingOver           chan struct{} // closed when the in pump reads no more
+	tookBytes               bool          // the caller has sent bytes; valid after outReturned
 
 	shutdownAsked atomic.Bool   // tls.Shutdown has come, so the out pump sends close_notify
 	endSent       atomic.Bool   // set before the in pump shuts down its direction of ch
@@ -86,6 +87,7 @@ func (p *pumps) forward() (callerClosed bool) {
 		if n == 0 {
 			return p.channelEnded(err)
 		}
+		p.tookBytes = true
 		ctx := p.limit.begin(n)
 		err = p.write(ctx, data[:n])
 		p.limit.end()
