@@ -224,6 +224,26 @@ func TestAResetIsNoErrorOfACloseWithoutBytes(t *testing.T) {
 	r.gone()
 }
 
+// TestCloseReturnsTheErrorOfAHalfCloseWithoutBytes: the caller shuts down its direction of the data
+// channel and has sent no bytes. If close_notify cannot be sent, the Close returns the error.
+func TestCloseReturnsTheErrorOfAHalfCloseWithoutBytes(t *testing.T) {
+	t.Parallel()
+	g := newGate(fakeengine.CloseWrite)
+	r := newRig(t, g.install)
+	h, c := r.channel(r.serve(func(c *tls.Conn, _ *net.TCPConn) {
+		c.CloseWrite()
+		io.Copy(io.Discard, c)
+	}))
+	rest(t, c)
+	testkit.Must(t, c.CloseWrite())
+	testkit.Receive(t, g.arrived, "the out pump sends close_notify")
+	g.release <- os.NewSyscallError("write", syscall.EPIPE)
+	if e := r.fails(r.Close(h), kind.IO); e.Errno != "EPIPE" || e.Op != "tls.Close" {
+		t.Errorf("the Close fails with %v, want EPIPE in an error of tls.Close", e)
+	}
+	r.gone()
+}
+
 // TestCloseReturnsAWriteErrorThatNoCallHasReturned: Close returns the error of writing, unless
 // another call has returned it. The handle is freed in any case.
 func TestCloseReturnsAWriteErrorThatNoCallHasReturned(t *testing.T) {

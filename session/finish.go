@@ -26,7 +26,7 @@ func (s *Session) takeFinishSlot() bool {
 // Close waits for earlier calls on the handle. If none of them ends within stallTimeout, Close
 // cancels those that still wait. Then it sends the bytes of the data channel to the peer, and
 // close_notify. If the bytes cannot be sent, close_notify is not sent either. Then Close returns
-// the error of the send, unless an earlier call has returned it, or the caller has sent no bytes.
+// the error of the send, unless an earlier call has returned it, or there was nothing to send.
 // Close frees the handle in any case. The result is 0.
 //
 // A caller may close its end of the channel first, perhaps in the middle of its data. Then Close
@@ -64,8 +64,8 @@ func (c *connection) drain(ctx context.Context, p *pumps, callerClosed bool) {
 // or the session has ended, it finishes the connection before it returns, as far as ctx allows.
 // callerClosed says that the caller had closed its end of the data channel when the Close arrived.
 // If callerClosed is false, close returns an error of writing that no earlier call has returned. If
-// the caller has sent no bytes, it has lost none, and close returns nil. So the answer does not
-// depend on whether a reset by the peer comes before or after the Close.
+// there was nothing to send, nothing is lost, and close returns nil. So the answer does not depend
+// on whether a reset by the peer comes before or after the Close.
 func (c *connection) close(ctx context.Context, callerClosed bool) error {
 	s := c.s
 	s.mu.Lock()
@@ -98,7 +98,7 @@ func (c *connection) close(ctx context.Context, callerClosed bool) error {
 			<-s.finishSlots
 		}
 	}
-	if unreported && !callerClosed && (p == nil || p.tookBytes) {
+	if unreported && !callerClosed && (p == nil || p.hadToSend) {
 		return why
 	}
 	return nil

@@ -45,7 +45,7 @@ type pumps struct {
 	outReturned, inReturned chan struct{} // closed when the pump has returned
 	sendingOver             chan struct{} // closed when no more bytes will be sent
 	receivingOver           chan struct{} // closed when the in pump reads no more
-	tookBytes               bool          // the caller has sent bytes; valid after outReturned
+	hadToSend               bool          // bytes or close_notify; valid after outReturned
 
 	shutdownAsked atomic.Bool   // tls.Shutdown has come, so the out pump sends close_notify
 	endSent       atomic.Bool   // set before the in pump shuts down its direction of ch
@@ -87,7 +87,7 @@ func (p *pumps) forward() (callerClosed bool) {
 		if n == 0 {
 			return p.channelEnded(err)
 		}
-		p.tookBytes = true
+		p.hadToSend = true
 		ctx := p.limit.begin(n)
 		err = p.write(ctx, data[:n])
 		p.limit.end()
@@ -167,6 +167,7 @@ func (p *pumps) callerClosed() bool { return p.ch.callerClosed() && !p.endSent.L
 // If the network has failed, the peer may have said why. So failOut gives the in pump time to read
 // the reason. ctx is the context of the operation that has failed.
 func (p *pumps) failOut(ctx context.Context, err error) {
+	p.hadToSend = true
 	e := classify(ctx, err, kind.IO)
 	if e.Kind == kind.IO {
 		late := time.NewTimer(p.c.s.reasonTimeout)
