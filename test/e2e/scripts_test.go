@@ -276,6 +276,26 @@ func TestMutualSubjectsScriptsKnowEachOther(t *testing.T) {
 	mustContain(t, "the server", finish(t, server), "the client has left\n")
 }
 
+// A client may end the connection with close_notify, and then reset it. A script that has only read
+// has lost nothing, so neither its Read nor its Close fails.
+func TestAServerScriptThatOnlyReadsBearsAReset(t *testing.T) {
+	t.Parallel()
+	ca, cert := localhost(t)
+	server, port := startServer(t, testd.Start(t), cert, "mutual-subjects-server.dom")
+	c := dial(t, ca, "localhost", port)
+	// The first bytes after the handshake are a ticket. It shows that the server's handshake is
+	// done. A reset before that would fail the Accept.
+	if _, err := c.NetConn().Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Must(t, c.NetConn().(notified).SetLinger(0))
+	c.NetConn().Close()
+	mustContain(t, "the server", finish(t, server), "the client has left\n")
+}
+
 // make demo builds all programs, and then runs demo.sh as this test does.
 func TestDemoShowsThatItWorks(t *testing.T) {
 	t.Parallel()

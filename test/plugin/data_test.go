@@ -312,6 +312,7 @@ func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 	// learnt it from the status that tlsd gives at the end of reading.
 	learnt := func(t *testing.T) (*host, *peer) {
 		_, h, p, data := ready(t)
+		h.send("Write", 1, []byte("a")).gives(1, "")
 		data.CloseWrite()
 		read := h.start("Read", 1, 10)
 		p.statusOf(1, endAndFail)
@@ -373,6 +374,22 @@ func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 		p.fail(p.expect("tls.Close", "[1]"), broken)
 		closing.fails(broken)
 	})
+}
+
+// The peer may end the connection, and then reset it. If the host has written nothing, it has lost
+// nothing. So the reset is no error of a call that comes afterwards, and only a Write fails.
+func TestAnErrorOfWritingIsNoneOfAHostThatHasWrittenNothing(t *testing.T) {
+	t.Parallel()
+	_, h, p, data := ready(t)
+	data.CloseWrite()
+	read := h.start("Read", 1, 10)
+	p.statusOf(1, endAndFail)
+	read.gives(0, "")
+	h.send("Read", 1, 10).gives(0, "")
+	h.send("Write", 1, []byte("b")).fails(broken)
+	closing := h.start("Close", 1)
+	p.result(p.expect("tls.Close", "[1]"), "0")
+	closing.gives(0, "")
 }
 
 // A strict Write (TLSD_STRICT_WRITES=1) also calls tls.Flush. So it returns only when tlsd has sent

@@ -55,7 +55,7 @@ int channel_raise(struct process *p, struct channel *ch, const struct direction 
 
 bool channel_raise_unreported(struct process *p, struct channel *ch)
 {
-	return ch && ch->writing.state == BROKEN_OFF && !ch->writing.reported &&
+	return ch && ch->sent > 0 && ch->writing.state == BROKEN_OFF && !ch->writing.reported &&
 	       channel_raise(p, ch, &ch->writing) < 0;
 }
 

@@ -47,7 +47,7 @@ struct channel {
 	bool handshake_later; /* a context whose option handshake is "later" */
 	int64_t timeout;   /* the timeout of a Read, in ms; 0: the session's */
 	atomic_bool closing; /* a Close has begun; the member may be read without mu */
-	int64_t sent;      /* bytes sent so far; belongs to the thread with the turn to write */
+	int64_t sent;      /* the bytes that tls_Writes have put on the channel so far */
 	struct direction reading, writing;
 	/* Used by spin() in data.c. They belong to the thread with the turn to read. */
 	int idle_spins, skip_spins;
@@ -70,8 +70,9 @@ void channel_release(struct channel *ch); /* it may be NULL */
  * direction of reading. Returns -1. */
 int channel_raise(struct process *p, struct channel *ch, const struct direction *d);
 
-/* Raises the error of writing, if there is one that the host does not know. Returns whether it has
- * raised one. ch may be NULL. */
+/* Raises the error of writing, if there is one that the host does not know. If the host has written
+ * nothing, it has lost nothing, and the function raises no error. Only a tls_Write fails then.
+ * Returns whether it has raised an error. ch may be NULL. */
 bool channel_raise_unreported(struct process *p, struct channel *ch);
 
 /* Take a channel, or all channels, out of the table. A channel lives on until the last thread has

@@ -4,8 +4,9 @@
  *
  * The channel cannot carry the text of an error. The plugin learns from recv(2) or send(2) that a
  * direction has ended, and asks tlsd with tls.Status why. The plugin keeps the answer, so it does
- * not ask about this direction again. The host must learn of an error of writing. If no call has
- * returned this error yet, the next call on the handle returns it, whatever that call is.
+ * not ask about this direction again. A host that has written must learn of an error of writing. If
+ * no call has returned this error yet, the next call on the handle returns it, whatever that call
+ * is.
  *
  * mu is the lock of the struct process. "mu is held" and "mu is not held" are demands on the
  * caller.
