@@ -155,27 +155,49 @@ func (c *cell) begin() (err error) {
 	}
 	come := make(chan error, 1)
 	go func() {
+		accept := l.Accept
 		if c.resume {
-			if err := receiveFirst(l); err != nil {
-				come <- fmt.Errorf("the first of two connections fails: %w", err)
-				return
-			}
+			accept = func() (*ours.Stream, error) { return acceptSecond(l) }
 		}
 		var err error
-		c.us, err = l.Accept()
+		c.us, err = accept()
 		come <- err
 	}()
 	c.them = c.peer.client(c.T, c.relay.Port, c.setting)
 	return <-come
 }
 
-// receiveFirst serves the first connection of a client that connects twice. The client may send
-// something, or end the connection without data.
-func receiveFirst(l *ours.Listener) error {
+// acceptSecond accepts a client that connects twice, and returns the second connection. The client
+// has its ticket before our first handshake returns. So the client may already resume the session
+// then, and Accept may return the second connection first.
+func acceptSecond(l *ours.Listener) (*ours.Stream, error) {
 	first, err := l.Accept()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	again, err := first.S.HandleInfo(first.Ctx, first.H, "resumed")
+	if err != nil {
+		return nil, err
+	}
+	var second *ours.Stream
+	if again == "1" {
+		second = first
+		if first, err = l.Accept(); err != nil {
+			return nil, err
+		}
+	}
+	if err = endFirst(first); err != nil {
+		return nil, fmt.Errorf("the first of two connections fails: %w", err)
+	}
+	if second == nil {
+		second, err = l.Accept()
+	}
+	return second, err
+}
+
+// endFirst serves the first connection of a client that connects twice. The client may send
+// something, or end the connection without data.
+func endFirst(first *ours.Stream) error {
 	first.Read(make([]byte, 1<<10))
 	respond(first, nil)
 	return first.Close()
