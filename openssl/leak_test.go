@@ -1,7 +1,6 @@
 package openssl_test
 
 import (
-	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -43,9 +42,8 @@ func elsewhere(t *testing.T) bool {
 		return false
 	}
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // also on a busy machine
-	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v",
+		"-test.timeout=10m") // so a child that hangs prints where its goroutines are
 	cmd.Env = append(os.Environ(), growEnv+"=1", tunables)
 	out, err := cmd.CombinedOutput()
 	switch {
@@ -406,6 +404,6 @@ func connected(t *testing.T) (ours, peers *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = peers.SetDeadline(time.Now().Add(4 * time.Minute)) // ends a hang
+	_ = peers.SetDeadline(time.Now().Add(testkit.Patience)) // ends a hang
 	return ours, peers
 }

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tlsd/internal/testcert"
+	"tlsd/internal/testkit"
 	"tlsd/openssl"
 )
 
@@ -90,7 +91,7 @@ func load(tb testing.TB) *openssl.Library {
 // bounded is a context that ends a test if it hangs.
 func bounded(tb testing.TB) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
 	tb.Cleanup(cancel)
 	return ctx
 }
@@ -111,7 +112,7 @@ func tcpPair(tb testing.TB) (ours, peers *net.TCPConn) {
 		}
 		dialed <- c
 	}()
-	if err := l.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := l.SetDeadline(time.Now().Add(testkit.Patience)); err != nil {
 		tb.Fatal(err)
 	}
 	a, err := l.AcceptTCP()
@@ -120,7 +121,7 @@ func tcpPair(tb testing.TB) (ours, peers *net.TCPConn) {
 		tb.Fatal("no connection: ", err)
 	}
 	// If a test goes wrong, its peer must not hang.
-	_ = b.SetDeadline(time.Now().Add(4 * time.Minute))
+	_ = b.SetDeadline(time.Now().Add(testkit.Patience))
 	tb.Cleanup(func() { b.Close() })
 	return a, b
 }

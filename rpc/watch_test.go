@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tlsd/internal/fakeengine"
+	"tlsd/internal/testkit"
 	"tlsd/internal/vitals"
 	"tlsd/session"
 )
@@ -55,7 +56,7 @@ func serveWatched(t *testing.T, cfg Config) (*net.UnixConn, <-chan error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { caller.Close() })
-	caller.SetDeadline(time.Now().Add(2 * time.Minute))
+	caller.SetDeadline(time.Now().Add(testkit.Patience))
 	conn, err := l.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)

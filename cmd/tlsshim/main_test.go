@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"tlsd/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -124,7 +126,7 @@ func standIn(t *testing.T, answers int) (path string) {
 			return
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(2 * time.Minute))
+		conn.SetDeadline(time.Now().Add(testkit.Patience))
 		in := bufio.NewScanner(conn)
 		for id := 1; id <= answers+1 && in.Scan(); id++ {
 			result := "7"

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tlsd/internal/testkit"
 )
 
 // A journal is a stand-in for systemd's journal. It is a socket that gets the entries that tlsd
@@ -30,7 +32,7 @@ func listen(t *testing.T, path string) *journal {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetReadDeadline(time.Now().Add(2 * time.Minute))
+	conn.SetReadDeadline(time.Now().Add(testkit.Patience))
 	return &journal{t, path, conn}
 }
 
