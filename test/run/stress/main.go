@@ -5,14 +5,16 @@
 //
 // Each test program is compiled once. It then runs n times, with GOMAXPROCS 1, 2 and 8 in turn and
 // a new seed for the order each time. With each of these values, up to 8 parallel tests of the
-// program run at the same time. After each run stress prints how long the run took, and the load
-// average of the system. It keeps the output of a failed run in a file in DIR. The first line of
-// this file is the command that repeats the run.
+// program run at the same time. After each run stress prints how many tests have passed and how
+// many were skipped, how long the run took, and the load average of the system. A run in which no
+// test has passed counts as failed. stress keeps the output of a failed run in a file in DIR. The
+// first line of this file is the command that repeats the run.
 package main
 
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -20,6 +22,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -137,15 +140,15 @@ func (s *stress) repeat(ctx context.Context, p pkg) (failed int, err error) {
 	began, longest := time.Now(), time.Duration(0)
 	for i := range s.n {
 		start, procs := time.Now(), procs[i%len(procs)]
-		kept, err := s.once(ctx, p, i+1, procs, rand.Uint32())
+		tests, kept, err := s.once(ctx, p, i+1, procs, rand.Uint32())
 		if err != nil {
 			return failed, err
 		}
-		took, result := time.Since(start), "passed"
+		took, result := time.Since(start), tests.String()
 		longest = max(longest, took)
 		if kept != "" {
 			failed++
-			result = "FAILED: " + kept
+			result += ", FAILED: " + kept
 		}
 		fmt.Printf("%-28s run %d of %d, GOMAXPROCS=%d, %s, load %s: %s\n", p.path, i+1,
 			s.n, procs, took.Round(time.Second/10), load(), result)
@@ -165,11 +168,11 @@ func load() string {
 	return minute
 }
 
-// once runs the tests of a package. If they fail, it writes their output to a file, and returns the
-// file's name.
-func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32) (kept string,
-	err error) {
-	args := []string{fmt.Sprintf("-test.shuffle=%d", seed), parallel,
+// once runs the tests of a package and counts them. If the run has failed, it writes the output to
+// a file, and returns the file's name.
+func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32) (tests counts,
+	kept string, err error) {
+	args := []string{"-test.v", fmt.Sprintf("-test.shuffle=%d", seed), parallel,
 		"-test.timeout=" + s.timeout.String()}
 	if s.run != "" {
 		args = append(args, "-test.run="+s.run)
@@ -179,14 +182,51 @@ func (s *stress) once(ctx context.Context, p pkg, number, procs int, seed uint32
 	cmd.Env = append(os.Environ(), fmt.Sprint("GOMAXPROCS=", procs))
 	cmd.WaitDelay = time.Minute // for children that keep the output open
 	out, err := cmd.CombinedOutput()
+	tests = count(out)
+	if err == nil && tests.passed == 0 {
+		err = errors.New("no test has passed")
+	}
 	if err == nil || ctx.Err() != nil {
-		return "", ctx.Err()
+		return tests, "", ctx.Err()
 	}
 	name := strings.TrimSuffix(p.program, ".test") + fmt.Sprintf("-%d-%d.log", number, seed)
 	again := fmt.Sprintf("cd %s && GOMAXPROCS=%d %s '%s' # %d hogs; %v\n", p.dir,
 		procs, p.program,
 		strings.Join(args, "' '"), s.hogs, err)
-	return name, os.WriteFile(name, append([]byte(again), out...), 0o644)
+	return tests, name, os.WriteFile(name, append([]byte(again), out...), 0o644)
+}
+
+// counts are numbers of tests. Of a test with subtests, only the subtests are counted.
+type counts struct{ passed, skipped int }
+
+func (c counts) String() string {
+	return fmt.Sprintf("%d passed, %d skipped", c.passed, c.skipped)
+}
+
+var ended = regexp.MustCompile(`--- (PASS|SKIP): (\S+) \(`)
+
+// count counts the tests in the output of a test program that runs with -test.v.
+func count(out []byte) (c counts) {
+	results, parents := map[string]string{}, map[string]bool{}
+	for _, m := range ended.FindAllSubmatch(out, -1) {
+		name := string(m[2])
+		results[name] = string(m[1])
+		for i, char := range name {
+			if char == '/' {
+				parents[name[:i]] = true
+			}
+		}
+	}
+	for name, result := range results {
+		switch {
+		case parents[name]:
+		case result == "PASS":
+			c.passed++
+		default:
+			c.skipped++
+		}
+	}
+	return c
 }
 
 // hog keeps threads busy until the program ends.
