@@ -381,12 +381,19 @@ func TestTheNextCallRaisesAnErrorOfWritingOnce(t *testing.T) {
 func TestAnErrorOfWritingIsNoneOfAHostThatHasWrittenNothing(t *testing.T) {
 	t.Parallel()
 	_, h, p, data := ready(t)
+	onlyAWriteFails(h, p, data)
+}
+
+// onlyAWriteFails ends the stream of handle 1, whose Writes fail. It expects that a Write fails,
+// and that the calls before and after the Write do not.
+func onlyAWriteFails(h *host, p *peer, data *net.UnixConn) {
+	h.t.Helper()
 	data.CloseWrite()
 	read := h.start("Read", 1, 10)
 	p.statusOf(1, endAndFail)
 	read.gives(0, "")
 	h.send("Read", 1, 10).gives(0, "")
-	h.send("Write", 1, []byte("b")).fails(broken)
+	h.send("Write", 1, []byte("x")).fails(broken)
 	closing := h.start("Close", 1)
 	p.result(p.expect("tls.Close", "[1]"), "0")
 	closing.gives(0, "")
@@ -418,15 +425,7 @@ func TestAStrictWriteTellsItsErrorOnce(t *testing.T) {
 	write := h.start("Write", 1, []byte("abc"))
 	p.fail(p.expect("tls.Flush", "[1,3]"), "tls.Flush: handle 1: broken pipe")
 	write.fails(broken)
-	data.CloseWrite()
-	read := h.start("Read", 1, 10)
-	p.statusOf(1, endAndFail)
-	read.gives(0, "")
-	h.send("Read", 1, 10).gives(0, "")
-	h.send("Write", 1, []byte("d")).fails(broken)
-	closing := h.start("Close", 1)
-	p.result(p.expect("tls.Close", "[1]"), "0")
-	closing.gives(0, "")
+	onlyAWriteFails(h, p, data)
 }
 
 func TestAfterAShutdownNothingCanBeWrittenAndReadingGoesOn(t *testing.T) {
