@@ -295,8 +295,11 @@ func TestAWriteGoesOnWhoeverReadsTheRestOfTheMessage(t *testing.T) {
 			_, err := c.Write(bounded(t), []byte("hello"))
 			wrote <- err
 		}()
-		// The parts come while the Write begins to wait, at another moment in each round.
-		for range round * 30 {
+		// The parts come while the Write begins to wait, at another moment in each round. A
+		// limit of the number of yields would be no limit of time: each yield lasts as long
+		// as the other goroutines want.
+		delay := time.Duration(round) * 5 * time.Microsecond
+		for begun := time.Now(); time.Since(begun) < delay; {
 			runtime.Gosched()
 		}
 		for _, part := range [][]byte{ticket[10:20], ticket[20:30], ticket[30:]} {
